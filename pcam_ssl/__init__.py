@@ -1,0 +1,3 @@
+"""Leak-free training and evaluation for histopathology patches."""
+
+__version__ = "0.1.0"

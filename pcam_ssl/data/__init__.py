@@ -1,0 +1,1 @@
+"""Patches on disk: import, store, statistics, folds, views, batches."""

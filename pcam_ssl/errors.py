@@ -1,0 +1,28 @@
+"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`."""
+
+
+class UserError(Exception):
+    """What is wrong, where, and the next move: one line per problem.
+
+    Anything else that escapes a command is a bug of ours and keeps its traceback.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LeakError(UserError):
+    """An audit found validation data in training data."""
+
+    exit_code = 3
+
+
+def nearest(word: str, choices, n: int = 3) -> str:
+    """' Did you mean a, b?' for the choices closest to `word`, or '' when none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, [str(choice) for choice in choices], n=n, cutoff=0.6)
+    return f" Did you mean {', '.join(close)}?" if close else ""

@@ -1,0 +1,1 @@
+"""From networks to Predictions, and from Predictions to scores."""

@@ -1,0 +1,105 @@
+"""Tables are the interface between stages: their columns, dtypes, checks, and parquet in and out. No torch."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl import __version__
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import atomic_write
+
+SCHEMA_VERSION = "1"
+
+PATCH_COLUMNS = {
+    "id": "str",
+    "row": "int64",
+    "split": "str",
+    "label": "Int8",
+    "wsi": "str",
+    "x": "Int32",
+    "y": "Int32",
+    "brightness": "float32",
+    "stain_h": "float32",
+    "stain_e": "float32",
+    "od_r": "float32",
+    "od_g": "float32",
+    "od_b": "float32",
+    "pixel_hash": "str",
+    "view_hash": "str",
+}
+PREDICTION_COLUMNS = {
+    "id": "str",
+    "label": "Int8",
+    "wsi": "str",
+    "fold": "Int8",
+    "logit": "float64",
+    "prob": "float64",
+    "view_std": "float64",
+}
+
+
+def conform(frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """The frame with exactly `columns`, in order and dtype. Raises ValueError where one is absent."""
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        raise ValueError(f"columns {absent} are absent; there are {list(frame.columns)}")
+    return frame[list(columns)].astype(columns).reset_index(drop=True)
+
+
+def predictions(ids, labels, slides, fold: int, logits, view_std=None, probs=None) -> pd.DataFrame:
+    """Predictions from arrays of length N.
+
+    `logits` and `probs` are of class 1 (tumor); without `probs` they are the sigmoid of the logits.
+    `labels` may hold None / NA where unknown. `fold` -1 is the mean over folds.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if probs is None:
+        from scipy.special import expit
+
+        probs = expit(logits)
+    view_std = np.zeros_like(logits) if view_std is None else view_std
+    frame = pd.DataFrame({"id": ids, "label": pd.array(labels, dtype="Int8"), "wsi": pd.array(slides, dtype="str")})
+    return conform(frame.assign(fold=fold, logit=logits, prob=probs, view_std=view_std), PREDICTION_COLUMNS)
+
+
+def check_predictions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The frame as Predictions. Raises UserError naming `source` for absent columns, repeated rows, or NaN scores."""
+    try:
+        frame = conform(frame, PREDICTION_COLUMNS)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{source}: not a Predictions table ({error}); expected columns {list(PREDICTION_COLUMNS)}") from None
+    repeated = frame.duplicated(["id", "fold"])
+    if repeated.any():
+        raise UserError(f"{source}: {repeated.sum()} ids stand twice in one fold, first {frame.id[repeated].iloc[0]}; write each id once")
+    broken = ~np.isfinite(frame[["logit", "prob"]]).all(axis=1)
+    if broken.any():
+        raise UserError(f"{source}: {broken.sum()} scores are not finite, first at id {frame.id[broken].iloc[0]}; retrain or drop them")
+    return frame
+
+
+def write_table(path: Path | str, frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """Write parquet atomically, `metadata` (strings) into the file's schema beside schema and package version."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    notes = {"schema_version": SCHEMA_VERSION, "package_version": __version__, **(metadata or {})}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **{f"pcam_ssl.{k}": str(v) for k, v in notes.items()}})
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_table(path: Path | str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read a parquet table and the metadata `write_table` put there. Raises UserError where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; name a table that a pcam-ssl command wrote") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]}); make it again") from None
+    notes = {k.decode()[9:]: v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"pcam_ssl.")}
+    return table.to_pandas(), notes

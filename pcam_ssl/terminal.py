@@ -1,0 +1,46 @@
+"""What a person sees while a command works: talk and progress go to stderr, results to stdout."""
+
+from contextlib import contextmanager
+from functools import cache
+
+
+@cache
+def console():
+    """The stderr console. Made on first use, because rich takes time to import."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line of talk to stderr; the text is taken literally, without markup."""
+    console().print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Print a line the user should not miss to stderr."""
+    console().print(f"WARNING: {text}", style="bold yellow", markup=False)
+
+
+@contextmanager
+def progress(label: str, total: int | None, unit: str = "patches"):
+    """A progress bar with rate and time left; yields `advance(n=1, label=None)`.
+
+    Where stderr is no terminal nothing is drawn, so that logs stay readable.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task):
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {unit}/s" if speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console(), disable=not console().is_terminal) as bars:
+        task = bars.add_task(label, total=total)
+
+        def advance(n: int = 1, label: str | None = None) -> None:
+            bars.update(task, advance=n, **({"description": label} if label else {}))
+
+        yield advance
