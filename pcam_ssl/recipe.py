@@ -1,0 +1,177 @@
+"""Every knob of a run, typed and described; the defaults are the base recipe. No torch.
+
+Sections with a `name` (method, optim, schedule) are tagged: the name decides which other keys the section takes.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, so a typing error cannot pass as a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    label_budget: int | None = Field(None, ge=2, description="keep this many labels; the rest join the unlabelled pool, their truth used for scoring only")
+    allow_conflicts: bool = Field(False, description="train although exact duplicates carry different labels")
+
+
+class CrossValidation(Section):
+    scheme: Literal["grouped", "official", "random"] = Field(
+        "grouped", description="grouped: folds of whole slides; official: train on train, score on valid; random: leaks, exists to show it"
+    )
+    folds: int = Field(5, ge=2, le=100, description="number of folds (official has one)")
+    inner_share: float = Field(0.15, gt=0, lt=0.5, description="share of a fold's training patches, in whole slides, kept for every choice made by score")
+    folds_file: str | None = Field(None, description="folds.parquet of another run, to hold the folds fixed")
+
+
+class Model(Section):
+    name: str = Field("resnet18", description="timm backbone, also hf-hub:OWNER/NAME or local-dir:PATH")
+    pretrained: bool = Field(True, description="start from published weights")
+    image_size: int | None = Field(None, ge=32, le=1024, description="resize patches to this many px on the device; null: the patch, or what the backbone insists on")
+    drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
+    drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
+    freeze_backbone: bool = Field(False, description="train the head only, on a fixed backbone")
+    head_first_epochs: int = Field(0, ge=0, description="epochs in which only the head trains, before the backbone joins")
+    init: str | None = Field(None, description="RUN whose fold-K weights fold K starts from; it must have the same folds")
+
+
+class Supervised(Section):
+    name: Literal["supervised"] = "supervised"
+    loss: Literal["bce", "focal"] = Field("bce", description="binary cross-entropy, or focal loss (Lin et al. 2017)")
+    pos_weight: float | Literal["auto"] | None = Field(None, description="weight of tumor patches; auto: negatives / positives of the fold's training labels")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s/2 and 1 - s/2")
+    focal_gamma: float = Field(2.0, ge=0, description="focusing of the focal loss")
+
+
+class Views(Section):
+    policy: Literal["none", "d4", "standard", "strong"] = Field("standard", description="training views: nothing; D4; D4 + colour; D4 + colour + stain, shift, blur, erasing")
+    strength: float = Field(1.0, ge=0, le=3, description="scales every magnitude but D4")
+
+
+class Adam(Section):
+    name: Literal["adam"] = "adam"
+    lr: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+
+
+class AdamW(Section):
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0, description="not applied to biases and norms")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+
+
+class Sgd(Section):
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(0.05, gt=0)
+    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and norms")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+
+
+class WarmUp(Section):
+    warmup_epochs: float = Field(0.0, ge=0, description="linear rise of the learning rate over this many epochs")
+
+
+class Constant(WarmUp):
+    name: Literal["constant"] = "constant"
+
+
+class OneCycle(Section):
+    name: Literal["one_cycle"] = "one_cycle"
+    rise_share: float = Field(0.25, gt=0, lt=1, description="share of all steps in which the rate rises")
+    start_factor: float = Field(0.04, gt=0, le=1, description="first rate over optim.lr")
+    final_factor: float = Field(1e-4, ge=0, le=1, description="last rate over optim.lr")
+
+
+class Cosine(WarmUp):
+    name: Literal["cosine"] = "cosine"
+    final_factor: float = Field(0.0, ge=0, le=1, description="last rate over optim.lr")
+
+
+class Cyclic(WarmUp):
+    name: Literal["cyclic"] = "cyclic"
+    cycle_epochs: float = Field(4.0, gt=0, description="length of one triangle, up and down")
+    low_factor: float = Field(0.1, gt=0, le=1, description="lowest rate over optim.lr")
+
+
+class Plateau(WarmUp):
+    name: Literal["plateau"] = "plateau"
+    factor: float = Field(0.5, gt=0, lt=1, description="the rate is multiplied by this where the inner loss stands still")
+    patience: int = Field(5, ge=0, description="epochs without a better inner loss that are borne")
+    min_factor: float = Field(1e-3, ge=0, le=1, description="lowest rate over optim.lr")
+
+
+class Train(Section):
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=2, description="patches a step, over all processes together")
+    samples_per_epoch: int | None = Field(None, ge=2, description="cap on the patches an epoch sees")
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="keep a moving average of the weights and use it (with warm-up of the decay)")
+    choose: Literal["inner", "last", "fold"] = Field(
+        "last", description="epoch kept: best AUROC on the inner slides; the last; best on the scored fold (the old way: scores are marked selected_on_fold)"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: what the device does fast; resolved in the run's recipe.yaml")
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool = Field(False, description="torch.compile the network")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: int | Literal["auto"] = Field("auto", description="loader processes; auto: none on CPU, cores - 1 up to 12 on a GPU. Changes no number")
+    checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints within an epoch. Changes no number")
+
+
+class Predict(Section):
+    d4: bool = Field(True, description="the eight dihedral views")
+    random_views: int = Field(0, ge=0, le=64, description="further views drawn from views.policy, seeded by (seed, id, view)")
+    mean: Literal["logit", "prob"] = Field("logit", description="space in which views are averaged")
+    batch_size: int = Field(256, ge=1)
+
+
+class Score(Section):
+    resamples: int = Field(2000, ge=100, description="slide-clustered bootstrap resamples")
+    floor: bool = Field(True, description="also score gradient boosting on colour histograms under the same folds")
+
+
+Method = Annotated[Supervised, Field(description="training objective")]
+Optim = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
+Schedule = Annotated[Constant | OneCycle | Cosine | Cyclic | Plateau, Field(discriminator="name")]
+
+
+class Recipe(Section):
+    """Everything that decides a run's numbers, beside data and code."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Data()
+    cv: CrossValidation = CrossValidation()
+    model: Model = Model()
+    method: Method = Supervised()
+    views: Views = Views()
+    optim: Optim = AdamW()
+    schedule: Schedule = OneCycle()
+    train: Train = Train()
+    predict: Predict = Predict()
+    score: Score = Score()
+
+    @model_validator(mode="after")
+    def _choices_agree(self):
+        if self.model.freeze_backbone and self.model.head_first_epochs:
+            raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
+        if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:
+            raise ValueError("model.head_first_epochs leaves the backbone no epoch; raise train.epochs")
+        if self.predict.random_views and self.views.policy == "none":
+            raise ValueError("predict.random_views draws from views.policy, which is none; set views.policy")
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """Plain nested dict of every key."""
+        return self.model_dump(mode="json")
+
+
+# Keys that say how a machine does the work, not what is computed: they are no part of a run's identity.
+MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "predict.batch_size")

@@ -1,0 +1,176 @@
+"""Recipes in and out: YAML files, `--set a.b=c`, one-line errors, digest, and differences. No torch."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pcam_ssl.errors import UserError, nearest
+from pcam_ssl.files import digest_text
+from pcam_ssl.recipe import MACHINE_KEYS, Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-3 as text and yes/on as booleans (YAML 1.1); recipes are read as YAML 1.2 does."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes lie: inside the package when installed from a wheel, else beside it in the repository."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def recipe_path(name: str | Path) -> Path:
+    """The file of a shipped recipe's name, or the file itself. Raises UserError with the nearest names."""
+    if (path := Path(name)).suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise UserError(f"--recipe {name}: no such file; `pcam-ssl recipes list` names the shipped ones")
+    if str(name) in recipe_names():
+        return recipe_folder() / f"{name}.yaml"
+    raise UserError(f"--recipe {name}: no shipped recipe has that name.{nearest(str(name), recipe_names())} `pcam-ssl recipes list` names all; a file must end in .yaml")
+
+
+def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The defaults, changed by a recipe (shipped name or file), changed by `a.b=c` settings, in that order."""
+    values: dict[str, Any] = {}
+    source = "--set"
+    if name is not None:
+        source = str(name)
+        values = read_yaml(recipe_path(name))
+    # Names first: whatever the order typed, a name clears its section before the section's keys are set.
+    for setting in sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name")):
+        apply_setting(values, setting)
+    return validate(values, source)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping. Raises UserError naming file and line."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if values is not None and not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections (model:, train:, ...), this is a {type(values).__name__}")
+    return values or {}
+
+
+def apply_setting(values: dict[str, Any], setting: str) -> None:
+    """Apply `a.b=c` to nested `values`, in place. Changing a section's name clears the section: its keys belong to the old name."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {setting}: write KEY=VALUE, for example --set train.epochs=3")
+    *sections, leaf = key.strip().split(".")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {setting}: the value is not readable as YAML; quote it") from None
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {setting}: {section} is a value, not a section")
+        values = inner
+    if leaf == "name" and sections and sections[-1] != "model" and values.get("name") != value:
+        values.clear()
+    values[leaf] = value
+
+
+def validate(values: dict[str, Any], source: str) -> Recipe:
+    """A Recipe from plain values. Raises UserError with one line per wrong key, naming the nearest right ones."""
+    try:
+        return Recipe.model_validate(_with_tags(values))
+    except ValidationError as error:
+        raise UserError(*(_problem(entry, source) for entry in error.errors())) from None
+
+
+def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
+    """Tagged sections that leave their name out mean the default's name."""
+    defaults = Recipe()
+    tagged = {}
+    for section, value in values.items():
+        default = getattr(getattr(defaults, section, None), "name", None)
+        if isinstance(value, dict) and default and section != "model" and "name" not in value:
+            value = {"name": default, **value}
+        tagged[section] = value
+    return tagged
+
+
+def _problem(entry: dict[str, Any], source: str) -> str:
+    path = [str(part) for part in entry["loc"]]
+    section = Recipe
+    keys: list[str] = []
+    for part in path:
+        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
+        if field is None and keys and (tag := _tagged(section, part)):
+            section = tag
+            continue
+        keys.append(part)
+        section = field.annotation if field else section
+    where = ".".join(keys)
+    if entry["type"] == "extra_forbidden":
+        choices = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else Recipe.model_fields
+        return f"recipe {source}: unknown key {where}.{nearest(keys[-1], choices)} `pcam-ssl recipes show {_shown(source)}` lists every key"
+    message = entry["msg"].removeprefix("Value error, ")
+    got = f" (got {entry['input']!r})" if where and not isinstance(entry["input"], dict) else ""
+    return f"recipe {source}: {where + ': ' if where else ''}{message}{got}"
+
+
+def _tagged(union: Any, name: str) -> type[BaseModel] | None:
+    """The member of a tagged union that has this name."""
+    from typing import get_args
+
+    return next((member for member in get_args(union) if member.model_fields["name"].default == name), None)
+
+
+def _shown(source: str) -> str:
+    return source if source in recipe_names() else "baseline"
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The whole recipe as YAML that `load_recipe` reads back to an equal one."""
+    return yaml.safe_dump(recipe.dump(), sort_keys=False)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict to {'a.b': value}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The flat keys that decide a run's numbers."""
+    return {key: value for key, value in flatten(recipe.dump()).items() if key not in MACHINE_KEYS}
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """SHA-256 over the keys that decide a run's numbers."""
+    import json
+
+    return digest_text(json.dumps(identity(recipe), sort_keys=True))
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """`key: old -> new` for each key that decides numbers and differs."""
+    before, after = identity(old), identity(new)
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted(before | after) if before.get(key) != after.get(key)]

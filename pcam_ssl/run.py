@@ -1,0 +1,182 @@
+"""A run folder: layout, open-or-continue, locks, provenance, metrics.jsonl. No torch."""
+
+import json
+import os
+import platform
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pcam_ssl import __version__
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import read_json, write_json, write_text
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
+
+RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Names of everything inside a run folder."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.parquet"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    def fold(self, k: int) -> Path:
+        return self.path / f"fold-{k}"
+
+    def fold_done(self, k: int) -> bool:
+        """`fold.json` is written last, so it stands for the whole fold."""
+        return (self.fold(k) / "fold.json").is_file()
+
+    def info(self) -> dict[str, Any]:
+        """What run.json says. Raises UserError where there is no run here."""
+        try:
+            return read_json(self.provenance)
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{self.path}: no run there; `pcam-ssl baseline --out {self.path}` makes one") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.provenance}: damaged ({error}); delete the run folder and train again") from None
+
+    def load_recipe(self) -> Recipe:
+        """The recipe the run was begun with."""
+        return load_recipe(self.recipe)
+
+    def update(self, **facts: Any) -> None:
+        """Write facts into run.json."""
+        write_json(self.provenance, {**read_json(self.provenance), **facts})
+
+    def table_notes(self, info: dict[str, Any], **more: Any) -> dict[str, str]:
+        """File metadata of every table of this run: digests and what the caller adds."""
+        return {"recipe_digest": info["recipe_digest"], "dataset_digest": info["dataset_digest"], **{k: str(v) for k, v in more.items()}}
+
+
+def open_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command: str) -> Run:
+    """Begin a run, or continue the one that lies at `path`.
+
+    `dataset` holds `path` and `digest`. Raises UserError where `path` holds something else, or a run of another
+    recipe or dataset, with the difference shown.
+    """
+    run = Run(Path(path))
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"{run.path}: a file has that name; choose another --out")
+    if run.path.is_dir() and not run.provenance.exists() and any(entry.name[0] != "." for entry in run.path.iterdir()):
+        raise UserError(f"{run.path}: holds something that is no run; choose another --out")
+    if run.provenance.exists():
+        _refuse_another(run, recipe, dataset, command)
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.recipe, f"# Made by pcam-ssl {__version__}. `pcam-ssl {command} --recipe THIS_FILE` repeats the run.\n{to_yaml(recipe)}")
+    write_json(
+        run.provenance,
+        {
+            "command": command,
+            "argv": sys.argv,
+            "status": "begun",
+            "recipe_digest": recipe_digest(recipe),
+            "dataset_digest": dataset["digest"],
+            "dataset": str(Path(dataset["path"]).resolve()),
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+        },
+    )
+    return run
+
+
+def _refuse_another(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
+    info = run.info()
+    mend = "choose another --out, or delete that folder"
+    if info["command"] != command:
+        raise UserError(f"{run.path}: a run of `pcam-ssl {info['command']}`, not of `pcam-ssl {command}`; {mend}")
+    if info["dataset_digest"] != dataset["digest"]:
+        raise UserError(
+            f"{run.path}: begun on dataset {info['dataset']} ({info['dataset_digest'][:12]}), this is {dataset['path']} ({dataset['digest'][:12]}); {mend}"
+        )
+    if info["recipe_digest"] != recipe_digest(recipe):
+        changed = differences(run.load_recipe(), recipe) or ["a key that another version of pcam-ssl knows"]
+        raise UserError(f"{run.path}: begun with another recipe ({'; '.join(changed)}); {mend}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package, and what its numbers depend on."""
+    found = {"python": platform.python_version(), "pcam-ssl": __version__}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@contextmanager
+def hold(path: Path, what: str, wait_s: float = 0.0):
+    """Hold the lock file `path`; a kill frees it. Raises UserError naming the holder while another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".holder.json")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        try:
+            owner = read_json(holder)
+        except (FileNotFoundError, json.JSONDecodeError):
+            owner = {}
+        who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} (since {owner.get('since', '?')})"
+        raise UserError(f"{what}: {who} is writing it; wait for it or stop it, or choose another --out") from None
+    try:
+        write_json(holder, {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%H:%M:%S"), "argv": sys.argv})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+class Metrics:
+    """`metrics.jsonl`: one JSON object a line, appended and flushed; each carries `step`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Drop lines after `step`, which a resumed run will write again, and a line that a kill cut short."""
+        kept = [json.dumps(event) + "\n" for event in read_metrics(self.path) if event["step"] <= step]
+        write_text(self.path, "".join(kept))
+
+    def write(self, **event: Any) -> None:
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(event) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The events of a metrics.jsonl; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return events

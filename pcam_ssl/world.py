@@ -1,0 +1,83 @@
+"""Processes that train together (`torchrun`): rank, size, device, wrap, mean, gather. The only place that knows."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcam_ssl.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`; alone, every method is the identity."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that writes and talks."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over processes; its batch norms must see the whole batch (`models.batchnorm`)."""
+        if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Mean of a tensor over processes."""
+        if self.size == 1:
+            return value
+        value = value.detach().clone()
+        torch.distributed.all_reduce(value)
+        return value / self.size
+
+    def gather(self, value: Any) -> list[Any]:
+        """The picklable values of all processes, in rank order, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def from_leader(self, value: Any) -> Any:
+        """The leader's picklable value, on every process; also a barrier."""
+        if self.size == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def share(self, total: int, what: str) -> int:
+        """`total` over the processes. Raises UserError where it does not divide."""
+        if total % self.size:
+            raise UserError(f"{what} is {total}, which {self.size} processes cannot share evenly; make it a multiple of {self.size}")
+        return total // self.size
+
+
+def join_world(device: str = "auto") -> World:
+    """The world that `torchrun` set up in the environment, or a world of one. Raises UserError for a device that is not here."""
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(chosen)
+    if size > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return World(rank, size, chosen)
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """CUDA, then Apple MPS, then CPU; or the one named."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, present in here.items() if present))
+    if not here[device]:
+        raise UserError(f"train.device: {device} is not available here; set train.device=auto (`pcam-ssl doctor` shows what is)")
+    return torch.device(device)
