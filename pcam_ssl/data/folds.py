@@ -1,0 +1,102 @@
+"""Folds as a table: which fold scores a patch, which patches are kept inside for choices. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.errors import LeakError, UserError
+from pcam_ssl.tables import conform, read_table, write_table
+
+FOLD_COLUMNS = {"id": "str", "wsi": "str", "group": "str", "fold": "Int8", "visible": "bool"}
+GROUPINGS = ("slides", "stain clusters", "none")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Folds of the labelled patches, one row each, in dataset row order.
+
+    `frame` holds `id`, `wsi`, `group` (what is kept whole: slide, stain cluster, or the patch itself), `fold` (the fold that
+    scores the row; -1 = never scored), `visible` (False: the label is hidden, and serves scoring only), and a bool column
+    `inner_K` per fold. `notes` are sentences the user must see.
+    """
+
+    frame: pd.DataFrame
+    grouping: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds that score patches."""
+        return sum(name.startswith("inner_") for name in self.frame.columns)
+
+    def pool_mask(self, fold: int) -> np.ndarray:
+        """Rows [N] that fold `fold` may learn from with or without a label: neither scored by it nor inner."""
+        return ~self.score_mask(fold) & ~self.frame[f"inner_{fold}"].to_numpy()
+
+    def train_mask(self, fold: int) -> np.ndarray:
+        """Rows [N] whose labels train fold `fold`."""
+        return self.pool_mask(fold) & self.frame["visible"].to_numpy()
+
+    def inner_mask(self, fold: int) -> np.ndarray:
+        """Rows [N] of the inner slides whose labels serve checkpoint choice, calibration, and thresholds of fold `fold`."""
+        return self.frame[f"inner_{fold}"].to_numpy() & self.frame["visible"].to_numpy()
+
+    def score_mask(self, fold: int) -> np.ndarray:
+        """Rows [N] that fold `fold` scores and never learns from."""
+        return (self.frame["fold"] == fold).to_numpy(dtype=bool)
+
+
+def labelled_rows(patches: pd.DataFrame) -> pd.DataFrame:
+    """The patches that folds are made of: known label, split `train` or `valid`, in dataset row order."""
+    usable = patches["label"].notna() & patches["split"].isin(["train", "valid"])
+    return patches[usable].sort_values("row").reset_index(drop=True)
+
+
+def check_groups(frame: pd.DataFrame, source: str) -> None:
+    """Raises LeakError naming `source` where a group is in two folds, or in a fold's training and inner part."""
+    n_folds_of_group = frame.groupby("group")["fold"].nunique()
+    if (n_folds_of_group > 1).any():
+        raise LeakError(f"{source}: group {n_folds_of_group.idxmax()} is in {n_folds_of_group.max()} folds; make the folds again")
+    for name in [name for name in frame.columns if name.startswith("inner_")]:
+        scored = frame["fold"] == int(name.removeprefix("inner_"))
+        if frame.loc[scored, name].any():
+            raise LeakError(f"{source}: {name} holds patches that its own fold scores; make the folds again")
+        both = frame[~scored].groupby("group")[name].nunique()
+        if (both > 1).any():
+            raise LeakError(f"{source}: group {both.idxmax()} is in the training part and in {name}; make the folds again")
+
+
+def write_folds(folds: Folds, path: Path | str, metadata: dict[str, str] | None = None) -> None:
+    """Write the folds as parquet, grouping and notes in the file's metadata."""
+    write_table(path, folds.frame, {**(metadata or {}), "grouping": folds.grouping, "notes": json.dumps(folds.notes)})
+
+
+def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
+    """Read the folds of the dataset with these `patches`.
+
+    Raises UserError where the file is no folds table or was made for other patches or slides, LeakError where a group is torn.
+    """
+    frame, metadata = read_table(path)
+    inner = [name for name in frame.columns if name.startswith("inner_")]
+    if metadata.get("grouping") not in GROUPINGS or not inner:
+        raise UserError(f"{path}: not a folds table; name the folds.parquet of a run")
+    try:
+        frame = conform(frame, {**FOLD_COLUMNS, **dict.fromkeys(inner, "bool")})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a folds table ({error}); name the folds.parquet of a run") from None
+    rows = labelled_rows(patches)
+    if list(frame["id"]) != list(rows["id"]):
+        n_shared = frame["id"].isin(rows["id"]).sum()
+        raise UserError(
+            f"{path}: made for other patches ({len(frame)} there, {len(rows)} labelled in the dataset, {n_shared} in both); "
+            "use the dataset of that run, or another run folder"
+        )
+    slides = rows["wsi"].astype("str")
+    if metadata["grouping"] == "slides" and not (frame["group"] == slides).all():
+        moved = frame["id"][frame["group"] != slides]
+        raise UserError(f"{path}: {len(moved)} patches have another slide now, first {moved.iloc[0]}; use another run folder")
+    check_groups(frame, str(path))
+    return Folds(frame, metadata["grouping"], tuple(json.loads(metadata["notes"])))

@@ -1,0 +1,59 @@
+"""Inner slides: the share of a fold's training slides that serves every choice made by score. No torch."""
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.errors import UserError
+
+N_CANDIDATES = 32
+
+
+def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> np.ndarray:
+    """Codes of the groups to keep inside, from group codes [N] and labels [N] of a fold's visible training rows.
+
+    Of some seeded random draws of whole groups it takes the one that leaves both classes in training and inside, then
+    the one nearest to `share` of the rows and to the overall share of tumor. Raises ValueError for fewer than two groups.
+    """
+    names, codes = np.unique(codes, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("fewer than two groups")
+    sizes = np.bincount(codes)
+    tumors = np.bincount(codes, weights=labels)
+    generator = np.random.default_rng(seed)
+    candidates = [_draw(generator.permutation(len(names)), sizes, share) for _ in range(N_CANDIDATES)]
+    best = min(candidates, key=lambda chosen: _cost(chosen, sizes, tumors, share))
+    return names[best]
+
+
+def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, share: float, seed: int) -> pd.DataFrame:
+    """Bool columns `inner_0` .. of a frame with `group`, `fold`, `visible`; `labels` [N] are 0 or 1.
+
+    Fold K's column looks only at visible labels outside fold K. Raises UserError where a fold trains on one group.
+    """
+    codes, _ = pd.factorize(frame["group"])
+    columns = {}
+    for fold in range(n_folds):
+        training = (frame["fold"] != fold).to_numpy(dtype=bool)
+        usable = training & frame["visible"].to_numpy()
+        try:
+            chosen = inner_groups(codes[usable], labels[usable], share, (seed, fold))
+        except ValueError:
+            raise UserError(
+                f"fold {fold} has {len(np.unique(codes[usable]))} labelled slides to train on, and one more is needed "
+                "to choose by; add slides, ask for more folds (cv.folds), or raise data.label_budget"
+            ) from None
+        columns[f"inner_{fold}"] = training & np.isin(codes, chosen)
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _draw(order: np.ndarray, sizes: np.ndarray, share: float) -> np.ndarray:
+    """The first groups of `order` whose rows come nearest to `share`: at least one group, never all."""
+    filled = np.cumsum(sizes[order])[:-1]
+    return order[: np.abs(filled - share * sizes.sum()).argmin() + 1]
+
+
+def _cost(chosen: np.ndarray, sizes: np.ndarray, tumors: np.ndarray, share: float) -> tuple[bool, bool, float]:
+    n_rows, n_tumor = sizes[chosen].sum(), tumors[chosen].sum()
+    n_left, n_tumor_left = sizes.sum() - n_rows, tumors.sum() - n_tumor
+    imbalance = abs(n_rows / sizes.sum() - share) + abs(n_tumor / n_rows - tumors.sum() / sizes.sum())
+    return not 0 < n_tumor_left < n_left, not 0 < n_tumor < n_rows, imbalance

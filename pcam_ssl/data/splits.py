@@ -1,0 +1,190 @@
+"""Making folds: slides kept whole, labels and stain balanced, some slides kept inside each fold for choices. No torch."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.folds import FOLD_COLUMNS, Folds, check_groups, labelled_rows, read_folds, write_folds
+from pcam_ssl.data.inner import inner_columns
+from pcam_ssl.data.stain import proxy_groups, slide_clusters
+from pcam_ssl.errors import UserError, nearest
+from pcam_ssl.tables import conform
+
+__all__ = ["Folds", "make_folds", "read_folds", "write_folds"]
+
+SCHEMES = ("grouped", "official", "random")
+N_STAIN_STRATA = 3
+
+
+def make_folds(
+    patches: pd.DataFrame,
+    *,
+    scheme: str = "grouped",
+    n_folds: int = 5,
+    inner_share: float = 0.15,
+    label_budget: int | None = None,
+    seed: int = 0,
+    grouping: str = "auto",
+) -> Folds:
+    """Folds of the labelled patches in the splits train and valid.
+
+    `grouped` keeps slides whole; `official` trains on train and scores valid as fold 0; `random` ignores slides, to show
+    the leak. `grouping` is `slides`, `stain clusters` (proxy groups), or `auto` (slides where they are known). `inner_share` is the
+    share of a fold's visible training rows kept inside. `label_budget` keeps that many labels visible, chosen
+    without looking at them. Raises UserError where the patches allow no such folds.
+    """
+    rows = labelled_rows(patches)
+    _check_request(rows, scheme, n_folds)
+    labels = rows["label"].to_numpy(dtype=np.int64)
+    groups, grouping, notes = _groups(rows, scheme, n_folds, grouping, seed)
+    if scheme == "official":
+        fold, n_folds = _official(rows, groups, grouping), 1
+    elif scheme == "grouped":
+        fold, stratum_notes = _grouped(rows, labels, groups, n_folds, seed)
+        notes += stratum_notes
+    else:
+        fold = _random(labels, n_folds, seed)
+    visible = _visible(rows, scheme, label_budget, seed)
+    frame = conform(rows[["id", "wsi"]].assign(group=groups, fold=fold, visible=visible), FOLD_COLUMNS)
+    frame = frame.join(inner_columns(frame, labels, n_folds=n_folds, share=inner_share, seed=seed))
+    check_groups(frame, f"cv.scheme {scheme}")
+    folds = Folds(frame, grouping)
+    notes += _class_notes(folds, labels) + _copy_notes(rows, frame, scheme)
+    return Folds(frame, grouping, tuple(notes))
+
+
+def _check_request(rows: pd.DataFrame, scheme: str, n_folds: int) -> None:
+    if scheme not in SCHEMES:
+        raise UserError(f"cv.scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.{nearest(scheme, SCHEMES)}")
+    if rows.empty:
+        raise UserError("the dataset has no labelled patches in its train and valid splits; import it again with its labels")
+    if scheme == "official":
+        absent = [split for split in ("train", "valid") if not (rows["split"] == split).any()]
+        if absent:
+            raise UserError(f"cv.scheme official needs labelled patches in the split {absent[0]}; use cv.scheme grouped")
+    elif n_folds < 2:
+        raise UserError(f"cv.folds is {n_folds}; ask for 2 or more")
+
+
+def _groups(rows, scheme, n_folds, grouping, seed) -> tuple[pd.Series, str, list[str]]:
+    """Group of each row, the name of the grouping, and what must be said about it."""
+    if scheme == "random":
+        note = "cv.scheme random: patches of one slide are in training and scoring, so scores are too good; report grouped"
+        return rows["id"], "none", [note]
+    n_known = int(rows["wsi"].notna().sum())
+    if grouping in ("auto", "slides") and 0 < n_known < len(rows):
+        raise UserError(
+            f"slide ids are known for {n_known} of {len(rows)} labelled patches; import again with a slide csv "
+            "that covers all (--wsi CSV), or with none, for stain clusters"
+        )
+    if grouping == "slides" and not n_known:
+        raise UserError("the dataset has no slide ids; import it again with --wsi CSV")
+    if grouping != "stain clusters" and n_known:
+        return rows["wsi"], "slides", []
+    n_clusters = max(20, 4 * n_folds)
+    note = (
+        f"slides are not used: {n_clusters} stain clusters stand in for them, and patches of one slide can still be in two folds, "
+        "so scores may be too good; import again with --wsi CSV to group by slide"
+    )
+    if scheme == "grouped":
+        return proxy_groups(rows, n_clusters, seed), "stain clusters", [note]
+    parts = [split + "-" + proxy_groups(part, n_clusters, seed) for split, part in rows.groupby("split")]
+    note = f"no slide ids: train and valid are taken to share no slide, and inner slides are stain clusters ({n_clusters} in train)"
+    return pd.concat(parts).sort_index(), "stain clusters", [note]
+
+
+def _check_classes(labels: np.ndarray, n_folds: int) -> None:
+    n_normal, n_tumor = np.bincount(labels, minlength=2)
+    if min(n_normal, n_tumor) < n_folds:
+        raise UserError(
+            f"{n_tumor} tumor and {n_normal} normal patches cannot make {n_folds} folds; set cv.folds lower, or import more"
+        )
+
+
+def _official(rows: pd.DataFrame, groups: pd.Series, grouping: str) -> np.ndarray:
+    shared = sorted(set(groups[rows["split"] == "train"]) & set(groups[rows["split"] == "valid"]))
+    if shared:
+        raise UserError(f"{len(shared)} {grouping} are in both train and valid, first {shared[0]}; use cv.scheme grouped")
+    return np.where(rows["split"] == "valid", 0, -1)
+
+
+def _grouped(rows, labels, groups, n_folds, seed) -> tuple[np.ndarray, list[str]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    n_groups = groups.nunique()
+    if n_groups == 1:
+        raise UserError(
+            f"all {len(rows)} labelled patches are of one slide ({groups.iloc[0]}), so no fold is possible; import more slides"
+        )
+    if n_groups < n_folds:
+        raise UserError(f"{n_groups} slides cannot make {n_folds} folds; set cv.folds to {n_groups} or less, or import more slides")
+    _check_classes(labels, n_folds)
+    strata, notes = _strata(rows, labels, groups, n_folds, seed)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    return _fold_of_row(splitter.split(labels, strata, groups), len(rows)), notes
+
+
+def _random(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedKFold
+
+    _check_classes(labels, n_folds)
+    return _fold_of_row(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels), len(labels))
+
+
+def _fold_of_row(parts, n_rows: int) -> np.ndarray:
+    fold = np.empty(n_rows, dtype=np.int8)
+    for number, (_, scored) in enumerate(parts):
+        fold[scored] = number
+    return fold
+
+
+def _strata(rows, labels, groups, n_folds, seed) -> tuple[np.ndarray, list[str]]:
+    """Stratum [N] = label x stain cluster of the slide, with fewer clusters where a cluster has fewer slides than folds."""
+    for n_clusters in range(N_STAIN_STRATA, 1, -1):
+        cluster_of_group = slide_clusters(rows, groups, n_clusters, seed)
+        strata = labels + 2 * cluster_of_group.loc[groups].to_numpy()
+        smallest = min(cluster_of_group.value_counts().min(), np.unique(strata, return_counts=True)[1].min())
+        if smallest >= n_folds:
+            fewer = f"folds are balanced over {n_clusters} stain clusters, not {N_STAIN_STRATA}: too few slides look alike"
+            return strata, [fewer] if n_clusters < N_STAIN_STRATA else []
+    return labels, [f"folds are balanced by label alone: too few slides look alike for {n_folds} folds of each stain"]
+
+
+def _visible(rows: pd.DataFrame, scheme: str, label_budget: int | None, seed: int) -> np.ndarray:
+    """Rows [N] whose label may be learnt from; hash order of ids, so that no label decides which."""
+    visible = np.ones(len(rows), dtype=bool)
+    if label_budget is None:
+        return visible
+    trainable = np.flatnonzero(rows["split"] == "train") if scheme == "official" else np.arange(len(rows))
+    if not 2 <= label_budget <= len(trainable):
+        raise UserError(
+            f"data.label_budget is {label_budget}, but there are {len(trainable)} labels to train on; ask for 2 to that many"
+        )
+    keys = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in rows["id"].iloc[trainable]]
+    order = sorted(range(len(trainable)), key=keys.__getitem__)
+    visible[trainable[order[label_budget:]]] = False
+    return visible
+
+
+def _class_notes(folds: Folds, labels: np.ndarray) -> list[str]:
+    """What to say about one-class parts. Raises UserError where a fold would train on one class."""
+    notes = []
+    for fold in range(folds.n_folds):
+        if len(np.unique(labels[folds.train_mask(fold)])) < 2:
+            raise UserError(
+                f"fold {fold} would train on one class only; change cv.folds or seed, import slides with the other class, "
+                "or raise data.label_budget"
+            )
+        for part, mask in (("inner slides", folds.inner_mask(fold)), ("scored patches", folds.score_mask(fold))):
+            if len(np.unique(labels[mask])) < 2:
+                notes.append(f"fold {fold}: its {part} hold one class only, so no AUC can be computed on them alone")
+    return notes
+
+
+def _copy_notes(rows: pd.DataFrame, frame: pd.DataFrame, scheme: str) -> list[str]:
+    """What to say about patches with an exact copy (same pixels) in another fold."""
+    n_copies = int((frame["fold"].groupby(rows["pixel_hash"]).transform("nunique") > 1).sum())
+    if not n_copies or scheme == "random":
+        return []
+    return [f"{n_copies} patches have an exact copy in another fold; `pcam-ssl data audit` names them"]

@@ -1,0 +1,389 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pcam_ssl.data.inner import inner_columns, inner_groups
+from pcam_ssl.data.splits import make_folds, read_folds, write_folds
+from pcam_ssl.data.stain import PATCH_STATISTICS
+from pcam_ssl.errors import LeakError, UserError
+from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def make_patches(sizes, *, seed=0, split="train", tumor=0.4, named=True):
+    """Patches of slides with the given sizes; stain and tumor share differ by slide."""
+    generator = np.random.default_rng(seed)
+    slides = np.repeat(np.arange(len(sizes)), sizes)
+    n = len(slides)
+    share = generator.uniform(tumor / 2, min(1.5 * tumor, 1), len(sizes))[slides]
+    look = generator.normal(size=(len(sizes), len(PATCH_STATISTICS)))[slides] + 0.3 * generator.normal(
+        size=(n, len(PATCH_STATISTICS))
+    )
+    order = generator.permutation(n)
+    frame = pd.DataFrame(look, columns=PATCH_STATISTICS).assign(
+        id=[f"{split}-{n:05d}" for n in range(n)],
+        split=split,
+        label=(generator.random(n) < share).astype(int),
+        wsi=[f"{split}-slide-{s:02d}" for s in slides] if named else None,
+        x=None,
+        y=None,
+        pixel_hash=[f"{split}-{n}" for n in range(n)],
+        view_hash="",
+    )
+    frame = frame.iloc[order].reset_index(drop=True)
+    return conform(frame.assign(row=np.arange(n)), PATCH_COLUMNS)
+
+
+def join(*parts):
+    frame = pd.concat(parts, ignore_index=True)
+    return frame.assign(row=np.arange(len(frame)))
+
+
+@pytest.fixture
+def patches():
+    return make_patches([30, 10, 25, 40, 12, 33, 9, 28, 17, 22, 31, 14, 19, 26])
+
+
+def assert_grouped(folds):
+    frame = folds.frame
+    assert (frame.groupby("group")["fold"].nunique() == 1).all()
+    for k in range(folds.n_folds):
+        parts = [set(frame["group"][mask]) for mask in (folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k))]
+        assert all(parts)
+        assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+# the table
+
+
+def test_rows_are_the_labelled_patches_outside_test_in_dataset_order(patches):
+    patches.loc[3, "label"] = pd.NA
+    both = join(patches, make_patches([20], split="test")).sample(frac=1, random_state=0)
+    folds = make_folds(both)
+    expected = both.sort_values("row").query("split != 'test' and label.notna()")
+    assert list(folds.frame["id"]) == list(expected["id"]) and patches["id"][3] not in set(folds.frame["id"])
+
+
+def test_masks_partition_the_visible_rows(patches):
+    folds = make_folds(patches, n_folds=4)
+    for k in range(4):
+        assert ((folds.train_mask(k).astype(int) + folds.inner_mask(k) + folds.score_mask(k)) == 1).all()
+
+
+def test_every_row_is_scored_once(patches):
+    folds = make_folds(patches, n_folds=4)
+    assert (sum(folds.score_mask(k).astype(int) for k in range(4)) == 1).all()
+
+
+def test_same_seed_same_folds_other_seed_other_folds(patches):
+    assert make_folds(patches, seed=1).frame.equals(make_folds(patches, seed=1).frame)
+    assert not make_folds(patches, seed=1).frame.equals(make_folds(patches, seed=2).frame)
+
+
+# grouped
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_slide_is_in_two_parts(seed):
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(5, 120, generator.integers(8, 30))
+    folds = make_folds(make_patches(sizes, seed=seed), n_folds=int(generator.integers(2, 6)), seed=seed)
+    assert folds.grouping == "slides"
+    assert_grouped(folds)
+
+
+def test_folds_hold_similar_shares_of_rows_and_tumor():
+    patches = make_patches([30] * 40)
+    folds = make_folds(patches)
+    by_fold = patches.groupby(folds.frame["fold"].to_numpy())["label"]
+    assert by_fold.size().between(180, 300).all()
+    assert (by_fold.mean() - patches["label"].mean()).abs().max() < 0.06
+
+
+def test_folds_spread_each_stain():
+    patches = make_patches([20] * 30)
+    stain = np.array([int(name[-2:]) % 3 for name in patches["wsi"]])
+    for name in PATCH_STATISTICS:
+        patches[name] = stain + 0.01 * patches[name]
+    assert pd.crosstab(make_folds(patches).frame["fold"], stain).to_numpy().min() >= 20
+
+
+def test_too_few_alike_slides_are_balanced_by_label_and_said_so():
+    folds = make_folds(make_patches([30] * 6), n_folds=5)
+    assert folds.notes == ("folds are balanced by label alone: too few slides look alike for 5 folds of each stain",)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is absent")
+def test_real_slide_sizes_make_grouped_folds():
+    sizes = pd.read_csv(SHARED / "patch_id_wsi.csv")["wsi"].value_counts()
+    assert_grouped(make_folds(make_patches(list(sizes), tumor=0.36)))
+
+
+# inner slides
+
+
+def test_inner_part_has_about_the_asked_share(patches):
+    folds = make_folds(patches, inner_share=0.2)
+    for k in range(5):
+        n_inner, n_train = folds.inner_mask(k).sum(), folds.train_mask(k).sum()
+        assert 0.1 < n_inner / (n_inner + n_train) < 0.3
+
+
+def test_inner_groups_take_at_least_one_and_never_all():
+    codes, labels = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    assert len(inner_groups(codes, labels, 0.01, 0)) == len(inner_groups(codes, labels, 0.99, 0)) == 1
+
+
+def test_inner_groups_prefer_both_classes_inside():
+    codes = np.repeat(np.arange(10), 10)
+    labels = np.where(np.isin(codes, [3, 7]), np.arange(100) % 2, 0)
+    assert len({3, 7} & set(inner_groups(codes, labels, 0.1, 0))) == 1
+
+
+def test_inner_groups_leave_both_classes_in_training():
+    codes = np.repeat(np.arange(10), 10)
+    labels = np.where(codes == 4, np.arange(100) % 2, 0)
+    assert 4 not in inner_groups(codes, labels, 0.15, 0)
+
+
+def test_inner_part_of_one_class_is_said():
+    patches = make_patches([20] * 12)
+    patches["label"] = patches["wsi"].isin(["train-slide-00", "train-slide-05"]).astype("Int8")
+    folds = make_folds(patches, n_folds=2)
+    assert "fold 0: its inner slides hold one class only, so no AUC can be computed on them alone" in folds.notes
+
+
+@pytest.mark.parametrize("scheme", ["grouped", "random"])
+@pytest.mark.parametrize("label_budget", [None, 150])
+def test_labels_of_a_fold_do_not_reach_its_inner_part(patches, scheme, label_budget):
+    folds = make_folds(patches, scheme=scheme, label_budget=label_budget)
+    labels = patches["label"].to_numpy(dtype=int)
+    for k in range(5):
+        scrambled = np.where(folds.score_mask(k), 1 - labels, labels)
+        again = inner_columns(folds.frame, scrambled, n_folds=5, share=0.15, seed=0)
+        assert (again[f"inner_{k}"] == folds.frame[f"inner_{k}"]).all()
+
+
+def test_hidden_labels_do_not_reach_the_inner_part(patches):
+    folds = make_folds(patches, label_budget=150)
+    labels = patches["label"].to_numpy(dtype=int)
+    again = inner_columns(folds.frame, np.where(folds.frame["visible"], labels, 1 - labels), n_folds=5, share=0.15, seed=0)
+    assert again.equals(folds.frame[list(again)])
+
+
+# official and random
+
+
+def test_official_trains_on_train_and_scores_valid():
+    patches = join(make_patches([20] * 8), make_patches([20] * 3, split="valid", seed=1))
+    folds = make_folds(patches, scheme="official")
+    assert folds.n_folds == 1 and list(folds.score_mask(0)) == list(patches["split"] == "valid")
+    assert set(folds.frame["fold"]) == {-1, 0}
+    assert_grouped(folds)
+
+
+def test_official_without_slide_ids_clusters_each_split_alone():
+    patches = join(make_patches([50] * 8, named=False), make_patches([40] * 3, split="valid", named=False))
+    folds = make_folds(patches, scheme="official")
+    assert_grouped(folds)
+    assert folds.grouping == "stain clusters"
+    assert folds.notes[0].startswith("no slide ids: train and valid are taken to share no slide")
+
+
+def test_random_splits_slides_and_says_so(patches):
+    folds = make_folds(patches, scheme="random")
+    assert folds.grouping == "none"
+    assert folds.notes[0].startswith("cv.scheme random: patches of one slide are in training and scoring")
+    assert (folds.frame["fold"].groupby(patches["wsi"]).nunique() > 1).all()
+
+
+def test_an_exact_copy_in_another_fold_is_said(patches):
+    folds = make_folds(patches)
+    twins = [int(np.flatnonzero(folds.score_mask(k))[0]) for k in (0, 1)]
+    patches.loc[twins, "pixel_hash"] = "same"
+    assert make_folds(patches).notes[-1] == "2 patches have an exact copy in another fold; `pcam-ssl data audit` names them"
+
+
+# no slide ids
+
+
+def test_stain_clusters_stand_in_for_unknown_slides():
+    patches = make_patches([40] * 15, named=False)
+    patches.loc[:99, "pixel_hash"] = [f"pair-{n % 50}" for n in range(100)]
+    folds = make_folds(patches)
+    assert folds.grouping == "stain clusters" and folds.frame["group"].nunique() == 20
+    assert folds.notes[0].startswith("slides are not used: 20 stain clusters stand in for them")
+    assert (folds.frame["fold"].groupby(patches["pixel_hash"]).nunique() == 1).all()
+    assert_grouped(folds)
+
+
+def test_stain_clusters_can_be_asked_for_where_slides_are_known(patches):
+    assert make_folds(patches, n_folds=3, grouping="stain clusters").grouping == "stain clusters"
+
+
+# label budget
+
+
+@pytest.mark.parametrize("scheme", ["grouped", "random"])
+def test_budget_keeps_that_many_labels_whatever_they_are(patches, scheme):
+    folds = make_folds(patches, scheme=scheme, label_budget=120)
+    other = make_folds(patches.assign(label=1 - patches["label"]), scheme=scheme, label_budget=120)
+    assert folds.frame["visible"].sum() == 120 and folds.frame["visible"].equals(other.frame["visible"])
+
+
+def test_a_larger_budget_keeps_the_labels_of_a_smaller_one(patches):
+    small, large = (make_folds(patches, label_budget=n).frame["visible"] for n in (100, 200))
+    assert (large | ~small).all()
+
+
+def test_official_budget_hides_labels_of_train_only():
+    patches = join(make_patches([20] * 8), make_patches([20] * 3, split="valid", seed=1))
+    folds = make_folds(patches, scheme="official", label_budget=60)
+    assert folds.frame["visible"][folds.score_mask(0)].all() and (folds.train_mask(0) | folds.inner_mask(0)).sum() == 60
+
+
+def test_hidden_rows_stay_in_the_pool_of_their_fold(patches):
+    folds = make_folds(patches, label_budget=120)
+    hidden = ~folds.frame["visible"].to_numpy()
+    assert (folds.pool_mask(0) & hidden).sum() > 50 and not (folds.train_mask(0) & hidden).any()
+
+
+# what cannot be split
+
+CASES = {
+    "no labels": (lambda p: p.assign(label=pd.array([pd.NA] * len(p), dtype="Int8")), {}, "the dataset has no labelled patches"),
+    "unknown scheme": (
+        lambda p: p,
+        {"scheme": "gruoped"},
+        "cv.scheme 'gruoped' is unknown; choose one of grouped, official, random. Did you mean",
+    ),
+    "one fold": (lambda p: p, {"n_folds": 1}, "cv.folds is 1; ask for 2 or more"),
+    "no valid": (
+        lambda p: p,
+        {"scheme": "official"},
+        "cv.scheme official needs labelled patches in the split valid; use cv.scheme grouped",
+    ),
+    "one slide": (
+        lambda p: p.assign(wsi="s1"),
+        {},
+        "labelled patches are of one slide (s1), so no fold is possible; import more slides",
+    ),
+    "few slides": (
+        lambda p: p,
+        {"n_folds": 15},
+        "14 slides cannot make 15 folds; set cv.folds to 14 or less, or import more slides",
+    ),
+    "two slides": (
+        lambda p: p.assign(wsi=["s1", "s2"] * 158),
+        {"n_folds": 2},
+        "fold 0 has 1 labelled slides to train on, and one more is",
+    ),
+    "one class": (
+        lambda p: p.assign(label=1),
+        {},
+        "316 tumor and 0 normal patches cannot make 5 folds; set cv.folds lower, or import more",
+    ),
+    "one class, random": (lambda p: p.assign(label=0), {"scheme": "random"}, "0 tumor and 316 normal patches cannot make 5 folds"),
+    "tumor in one slide": (
+        lambda p: p.assign(label=(p["wsi"] == "train-slide-03").astype("Int8")),
+        {},
+        "would train on one class only; change cv.folds or seed, import slides with the other class, or raise data.label_budget",
+    ),
+    "some slides unknown": (
+        lambda p: p.assign(wsi=p["wsi"].where(p["row"] >= 16)),
+        {},
+        "slide ids are known for 300 of 316 labelled patches; import again with a slide csv that covers all (--wsi CSV)",
+    ),
+    "slides asked for, unknown": (
+        lambda p: p.assign(wsi=None),
+        {"grouping": "slides"},
+        "the dataset has no slide ids; import it again with --wsi CSV",
+    ),
+    "large budget": (
+        lambda p: p,
+        {"label_budget": 317},
+        "data.label_budget is 317, but there are 316 labels to train on; ask for 2 to that many",
+    ),
+    "small budget": (lambda p: p, {"label_budget": 1}, "data.label_budget is 1, but there are 316 labels"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_names_what_cannot_be_split_and_the_next_move(patches, case):
+    spoil, options, text = CASES[case]
+    with pytest.raises(UserError) as error:
+        make_folds(spoil(patches).astype({"wsi": "str", "label": "Int8"}), **options)
+    assert text in str(error.value) and "\n" not in str(error.value)
+
+
+def test_official_refuses_a_slide_in_both_splits():
+    patches = join(make_patches([20] * 8), make_patches([20] * 3, split="valid", seed=1))
+    patches.loc[patches["split"] == "valid", "wsi"] = "train-slide-02"
+    with pytest.raises(UserError, match=r"1 slides are in both train and valid, first train-slide-02; use cv.scheme grouped"):
+        make_folds(patches, scheme="official")
+
+
+# the file
+
+
+def test_folds_come_back_as_written(patches, tmp_path):
+    folds = make_folds(patches, scheme="random", label_budget=200)
+    write_folds(folds, tmp_path / "folds.parquet", {"dataset_digest": "d"})
+    again = read_folds(tmp_path / "folds.parquet", patches)
+    pd.testing.assert_frame_equal(again.frame, folds.frame)
+    assert (again.grouping, again.notes) == (folds.grouping, folds.notes)
+
+
+def spoilt_file(patches, path, change):
+    folds = make_folds(patches)
+    frame = folds.frame.copy()
+    change(frame, folds)
+    write_table(path, frame, {"grouping": folds.grouping, "notes": "[]"})
+
+
+def move_one_row(frame, folds):
+    frame.loc[folds.score_mask(0).argmax(), "fold"] = 1
+
+
+def keep_one_row_inside(frame, folds):
+    frame.loc[folds.train_mask(2).argmax(), "inner_2"] = True
+
+
+def keep_a_scored_row_inside(frame, folds):
+    frame.loc[folds.score_mask(2).argmax(), "inner_2"] = True
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (move_one_row, "is in 2 folds; make the folds again"),
+        (keep_one_row_inside, "is in the training part and in inner_2; make the folds again"),
+        (keep_a_scored_row_inside, "inner_2 holds patches that its own fold scores; make the folds again"),
+    ],
+)
+def test_a_torn_group_is_refused(patches, tmp_path, change, text):
+    spoilt_file(patches, tmp_path / "folds.parquet", change)
+    with pytest.raises(LeakError, match=text):
+        read_folds(tmp_path / "folds.parquet", patches)
+
+
+def test_folds_of_other_patches_are_refused(patches, tmp_path):
+    write_folds(make_folds(patches), tmp_path / "folds.parquet")
+    with pytest.raises(UserError, match=r"made for other patches \(316 there, 315 labelled in the dataset, 315 in both\)"):
+        read_folds(tmp_path / "folds.parquet", patches.drop(index=5))
+
+
+def test_folds_of_other_slides_are_refused(patches, tmp_path):
+    write_folds(make_folds(patches), tmp_path / "folds.parquet")
+    patches.loc[7, "wsi"] = "elsewhere"
+    with pytest.raises(UserError, match=f"1 patches have another slide now, first {patches['id'][7]}"):
+        read_folds(tmp_path / "folds.parquet", patches)
+
+
+def test_another_table_is_refused(patches, tmp_path):
+    write_table(tmp_path / "patches.parquet", patches)
+    with pytest.raises(UserError, match=r"not a folds table; name the folds.parquet of a run"):
+        read_folds(tmp_path / "patches.parquet", patches)
