@@ -1,0 +1,187 @@
+"""Intervals: exact values, the right rows drawn, and coverage where slides differ."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from pcam_ssl.inference import bootstrap
+from pcam_ssl.inference.bootstrap import intervals, paired_differences
+from pcam_ssl.inference.metrics import auroc, point_scores
+
+
+def slides_that_differ(rng, n_slides=30, patches=25, spread=1.5):
+    """Labels, probs and slides [N]; the logits of a slide share a shift, so its patches err together."""
+    slides = np.repeat(np.arange(n_slides), patches)
+    labels = rng.integers(2, size=len(slides))
+    logits = 2 * (labels - 0.5) + spread * rng.normal(size=n_slides)[slides] + rng.normal(size=len(slides))
+    return labels, expit(logits), slides
+
+
+@pytest.fixture
+def rows():
+    labels, probs, slides = slides_that_differ(np.random.default_rng(0))
+    return labels, np.round(probs, 2), slides
+
+
+def doubled(rows, times):
+    """The rows as a resample has them: each row of slide g written `times[g]` times."""
+    labels, probs, slides = rows
+    return np.repeat(labels, times[slides]), np.repeat(probs, times[slides])
+
+
+def cell_scores_of(rows, times):
+    labels, probs, slides = rows
+    cells = bootstrap._cells(labels, probs, slides, len(times))
+    other, tumor = np.split(cells.counts @ times[:, None].astype(float), 2)
+    return {name: drawn[0] for name, drawn in bootstrap._cell_scores(cells, other, tumor).items()}
+
+
+def test_values_are_the_point_scores(rows):
+    assert {name: entry["value"] for name, entry in intervals(*rows, resamples=5).items()} == point_scores(*rows[:2])
+
+
+@pytest.mark.parametrize("name", point_scores([0, 1], [0.1, 0.9]))
+def test_a_resample_scores_as_its_rows_written_out(rows, name):
+    times = np.random.default_rng(1).integers(4, size=30)
+    assert cell_scores_of(rows, times)[name] == pytest.approx(point_scores(*doubled(rows, times))[name])
+
+
+@pytest.mark.parametrize("name", point_scores([0, 1], [0.1, 0.9]))
+def test_coarse_cells_stay_near_the_written_out_rows(rows, name, monkeypatch):
+    monkeypatch.setattr(bootstrap, "CELLS", 60)
+    times = np.random.default_rng(1).integers(4, size=30)
+    assert cell_scores_of(rows, times)[name] == pytest.approx(point_scores(*doubled(rows, times))[name], abs=0.02)
+
+
+def test_weighted_auroc_equals_a_double_loop(rows):
+    labels, probs, slides = rows
+    times = np.random.default_rng(2).integers(3, size=30)
+    won = pairs = 0.0
+    for i in np.flatnonzero(labels == 1):
+        for j in np.flatnonzero(labels == 0):
+            weight = times[slides[i]] * times[slides[j]]
+            pairs += weight
+            won += weight * ((probs[i] > probs[j]) + 0.5 * (probs[i] == probs[j]))
+    assert cell_scores_of(rows, times)["auroc"] == pytest.approx(won / pairs)
+
+
+def test_every_resample_draws_as_many_slides_as_there_are():
+    drawn = bootstrap._draw(np.random.default_rng(0), 7, 50)
+    assert drawn.shape == (7, 50)
+    assert (drawn.sum(axis=0) == 7).all()
+
+
+def test_slides_are_drawn_evenly():
+    drawn = bootstrap._draw(np.random.default_rng(0), 4, 5000)
+    assert drawn.mean(axis=1) == pytest.approx([1, 1, 1, 1], abs=0.05)
+
+
+def test_accuracy_interval_of_two_slides_by_hand():
+    # One slide all right, one all wrong: a resample is right by 0, 1/2, or 1, each end with chance 1/4.
+    found = intervals([1, 0, 1, 0], [0.9, 0.1, 0.1, 0.9], ["a", "a", "b", "b"])["accuracy"]
+    assert found == {"value": 0.5, "low": 0.0, "high": 1.0, "resamples": 2000}
+
+
+def test_order_of_rows_does_not_matter(rows):
+    order = np.random.default_rng(3).permutation(len(rows[0]))
+    shuffled = intervals(*(column[order] for column in rows), resamples=50)["auroc"]
+    assert shuffled["low"] == pytest.approx(intervals(*rows, resamples=50)["auroc"]["low"])
+
+
+def test_the_seed_decides(rows):
+    assert intervals(*rows, resamples=50, seed=1) == intervals(*rows, resamples=50, seed=1)
+    assert intervals(*rows, resamples=50, seed=1) != intervals(*rows, resamples=50, seed=2)
+
+
+def test_chunks_do_not_change_the_interval(rows, monkeypatch):
+    whole = intervals(*rows, resamples=60)["auroc"]
+    monkeypatch.setattr(bootstrap, "WEIGHTS", 30 * 7)
+    assert intervals(*rows, resamples=60)["auroc"] == pytest.approx(whole)
+
+
+def test_a_higher_level_is_wider(rows):
+    narrow, wide = (intervals(*rows, resamples=300, level=level)["auroc"] for level in (0.5, 0.99))
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+
+
+def test_no_groups_means_each_patch_is_its_own():
+    labels, probs, _ = slides_that_differ(np.random.default_rng(4), n_slides=20)
+    assert intervals(labels, probs, None, resamples=50) == intervals(labels, probs, np.arange(1000, 1500), resamples=50)
+
+
+def test_rows_without_slide_count_as_one_slide():
+    rows = [1, 0, 1, 0], [0.9, 0.1, 0.1, 0.9]
+    assert intervals(*rows, ["a", "a", None, None], resamples=50) == intervals(*rows, ["a", "a", "b", "b"], resamples=50)
+
+
+def test_one_slide_has_a_value_and_no_interval():
+    found = intervals([1, 0], [0.9, 0.1], ["a", "a"])["auroc"]
+    assert found == {
+        "value": 1.0,
+        "low": None,
+        "high": None,
+        "resamples": 0,
+        "reason": "one slide only, or no resample holds both classes",
+    }
+
+
+def test_one_class_has_no_auroc():
+    found = intervals([1, 1], [0.9, 0.1], ["a", "b"])["auroc"]
+    assert found["value"] is None
+    assert found["reason"] == "the score is not defined: one class only"
+
+
+def test_resamples_of_one_class_are_left_out_and_counted():
+    # Each slide holds one class: half of the resamples draw one slide twice and define no AUROC.
+    found = intervals([1, 0], [0.9, 0.1], ["a", "b"])
+    assert 900 < found["auroc"]["resamples"] < 1100
+    assert found["accuracy"]["resamples"] == 2000
+
+
+def test_clustered_intervals_cover_and_patch_intervals_do_not():
+    rng = np.random.default_rng(5)
+    truth = auroc(*slides_that_differ(rng, n_slides=20_000)[:2])
+    covered = {"slides": 0, "patches": 0}
+    for _ in range(50):
+        labels, probs, slides = slides_that_differ(rng, patches=100)
+        for name, groups in (("slides", slides), ("patches", None)):
+            found = intervals(labels, probs, groups, resamples=200)["auroc"]
+            covered[name] += found["low"] <= truth <= found["high"]
+    assert covered["slides"] >= 42
+    assert covered["patches"] <= 34
+
+
+def test_paired_value_is_b_minus_a(rows):
+    labels, probs, slides = rows
+    better = np.clip(probs + 0.1 * labels, 0, 1)
+    found = paired_differences(labels, probs, better, slides, resamples=20)
+    assert found["auroc"]["value"] == auroc(labels, better) - auroc(labels, probs)
+
+
+def test_a_model_differs_from_itself_by_nothing(rows):
+    labels, probs, slides = rows
+    for entry in paired_differences(labels, probs, probs, slides, resamples=20).values():
+        assert (entry["value"], entry["low"], entry["high"]) == (0, 0, 0)
+
+
+def test_null_effect_covers_zero():
+    rng = np.random.default_rng(6)
+    covered = 0
+    for _ in range(60):
+        labels, probs, slides = slides_that_differ(rng)
+        a, b = (np.clip(probs + 0.2 * rng.normal(size=len(probs)), 0, 1) for _ in range(2))
+        found = paired_differences(labels, a, b, slides, resamples=200)["auroc"]
+        covered += found["low"] <= 0 <= found["high"]
+    assert covered >= 52
+
+
+def test_pairing_narrows_the_interval(rows):
+    labels, probs, slides = rows
+    other = np.clip(probs + 0.02 * np.random.default_rng(7).normal(size=len(probs)), 0, 1)
+    alone = intervals(labels, probs, slides, resamples=200)["auroc"]
+    paired = paired_differences(labels, probs, other, slides, resamples=200)["auroc"]
+    assert paired["high"] - paired["low"] < 0.2 * (alone["high"] - alone["low"])
+
+
+def test_paired_difference_of_an_undefined_score_is_none():
+    assert paired_differences([1, 1], [0.9, 0.1], [0.8, 0.2], ["a", "b"])["auroc"]["value"] is None
