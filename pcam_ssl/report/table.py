@@ -1,0 +1,50 @@
+"""A short table of scores that a person reads in one look: plain text, 80 columns at most, the same in a pipe."""
+
+from textwrap import wrap
+
+WIDTH = 80
+NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "nll": "NLL (less is better)",
+    "brier": "Brier (less is better)",
+    "ece": "ECE (less is better)",
+    "sensitivity_at_specificity_90": "sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "sensitivity at 95 % specificity",
+    "sensitivity_at_specificity_98": "sensitivity at 98 % specificity",
+    "specificity_at_sensitivity_95": "specificity at 95 % sensitivity",
+}
+
+
+def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
+    """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
+    reports = [scores] if floor is None else [scores, floor]
+    lines = wrap(f"{title}: {counts_text(scores)}", WIDTH)
+    lines.append(_line("", "score  95 % interval", *(["floor  95 % interval"] if floor else [])))
+    for name, label in NAMES.items():
+        lines.append(_line(label, *(_cell(report["scores"][name]) for report in reports)))
+    lines += wrap(f"interval: {scores['interval']}", WIDTH)
+    if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
+        lines.append("- : not defined, because a class is absent")
+    return "\n".join(lines)
+
+
+def counts_text(scores: dict) -> str:
+    """'1,243 patches (447 tumor) of 34 slides' for a `score_report`."""
+    text = f"{scores['n']:,} patches ({scores['n_positive']:,} tumor)"
+    text += f" of {scores['n_slides']:,} slides" if scores["n_slides"] else ", slides unknown"
+    return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
+
+
+def _line(label: str, *cells: str) -> str:
+    return f"{label:<31}{''.join(f'   {cell:<21}' for cell in cells)}".rstrip()
+
+
+def _cell(score: dict) -> str:
+    if score["value"] is None:
+        return "-"
+    text = f"{score['value']:.3f}"
+    return text if score["low"] is None else f"{text}  {score['low']:.3f} to {score['high']:.3f}"
