@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,13 @@ class DatasetWriter:
     """Streams patches into a folder beside `path`, which takes the name `path` when the block ends without error.
 
     On any error, Ctrl-C included, the folder is removed; one left by a killed process is removed by the next writer of the
-    same name. `expected` is the number of patches to come, where known: the disk is checked for room before the first.
+    same name. `size_px` None means that of the first patches. `expected` is the number of patches to come, where known: the
+    disk is checked for room before the first is written.
     `notes` and `sample_submission` may be set until the block ends. Raises UserError where `path` exists, an id stands
     twice, nothing was appended, or the disk is full.
     """
 
-    def __init__(self, path: Path | str, size_px: int, *, source: str, source_format: str, expected: int = 0):
+    def __init__(self, path: Path | str, size_px: int | None, *, source: str, source_format: str, expected: int = 0):
         self.path = Path(path)
         self.size_px = size_px
         self.notes: dict = {}
@@ -65,7 +67,6 @@ class DatasetWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._clear_abandoned()
-            check_space(self.path.parent, self._expected * 3 * self.size_px**2)
             self.scratch = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent))
         except OSError as error:
             raise UserError(f"{self.path.parent}: cannot be written ({error.strerror}); name a dataset elsewhere") from None
@@ -73,7 +74,6 @@ class DatasetWriter:
         self._lock = FileLock(self.scratch / ".lock")
         self._lock.acquire()
         self._pixels = open(self.scratch / PIXELS, "wb")
-        self._write_header(0)
         return self
 
     def append(self, pixels, ids, split, labels=None, wsi=None, x=None, y=None, statistics=None) -> None:
@@ -82,6 +82,10 @@ class DatasetWriter:
         `statistics` is what `measure(pixels)` returned, where the caller has it already.
         """
         pixels = np.ascontiguousarray(pixels)
+        if not self._rows:
+            self.size_px = self.size_px or pixels.shape[1]
+            check_space(self.path.parent, max(self._expected, len(pixels)) * 3 * self.size_px**2)
+            self._write_header(0)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self.size_px, self.size_px, 3):
             raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 [B, {self.size_px}, {self.size_px}, 3]")
         self._pixels.write(pixels.data)
@@ -108,7 +112,8 @@ class DatasetWriter:
             if problem.errno not in FULL_DISK:
                 raise
         finally:
-            self._pixels.close()
+            with suppress(OSError):  # on a full disk, closing fails as writing did
+                self._pixels.close()
             self._lock.release()
             shutil.rmtree(self.scratch, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in FULL_DISK:

@@ -1,0 +1,109 @@
+"""Fetching PatchCamelyon: transfers continue where they stopped, and count only with the published MD5. No torch."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import requests
+
+from pcam_ssl.data.pcam_files import MD5, URL
+from pcam_ssl.data.writer import FULL_DISK, check_space
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import digest_file
+from pcam_ssl.terminal import progress, say
+
+TRIES = 5
+TIMEOUT_S = 60
+BLOCK_BYTES = 2**20
+
+
+class _Lost(Exception):
+    """A transfer that broke off and may be continued."""
+
+
+def download_pcam(folder: Path | str, url: str = URL, sums: dict[str, str] = MD5, pause_s: float = 2.0) -> list[Path]:
+    """Fetch the files named in `sums` (MD5 by file name) from `url`/NAME into `folder`; files there with the right MD5 stay.
+
+    A broken transfer is continued from its `.part` file, at once up to 5 times and by running the command again. Raises UserError
+    where the server cannot be reached or lacks a file, the disk is full, or an MD5 is wrong.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_fetch(folder / name, f"{url.rstrip('/')}/{name}?download=1", md5, pause_s) for name, md5 in sums.items()]
+    except OSError as error:
+        full = error.errno in FULL_DISK
+        what = "the disk is full" if full else f"cannot be written ({error.strerror})"
+        raise UserError(f"{folder}: {what}; {'free some space and run it again' if full else 'name another folder'}") from error
+
+
+def _fetch(target: Path, url: str, md5: str, pause_s: float) -> Path:
+    if target.is_file():
+        if digest_file(target, "md5") != md5:
+            raise UserError(f"{target}: its MD5 is not that of the published file; delete it and run this again")
+        say(f"{target.name}: already there, MD5 verified")
+        return target
+    part = target.with_name(f"{target.name}.part")
+    for attempt in range(TRIES):
+        try:
+            got = _transfer(part, url)
+            break
+        except _Lost as lost:
+            if attempt == TRIES - 1:
+                held = part.stat().st_size if part.exists() else 0
+                raise UserError(f"{url}: {lost}; {held:,} bytes are kept: run the same command to continue") from None
+            say(f"{target.name}: {lost}; trying again")
+            time.sleep(pause_s * 2**attempt)
+    if got != md5:
+        part.unlink()
+        raise UserError(f"{target}: downloaded bytes have MD5 {got}, the published file has {md5}; they were removed: run it again")
+    part.rename(target)
+    return target
+
+
+def _transfer(part: Path, url: str) -> str:
+    """Append what is missing to `part`; the MD5 of the whole. Raises _Lost where the connection broke."""
+    digest, held = hashlib.md5(), 0
+    if part.exists():
+        digest, held = _digest_so_far(part)
+    try:
+        with requests.get(url, headers={"Range": f"bytes={held}-"} if held else {}, stream=True, timeout=TIMEOUT_S) as answer:
+            if answer.status_code == 416:  # nothing follows what is held: it is whole, or not the beginning of this file
+                return digest.hexdigest()
+            if answer.status_code == 429 or answer.status_code >= 500:
+                raise _Lost(f"the server answered {answer.status_code}")
+            if answer.status_code not in (200, 206):
+                raise UserError(
+                    f"{url}: the server answered {answer.status_code} {answer.reason}; check the address given with --url"
+                )
+            if answer.status_code == 200:  # it does not know Range: from the start
+                digest, held = hashlib.md5(), 0
+            remaining = int(answer.headers.get("Content-Length", 0))
+            check_space(part.parent, remaining)
+            _receive(answer, part, held, remaining, digest)
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        reason = "connection lost" if held or part.exists() else f"cannot be reached ({type(error).__name__})"
+        raise _Lost(reason) from None
+    return digest.hexdigest()
+
+
+def _receive(answer, part: Path, held: int, remaining: int, digest) -> None:
+    received = 0
+    with open(part, "ab" if held else "wb") as out, progress(part.stem, (held + remaining) / 1e6, unit="MB") as advance:
+        advance(held / 1e6)
+        for block in answer.iter_content(BLOCK_BYTES):
+            out.write(block)
+            digest.update(block)
+            received += len(block)
+            advance(len(block) / 1e6)
+    if remaining and received < remaining:
+        raise _Lost("connection lost")
+
+
+def _digest_so_far(part: Path):
+    digest, held = hashlib.md5(), 0
+    with open(part, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            held += len(block)
+    return digest, held

@@ -1,0 +1,141 @@
+"""From any source to a DATASET folder in one pass: decode, measure, pack, in constant memory. No torch."""
+
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from pcam_ssl.data.decode import BadImage, decode, edge_px
+from pcam_ssl.data.slides import check_slides, join_slides
+from pcam_ssl.data.sources import list_source
+from pcam_ssl.data.sources.listing import NAMED, Chunk, Listing
+from pcam_ssl.data.statistics import measure
+from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.data.writer import DatasetWriter, refuse_existing
+from pcam_ssl.errors import UserError
+from pcam_ssl.terminal import progress, warn
+
+
+@dataclass
+class Packed:
+    """What a worker made of a chunk: the records that became patches, their pixels [B, H, H, 3], and the bad ones."""
+
+    rows: np.ndarray
+    pixels: np.ndarray
+    statistics: dict
+    bad: list[tuple[int, str]]
+    read: int
+
+
+def import_source(
+    source: Path | str,
+    target: Path | str,
+    wsi: Path | str | None = None,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    verify: bool = True,
+) -> Dataset:
+    """Pack a source into the dataset `target`; `wsi` is a csv `id,wsi`. `workers` threads decode (default: one a core, at most 8).
+
+    Raises UserError, with every problem found, where the source does not hold; `skip_bad` leaves out bad images and unmatched ids
+    instead, and counts them in the manifest. Nothing is left behind where it fails.
+    """
+    refuse_existing(target)
+    found = list_source(source, verify=verify)
+    if found.problems and not skip_bad:
+        raise UserError(*found.problems, "mend these, or add --skip-bad to leave them out")
+    for problem in found.problems:
+        warn(f"left out: {problem}")
+    if wsi is not None:
+        join_slides(found, wsi)
+    check_slides(found)
+    if found.records.empty:
+        raise UserError(f"{found.source}: no patches with a row in the csv; nothing was written")
+    with DatasetWriter(target, None, source=found.source, source_format=found.source_format, expected=len(found.records)) as writer:
+        bad = _pack(found, writer, skip_bad, workers or min(os.cpu_count() or 1, 8))
+        if bad:
+            found.notes["bad_images"] = {"count": len(bad), "first": bad[:NAMED]}
+            warn(f"left out: {len(bad):,} bad images; the manifest names the first {min(NAMED, len(bad))}")
+        writer.notes, writer.sample_submission = found.notes, found.sample_submission
+    return open_dataset(target)
+
+
+def _pack(found: Listing, writer: DatasetWriter, skip_bad: bool, workers: int) -> list[str]:
+    """Append all patches; the lines of the bad ones. Raises UserError for these unless `skip_bad`."""
+    table, bad = found.records, []
+    with progress("importing", len(table)) as advance:
+        for packed in _in_order(found.chunks(writer.scratch), workers):
+            bad += [f"{table['place'].iloc[row]}: {reason}" for row, reason in packed.bad]
+            if len(packed.rows) and (skip_bad or not bad):  # after the first bad image the rest is only looked at
+                part = table.iloc[packed.rows]
+                columns = {"ids": part["id"], "split": part["split"], "labels": part["label"], "wsi": part["wsi"], "x": part["x"]}
+                columns = {name: values.to_numpy() if name == "ids" else values.array for name, values in columns.items()}
+                writer.append(packed.pixels, **columns, y=part["y"].array, statistics=packed.statistics)
+            advance(packed.read)
+    if bad and (not skip_bad or len(bad) == len(table)):
+        rest = [f"and {len(bad) - NAMED:,} more"] if len(bad) > NAMED else []
+        move = (
+            "give whole 8-bit RGB images of one size"
+            if len(bad) == len(table)
+            else "mend them, or add --skip-bad to leave them out"
+        )
+        raise UserError(*bad[:NAMED], *rest, f"{found.source}: {len(bad):,} of {len(table):,} images are bad; {move}")
+    return bad
+
+
+def _in_order(chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
+    """Chunks packed by threads, in order, never more than a few in memory."""
+    first = next(chunks)
+    size_px = _edge_px(first)
+    with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's talk about odd metadata would break the progress bar
+        waiting = deque()
+        try:
+            for chunk in chain([first], chunks):
+                waiting.append(pool.submit(_pack_chunk, chunk, size_px))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _edge_px(chunk: Chunk) -> int:
+    """The size of a dataset's patches: the most common one of the first chunk, so that one odd image does not decide."""
+    if isinstance(chunk.images, np.ndarray):
+        return chunk.images.shape[1]
+    edges = Counter(edge for image in chunk.images if isinstance(image, bytes) and (edge := edge_px(image)))
+    return edges.most_common(1)[0][0] if edges else 0
+
+
+def _pack_chunk(chunk: Chunk, size_px: int) -> Packed:
+    if isinstance(chunk.images, np.ndarray):
+        pixels, rows, bad = chunk.images, range(len(chunk.images)), []
+    else:
+        pixels, rows, bad = [], [], []
+        for row, image in enumerate(chunk.images):
+            try:
+                pixels.append(_decode(image, size_px))
+                rows.append(row)
+            except BadImage as reason:
+                bad.append((chunk.first + row, str(reason)))
+        pixels = np.stack(pixels) if pixels else np.empty((0, size_px, size_px, 3), np.uint8)
+    statistics = measure(pixels) if len(pixels) else {}
+    return Packed(np.array(rows, dtype=int) + chunk.first, pixels, statistics, bad, len(chunk.images))
+
+
+def _decode(image: bytes | BadImage, size_px: int) -> np.ndarray:
+    if isinstance(image, BadImage):
+        raise image
+    pixels = decode(image)
+    if len(pixels) != size_px:
+        raise BadImage(f"is {len(pixels)} px, the others are {size_px} px; a dataset has one size")
+    return pixels

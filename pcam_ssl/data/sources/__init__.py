@@ -1,0 +1,49 @@
+"""Where patches come from: one file a format, chosen by looking at the source. No torch."""
+
+from pathlib import Path
+
+from pcam_ssl.data.decode import SUFFIXES
+from pcam_ssl.data.sources import folder, hdf5, kaggle, parquet
+from pcam_ssl.data.sources.listing import Listing
+from pcam_ssl.data.sources.tree import FolderTree, ZipTree, image_names
+from pcam_ssl.data.store import is_dataset
+from pcam_ssl.errors import UserError
+
+LOOKED_FOR = (
+    "Kaggle's zip or folder (train/, test/, train_labels.csv), PCam HDF5 (*_split_train_x.h5[.gz]), "
+    "Hugging Face parquet, images in class folders (train/0, train/1) or with a csv id,label, or one image"
+)
+
+
+def list_source(source: Path | str, verify: bool = True) -> Listing:
+    """The records of a source in any format this package reads. Raises UserError where it is none of them, or does not hold.
+
+    `verify`: refuse a file that has the name of a published one and another MD5.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; name what to import")
+    if path.is_dir():
+        if is_dataset(path):
+            raise UserError(f"{path}: is a dataset already; use it as it is with --data {path}")
+        if hdf5.looks_like(path):
+            return hdf5.listing(path, verify)
+        if parquet.parquet_files(path):
+            return parquet.listing(path)
+        return _list_tree(FolderTree(path))
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return parquet.listing(path)
+    if suffix == ".zip":
+        return _list_tree(ZipTree(path))
+    if suffix in SUFFIXES:
+        return folder.single(path)
+    raise UserError(f"{path}: format not recognised; looked for {LOOKED_FOR}")
+
+
+def _list_tree(tree: FolderTree | ZipTree) -> Listing:
+    if kaggle.looks_like(tree):
+        return kaggle.listing(tree)
+    if image_names(tree):
+        return folder.listing(tree)
+    raise UserError(f"{tree.path}: format not recognised; looked for {LOOKED_FOR}")

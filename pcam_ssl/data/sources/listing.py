@@ -1,0 +1,92 @@
+"""What every source says before its pixels are read, and the chunks they then come in. No torch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.decode import BadImage
+from pcam_ssl.errors import UserError
+
+RECORD_COLUMNS = {"id": "str", "split": "str", "label": "Int8", "wsi": "str", "x": "Int32", "y": "Int32", "place": "str"}
+SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}
+SPLITS |= {"test": "test", "testing": "test"}
+CHUNK_PATCHES, CHUNK_BYTES = 64, 4 * 2**20
+NAMED = 10
+
+
+@dataclass
+class Chunk:
+    """Some successive records: encoded images (or why one could not be read), or pixels uint8 [B, H, H, 3]."""
+
+    first: int
+    images: list[bytes | BadImage] | np.ndarray
+
+
+@dataclass
+class Listing:
+    """The records of a source, in the order in which `chunks(scratch folder)` yields their pixels."""
+
+    source: str
+    source_format: str
+    records: pd.DataFrame
+    chunks: Callable[[Path], Iterator[Chunk]]
+    notes: dict = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """What --skip-bad may pass over, one line each."""
+    sample_submission: list[str] | None = None
+
+    def mismatch(self, key: str, ids: Iterable[str], what: str) -> None:
+        """Note ids that lack a partner: a problem unless --skip-bad, and a count in the manifest then."""
+        ids = sorted(ids)
+        if ids:
+            self.notes[key] = {"count": len(ids), "first": ids[:NAMED]}
+            self.problems.append(f"{len(ids):,} {what}: {name_first(ids)}")
+
+
+def records(ids, split, label=None, wsi=None, x=None, y=None, place=None) -> pd.DataFrame:
+    """Records from columns of length N, single values, or None where unknown; `place` names a record in an error."""
+    columns = {"id": ids, "split": split, "label": label, "wsi": wsi, "x": x, "y": y, "place": ids if place is None else place}
+    return pd.DataFrame(columns, index=range(len(ids))).astype(RECORD_COLUMNS)
+
+
+def name_first(names, n: int = 3) -> str:
+    """'a, b, c and 7 more'."""
+    names = list(names)
+    rest = f" and {len(names) - n:,} more" if len(names) > n else ""
+    return ", ".join(map(str, names[:n])) + rest
+
+
+def refuse_repeated(ids: pd.Series, places: pd.Series, source: str) -> None:
+    """Raises UserError where an id stands for two images, naming both."""
+    repeated = ids.duplicated(keep=False)
+    if repeated.any():
+        first = ids[repeated].iloc[0]
+        where = name_first(places[ids == first])
+        count = ids[repeated].nunique()
+        raise UserError(
+            f"{source}: {count:,} ids stand for more than one image, first {first} ({where}); give each image its own name"
+        )
+
+
+def image_chunks(read: Callable[[str], bytes], places: list[str]) -> Callable[[Path], Iterator[Chunk]]:
+    """For `Listing.chunks`: at most 64 encoded images and about 4 MB each, so that memory stays flat whatever the patch size."""
+    return lambda scratch: _chunked(read, places)
+
+
+def _chunked(read: Callable[[str], bytes], places: list[str]) -> Iterator[Chunk]:
+    images: list[bytes | BadImage] = []
+    first, held = 0, 0
+    for row, place in enumerate(places):
+        try:
+            images.append(read(place))
+            held += len(images[-1])
+        except BadImage as bad:
+            images.append(bad)
+        if len(images) == CHUNK_PATCHES or held >= CHUNK_BYTES:
+            yield Chunk(first, images)
+            images, first, held = [], row + 1, 0
+    if images:
+        yield Chunk(first, images)

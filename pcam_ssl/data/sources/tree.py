@@ -1,0 +1,84 @@
+"""A folder of files, on disk or inside a zip that is never unpacked. No torch."""
+
+import os
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from pcam_ssl.data.decode import SUFFIXES, BadImage
+from pcam_ssl.errors import UserError
+
+
+class FolderTree:
+    """Files below a folder; `names` are relative, with /, sorted, without hidden ones."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.names = []
+        for folder, folders, files in os.walk(path):
+            folders[:] = [name for name in folders if not _hidden(name)]
+            relative = Path(folder).relative_to(path).as_posix()
+            self.names += [name if relative == "." else f"{relative}/{name}" for name in files if not _hidden(name)]
+        self.names.sort()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. Raises BadImage where it cannot be read."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise BadImage(f"cannot be read ({error.strerror})") from None
+
+
+class ZipTree:
+    """Files of a zip, in the archive's order of names; see FolderTree.
+
+    Raises UserError where the archive is cut short or an entry's name climbs out of the folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, EOFError):
+            raise UserError(f"{path}: cut short, or not a zip file; download it again") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        names = [entry.filename for entry in self._archive.infolist() if not entry.is_dir()]
+        for name in names:
+            if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+                raise UserError(
+                    f"{path}: entry {name!r} climbs out of the folder; do not trust this archive, get it from its source again"
+                )
+        self.names = sorted(name for name in names if not any(map(_hidden, name.split("/"))))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an entry. Raises BadImage where they are damaged or encrypted."""
+        try:
+            return self._archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+            raise BadImage(f"cannot be read from the archive ({str(error).splitlines()[0]})") from None
+
+
+Tree = FolderTree | ZipTree
+
+
+def image_names(tree: Tree) -> list[str]:
+    """Names of the images, by suffix."""
+    return [name for name in tree.names if name.lower().endswith(SUFFIXES)]
+
+
+def read_whole(tree: Tree, name: str) -> bytes:
+    """The bytes of a file that the import cannot do without. Raises UserError where it cannot be read."""
+    try:
+        return tree.read(name)
+    except BadImage as bad:
+        raise UserError(f"{tree.path}: {name} {bad}; get it again") from None
+
+
+def stem(name: str) -> str:
+    """File name without folder and suffix."""
+    return PurePosixPath(name).stem
+
+
+def _hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__MACOSX"
