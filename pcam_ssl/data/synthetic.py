@@ -112,10 +112,10 @@ def _draw_look(generator: np.random.Generator, size_px: int, stain_shift: float)
         fibres=np.clip(1 + generator.uniform(0.15, 0.4) * fibres, 0.2, 2),
         gaps=gaps.ravel().argsort().argsort().reshape(gaps.shape) / gaps.size,
         nuclei=[
-            _draw_nucleus(generator, generator.uniform(2.8, 4.2) * scale, generator.uniform(0.55, 0.95)) for _ in range(N_STAMPS)
+            _draw_nucleus(generator, generator.uniform(2.8, 4.4) * scale, generator.uniform(0.55, 0.95)) for _ in range(N_STAMPS)
         ],
         tumor_nuclei=[
-            _draw_nucleus(generator, generator.uniform(4.4, 6.0) * scale, generator.uniform(0.8, 1.1)) for _ in range(N_STAMPS)
+            _draw_nucleus(generator, generator.uniform(4.0, 5.4) * scale, generator.uniform(0.6, 1.0)) for _ in range(N_STAMPS)
         ],
         crowding=generator.uniform(0.35, 0.8),
         tumor_share=np.clip(generator.beta(0.4, 0.6), 0.03, 0.97),
@@ -158,8 +158,8 @@ def _draw_patch(generator: np.random.Generator, look: SlideLook, label: int, siz
     noise = generator.normal(0, 2.0, (size_px, size_px, 3))
     if label:
         middle = slice(size_px // 3, 2 * (size_px // 3))
-        nest = _scatter(generator, look.tumor_nuclei, size_px // 3, 9.5 * scale, generator.uniform(0.25, 0.9), margin_px=0)
-        _stamp(nest, look.tumor_nuclei[generator.integers(N_STAMPS)], *(size_px // 6 + generator.integers(-1, 2, 2)))
+        nest = _scatter(generator, look.tumor_nuclei, size_px // 3, 9.5 * scale, generator.uniform(0, 0.8), margin_px=0)
+        _stamp(nest, look.tumor_nuclei[generator.integers(N_STAMPS)], *(size_px // 6 + generator.integers(-2, 3, 2)))
         cleared = np.clip(1.4 * gaussian_filter((nest > 0).astype(float), 2.5 * scale, mode="constant"), 0, 1)
         hematoxylin[middle, middle] = np.maximum(hematoxylin[middle, middle] * (1 - cleared) + 0.1 * cleared, nest)
         eosin[middle, middle] = np.maximum(eosin[middle, middle], 0.8 * cleared)
