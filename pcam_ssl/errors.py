@@ -13,6 +13,9 @@ class UserError(Exception):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def __reduce__(self):
+        return type(self), self.problems
+
 
 class LeakError(UserError):
     """An audit found validation data in training data."""

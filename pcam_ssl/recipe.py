@@ -15,23 +15,33 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    label_budget: int | None = Field(None, ge=2, description="keep this many labels; the rest join the unlabelled pool, their truth used for scoring only")
+    label_budget: int | None = Field(
+        None, ge=2, description="keep this many labels; the rest join the unlabelled pool, their truth used for scoring only"
+    )
     allow_conflicts: bool = Field(False, description="train although exact duplicates carry different labels")
 
 
 class CrossValidation(Section):
     scheme: Literal["grouped", "official", "random"] = Field(
-        "grouped", description="grouped: folds of whole slides; official: train on train, score on valid; random: leaks, exists to show it"
+        "grouped",
+        description="grouped: folds of whole slides; official: train on train, score on valid; random: leaks, exists to show it",
     )
     folds: int = Field(5, ge=2, le=100, description="number of folds (official has one)")
-    inner_share: float = Field(0.15, gt=0, lt=0.5, description="share of a fold's training patches, in whole slides, kept for every choice made by score")
+    inner_share: float = Field(
+        0.15, gt=0, lt=0.5, description="share of a fold's training patches, in whole slides, kept for every choice made by score"
+    )
     folds_file: str | None = Field(None, description="folds.parquet of another run, to hold the folds fixed")
 
 
 class Model(Section):
     name: str = Field("resnet18", description="timm backbone, also hf-hub:OWNER/NAME or local-dir:PATH")
     pretrained: bool = Field(True, description="start from published weights")
-    image_size: int | None = Field(None, ge=32, le=1024, description="resize patches to this many px on the device; null: the patch, or what the backbone insists on")
+    image_size: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="resize patches to this many px on the device; null: the patch, or what the backbone insists on",
+    )
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
     freeze_backbone: bool = Field(False, description="train the head only, on a fixed backbone")
@@ -42,13 +52,17 @@ class Model(Section):
 class Supervised(Section):
     name: Literal["supervised"] = "supervised"
     loss: Literal["bce", "focal"] = Field("bce", description="binary cross-entropy, or focal loss (Lin et al. 2017)")
-    pos_weight: float | Literal["auto"] | None = Field(None, description="weight of tumor patches; auto: negatives / positives of the fold's training labels")
+    pos_weight: float | Literal["auto"] | None = Field(
+        None, description="weight of tumor patches; auto: negatives / positives of the fold's training labels"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s/2 and 1 - s/2")
     focal_gamma: float = Field(2.0, ge=0, description="focusing of the focal loss")
 
 
 class Views(Section):
-    policy: Literal["none", "d4", "standard", "strong"] = Field("standard", description="training views: nothing; D4; D4 + colour; D4 + colour + stain, shift, blur, erasing")
+    policy: Literal["none", "d4", "standard", "strong"] = Field(
+        "standard", description="training views: nothing; D4; D4 + colour; D4 + colour + stain, shift, blur, erasing"
+    )
     strength: float = Field(1.0, ge=0, le=3, description="scales every magnitude but D4")
 
 
@@ -114,15 +128,22 @@ class Train(Section):
     batch_size: int = Field(64, ge=2, description="patches a step, over all processes together")
     samples_per_epoch: int | None = Field(None, ge=2, description="cap on the patches an epoch sees")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="keep a moving average of the weights and use it (with warm-up of the decay)")
-    choose: Literal["inner", "last", "fold"] = Field(
-        "last", description="epoch kept: best AUROC on the inner slides; the last; best on the scored fold (the old way: scores are marked selected_on_fold)"
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="keep a moving average of the weights and use it (with warm-up of the decay)"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: what the device does fast; resolved in the run's recipe.yaml")
+    choose: Literal["inner", "last", "fold"] = Field(
+        "last",
+        description="epoch kept: best AUROC on the inner slides; the last; best on the scored fold (the old way: scores are marked selected_on_fold)",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: what the device does fast; resolved in the run's recipe.yaml"
+    )
     channels_last: bool | Literal["auto"] = "auto"
     compile: bool = Field(False, description="torch.compile the network")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: int | Literal["auto"] = Field("auto", description="loader processes; auto: none on CPU, cores - 1 up to 12 on a GPU. Changes no number")
+    workers: int | Literal["auto"] = Field(
+        "auto", description="loader processes; auto: none on CPU, cores - 1 up to 12 on a GPU. Changes no number"
+    )
     checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints within an epoch. Changes no number")
 
 
@@ -130,7 +151,7 @@ class Predict(Section):
     d4: bool = Field(True, description="the eight dihedral views")
     random_views: int = Field(0, ge=0, le=64, description="further views drawn from views.policy, seeded by (seed, id, view)")
     mean: Literal["logit", "prob"] = Field("logit", description="space in which views are averaged")
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(128, ge=1)
 
 
 class Score(Section):

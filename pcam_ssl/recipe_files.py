@@ -23,7 +23,9 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -47,7 +49,9 @@ def recipe_path(name: str | Path) -> Path:
         raise UserError(f"--recipe {name}: no such file; `pcam-ssl recipes list` names the shipped ones")
     if str(name) in recipe_names():
         return recipe_folder() / f"{name}.yaml"
-    raise UserError(f"--recipe {name}: no shipped recipe has that name.{nearest(str(name), recipe_names())} `pcam-ssl recipes list` names all; a file must end in .yaml")
+    raise UserError(
+        f"--recipe {name}: no shipped recipe has that name.{nearest(str(name), recipe_names())} `pcam-ssl recipes list` names all; a file must end in .yaml"
+    )
 
 
 def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str, ...] = ()) -> Recipe:
@@ -174,3 +178,17 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     """`key: old -> new` for each key that decides numbers and differs."""
     before, after = identity(old), identity(new)
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted(before | after) if before.get(key) != after.get(key)]
+
+
+def describe_keys(recipe: Recipe) -> list[str]:
+    """`key = value   # what it means` for every key of a recipe."""
+    lines = []
+    for name in Recipe.model_fields:
+        section = getattr(recipe, name)
+        if not isinstance(section, BaseModel):
+            lines.append(f"{name} = {section}")
+            continue
+        for key, field in type(section).model_fields.items():
+            left = f"{name}.{key} = {getattr(section, key)}"
+            lines.append(f"{left:<36} # {field.description}" if field.description else left)
+    return lines

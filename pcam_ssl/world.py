@@ -1,6 +1,7 @@
 """Processes that train together (`torchrun`): rank, size, device, wrap, mean, gather. The only place that knows."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +47,27 @@ class World:
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def from_leader(self, value: Any) -> Any:
-        """The leader's picklable value, on every process; also a barrier."""
+    def lead(self, work: Callable[[], Any]) -> Any:
+        """Do `work` in the leader alone; its picklable result, or its UserError, reaches every process. Also a barrier."""
         if self.size == 1:
-            return value
-        values = [value]
-        torch.distributed.broadcast_object_list(values, src=0)
-        return values[0]
+            return work()
+        outcome = [None, None]
+        if self.leads:
+            try:
+                outcome[0] = work()
+            except UserError as error:
+                outcome[1] = error
+        torch.distributed.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
     def share(self, total: int, what: str) -> int:
         """`total` over the processes. Raises UserError where it does not divide."""
         if total % self.size:
-            raise UserError(f"{what} is {total}, which {self.size} processes cannot share evenly; make it a multiple of {self.size}")
+            raise UserError(
+                f"{what} is {total}, which {self.size} processes cannot share evenly; make it a multiple of {self.size}"
+            )
         return total // self.size
 
 

@@ -1,0 +1,50 @@
+"""The command line: typer verbs that parse, import lazily, call one function, and print one result."""
+
+import errno
+import sys
+
+import typer
+
+from pcam_ssl.cli import data, doctor, predict, recipes, synth, train
+from pcam_ssl.errors import UserError
+
+app = typer.Typer(
+    help="Leak-free training and evaluation for histopathology patches (PatchCamelyon, Kaggle Histopathologic Cancer Detection).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data.app.command("synth")(synth.synth)
+app.add_typer(data.app, name="data")
+app.command("baseline")(train.baseline)
+app.command("predict")(predict.predict)
+app.add_typer(recipes.app, name="recipes")
+app.command("doctor")(doctor.doctor)
+app.command("demo")(train.demo)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+    if version:
+        from pcam_ssl import __version__
+
+        print(f"pcam-ssl {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 the user can mend it, 3 a leak was found, 130 stopped and saved, 1 a bug of ours."""
+    try:
+        app(prog_name="pcam-ssl")
+    except UserError as error:
+        for problem in error.problems:
+            print(f"pcam-ssl: {problem}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(
+            f"pcam-ssl: {error.filename or 'output'}: {error.strerror}; make room or choose another place, then run the same command",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -1,0 +1,110 @@
+"""Batches as a pure function of (seed, step, rank): no sampler state to save, exact resume, any number of processes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pcam_ssl.data.views import Views
+
+
+class Pixels:
+    """Memory-mapped uint8 `[N, H, W, 3]`; travels to loader processes as a path, not as a copy."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._array: np.ndarray | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        if self._array is None:
+            self._array = np.load(self.path, mmap_mode="r")
+        return self._array
+
+    def __getstate__(self):
+        return {"path": self.path, "_array": None}
+
+
+class Shuffled:
+    """Which of `n` patches stand in a step's batch: endless passes, each in a fresh order, so all patches are seen equally often."""
+
+    def __init__(self, n: int, batch_size: int, seed: int):
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+        self._pass, self._order = -1, np.empty(0, np.int64)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]` into the `n` patches."""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        return np.array([self._order_of(place // self.n)[place % self.n] for place in places], np.int64)
+
+    def _order_of(self, number: int) -> np.ndarray:
+        if number != self._pass:
+            self._pass = number
+            self._order = np.random.default_rng([self.seed, 1, int(number)]).permutation(self.n)
+        return self._order
+
+
+class TrainStream(Dataset):
+    """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `index` int64 `[b]`.
+
+    `rows` and `labels` `[n]` are the fold's training patches. Every process takes its equal share `b` of the step's
+    batch; a patch's view depends on its place in the whole batch, so the processes together see one process's pixels.
+    """
+
+    def __init__(
+        self, pixels: Pixels, rows: np.ndarray, labels: np.ndarray, plan, views: Views, seed: int, rank: int = 0, size: int = 1
+    ):
+        self.pixels, self.rows, self.labels = pixels, rows, labels.astype(np.float32)
+        self.plan, self.views, self.seed, self.rank, self.size = plan, views, seed, rank, size
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        whole = self.plan.batch(step)
+        share = len(whole) // self.size
+        places = range(self.rank * share, (self.rank + 1) * share)
+        index = whole[places.start : places.stop]
+        patches = self.pixels.array[self.rows[index]]
+        for i, place in enumerate(places):
+            patches[i] = self.views(patches[i], (self.seed, 2, step, place))
+        return {
+            "pixels": torch.from_numpy(patches),
+            "label": torch.from_numpy(self.labels[index]),
+            "index": torch.from_numpy(index),
+        }
+
+
+class EvalStream(Dataset):
+    """Batches to score, in row order: `pixels` `[b, H, W, 3]`, `random` `[b, V, H, W, 3]` random views, `place` int64 `[b]` into `rows`."""
+
+    def __init__(
+        self, pixels: Pixels, rows: np.ndarray, keys: np.ndarray, batch_size: int, views: Views | None, random_views: int, seed: int
+    ):
+        self.pixels, self.rows, self.keys, self.batch_size = pixels, rows, keys, batch_size
+        self.views, self.random_views, self.seed = views, random_views, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        place = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, len(self.rows)))
+        patches = self.pixels.array[self.rows[place]]
+        batch = {"pixels": torch.from_numpy(patches), "place": torch.from_numpy(place)}
+        if self.random_views:
+            drawn = [
+                np.stack([self.views(patch, (self.seed, 3, int(key), view)) for view in range(self.random_views)])
+                for patch, key in zip(patches, self.keys[place], strict=True)
+            ]
+            batch["random"] = torch.from_numpy(np.stack(drawn))
+        return batch
+
+
+def load(stream: Dataset, numbers: range, workers: int, device: torch.device) -> DataLoader:
+    """The stream's items for `numbers`, in order, made ahead by `workers` processes (0: by this one)."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=device.type == "cuda",
+    )

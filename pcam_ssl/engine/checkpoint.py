@@ -1,0 +1,45 @@
+"""Checkpoints of a training: written whole, the one before kept, read without running code from the file."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcam_ssl.files import atomic_write
+from pcam_ssl.terminal import warn
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write `last.pt`; what was there becomes `previous.pt`. A kill between the two renames leaves `previous.pt`."""
+    with atomic_write(folder / LAST) as temporary:
+        torch.save(state, temporary)
+        if (folder / LAST).exists():
+            os.replace(folder / LAST, folder / PREVIOUS)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest readable state, or None where there is none. A damaged `last.pt` is said and the one before is taken."""
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                # torch itself does not compare the checksums that it wrote.
+                if (broken := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"checksum of {broken}")
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            warn(f"{path}: damaged ({str(error).splitlines()[0][:80]}); going on from the checkpoint before it")
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Drop the training state of a finished fold."""
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""One artefact: `model.safetensors` and `model.json` hold all that predict, search, explain and export need. Nothing is unpickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.models.network import Network, rebuild_network
+
+WEIGHTS, FACTS = "model.safetensors", "model.json"
+FORMAT = 1
+
+
+def save_weights(folder: Path, network: torch.nn.Module) -> None:
+    """Write the weights and buffers of a network."""
+    with atomic_write(folder / WEIGHTS) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+
+
+def save_facts(folder: Path, network: Network, **facts: Any) -> None:
+    """Write what the weights alone do not say: the network's config, calibration, recipe, digests."""
+    write_json(folder / FACTS, {"format": FORMAT, "network": network.config.to_dict(), **facts})
+
+
+def load_weights(folder: Path, network: Network) -> None:
+    """Fill a network in place. Raises UserError where file and network do not fit."""
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError:
+        raise UserError(f"{folder / WEIGHTS}: no such file; train the run to its end first") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS}: damaged ({error}); delete {folder} and train that fold again") from None
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()[:120]
+        raise UserError(
+            f"{folder / WEIGHTS}: belongs to another network ({first}); name a run with the same model section"
+        ) from None
+
+
+def load_network(folder: Path, device: torch.device, channels_last: bool = False) -> tuple[Network, dict[str, Any]]:
+    """The network of a fold folder on `device`, ready to predict, and its facts."""
+    try:
+        facts = read_json(folder / FACTS)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: holds no trained network; train the run to its end first") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder / FACTS}: damaged ({error}); delete {folder} and train that fold again") from None
+    if facts["format"] != FORMAT:
+        raise UserError(
+            f"{folder / FACTS}: format {facts['format']}, this pcam-ssl reads {FORMAT}; use the pcam-ssl that trained it"
+        )
+    network = rebuild_network(facts["network"])
+    load_weights(folder, network)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return network.to(device, memory_format=layout).eval(), facts

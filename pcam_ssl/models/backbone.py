@@ -1,0 +1,104 @@
+"""timm backbones by name: shipped architectures, `hf-hub:OWNER/NAME`, `local-dir:PATH`; weights or one line why not."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg
+from torch import nn
+
+from pcam_ssl.errors import UserError, nearest
+
+PROBE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """`architecture` and `arguments` build the backbone again without any hub; `defaults` is timm's input configuration."""
+
+    name: str
+    architecture: str
+    arguments: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+def resolve_backbone(name: str, pretrained: bool) -> Resolved:
+    """Look a name up. Raises UserError with the nearest names, or why its configuration or weights cannot be had."""
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return _resolve_address(name)
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"model.name: timm has no backbone {name}.{nearest(architecture, timm.list_models())} `python -c 'import timm; print(timm.list_models())'` names all"
+        )
+    try:
+        defaults = get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        tags = timm.list_pretrained(architecture)
+        raise UserError(f"model.name: {architecture} has no weights tagged {tag}; there are {', '.join(tags) or 'none'}") from None
+    if pretrained and not (defaults and defaults.has_weights):
+        raise UserError(
+            f"model.name: timm knows no published weights for {name}; set model.pretrained=false, or take another backbone"
+        )
+    return Resolved(name, architecture, {}, defaults.to_dict() if defaults else {})
+
+
+def create_backbone(resolved: Resolved, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    """The backbone without a classifier, `[B, 3, S, S]` to `[B, D]`. Raises UserError where weights cannot be reached."""
+    if not pretrained:
+        return _create(resolved.architecture, resolved.name, False, arguments)
+    if not resolved.name.startswith("local-dir:"):
+        _go_offline_when_hub_is_away()
+    try:
+        return _create(resolved.name, resolved.name, True, arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        # Hub, cache and network failures come as a dozen types from four libraries; building alone raised none of them above.
+        raise UserError(_unreachable(resolved.name, error)) from None
+
+
+def _create(name: str, shown: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+    except TypeError as error:
+        raise UserError(
+            f"model.name: {shown} does not take {sorted(arguments)} ({error}); leave model.drop_path_rate and model.image_size unset"
+        ) from None
+
+
+def _resolve_address(name: str) -> Resolved:
+    from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
+    kind, _, address = name.partition(":")
+    try:
+        if kind == "local-dir":
+            defaults, architecture, arguments = load_model_config_from_path(address)
+        else:
+            _go_offline_when_hub_is_away()
+            defaults, architecture, arguments = load_model_config_from_hf(address)
+    except Exception as error:
+        raise UserError(_unreachable(name, error)) from None
+    return Resolved(name, architecture, dict(arguments or {}), defaults)
+
+
+def _go_offline_when_hub_is_away() -> None:
+    """Without this a machine that has no network waits most of a minute for the hub's retries, though the weights may lie in its cache."""
+    import requests
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        requests.head(os.environ.get("HF_ENDPOINT", constants.ENDPOINT), timeout=PROBE_S)
+    except requests.RequestException:
+        constants.HF_HUB_OFFLINE = True
+
+
+def _unreachable(name: str, error: Exception) -> str:
+    first = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return (
+        f"model.name: weights of {name} cannot be reached ({first}); set model.pretrained=false to train from scratch, or where there "
+        f"is a network run `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` and copy its cache ($HF_HOME) here"
+    )

@@ -1,0 +1,103 @@
+"""A network: timm backbone and heads; uint8 pixels in, embedding and logit out; normalisation in its buffers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+from torch.nn import functional
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.models.backbone import create_backbone, resolve_backbone
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What builds a network again without weights: `architecture` is timm's own name, never a hub address."""
+
+    architecture: str
+    arguments: dict[str, Any]
+    image_size: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Network(nn.Module):
+    """Backbone + linear head. Takes uint8 `[B, H, W, 3]`, any square size; resizes on the device where `image_size` says so."""
+
+    def __init__(self, backbone: nn.Module, config: NetworkConfig, drop_rate: float = 0.0):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.embedding_size = getattr(backbone, "head_hidden_size", backbone.num_features)
+        self.dropout = nn.Dropout(drop_rate)
+        self.head = nn.Linear(self.embedding_size, 1)
+        # Pixels stay on the 0..255 scale until here, so mean and std are on it too.
+        self.register_buffer("mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
+        self.backbone_frozen = False
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Stop or let the backbone learn; frozen, its batch norms keep their statistics too."""
+        self.backbone_frozen = frozen
+        self.backbone.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.backbone_frozen:
+            self.backbone.eval()
+        return self
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 `[B, H, W, 3]` to normalised float `[B, 3, S, S]`, channels last in memory."""
+        images = pixels.permute(0, 3, 1, 2).float()
+        size = self.config.image_size
+        if size is not None and images.shape[-1] != size:
+            images = functional.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        return (images - self.mean) / self.std
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`embedding` `[B, D]` (pooled backbone features) and `logit` `[B]` of class 1."""
+        embedding = self.backbone(self.prepare(pixels))
+        return {"embedding": embedding, "logit": self.head(self.dropout(embedding)).squeeze(1).float()}
+
+
+def build_network(
+    name: str, pretrained: bool, size_px: int, image_size: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+) -> Network:
+    """A new network for patches of `size_px`.
+
+    Raises UserError for an unknown backbone, weights out of reach, or a size that the backbone cannot take.
+    """
+    resolved = resolve_backbone(name, pretrained)
+    arguments = {**resolved.arguments, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {})}
+    if resolved.defaults.get("fixed_input_size"):
+        # Vision transformers hold position embeddings of one size; timm resamples them for another.
+        image_size = image_size or resolved.defaults["input_size"][-1]
+        arguments["img_size"] = image_size
+    mean, std = (
+        resolved.defaults.get(key, default) for key, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD))
+    )
+    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name)
+    network = Network(create_backbone(resolved, pretrained, arguments), config, drop_rate).eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"model.image_size: {name} cannot take {image_size or size_px} px ({str(error).splitlines()[0]}); set another size"
+        ) from None
+    return network
+
+
+def rebuild_network(config: dict[str, Any]) -> Network:
+    """The network of a saved config, weights still random."""
+    known = NetworkConfig(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
+    return Network(timm.create_model(known.architecture, pretrained=False, num_classes=0, **known.arguments), known)

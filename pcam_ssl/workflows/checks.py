@@ -1,0 +1,61 @@
+"""The cheap part of an audit, done before any training: what would make a score a lie or a run useless."""
+
+from pathlib import Path
+
+from pcam_ssl.data.folds import Folds, labelled_rows
+from pcam_ssl.data.store import Dataset
+from pcam_ssl.errors import UserError
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.run import Run
+from pcam_ssl.tables import read_table
+from pcam_ssl.terminal import warn
+
+
+def check_dataset(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse exact duplicates with conflicting labels (unless told); say what else the user should know."""
+    rows = labelled_rows(dataset.patches)
+    kinds = rows.groupby("pixel_hash").label.nunique()
+    conflicting = rows[rows.pixel_hash.isin(kinds.index[kinds > 1])]
+    if len(conflicting) and not recipe.data.allow_conflicts:
+        raise UserError(
+            f"{dataset.path}: {len(conflicting)} labelled patches are exact duplicates of another with the other label, first {conflicting.id.iloc[0]};"
+            " mend the labels and import again, or set data.allow_conflicts=true"
+        )
+    if not (dataset.patches.split == "test").any():
+        warn(f"{dataset.path}: there is no test split, so no test.parquet and no submission.csv will be written")
+    if (problem := submission_problem(dataset)) is not None:
+        warn(f"{dataset.path}: {problem}; no submission.csv will be written")
+
+
+def submission_problem(dataset: Dataset) -> str | None:
+    """Why the test split cannot fill the sample submission, or None where it can or there is none."""
+    sample = dataset.sample_submission
+    if sample is None:
+        return None
+    test = set(dataset.patches.id[dataset.patches.split == "test"])
+    absent, more = [name for name in sample if name not in test], test - set(sample)
+    if absent or more:
+        return f"{len(absent)} ids of sample_submission.csv are not in the test split, {len(more)} of the test split are not in it, first {(absent or sorted(more))[0]}"
+    return None
+
+
+def check_initial_run(recipe: Recipe, folds: Folds) -> None:
+    """`model.init`: fold K may start only from weights that never saw fold K's slides, so the folds must be the same."""
+    if recipe.model.init is None:
+        return
+    run = Run(Path(recipe.model.init))
+    run.info()
+    theirs, _ = read_table(run.folds)
+    columns = ["id", "group", "fold", *(f"inner_{k}" for k in range(folds.n_folds))]
+    mine = folds.frame
+    if (
+        any(name not in theirs for name in columns)
+        or len(theirs) != len(mine)
+        or not (theirs[columns].astype(str) == mine[columns].astype(str)).all(axis=None)
+    ):
+        raise UserError(
+            f"model.init: {run.path} has other folds, so its weights may have seen slides this run scores; set cv.folds_file={run.folds}"
+        )
+    missing = [k for k in range(folds.n_folds) if not run.fold_done(k)]
+    if missing:
+        raise UserError(f"model.init: {run.path} has not finished fold {missing[0]}; run its command to the end first")

@@ -1,0 +1,136 @@
+"""From finished folds to one answer: oof.parquet, test.parquet, submission.csv, scores.json."""
+
+import time
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from scipy.special import logit as inverse_sigmoid
+
+from pcam_ssl.data.folds import Folds, labelled_rows
+from pcam_ssl.data.store import Dataset
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.inference.bootstrap import paired_differences
+from pcam_ssl.inference.floor import floor_oof
+from pcam_ssl.inference.scores import score_report
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.run import Run
+from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
+from pcam_ssl.terminal import say
+from pcam_ssl.workflows.checks import submission_problem
+from pcam_ssl.workflows.fold import Setting
+
+
+def gather_run(setting: Setting) -> None:
+    """Write the tables and scores of a run whose folds are all there."""
+    run, dataset, folds, recipe = setting.run, setting.dataset, setting.folds, setting.recipe
+    info = run.info()
+    oof = gather_oof(run, folds)
+    notes = run.table_notes(info, round=0, views=setting.test_views.count)
+    write_table(run.path / "oof.parquet", oof, notes)
+    test = gather_test(run, folds) if (dataset.patches.split == "test").any() else None
+    if test is not None:
+        write_table(run.path / "test.parquet", test, notes)
+        if submission_problem(dataset) is None:
+            write_submission(run, dataset, test)
+    say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
+    floor = floor_table(run, dataset, folds, recipe.seed, notes) if recipe.score.floor else None
+    write_json(run.scores, score_run(recipe, folds, oof, test, floor, info))
+    run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+
+
+def gather_oof(run: Run, folds: Folds) -> pd.DataFrame:
+    """One row per labelled id, in dataset order."""
+    parts = [read_table(run.fold(k) / "oof.parquet")[0] for k in range(folds.n_folds)]
+    scored = folds.frame.id[folds.frame.fold >= 0]
+    oof = check_predictions(pd.concat(parts, ignore_index=True), f"{run.path}/fold-*/oof.parquet")
+    if sorted(oof.id) != sorted(scored):
+        raise UserError(
+            f"{run.path}: the folds score {len(oof)} patches, folds.parquet names {len(scored)}; delete the run and train again"
+        )
+    return oof.set_index("id").loc[scored].reset_index()
+
+
+def gather_test(run: Run, folds: Folds) -> pd.DataFrame:
+    """Every fold's rows, then their mean as fold -1: logits are averaged, and probs where the folds' temperatures have made them comparable."""
+    parts = [
+        check_predictions(read_table(run.fold(k) / "test.parquet")[0], f"{run.fold(k)}/test.parquet") for k in range(folds.n_folds)
+    ]
+    return pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
+
+
+def mean_of_folds(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Predictions of fold -1 from the folds' Predictions of the same ids in the same order."""
+    first = parts[0]
+    logits, stds = (np.mean([part[name].to_numpy() for part in parts], axis=0) for name in ("logit", "view_std"))
+    calibrated = np.mean([inverse_sigmoid(part.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for part in parts], axis=0)
+    return predictions(first.id, first.label, first.wsi, -1, logits, stds, expit(calibrated))
+
+
+def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:
+    """`id,label` with calibrated probs, in the order of sample_submission.csv where there was one."""
+    mean = test[test.fold == -1].set_index("id").prob
+    order = dataset.sample_submission or list(mean.index)
+    with atomic_write(run.path / "submission.csv") as temporary:
+        mean.loc[order].rename("label").to_csv(temporary)
+
+
+def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict[str, str]) -> pd.DataFrame:
+    """Predictions of boosted trees on colour histograms under the same folds; inner slides stay out of their training too."""
+    rows = labelled_rows(dataset.patches)
+    masks = [[mask(k) for k in range(folds.n_folds)] for mask in (folds.train_mask, folds.score_mask)]
+    probs = floor_oof(dataset.pixels, rows.row.to_numpy(), rows.label.to_numpy(np.int64), *masks, seed)
+    scored = np.isfinite(probs)
+    logits = inverse_sigmoid(probs[scored].clip(1e-15, 1 - 1e-15))
+    table = predictions(rows.id[scored], rows.label[scored], rows.wsi[scored], 0, logits, probs=probs[scored])
+    table["fold"] = folds.frame.fold[scored].to_numpy()
+    write_table(run.path / "floor.parquet", table, notes)
+    return table
+
+
+def score_run(
+    recipe: Recipe, folds: Folds, oof: pd.DataFrame, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
+) -> dict:
+    """What stands in scores.json; out-of-fold and held-out scores apart."""
+    options = {"resamples": recipe.score.resamples, "seed": recipe.seed}
+    clusters, unit = score_groups(folds, oof)
+    marks = {
+        "scheme": recipe.cv.scheme,
+        "grouping": folds.grouping,
+        "slides_shared_across_folds": recipe.cv.scheme == "random",
+        "selected_on_fold": recipe.train.choose == "fold",
+        "notes": list(folds.notes),
+        "recipe_digest": info["recipe_digest"],
+        "dataset_digest": info["dataset_digest"],
+    }
+    scores = {
+        **marks,
+        "out_of_fold": score_report(oof, clusters, unit=unit, **options),
+        "floor": None,
+        "above_floor": None,
+        "held_out": None,
+    }
+    if floor is not None:
+        scores["floor"] = score_report(floor, clusters, unit=unit, **options)
+        scores["above_floor"] = paired_differences(oof.label.to_numpy(np.int64), floor.prob, oof.prob, clusters, **options)
+    if test is not None and test.label.notna().any():
+        mean = test[test.fold == -1]
+        scores["held_out"] = {"test": score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)}
+    return scores
+
+
+def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str]:
+    """What the bootstrap resamples: slides where known, else proxy groups, else patches."""
+    if oof.wsi.notna().all():
+        return oof.wsi, "slide"
+    if folds.grouping == "stain clusters":
+        return folds.frame.set_index("id").group.loc[oof.id].reset_index(drop=True), "stain cluster"
+    return None, "patch"
+
+
+def read_scores(run: Run) -> dict:
+    """scores.json of a finished run. Raises UserError where it is not finished."""
+    if not run.scores.exists():
+        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
+    return read_json(run.scores)
