@@ -15,7 +15,7 @@ import pandas as pd
 
 from pcam_ssl.data.pcam_files import MD5
 from pcam_ssl.data.sources.csv_table import known, read_csv
-from pcam_ssl.data.sources.listing import CHUNK_PATCHES, Chunk, Listing, name_first, records
+from pcam_ssl.data.sources.listing import CHUNK_PATCHES, Chunk, Listing, name_first, reading, records
 from pcam_ssl.data.writer import check_space
 from pcam_ssl.errors import UserError
 from pcam_ssl.terminal import say, warn
@@ -59,7 +59,7 @@ def _records(folder: Path, stem: str, split: str, verify: bool, found: Listing) 
 def _read_labels(path: Path, verify: bool, notes: dict) -> np.ndarray:
     buffer = io.BytesIO()
     _copy(path, buffer, verify, notes)
-    with _reading(path), h5py.File(buffer, "r") as file:
+    with reading(path, OSError), h5py.File(buffer, "r") as file:
         values = _dataset(file, "y", path)[:].reshape(-1)
     if not np.isin(values, (0, 1)).all():
         shown = name_first(np.unique(values[~np.isin(values, (0, 1))]))
@@ -96,7 +96,7 @@ def _chunks(files: list[tuple[Path, int]], verify: bool, notes: dict, scratch: P
     first = 0
     for path, rows in files:
         unpacked = _unpack(path, scratch, verify, notes) if path.suffix == ".gz" else path
-        with _reading(path), h5py.File(unpacked, "r") as file:
+        with reading(path, OSError), h5py.File(unpacked, "r") as file:
             pixels = _dataset(file, "x", path)
             if len(pixels) != rows:
                 raise UserError(f"{path}: {len(pixels):,} patches, but {rows:,} labels; download both again")
@@ -161,18 +161,3 @@ class _Tee(io.RawIOBase):
         block = self._raw.read(size)
         self._digest.update(block)
         return block
-
-
-class _reading:
-    """Turns what HDF5 says of a damaged file into one line that names it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, OSError):
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self.path}: damaged or cut short ({reason}); download it again") from error

@@ -1,6 +1,7 @@
 """What every source says before its pixels are read, and the chunks they then come in. No torch."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def records(ids, split, label=None, wsi=None, x=None, y=None, place=None) -> pd.
     """Records from columns of length N, single values, or None where unknown; `place` names a record in an error."""
     columns = {"id": ids, "split": split, "label": label, "wsi": wsi, "x": x, "y": y, "place": ids if place is None else place}
     return pd.DataFrame(columns, index=range(len(ids))).astype(RECORD_COLUMNS)
+
+
+@contextmanager
+def reading(path: Path, *kinds: type[Exception]):
+    """Turns errors of these kinds, which a library raises for a damaged file, into a UserError that names it."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(f"{path}: damaged or cut short ({str(error).splitlines()[0]}); download it again") from error
 
 
 def name_first(names, n: int = 3) -> str:

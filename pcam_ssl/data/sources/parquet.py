@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from pcam_ssl.data.decode import BadImage
 from pcam_ssl.data.sources.csv_table import known, parse_labels
-from pcam_ssl.data.sources.listing import CHUNK_PATCHES, SPLITS, Chunk, Listing, records
+from pcam_ssl.data.sources.listing import CHUNK_PATCHES, SPLITS, Chunk, Listing, reading, records
 from pcam_ssl.errors import UserError
 
 OPTIONAL = ("wsi", "x", "y")
+DAMAGED = (pa.ArrowException, OSError)
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -46,16 +47,15 @@ def listing(path: Path) -> Listing:
 
 
 def _read_records(file: Path) -> pd.DataFrame:
-    with _reading(file):
-        schema = pq.read_schema(file)
+    with reading(file, *DAMAGED), pq.ParquetFile(file) as parquet:
+        schema = parquet.schema_arrow
         image = schema.field("image").type if "image" in schema.names else None
         if image is None or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
             raise UserError(
                 f"{file}: no column image with bytes (found {', '.join(schema.names)}); give Hugging Face image parquet"
             )
-        wanted = [name for name in ("image.path", "label", *OPTIONAL) if name.split(".")[0] in schema.names]
-        table = pq.read_table(file, columns=wanted)
-        rows = pq.read_metadata(file).num_rows
+        table = parquet.read(columns=["image.path", *(name for name in ("label", *OPTIONAL) if name in schema.names)])
+        rows = parquet.metadata.num_rows
     frame = pd.DataFrame({"file": file.name, "row": range(rows)})
     paths = table.column("image").to_pylist() if "image" in table.column_names else [None] * rows
     frame["path"] = pd.Series([image and image.get("path") for image in paths], dtype="str")
@@ -87,22 +87,8 @@ def _chunks(files: list[Path], scratch: Path) -> Iterator[Chunk]:
     first = 0
     for file in files:
         # Without pre-buffering a row group of any size streams through a small buffer.
-        with _reading(file), pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as table:
+        with reading(file, *DAMAGED), pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as table:
             for batch in table.iter_batches(batch_size=CHUNK_PATCHES, columns=["image.bytes"]):
                 images = [image["bytes"] if image else None for image in batch.column("image").to_pylist()]
                 yield Chunk(first, [BadImage("holds no bytes") if image is None else image for image in images])
                 first += len(images)
-
-
-class _reading:
-    """Turns what pyarrow says of a damaged file into one line that names it."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, (pa.ArrowException, OSError)):
-            raise UserError(f"{self.file}: damaged or cut short ({str(error).splitlines()[0]}); download it again") from error

@@ -1,0 +1,100 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pcam_ssl.data.importing import import_source
+from pcam_ssl.data.store import open_dataset
+from pcam_ssl.errors import UserError
+
+
+def test_pixels_labels_and_slides_are_joined_on_id(tmp_path, make_kaggle, make_pixels):
+    slides = tmp_path / "slides.csv"
+    slides.write_text("id,wsi\n" + "".join(f"{i},slide-{i}\n" for i in "fedcba"))
+    dataset = import_source(make_kaggle(), tmp_path / "set", wsi=slides)
+    patches = dataset.patches.set_index("id")
+    assert patches["label"].fillna(-1).to_dict() == {"a": 0, "b": 1, "c": 0, "d": 1, "e": 0, "f": 1, "g": -1, "h": -1}
+    assert patches["wsi"].fillna("?").to_dict() == {i: f"slide-{i}" for i in "abcdef"} | {"g": "?", "h": "?"}
+    assert patches["split"].to_dict() == dict.fromkeys("abcdef", "train") | dict.fromkeys("gh", "test")
+    expected = dict(zip("abcdefgh", make_pixels(8), strict=True))
+    assert all(np.array_equal(dataset.pixels[row], expected[name]) for name, row in patches["row"].items())
+
+
+def test_order_of_patches_does_not_depend_on_the_workers(tmp_path, shared):
+    source = shared / "kaggle-mini.zip"
+    one, four = (import_source(source, tmp_path / f"set{n}", workers=n) for n in (1, 4))
+    assert one.digest == four.digest
+    assert one.patches.equals(four.patches)
+    assert len(one) == 2090 and len(one.sample_submission) == 847
+
+
+def test_all_bad_images_are_named_and_nothing_is_left(tmp_path, make_kaggle, make_pixels, encode):
+    source = make_kaggle({"train/b.tif": b"hello", "train/d.tif": encode(make_pixels(1, 8)[0]), "test/h.tif": b""})
+    with pytest.raises(UserError) as caught:
+        import_source(source, tmp_path / "set")
+    assert caught.value.problems == (
+        "train/b.tif: not an image",
+        "train/d.tif: is 8 px, the others are 16 px; a dataset has one size",
+        "test/h.tif: empty file",
+        f"{source}: 3 of 8 images are bad; mend them, or add --skip-bad to leave them out",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["kaggle.zip"]
+
+
+def test_more_than_ten_bad_images_are_counted(tmp_path, make_pixels, encode):
+    (tmp_path / "images").mkdir()
+    for row in range(14):
+        (tmp_path / "images" / f"{row:02d}.png").write_bytes(b"hello" if row < 13 else encode(make_pixels(1)[0], "PNG"))
+    with pytest.raises(UserError) as caught:
+        import_source(tmp_path / "images", tmp_path / "set")
+    assert len(caught.value.problems) == 12
+    assert caught.value.problems[-2] == "and 3 more"
+    assert "13 of 14 images are bad" in caught.value.problems[-1]
+
+
+def test_skip_bad_leaves_them_out_and_counts_them(tmp_path, make_kaggle, make_pixels):
+    dataset = import_source(make_kaggle({"train/b.tif": b"hello", "test/h.tif": b""}), tmp_path / "set", skip_bad=True)
+    assert dataset.patches["id"].tolist() == list("acdefg")
+    assert np.array_equal(dataset.pixels, make_pixels(8)[[0, 2, 3, 4, 5, 6]])
+    assert dataset.manifest["notes"]["bad_images"] == {"count": 2, "first": ["train/b.tif: not an image", "test/h.tif: empty file"]}
+
+
+def test_only_bad_images_make_no_dataset(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"hello")
+    with pytest.raises(UserError, match="1 of 1 images are bad; give whole 8-bit RGB images of one size"):
+        import_source(tmp_path / "a.png", tmp_path / "set", skip_bad=True)
+
+
+def test_one_odd_image_at_the_start_does_not_decide_the_size(tmp_path, make_kaggle, make_pixels, encode):
+    source = make_kaggle({"train/a.tif": encode(make_pixels(1, 8)[0])})
+    assert import_source(source, tmp_path / "set", skip_bad=True).size_px == 16
+
+
+def test_existing_target_is_refused_before_the_source_is_read(tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(UserError, match="already exists"):
+        import_source(tmp_path / "nowhere", tmp_path / "set")
+
+
+def test_large_patches_pass_in_small_chunks(tmp_path, make_pixels, encode):
+    (tmp_path / "images").mkdir()
+    pixels = make_pixels(3, 1200)
+    for row, patch in enumerate(pixels):
+        (tmp_path / "images" / f"{row}.png").write_bytes(encode(patch, "PNG", compress_level=1))
+    assert np.array_equal(import_source(tmp_path / "images", tmp_path / "set").pixels, pixels)
+
+
+def test_a_killed_import_leaves_no_dataset_and_the_next_one_works(tmp_path, make_kaggle):
+    source = make_kaggle()
+    code = (
+        "import os, signal, sys\n"
+        "from pcam_ssl.data import importing\n"
+        "importing.measure = lambda pixels: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "importing.import_source(sys.argv[1], sys.argv[2])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, source, tmp_path / "set"], check=False)
+    assert not (tmp_path / "set").exists()
+    import_source(source, tmp_path / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kaggle.zip", "set"]
+    assert len(open_dataset(tmp_path / "set")) == 8
