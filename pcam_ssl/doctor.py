@@ -1,0 +1,211 @@
+"""What of this machine a run depends on, one finding a line, the mend beside what is wrong."""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pcam_ssl.errors import UserError
+
+PACKED_KAGGLE_GB = 8
+MINIMUM_PYTHON = (3, 11)
+LAST_MIT_ALBUMENTATIONS = "2.0"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `state` is ok, warn, or fail; `mend` is the next move, where one is needed."""
+
+    topic: str
+    state: str
+    text: str
+    mend: str = ""
+
+    def line(self) -> str:
+        """The finding as people read it."""
+        return f"{self.state:<4}  {self.topic}: {self.text}" + (f"; {self.mend}" if self.mend else "")
+
+
+def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
+    """All findings, in order. `data` is the DATASET to look at (default: $PCAM_SSL_DATA, else data/pcam where it exists);
+    `verify` reads all its pixels again and compares their digest."""
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", check_python),
+        ("torch", check_torch),
+        ("torchvision", check_torchvision),
+        ("timm", lambda: check_version("timm")),
+        ("pytorch-metric-learning", lambda: check_version("pytorch-metric-learning", "pytorch_metric_learning")),
+        ("faiss", check_faiss),
+        ("albumentations", check_albumentations),
+        ("precision", check_precision),
+        ("disk", check_disk),
+        ("weights", check_weights),
+        ("dataset", lambda: check_dataset(data, verify)),
+    ]
+    return [_guarded(topic, check) for topic, check in checks]
+
+
+def _guarded(topic: str, check: Callable[[], Finding]) -> Finding:
+    """A check whose package cannot be imported is a finding too: that is what a broken installation looks like."""
+    try:
+        return check()
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return Finding(topic, "fail", reason, "install pcam-ssl again in a fresh environment (make demo does)")
+
+
+def check_python() -> Finding:
+    """Version and platform of this interpreter."""
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    if sys.version_info < MINIMUM_PYTHON:
+        return Finding("python", "fail", text, "use Python 3.11 or later")
+    return Finding("python", "ok", text)
+
+
+def check_torch() -> Finding:
+    """Version and CUDA build of torch, and the device it will use."""
+    import torch
+
+    build = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "build without CUDA"
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        return Finding("torch", "ok", f"{torch.__version__}, {build}, device cuda ({names})")
+    text = f"{torch.__version__}, {build}, device cpu ({torch.get_num_threads()} threads)"
+    if shutil.which("nvidia-smi"):
+        return Finding(
+            "torch", "warn", f"{text}, though this machine has an NVIDIA driver", "install a torch build for that driver"
+        )
+    return Finding("torch", "ok", text)
+
+
+def check_torchvision() -> Finding:
+    """Whether torchvision's compiled operators load into this torch."""
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5)
+    if kept.tolist() != [0]:
+        return Finding(
+            "torchvision", "fail", f"{torchvision.__version__} computes wrongly", "install the pair that constraints.txt names"
+        )
+    return Finding("torchvision", "ok", f"{torchvision.__version__} works with torch {torch.__version__}")
+
+
+def check_version(distribution: str, module: str | None = None) -> Finding:
+    """Version of a package that imports."""
+    importlib.import_module(module or distribution)
+    return Finding(distribution, "ok", metadata.version(distribution))
+
+
+def check_faiss() -> Finding:
+    """Which FAISS build is installed: exactly one, and whether it sees GPUs."""
+    owners = distributions_of("faiss")
+    if len(owners) > 1:
+        mend = f"run `pip uninstall -y {' '.join(owners)}`, then install one of them"
+        return Finding("faiss", "fail", f"{' and '.join(owners)} overwrite each other", mend)
+    import faiss
+    import torch
+
+    text = f"{faiss.__version__} from {owners[0] if owners else 'an unknown distribution'}"
+    if not hasattr(faiss, "StandardGpuResources"):
+        if torch.cuda.is_available():
+            return Finding(
+                "faiss", "warn", f"{text}, CPU build", "search runs on the CPU; for the GPU install faiss-gpu in its place"
+            )
+        return Finding("faiss", "ok", f"{text}, CPU build")
+    n_gpus = faiss.get_num_gpus()
+    return Finding("faiss", "ok", f"{text}, GPU build, {n_gpus} GPUs seen" + ("" if n_gpus else ", search runs on the CPU"))
+
+
+def check_albumentations() -> Finding:
+    """Whether the import name belongs to the last MIT release, not to its AGPL successor."""
+    owners = distributions_of("albumentations")
+    strangers = [owner for owner in owners if owner != "albumentations"]
+    if strangers:
+        mend = f"run `pip uninstall -y {' '.join(owners)}`, then `pip install 'albumentations>=2.0.8,<2.1'`"
+        return Finding("albumentations", "fail", f"{strangers[0]} (AGPL) sits under the import name albumentations", mend)
+    version = metadata.version("albumentations")
+    if not version.startswith(f"{LAST_MIT_ALBUMENTATIONS}."):
+        return Finding("albumentations", "fail", f"{version} is not tested", "run `pip install 'albumentations>=2.0.8,<2.1'`")
+    return Finding("albumentations", "ok", f"{version} (MIT)")
+
+
+def distributions_of(module: str) -> list[str]:
+    """Names of the installed distributions that ship the import name `module`, sorted."""
+    owners = []
+    for found in metadata.distributions():
+        files = (found.read_text("RECORD") or "").splitlines()
+        if any(file.startswith(f"{module}/") for file in files):
+            owners.append(found.metadata["Name"])
+    return sorted(set(owners))
+
+
+def check_precision() -> Finding:
+    """The number format training will use here, and why."""
+    from pcam_ssl.engine.precision import choose_precision
+    from pcam_ssl.world import choose_device
+
+    device = choose_device()
+    chosen = choose_precision(device)
+    layout = "channels last" if chosen.channels_last else "channels first"
+    return Finding("precision", "ok", f"{chosen.name}, {layout} on {device}: {chosen.why}")
+
+
+def check_disk(folder: Path | str = ".") -> Finding:
+    """Free space where runs and datasets are written."""
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    text = f"{free_gb:.1f} GB free in {Path(folder).resolve()}"
+    if free_gb < PACKED_KAGGLE_GB:
+        return Finding("disk", "warn", text, f"the packed Kaggle set needs {PACKED_KAGGLE_GB} GB; work on a larger disk")
+    return Finding("disk", "ok", text)
+
+
+def check_weights() -> Finding:
+    """Where pretrained weights are cached, and how many are."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    n_models = len(list(cache.glob("models--*")))
+    offline = ", HF_HUB_OFFLINE is set: only these can be used" if constants.HF_HUB_OFFLINE else ""
+    return Finding("weights", "ok", f"{n_models} pretrained models cached in {cache}{offline}")
+
+
+def check_dataset(data: Path | None, verify: bool) -> Finding:
+    """Digest and counts of the dataset; with `verify`, the digest is computed again from what lies on disk."""
+    from pcam_ssl.data.store import open_dataset
+
+    path = data or Path(os.environ.get("PCAM_SSL_DATA", "data/pcam"))
+    if data is None and not path.exists():
+        return Finding("dataset", "warn", f"none at {path}", f"make one with `pcam-ssl data import SOURCE {path}`")
+    try:
+        dataset = open_dataset(path)
+    except UserError as error:
+        return Finding("dataset", "fail", str(error))
+    counts = ", ".join(f"{split} {sum(count.values()):,}" for split, count in dataset.manifest["counts"].items())
+    text = f"{path}: {len(dataset):,} patches of {dataset.size_px} px ({counts}), {dataset.manifest['n_slides']} slides"
+    if verify and digest_again(dataset) != dataset.digest:
+        return Finding("dataset", "fail", f"{text}, digest differs from the manifest", "delete the folder and import it again")
+    return Finding("dataset", "ok", f"{text}, digest {dataset.digest[:12]}{' verified' if verify else ''}")
+
+
+def digest_again(dataset) -> str:
+    """SHA-256 of a dataset as its writer computes it, from the pixels and the table on disk."""
+    import hashlib
+
+    from pcam_ssl.data.writer import DIGEST_COLUMNS
+    from pcam_ssl.terminal import progress
+
+    digest = hashlib.sha256()
+    with progress("verifying", len(dataset)) as advance:
+        for start in range(0, len(dataset), 1024):
+            block = dataset.pixels[start : start + 1024]
+            digest.update(block.tobytes())
+            advance(len(block))
+    digest.update(dataset.patches[DIGEST_COLUMNS].to_csv(index=False, lineterminator="\n").encode())
+    return digest.hexdigest()
