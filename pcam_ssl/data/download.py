@@ -14,7 +14,8 @@ from pcam_ssl.terminal import progress, say
 
 TRIES = 5
 TIMEOUT_S = 60
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**16
+"""What a connection that breaks can lose: a block that has not come whole is dropped."""
 
 
 class _Lost(Exception):
