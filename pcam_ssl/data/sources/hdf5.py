@@ -24,6 +24,7 @@ NAME = re.compile(r"(?P<stem>.*_split_(?P<split>train|valid|test))_x\.h5(\.gz)?"
 MISORDERED_SHARE = 0.05
 """Where more labels than this differ from the meta csv's, its rows are in another order; by chance half would."""
 COPY_BYTES = 2**20
+BAND_BYTES = 2**27
 
 
 def looks_like(folder: Path) -> bool:
@@ -102,11 +103,20 @@ def _chunks(files: list[tuple[Path, int]], verify: bool, notes: dict, scratch: P
                 raise UserError(f"{path}: {len(pixels):,} patches, but {rows:,} labels; download both again")
             if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.shape[1] != pixels.shape[2]:
                 raise UserError(f"{path}: x is {pixels.dtype} {list(pixels.shape)}, not uint8 [N, H, H, 3]; give RGB patches")
-            for start in range(0, rows, CHUNK_PATCHES):
-                yield Chunk(first + start, pixels[start : start + CHUNK_PATCHES])
+            yield from _bands(pixels, first)
         first += rows
         if unpacked != path:
             unpacked.unlink()
+
+
+def _bands(pixels: h5py.Dataset, first: int) -> Iterator[Chunk]:
+    """Chunks of a dataset, read in bands as high as its own HDF5 chunks: otherwise each of those would be read again and again."""
+    height = pixels.chunks[0] if pixels.chunks else CHUNK_PATCHES
+    height = max(CHUNK_PATCHES, min(height, BAND_BYTES // int(np.prod(pixels.shape[1:]))))
+    for start in range(0, len(pixels), height):
+        band = pixels[start : start + height]
+        for row in range(0, len(band), CHUNK_PATCHES):
+            yield Chunk(first + start + row, band[row : row + CHUNK_PATCHES])
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:

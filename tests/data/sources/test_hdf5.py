@@ -137,3 +137,10 @@ def test_meta_of_another_length_is_refused(make_pcam):
 def test_meta_in_another_order_is_refused(make_pcam):
     with pytest.raises(UserError, match="2 of 2 rows name another label than the y file, so its order is another"):
         list_source(make_pcam("train", [0, 1], meta=META))
+
+
+def test_pixels_stored_in_chunks_come_in_order(tmp_path, make_pcam, make_pixels):
+    folder = make_pcam("train", [1, 0] * 150)
+    with h5py.File(folder / f"{STEM}_train_x.h5", "w") as file:
+        file.create_dataset("x", data=make_pixels(300), chunks=(100, 4, 4, 1))
+    assert np.array_equal(import_source(folder, tmp_path / "set").pixels, make_pixels(300))
