@@ -1,0 +1,42 @@
+# The first two commands of a fresh clone are `make demo` and `make test`. Both set up .venv first, once.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_CONSTRAINT := constraints.txt
+export UV_BUILD_CONSTRAINT := constraints.txt
+
+.PHONY: demo test bench lint wheel
+
+demo: .venv/installed
+	@echo "== the main job on small synthetic slides"
+	$(BIN)/pcam-ssl demo
+
+# One thread a worker: two workers that each take two cores are slower than either alone.
+test: .venv/installed
+	@echo "== the tests, $(WORKERS) at a time (another number: make test WORKERS=8)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+bench: .venv/installed
+	$(BIN)/python scripts/bench.py
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+wheel: .venv/installed
+	$(BIN)/python -m hatchling build --target wheel
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "== installing pcam-ssl and what it needs into .venv (minutes, once; torch is large)"
+	@if $(BIN)/python -m pip install --quiet uv; \
+	then $(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	else echo "== uv cannot be had: going on with pip, which is slower"; $(BIN)/python -m pip install --editable '.[dev]'; fi
+	@touch $@
