@@ -40,7 +40,7 @@ def import_command(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="What to fetch: pcam.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to fetch: pcam.", show_default=False)],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path("data/pcam-download"),
     url: Annotated[str | None, typer.Option(help="Another address that holds the files (default: Zenodo record 2546921).")] = None,
 ) -> None:
