@@ -144,6 +144,9 @@ class Train(Section):
     workers: int | Literal["auto"] = Field(
         "auto", description="loader processes; auto: none on CPU, cores - 1 up to 12 on a GPU. Changes no number"
     )
+    tensorboard: bool = Field(
+        False, description="also write TensorBoard events into fold-K/tensorboard (extra: tensorboard). Changes no number"
+    )
     checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints within an epoch. Changes no number")
 
 
@@ -195,4 +198,4 @@ class Recipe(Section):
 
 
 # Keys that say how a machine does the work, not what is computed: they are no part of a run's identity.
-MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "predict.batch_size")
+MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "predict.batch_size")

@@ -18,6 +18,7 @@ from pcam_ssl.engine.checkpoint import remove_checkpoints
 from pcam_ssl.engine.fit import Plan, Training, fit
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.precision import Precision
+from pcam_ssl.engine.tensorboard import tensorboard_log
 from pcam_ssl.files import write_json
 from pcam_ssl.inference.calibrate import Calibrator, fit_calibrator
 from pcam_ssl.inference.metrics import auroc, nll
@@ -154,7 +155,7 @@ def fit_fold(setting: Setting, k: int, folder: Path, rows, labels: np.ndarray) -
             world=world,
             evaluate=partial(_evaluate, setting, rows[chosen_by], "fold" if options.choose == "fold" else "inner"),
             keep=partial(save_weights, folder) if world.leads else lambda network: None,
-            log=(lambda event: metrics.write(**event)) if world.leads else lambda event: None,
+            log=_logger(metrics, folder, options.tensorboard) if world.leads else lambda event: None,
             rewind=metrics.rewind if world.leads else lambda step: None,
             advance=lambda n, text: advance(n, f"fold {k} {text}"),
         )
@@ -162,6 +163,16 @@ def fit_fold(setting: Setting, k: int, folder: Path, rows, labels: np.ndarray) -
     if options.choose != "last" and "score" not in training.best and world.leads:
         warn(f"fold {k}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
     return training
+
+
+def _logger(metrics: Metrics, folder: Path, tensorboard: bool):
+    mirror = tensorboard_log(folder / "tensorboard") if tensorboard else lambda event: None
+
+    def log(event: dict) -> None:
+        metrics.write(**event)
+        mirror(event)
+
+    return log
 
 
 def steps_per_epoch(recipe: Recipe, n_train: int) -> int:
