@@ -3,48 +3,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from patches_of_slides import SIZES, join, make_patches
 
-from pcam_ssl.data.inner import inner_columns, inner_groups
-from pcam_ssl.data.splits import make_folds, read_folds, write_folds
+from pcam_ssl.data.splits import make_folds
 from pcam_ssl.data.stain import PATCH_STATISTICS
-from pcam_ssl.errors import LeakError, UserError
-from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
+from pcam_ssl.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
-def make_patches(sizes, *, seed=0, split="train", tumor=0.4, named=True):
-    """Patches of slides with the given sizes; stain and tumor share differ by slide."""
-    generator = np.random.default_rng(seed)
-    slides = np.repeat(np.arange(len(sizes)), sizes)
-    n = len(slides)
-    share = generator.uniform(tumor / 2, min(1.5 * tumor, 1), len(sizes))[slides]
-    look = generator.normal(size=(len(sizes), len(PATCH_STATISTICS)))[slides] + 0.3 * generator.normal(
-        size=(n, len(PATCH_STATISTICS))
-    )
-    order = generator.permutation(n)
-    frame = pd.DataFrame(look, columns=PATCH_STATISTICS).assign(
-        id=[f"{split}-{n:05d}" for n in range(n)],
-        split=split,
-        label=(generator.random(n) < share).astype(int),
-        wsi=[f"{split}-slide-{s:02d}" for s in slides] if named else None,
-        x=None,
-        y=None,
-        pixel_hash=[f"{split}-{n}" for n in range(n)],
-        view_hash="",
-    )
-    frame = frame.iloc[order].reset_index(drop=True)
-    return conform(frame.assign(row=np.arange(n)), PATCH_COLUMNS)
-
-
-def join(*parts):
-    frame = pd.concat(parts, ignore_index=True)
-    return frame.assign(row=np.arange(len(frame)))
-
-
 @pytest.fixture
 def patches():
-    return make_patches([30, 10, 25, 40, 12, 33, 9, 28, 17, 22, 31, 14, 19, 26])
+    return make_patches(SIZES)
 
 
 def assert_grouped(folds):
@@ -120,58 +90,6 @@ def test_too_few_alike_slides_are_balanced_by_label_and_said_so():
 def test_real_slide_sizes_make_grouped_folds():
     sizes = pd.read_csv(SHARED / "patch_id_wsi.csv")["wsi"].value_counts()
     assert_grouped(make_folds(make_patches(list(sizes), tumor=0.36)))
-
-
-# inner slides
-
-
-def test_inner_part_has_about_the_asked_share(patches):
-    folds = make_folds(patches, inner_share=0.2)
-    for k in range(5):
-        n_inner, n_train = folds.inner_mask(k).sum(), folds.train_mask(k).sum()
-        assert 0.1 < n_inner / (n_inner + n_train) < 0.3
-
-
-def test_inner_groups_take_at_least_one_and_never_all():
-    codes, labels = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
-    assert len(inner_groups(codes, labels, 0.01, 0)) == len(inner_groups(codes, labels, 0.99, 0)) == 1
-
-
-def test_inner_groups_prefer_both_classes_inside():
-    codes = np.repeat(np.arange(10), 10)
-    labels = np.where(np.isin(codes, [3, 7]), np.arange(100) % 2, 0)
-    assert len({3, 7} & set(inner_groups(codes, labels, 0.1, 0))) == 1
-
-
-def test_inner_groups_leave_both_classes_in_training():
-    codes = np.repeat(np.arange(10), 10)
-    labels = np.where(codes == 4, np.arange(100) % 2, 0)
-    assert 4 not in inner_groups(codes, labels, 0.15, 0)
-
-
-def test_inner_part_of_one_class_is_said():
-    patches = make_patches([20] * 12)
-    patches["label"] = patches["wsi"].isin(["train-slide-00", "train-slide-05"]).astype("Int8")
-    folds = make_folds(patches, n_folds=2)
-    assert "fold 0: its inner slides hold one class only, so no AUC can be computed on them alone" in folds.notes
-
-
-@pytest.mark.parametrize("scheme", ["grouped", "random"])
-@pytest.mark.parametrize("label_budget", [None, 150])
-def test_labels_of_a_fold_do_not_reach_its_inner_part(patches, scheme, label_budget):
-    folds = make_folds(patches, scheme=scheme, label_budget=label_budget)
-    labels = patches["label"].to_numpy(dtype=int)
-    for k in range(5):
-        scrambled = np.where(folds.score_mask(k), 1 - labels, labels)
-        again = inner_columns(folds.frame, scrambled, n_folds=5, share=0.15, seed=0)
-        assert (again[f"inner_{k}"] == folds.frame[f"inner_{k}"]).all()
-
-
-def test_hidden_labels_do_not_reach_the_inner_part(patches):
-    folds = make_folds(patches, label_budget=150)
-    labels = patches["label"].to_numpy(dtype=int)
-    again = inner_columns(folds.frame, np.where(folds.frame["visible"], labels, 1 - labels), n_folds=5, share=0.15, seed=0)
-    assert again.equals(folds.frame[list(again)])
 
 
 # official and random
@@ -324,66 +242,3 @@ def test_official_refuses_a_slide_in_both_splits():
     patches.loc[patches["split"] == "valid", "wsi"] = "train-slide-02"
     with pytest.raises(UserError, match=r"1 slides are in both train and valid, first train-slide-02; use cv.scheme grouped"):
         make_folds(patches, scheme="official")
-
-
-# the file
-
-
-def test_folds_come_back_as_written(patches, tmp_path):
-    folds = make_folds(patches, scheme="random", label_budget=200)
-    write_folds(folds, tmp_path / "folds.parquet", {"dataset_digest": "d"})
-    again = read_folds(tmp_path / "folds.parquet", patches)
-    pd.testing.assert_frame_equal(again.frame, folds.frame)
-    assert (again.grouping, again.notes) == (folds.grouping, folds.notes)
-
-
-def spoilt_file(patches, path, change):
-    folds = make_folds(patches)
-    frame = folds.frame.copy()
-    change(frame, folds)
-    write_table(path, frame, {"grouping": folds.grouping, "notes": "[]"})
-
-
-def move_one_row(frame, folds):
-    frame.loc[folds.score_mask(0).argmax(), "fold"] = 1
-
-
-def keep_one_row_inside(frame, folds):
-    frame.loc[folds.train_mask(2).argmax(), "inner_2"] = True
-
-
-def keep_a_scored_row_inside(frame, folds):
-    frame.loc[folds.score_mask(2).argmax(), "inner_2"] = True
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (move_one_row, "is in 2 folds; make the folds again"),
-        (keep_one_row_inside, "is in the training part and in inner_2; make the folds again"),
-        (keep_a_scored_row_inside, "inner_2 holds patches that its own fold scores; make the folds again"),
-    ],
-)
-def test_a_torn_group_is_refused(patches, tmp_path, change, text):
-    spoilt_file(patches, tmp_path / "folds.parquet", change)
-    with pytest.raises(LeakError, match=text):
-        read_folds(tmp_path / "folds.parquet", patches)
-
-
-def test_folds_of_other_patches_are_refused(patches, tmp_path):
-    write_folds(make_folds(patches), tmp_path / "folds.parquet")
-    with pytest.raises(UserError, match=r"made for other patches \(316 there, 315 labelled in the dataset, 315 in both\)"):
-        read_folds(tmp_path / "folds.parquet", patches.drop(index=5))
-
-
-def test_folds_of_other_slides_are_refused(patches, tmp_path):
-    write_folds(make_folds(patches), tmp_path / "folds.parquet")
-    patches.loc[7, "wsi"] = "elsewhere"
-    with pytest.raises(UserError, match=f"1 patches have another slide now, first {patches['id'][7]}"):
-        read_folds(tmp_path / "folds.parquet", patches)
-
-
-def test_another_table_is_refused(patches, tmp_path):
-    write_table(tmp_path / "patches.parquet", patches)
-    with pytest.raises(UserError, match=r"not a folds table; name the folds.parquet of a run"):
-        read_folds(tmp_path / "patches.parquet", patches)
