@@ -60,7 +60,7 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
     source = "--set"
     if name is not None:
         source = str(name)
-        values = read_yaml(recipe_path(name))
+        values = _with_tags(read_yaml(recipe_path(name)))
     # Names first: whatever the order typed, a name clears its section before the section's keys are set.
     for setting in sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name")):
         apply_setting(values, setting)
