@@ -8,6 +8,8 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    told = False
+    """True in a process whose leader prints the same lines."""
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))

@@ -21,6 +21,10 @@ def atomic_write(path: Path | str):
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # Writing to an open file names no file; "disk full" without one helps nobody.
+        error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed.nn.functional
 from torch import nn
 
 from pcam_ssl.errors import UserError
@@ -59,14 +60,19 @@ class World:
                 outcome[1] = error
         torch.distributed.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
-            raise outcome[1]
+            raise self.agreed(outcome[1])
         return outcome[0]
+
+    def agreed(self, error: UserError) -> UserError:
+        """An error that every process raises at the same place: the leader tells it for all."""
+        error.told = not self.leads
+        return error
 
     def share(self, total: int, what: str) -> int:
         """`total` over the processes. Raises UserError where it does not divide."""
         if total % self.size:
-            raise UserError(
-                f"{what} is {total}, which {self.size} processes cannot share evenly; make it a multiple of {self.size}"
+            raise self.agreed(
+                UserError(f"{what} is {total}, which {self.size} processes cannot share evenly; make it a multiple of {self.size}")
             )
         return total // self.size
 
@@ -91,3 +97,17 @@ def choose_device(device: str = "auto") -> torch.device:
     if not here[device]:
         raise UserError(f"train.device: {device} is not available here; set train.device=auto (`pcam-ssl doctor` shows what is)")
     return torch.device(device)
+
+
+def gather_with_gradient(value: torch.Tensor) -> torch.Tensor:
+    """The equal shares `[b, ...]` of all processes as one `[B, ...]`, on every process; gradients flow back to their shares.
+
+    Each process then computes the same loss of the whole batch, and the mean of gradients over processes is its gradient.
+    """
+    if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        return value
+    if not value.is_floating_point():
+        parts = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+    return torch.cat(torch.distributed.nn.functional.all_gather(value))

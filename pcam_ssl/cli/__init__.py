@@ -37,7 +37,7 @@ def main() -> None:
     try:
         app(prog_name="pcam-ssl")
     except UserError as error:
-        for problem in error.problems:
+        for problem in () if error.told else error.problems:
             print(f"pcam-ssl: {problem}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:

@@ -17,17 +17,17 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write `last.pt`; what was there becomes `previous.pt`. A kill between the two renames leaves `previous.pt`."""
     with atomic_write(folder / LAST) as temporary:
-        torch.save(state, temporary)
+        # Through a file object, so that a full disk is an OSError and not torch's RuntimeError.
+        with open(temporary, "wb") as handle:
+            torch.save(state, handle)
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest readable state, or None where there is none. A damaged `last.pt` is said and the one before is taken."""
-    for name in (LAST, PREVIOUS):
-        path = folder / name
-        if not path.exists():
-            continue
+    paths = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
+    for path in paths:
         try:
             with zipfile.ZipFile(path) as archive:
                 # torch itself does not compare the checksums that it wrote.
@@ -35,7 +35,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
                     raise zipfile.BadZipFile(f"checksum of {broken}")
             return torch.load(path, map_location="cpu", weights_only=True)
         except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            warn(f"{path}: damaged ({str(error).splitlines()[0][:80]}); going on from the checkpoint before it")
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+            mend = "training starts anew" if path == paths[-1] else "going on from the checkpoint before it"
+            warn(f"{path}: damaged ({reason}); {mend}")
     return None
 
 

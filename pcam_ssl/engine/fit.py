@@ -116,7 +116,7 @@ def fit(
             if not (at_epoch_end or late or len(pending) >= check_steps):
                 continue
             losses, stopping = _agree(pending, stop.came, world)
-            _check_finite(losses, training.step)
+            _check_finite(losses, training.step, world)
             training.epoch_loss += sum(losses)
             advance(len(losses), f"epoch {epoch + 1}/{plan.epochs} loss {losses[-1]:.3f}")
             pending = []
@@ -129,8 +129,13 @@ def fit(
             if world.leads and (at_epoch_end or late or stopping):
                 save_checkpoint(folder, training.state())
                 saved = time.monotonic()
-            if stopping and training.step < plan.total:
-                raise Stopped(f"stopped at step {training.step} of {plan.total}, state saved; the same command goes on from here")
+            if stopping:
+                break
+        # Also a request that came while the last epoch was evaluated.
+        if world.mean(torch.tensor(float(stop.came), device=world.device)) > 0:
+            raise world.agreed(
+                Stopped(f"stopped at step {training.step} of {plan.total}, state saved; the same command goes on from here")
+            )
 
 
 def train_step(
@@ -163,12 +168,14 @@ def _agree(pending: list[torch.Tensor], stop: bool, world: World) -> tuple[list[
     return losses, stopping > 0
 
 
-def _check_finite(losses: list[float], step: int) -> None:
-    for back, loss in enumerate(reversed(losses)):
+def _check_finite(losses: list[float], last_step: int, world: World) -> None:
+    for step, loss in enumerate(losses, last_step - len(losses) + 1):
         if not abs(loss) < float("inf"):
-            raise UserError(
-                f"training stopped: the loss of step {step - back} is {loss}; lower optim.lr, set train.clip_norm=1, or train.precision=fp32"
-                " (the checkpoint before it is kept)"
+            raise world.agreed(
+                UserError(
+                    f"training stopped: the loss of step {step} is {loss}; lower optim.lr, set train.clip_norm=1,"
+                    " or train.precision=fp32 (the checkpoint before it is kept)"
+                )
             )
 
 

@@ -13,6 +13,15 @@ class Stopped(UserError):
     exit_code = 130
 
 
+@contextmanager
+def interruptible(what: str):
+    """Ctrl-C outside of training, where nothing needs saving: say that `what` goes on later instead of a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"{what}: stopped; what is finished is kept, and the same command goes on from there") from None
+
+
 class StopRequest:
     """True once a signal came."""
 

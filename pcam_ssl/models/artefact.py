@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
@@ -19,7 +19,8 @@ FORMAT = 1
 def save_weights(folder: Path, network: torch.nn.Module) -> None:
     """Write the weights and buffers of a network."""
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+        # Not safetensors' own save_file: it gives the file to its owner alone, and hides a full disk in an error of its own.
+        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}))
 
 
 def save_facts(folder: Path, network: Network, **facts: Any) -> None:
