@@ -1,9 +1,7 @@
 """Tiny datasets, recipes and runs that many tests share; commands in this process, or in real processes that can be killed."""
 
-import multiprocessing
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 # Before anything imports torch: two threads on a busy core are ten times slower than one, and tests stay off the network.
@@ -13,6 +11,7 @@ os.environ.pop("PCAM_SSL_DATA", None)
 
 import numpy as np
 import pytest
+from processes import Finished, Started
 
 TINY = (
     "cv.folds=2",
@@ -69,7 +68,7 @@ def rewrite():
         dataset = open_dataset(source)
         patches = change(dataset.patches.copy())
         with DatasetWriter(path, dataset.size_px, source="a changed copy", source_format="test") as writer:
-            columns = {name: patches[name].array for name in ("ids", "split", "labels", "wsi", "x", "y") if name in patches}
+            columns = {name: patches[name].array for name in ("split", "wsi", "x", "y")}
             columns |= {"ids": patches.id.array, "labels": patches.label.array}
             writer.append(np.asarray(dataset.pixels)[patches.row.to_numpy()], **columns)
             writer.sample_submission = sample_submission
@@ -111,76 +110,16 @@ def command(monkeypatch, capsys):
     return command
 
 
-@dataclass
-class Finished:
-    """Exit code and texts of a command that ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def problems(self) -> list[str]:
-        """The lines of `pcam-ssl: ...` on stderr."""
-        return [line.removeprefix("pcam-ssl: ") for line in self.err.splitlines() if line.startswith("pcam-ssl: ")]
-
-
-class Started:
-    """A `pcam-ssl` command in a process of its own."""
-
-    def __init__(self, context, argv, folder: Path, env: dict[str, str]):
-        self.out, self.err = folder / "out.txt", folder / "err.txt"
-        self.process = context.Process(target=_run_command, args=([str(word) for word in argv], str(self.out), str(self.err), env))
-        self.process.start()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def signal(self, number: int) -> None:
-        """Send a signal, unless it has ended already."""
-        if self.process.is_alive():
-            os.kill(self.pid, number)
-
-    def wait(self, timeout_s: float = 120) -> Finished:
-        """Its end; a command that hangs is killed and fails the test."""
-        self.process.join(timeout_s)
-        if self.process.is_alive():
-            self.process.kill()
-            raise AssertionError(f"still running after {timeout_s} s; stderr: {self.err.read_text()}")
-        return Finished(self.process.exitcode, self.out.read_text(), self.err.read_text())
-
-
-@pytest.fixture(scope="session")
-def _server():
-    # Importing torch and timm takes longer than a tiny training: processes are forked from one that has imported them.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcam_ssl.workflows.baseline", "pcam_ssl.workflows.predict"])
-    return context
-
-
 @pytest.fixture
-def start(_server, tmp_path_factory):
+def start(tmp_path_factory):
     """start("baseline", ..., env={}): begin a command in a process of its own; returns a Started, killed when the test ends."""
     running = []
 
     def start(*argv, env: dict[str, str] | None = None) -> Started:
-        running.append(Started(_server, argv, tmp_path_factory.mktemp("process"), env or {}))
+        running.append(Started(argv, tmp_path_factory.mktemp("process"), env or {}))
         return running[-1]
 
     yield start
     for each in running:
         each.process.kill()
         each.process.join()
-
-
-def _run_command(argv: list[str], out: str, err: str, env: dict[str, str]) -> None:
-    for number, path in ((1, out), (2, err)):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, number)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    os.environ.update(env)
-    sys.argv = ["pcam-ssl", *argv]
-    from pcam_ssl.cli import main
-
-    main()

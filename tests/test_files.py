@@ -39,7 +39,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     with pytest.raises(OSError) as caught, atomic_write(tmp_path / "a") as temporary:
         temporary.symlink_to("/dev/full")
         temporary.write_bytes(b"x")
-    assert caught.value.errno == errno.ENOSPC
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
     assert list(tmp_path.iterdir()) == []
 
 

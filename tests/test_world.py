@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch import nn
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.world import World, choose_device, join_world
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def test_alone_everything_is_the_identity():
+    value, module = torch.tensor([1.0, 2.0]), nn.Linear(1, 1)
+    assert ALONE.leads
+    assert ALONE.mean(value) is value
+    assert ALONE.wrap(module) is module
+    assert ALONE.gather("x") == ["x"]
+    assert ALONE.lead(lambda: 7) == 7
+    assert ALONE.share(7, "batch") == 7
+
+
+def test_without_torchrun_the_world_is_one_process(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert join_world("cpu") == ALONE
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_total_that_does_not_divide_is_told_once(rank):
+    with pytest.raises(UserError) as caught:
+        World(rank, 4, torch.device("cpu")).share(6, "train.batch_size")
+    assert str(caught.value) == "train.batch_size is 6, which 4 processes cannot share evenly; make it a multiple of 4"
+    assert caught.value.told == (rank > 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_an_absent_device_is_one_line():
+    with pytest.raises(UserError, match=r"train.device: cuda is not available here; set train.device=auto"):
+        choose_device("cuda")
