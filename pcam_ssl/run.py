@@ -19,6 +19,8 @@ from pcam_ssl.files import read_json, write_json, write_text
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
 
+REFIT = "refit"
+MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 
 
@@ -48,8 +50,12 @@ class Run:
         return self.path / f"fold-{k}"
 
     def fold_done(self, k: int) -> bool:
-        """`fold.json` is written last, so it stands for the whole fold."""
-        return (self.fold(k) / "fold.json").is_file()
+        """Whether fold `k` is complete."""
+        return self.unit_done(f"fold-{k}")
+
+    def unit_done(self, name: str) -> bool:
+        """`fold.json` is written last, so it stands for the whole unit, `fold-K` or `refit`."""
+        return (self.path / name / "fold.json").is_file()
 
     def info(self) -> dict[str, Any]:
         """What run.json says. Raises UserError where there is no run here."""
@@ -70,25 +76,29 @@ class Run:
 
     def table_notes(self, info: dict[str, Any], **more: Any) -> dict[str, str]:
         """File metadata of every table of this run: digests and what the caller adds."""
-        return {"recipe_digest": info["recipe_digest"], "dataset_digest": info["dataset_digest"], **{k: str(v) for k, v in more.items()}}
+        return {
+            "recipe_digest": info["recipe_digest"],
+            "dataset_digest": info["dataset_digest"],
+            **{k: str(v) for k, v in more.items()},
+        }
 
 
-def open_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command: str) -> Run:
-    """Begin a run, or continue the one that lies at `path`.
+def find_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command: str) -> Run:
+    """The run at `path`, begun or not. `dataset` holds `path` and `digest`.
 
-    `dataset` holds `path` and `digest`. Raises UserError where `path` holds something else, or a run of another
-    recipe or dataset, with the difference shown.
+    Raises UserError where `path` holds something else, or a run of another recipe or dataset, with the difference shown.
     """
     run = Run(Path(path))
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"{run.path}: a file has that name; choose another --out")
-    if run.path.is_dir() and not run.provenance.exists() and any(entry.name[0] != "." for entry in run.path.iterdir()):
-        raise UserError(f"{run.path}: holds something that is no run; choose another --out")
     if run.provenance.exists():
         _refuse_another(run, recipe, dataset, command)
-        return run
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_text(run.recipe, f"# Made by pcam-ssl {__version__}. `pcam-ssl {command} --recipe THIS_FILE` repeats the run.\n{to_yaml(recipe)}")
+    elif run.path.is_dir() and any(not _left_by_a_kill(entry) for entry in run.path.iterdir()):
+        raise UserError(f"{run.path}: holds something that is no run; choose another --out")
+    return run
+
+
+def begin_run(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
+    """Write what a run is identified by; run.json comes last and stands for all of it."""
+    write_text(run.recipe, f"{MADE_BY} {__version__}. `pcam-ssl {command} --recipe THIS_FILE` repeats the run.\n{to_yaml(recipe)}")
     write_json(
         run.provenance,
         {
@@ -102,7 +112,11 @@ def open_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command:
             "versions": versions(),
         },
     )
-    return run
+
+
+def _left_by_a_kill(entry: Path) -> bool:
+    """True for what a process killed while it began a run leaves behind."""
+    return entry.name.startswith(".") or (entry.name == "recipe.yaml" and entry.read_text(encoding="utf-8").startswith(MADE_BY))
 
 
 def _refuse_another(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
@@ -132,8 +146,14 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def hold(path: Path, what: str, wait_s: float = 0.0):
-    """Hold the lock file `path`; a kill frees it. Raises UserError naming the holder while another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the lock file `path`; a kill frees it. Raises UserError naming the holder while another process has it.
+
+    A folder in which nothing was written meanwhile is removed again.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path.parent}: a file has that name; choose another --out") from None
     holder = path.with_suffix(".holder.json")
     lock = FileLock(path)
     try:
@@ -150,6 +170,9 @@ def hold(path: Path, what: str, wait_s: float = 0.0):
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if list(path.parent.iterdir()) == [path]:
+            path.unlink()
+            path.parent.rmdir()
         lock.release()
 
 

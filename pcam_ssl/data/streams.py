@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pcam_ssl.data.plans import Shuffled
 from pcam_ssl.data.views import Views
+
+__all__ = ["EvalStream", "Pixels", "Shuffled", "TrainStream", "load"]
 
 
 class Pixels:
@@ -26,36 +29,28 @@ class Pixels:
         return {"path": self.path, "_array": None}
 
 
-class Shuffled:
-    """Which of `n` patches stand in a step's batch: endless passes, each in a fresh order, so all patches are seen equally often."""
-
-    def __init__(self, n: int, batch_size: int, seed: int):
-        self.n, self.batch_size, self.seed = n, batch_size, seed
-        self._pass, self._order = -1, np.empty(0, np.int64)
-
-    def batch(self, step: int) -> np.ndarray:
-        """Indices `[batch_size]` into the `n` patches."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        return np.array([self._order_of(place // self.n)[place % self.n] for place in places], np.int64)
-
-    def _order_of(self, number: int) -> np.ndarray:
-        if number != self._pass:
-            self._pass = number
-            self._order = np.random.default_rng([self.seed, 1, int(number)]).permutation(self.n)
-        return self._order
-
-
 class TrainStream(Dataset):
-    """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `index` int64 `[b]`.
+    """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `slide` int64 `[b]`, `index` int64 `[b]`.
 
-    `rows` and `labels` `[n]` are the fold's training patches. Every process takes its equal share `b` of the step's
-    batch; a patch's view depends on its place in the whole batch, so the processes together see one process's pixels.
+    `rows`, `labels` and `slides` (codes; zeros where no method asks) `[n]` are the fold's training patches, and `plan` says
+    which stand in a batch. Every process takes its equal share `b` of the step's batch; a patch's view depends on its place
+    in the whole batch, so the processes together see one process's pixels.
     """
 
     def __init__(
-        self, pixels: Pixels, rows: np.ndarray, labels: np.ndarray, plan, views: Views, seed: int, rank: int = 0, size: int = 1
+        self,
+        pixels: Pixels,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        plan,
+        views: Views,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+        slides: np.ndarray | None = None,
     ):
         self.pixels, self.rows, self.labels = pixels, rows, labels.astype(np.float32)
+        self.slides = np.zeros(len(rows), np.int64) if slides is None else slides
         self.plan, self.views, self.seed, self.rank, self.size = plan, views, seed, rank, size
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
@@ -69,6 +64,7 @@ class TrainStream(Dataset):
         return {
             "pixels": torch.from_numpy(patches),
             "label": torch.from_numpy(self.labels[index]),
+            "slide": torch.from_numpy(self.slides[index]),
             "index": torch.from_numpy(index),
         }
 

@@ -11,7 +11,9 @@ def tensorboard_log(folder: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError("train.tensorboard: TensorBoard is not installed; pip install 'pcam-ssl[tensorboard]', or leave the key out") from None
+        raise UserError(
+            "train.tensorboard: TensorBoard is not installed; pip install 'pcam-ssl[tensorboard]', or leave the key out"
+        ) from None
 
     def write(event: dict[str, Any]) -> None:
         # A writer per event: a kept one would hold a thread and a file through kills and resumes.

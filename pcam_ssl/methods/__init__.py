@@ -2,10 +2,11 @@
 
 from torch import nn
 
+from pcam_ssl.methods.metric import Metric
 from pcam_ssl.methods.supervised import Supervised
 from pcam_ssl.models.network import Network
 
-METHODS: dict[str, type[nn.Module]] = {"supervised": Supervised}
+METHODS: dict[str, type[nn.Module]] = {"supervised": Supervised, "metric": Metric}
 
 
 def build_method(options: dict, network: Network, labels) -> nn.Module:

@@ -23,21 +23,24 @@ class NetworkConfig:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     name: str
+    projection: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Network(nn.Module):
-    """Backbone + linear head. Takes uint8 `[B, H, W, 3]`, any square size; resizes on the device where `image_size` says so."""
+    """Backbone + linear head, and with `config.projection` an embedding head. Takes uint8 `[B, H, W, 3]`, any square size; resizes on the device where `image_size` says so."""
 
     def __init__(self, backbone: nn.Module, config: NetworkConfig, drop_rate: float = 0.0):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.embedding_size = getattr(backbone, "head_hidden_size", backbone.num_features)
+        features = getattr(backbone, "head_hidden_size", backbone.num_features)
         self.dropout = nn.Dropout(drop_rate)
-        self.head = nn.Linear(self.embedding_size, 1)
+        self.head = nn.Linear(features, 1)
+        self.projection = nn.Linear(features, config.projection) if config.projection else None
+        self.embedding_size = config.projection or features
         # Pixels stay on the 0..255 scale until here, so mean and std are on it too.
         self.register_buffer("mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
@@ -64,15 +67,25 @@ class Network(nn.Module):
         return (images - self.mean) / self.std
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`embedding` `[B, D]` (pooled backbone features) and `logit` `[B]` of class 1."""
-        embedding = self.backbone(self.prepare(pixels))
-        return {"embedding": embedding, "logit": self.head(self.dropout(embedding)).squeeze(1).float()}
+        """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length: the projection, or else the pooled features."""
+        features = self.backbone(self.prepare(pixels))
+        embedding = self.projection(features) if self.projection is not None else features
+        return {
+            "embedding": functional.normalize(embedding.float(), dim=1),
+            "logit": self.head(self.dropout(features)).squeeze(1).float(),
+        }
 
 
 def build_network(
-    name: str, pretrained: bool, size_px: int, image_size: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+    name: str,
+    pretrained: bool,
+    size_px: int,
+    image_size: int | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    projection: int | None = None,
 ) -> Network:
-    """A new network for patches of `size_px`.
+    """A new network for patches of `size_px`, with an embedding head of `projection` dimensions where asked for.
 
     Raises UserError for an unknown backbone, weights out of reach, or a size that the backbone cannot take.
     """
@@ -85,7 +98,7 @@ def build_network(
     mean, std = (
         resolved.defaults.get(key, default) for key, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD))
     )
-    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name)
+    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection)
     network = Network(create_backbone(resolved, pretrained, arguments), config, drop_rate).eval()
     try:
         with torch.no_grad():

@@ -39,6 +39,13 @@ def submission_problem(dataset: Dataset) -> str | None:
     return None
 
 
+def selected_on_fold(recipe: Recipe) -> bool:
+    """Whether the scored labels chose an epoch of this run, or of a run that its weights come from."""
+    if recipe.train.choose == "fold":
+        return True
+    return recipe.model.init is not None and Run(Path(recipe.model.init)).info()["selected_on_fold"]
+
+
 def check_initial_run(recipe: Recipe, folds: Folds) -> None:
     """`model.init`: fold K may start only from weights that never saw fold K's slides, so the folds must be the same."""
     if recipe.model.init is None:

@@ -11,13 +11,16 @@ from pcam_ssl.data.folds import Folds, read_folds, write_folds
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import Precision, choose_precision
+from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
-from pcam_ssl.run import Run, hold, open_run
+from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.workflows.checks import check_dataset, check_initial_run
-from pcam_ssl.workflows.fold import Setting, train_fold
+from pcam_ssl.workflows.checks import check_dataset, check_initial_run, selected_on_fold
+from pcam_ssl.workflows.fitting import new_network
+from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
+from pcam_ssl.workflows.setting import Setting, Unit, fold_unit, refit_unit
 from pcam_ssl.world import World, join_world
 
 GATHER_WAIT_S = 600.0
@@ -34,20 +37,30 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     recipe = _resolved(recipe, precision)
     dataset = open_dataset(data)
     world.lead(lambda: check_dataset(recipe, dataset))
-    with ExitStack() as locks:
+    with interruptible(str(out)), ExitStack() as locks:
         run = world.lead(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
         folds = read_folds(run.folds, dataset.patches)
         wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
         setting = Setting(recipe, dataset, folds, run, world, precision, _workers(recipe, world))
         for k in wanted:
-            if not world.lead(lambda k=k: run.fold_done(k)):
-                with ExitStack() as fold_lock:
-                    world.lead(lambda k=k, lock=fold_lock: _hold(lock, run.fold(k) / ".lock", f"fold {k} of {run.path}"))
-                    # Another process may have finished it since.
-                    if not world.lead(lambda k=k: run.fold_done(k)):
-                        train_fold(setting, k)
-        world.lead(lambda: _gather_when_complete(setting, only is not None, locks))
+            _train(setting, fold_unit(folds, k))
+        if world.lead(lambda: _folds_complete(setting)):
+            if recipe.cv.refit:
+                _train(setting, refit_unit(folds))
+            world.lead(lambda: _gather(setting, only is not None, locks))
     return run
+
+
+def _train(setting: Setting, unit: Unit) -> None:
+    """Train a unit that is not complete, under its lock."""
+    world, run = setting.world, setting.run
+    if world.lead(lambda: run.unit_done(unit.name)):
+        return
+    with ExitStack() as lock:
+        world.lead(lambda: _hold(lock, unit.folder(run) / ".lock", f"{unit.name} of {run.path}"))
+        # Another process may have finished it since.
+        if not world.lead(lambda: run.unit_done(unit.name)):
+            train_unit(setting, unit)
 
 
 def _begin(
@@ -61,17 +74,28 @@ def _begin(
     precision: Precision,
 ) -> Run:
     """Open or continue the run under its lock; a `--fold` process lets the lock go, so that others may take other folds."""
+    identity = (recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
     with ExitStack() as opening:
         _hold(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
-        run = open_run(out, recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
-        if not run.folds.exists():
-            write_folds(_folds(recipe, dataset), run.folds, run.table_notes(run.info()))
-        folds = read_folds(run.folds, dataset.patches)
+        run = find_run(out, *identity)
+        folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else _folds(recipe, dataset)
         _check_folds(folds, only, run)
         check_initial_run(recipe, folds)
+        if not run.provenance.exists():
+            # What cannot be trained is refused before a folder is begun that would bind the user to a wrong recipe.
+            world.share(recipe.train.batch_size, "train.batch_size")
+            new_network(recipe, dataset.size_px)
+            begin_run(run, *identity)
+        if not run.folds.exists():
+            write_folds(folds, run.folds, run.table_notes(run.info()))
         device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type
         run.update(
-            device=device, processes=world.size, precision=precision.to_dict(), threads=torch.get_num_threads(), argv=sys.argv
+            device=device,
+            processes=world.size,
+            precision=precision.to_dict(),
+            threads=torch.get_num_threads(),
+            argv=sys.argv,
+            selected_on_fold=selected_on_fold(recipe),
         )
     say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
     for note in folds.notes:
@@ -84,9 +108,12 @@ def _hold(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
 
 
 def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
-    """The recipe with what was left to the device filled in: it decides numbers, so it belongs to the run's identity."""
+    """The recipe with what was left to the device and the method filled in: it decides numbers, so it belongs to the run's identity."""
+    metric = recipe.method.name == "metric"
     train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
-    return recipe.model_copy(update={"train": train})
+    cv = recipe.cv.model_copy(update={"refit": metric}) if recipe.cv.refit == "auto" else recipe.cv
+    neighbours = recipe.neighbours.model_copy(update={"use": metric}) if recipe.neighbours.use == "auto" else recipe.neighbours
+    return recipe.model_copy(update={"train": train, "cv": cv, "neighbours": neighbours})
 
 
 def _folds(recipe: Recipe, dataset: Dataset) -> Folds:
@@ -120,12 +147,16 @@ def _workers(recipe: Recipe, world: World) -> int:
     return min(12, max(1, (os.cpu_count() or 1) // world.size - 1)) if world.device.type == "cuda" else 0
 
 
-def _gather_when_complete(setting: Setting, shared: bool, locks: ExitStack) -> None:
-    run = setting.run
-    missing = [k for k in range(setting.folds.n_folds) if not run.fold_done(k)]
+def _folds_complete(setting: Setting) -> bool:
+    missing = [k for k in range(setting.folds.n_folds) if not setting.run.fold_done(k)]
     if missing:
-        say(f"{run.path}: folds {', '.join(map(str, missing))} are still to be trained; the last one to finish gathers all")
-        return
+        names = ", ".join(map(str, missing))
+        say(f"{setting.run.path}: folds {names} are still to be trained; the last one to finish gathers all")
+    return not missing
+
+
+def _gather(setting: Setting, shared: bool, locks: ExitStack) -> None:
+    run = setting.run
     if shared:
         _hold(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
     if run.info()["status"] != "done":

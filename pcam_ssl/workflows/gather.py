@@ -19,7 +19,7 @@ from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import submission_problem
-from pcam_ssl.workflows.fold import Setting
+from pcam_ssl.workflows.setting import Setting
 
 
 def gather_run(setting: Setting) -> None:
@@ -98,8 +98,8 @@ def score_run(
     marks = {
         "scheme": recipe.cv.scheme,
         "grouping": folds.grouping,
-        "slides_shared_across_folds": recipe.cv.scheme == "random",
-        "selected_on_fold": recipe.train.choose == "fold",
+        "slides_shared_across_folds": folds.grouping == "none",
+        "selected_on_fold": info["selected_on_fold"],
         "notes": list(folds.notes),
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],

@@ -1,0 +1,154 @@
+"""From a unit and a recipe to a trained network: builds the parts and hands them to the loop."""
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from timm.utils import ModelEmaV3
+
+from pcam_ssl.data.plans import ClassesBySlide, Shuffled
+from pcam_ssl.data.streams import TrainStream
+from pcam_ssl.data.views import Views
+from pcam_ssl.engine.fit import Plan, Training, fit
+from pcam_ssl.engine.optim import Schedule, build_optimizer
+from pcam_ssl.engine.tensorboard import tensorboard_log
+from pcam_ssl.inference.calibrate import Calibrator
+from pcam_ssl.inference.metrics import auroc, nll
+from pcam_ssl.inference.predict import PLAIN
+from pcam_ssl.methods import build_method
+from pcam_ssl.models.artefact import load_weights, save_weights
+from pcam_ssl.models.batchnorm import share_batch_norms
+from pcam_ssl.models.network import Network, build_network
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.run import Metrics, Run
+from pcam_ssl.terminal import progress, warn
+from pcam_ssl.workflows.setting import Setting, Unit
+
+
+def fit_unit(setting: Setting, unit: Unit) -> Training:
+    """Fit a unit; the weights to use lie in its folder afterwards. Goes on from its checkpoint where there is one."""
+    recipe, world = setting.recipe, setting.world
+    options = recipe.train
+    folder = unit.folder(setting.run)
+    rows = setting.rows[unit.train]
+    labels = rows.label.to_numpy(np.int64)
+    slides = pd.factorize(setting.folds.frame.group)[0][unit.train]
+    seed = unit_seed(recipe.seed, unit)
+    torch.manual_seed(seed)
+    network = _network(setting, unit)
+    training = _training(setting, network, labels)
+    stream = TrainStream(
+        setting.pixels,
+        rows.row.to_numpy(),
+        labels,
+        batch_plan(recipe, labels, slides, seed),
+        Views(recipe.views.policy, recipe.views.strength),
+        seed,
+        world.rank,
+        world.size,
+        slides,
+    )
+    world.share(options.batch_size, "train.batch_size")
+    plan = Plan(
+        epochs=options.epochs,
+        steps_per_epoch=steps_per_epoch(recipe, len(rows)),
+        seed=seed,
+        clip_norm=options.clip_norm,
+        head_first_epochs=recipe.model.head_first_epochs,
+        keep_best=options.choose != "last",
+        checkpoint_s=options.checkpoint_s,
+        workers=setting.workers,
+    )
+    metrics = Metrics(folder / "metrics.jsonl")
+    on_fold = options.choose == "fold" and unit.score.any()
+    chosen_by = setting.rows[unit.score if on_fold else unit.inner]
+    bar = progress(unit.name, plan.total, "batches") if world.leads else nullcontext(lambda *_: None)
+    with bar as advance:
+        fit(
+            training,
+            stream,
+            plan,
+            folder=folder,
+            precision=setting.precision,
+            world=world,
+            evaluate=partial(_evaluate, setting, chosen_by, "fold" if on_fold else "inner"),
+            keep=partial(save_weights, folder) if world.leads else lambda network: None,
+            log=_logger(metrics, folder, options.tensorboard) if world.leads else lambda event: None,
+            rewind=metrics.rewind if world.leads else lambda step: None,
+            advance=lambda n, text: advance(n, f"{unit.name} {text}"),
+        )
+    world.gather(None)  # the leader's weights must lie on disk before any process reads them
+    if options.choose != "last" and "score" not in training.best and world.leads:
+        warn(f"{unit.name}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
+    return training
+
+
+def _logger(metrics: Metrics, folder: Path, tensorboard: bool):
+    mirror = tensorboard_log(folder / "tensorboard") if tensorboard else lambda event: None
+
+    def log(event: dict) -> None:
+        metrics.write(**event)
+        mirror(event)
+
+    return log
+
+
+def unit_seed(seed: int, unit: Unit) -> int:
+    """Units differ in their first weights and batches too."""
+    return seed * 1009 + unit.number
+
+
+def batch_plan(recipe: Recipe, labels: np.ndarray, slides: np.ndarray, seed: int):
+    """Which patches stand in a batch: all equally often, or for metric learning both classes from many slides."""
+    if recipe.method.name == "metric":
+        return ClassesBySlide(labels, slides, recipe.train.batch_size, seed, paired=recipe.method.slide_aware)
+    return Shuffled(len(labels), recipe.train.batch_size, seed)
+
+
+def steps_per_epoch(recipe: Recipe, n_train: int) -> int:
+    """Batches of an epoch: each training patch about once, or `train.samples_per_epoch`."""
+    seen = min(n_train, recipe.train.samples_per_epoch or n_train)
+    return max(1, round(seen / recipe.train.batch_size))
+
+
+def new_network(recipe: Recipe, size_px: int) -> Network:
+    """The recipe's network before any training. Raises UserError where it cannot be built, or its weights not reached."""
+    model = recipe.model
+    pretrained = model.pretrained and model.init is None
+    projection = getattr(recipe.method, "projection", None)
+    return build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
+
+
+def _network(setting: Setting, unit: Unit) -> Network:
+    model = setting.recipe.model
+    network = new_network(setting.recipe, setting.dataset.size_px)
+    if model.init is not None:
+        load_weights(unit.folder(Run(Path(model.init))), network)
+    if setting.world.size > 1:
+        share_batch_norms(network, setting.world.device)
+    network.freeze_backbone(model.freeze_backbone)
+    layout = torch.channels_last if setting.precision.channels_last else torch.contiguous_format
+    return network.to(setting.world.device, memory_format=layout)
+
+
+def _training(setting: Setting, network: Network, labels: np.ndarray) -> Training:
+    recipe, device = setting.recipe, setting.world.device
+    method = build_method(recipe.method.model_dump(), network, labels).to(device)
+    optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
+    schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps_per_epoch(recipe, len(labels)))
+    ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None
+    if recipe.train.compile:
+        network.compile()
+    scaler = torch.amp.GradScaler(device.type, enabled=setting.precision.name == "fp16")
+    return Training(method, optimizer, schedule, ema, scaler)
+
+
+def _evaluate(setting: Setting, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
+    """AUROC and NLL of one plain view, after an epoch."""
+    labels = rows.label.to_numpy(np.int64)
+    logits, _ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
+    score, loss = auroc(labels, logits), nll(labels, Calibrator().prob(logits))
+    return {"score": score, "loss": loss, f"{name}_auroc": score, f"{name}_nll": loss}

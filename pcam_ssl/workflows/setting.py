@@ -1,0 +1,86 @@
+"""What the units of a run share, and what a unit is: a fold, or the refit on all labelled slides."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.folds import Folds, labelled_rows
+from pcam_ssl.data.store import PIXELS, Dataset
+from pcam_ssl.data.streams import Pixels
+from pcam_ssl.engine.precision import Precision
+from pcam_ssl.inference.predict import TestViews, predict_logits
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.run import REFIT, Run
+from pcam_ssl.world import World
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all folds of a run share."""
+
+    recipe: Recipe
+    dataset: Dataset
+    folds: Folds
+    run: Run
+    world: World
+    precision: Precision
+    workers: int
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The patches that folds are made of, one for each row of `folds.frame`."""
+        return labelled_rows(self.dataset.patches)
+
+    @property
+    def pixels(self) -> Pixels:
+        return Pixels(self.dataset.path / PIXELS)
+
+    @property
+    def test_views(self) -> TestViews:
+        options, views = self.recipe.predict, self.recipe.views
+        return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, self.recipe.seed)
+
+    def scorer(self, views: TestViews):
+        """`predict_logits` with everything but network, rows and ids filled in."""
+        return partial(
+            predict_logits,
+            pixels=self.pixels,
+            views=views,
+            batch_size=self.recipe.predict.batch_size,
+            precision=self.precision,
+            world=self.world,
+            workers=self.workers,
+        )
+
+
+def fold_seed(seed: int, k: int) -> int:
+    """Seed of a fold: folds differ in their first weights and batches too."""
+    return seed * 1009 + k
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One network to train. The masks `[N]` are over the rows of the folds: what trains, what serves choices, what is scored."""
+
+    name: str
+    number: int
+    train: np.ndarray
+    inner: np.ndarray
+    score: np.ndarray
+
+    def folder(self, run: Run) -> Path:
+        return run.path / self.name
+
+
+def fold_unit(folds: Folds, k: int) -> Unit:
+    """Fold `k`."""
+    return Unit(f"fold-{k}", k, folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k))
+
+
+def refit_unit(folds: Folds) -> Unit:
+    """All visible labels but the inner slides of fold 0, which calibrate it; it scores nothing, for it has seen everything."""
+    visible, inner = folds.frame.visible.to_numpy(), folds.inner_mask(0)
+    return Unit(REFIT, folds.n_folds, visible & ~folds.frame["inner_0"].to_numpy(), inner, np.zeros(len(visible), bool))
