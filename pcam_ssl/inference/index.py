@@ -152,10 +152,18 @@ def on_backend(index, order: np.ndarray, table: pd.DataFrame, notes: Notes, back
     return EmbeddingIndex(index, order, table, notes, backend, resources, gpu_index)
 
 
+class _FlatMemory:
+    """The memory of a flat FAISS index as NumPy reads it; the array keeps this, and this keeps the index alive."""
+
+    def __init__(self, flat_index):
+        self.flat_index = flat_index
+        shape = flat_index.ntotal, flat_index.d
+        self.__array_interface__ = {"shape": shape, "typestr": "<f4", "data": (int(flat_index.get_xb()), False), "version": 3}
+
+
 def vectors_of(flat_index) -> np.ndarray:
     """The vectors of a flat FAISS index, float32 [N, D], without copying them."""
-    shape = flat_index.ntotal, flat_index.d
-    return faiss.rev_swig_ptr(flat_index.get_xb(), shape[0] * shape[1]).reshape(shape)
+    return np.asarray(_FlatMemory(flat_index))
 
 
 def _exact(embeddings, ids, order: np.ndarray):
