@@ -3,17 +3,17 @@
 import time
 from contextlib import nullcontext
 
-import numpy as np
 import pandas as pd
 
 from pcam_ssl.engine.checkpoint import remove_checkpoints
 from pcam_ssl.files import write_json
-from pcam_ssl.inference.calibrate import Calibrator, fit_calibrator
 from pcam_ssl.models.artefact import load_weights, save_facts
 from pcam_ssl.models.network import Network
 from pcam_ssl.tables import predictions, write_table
-from pcam_ssl.terminal import progress, say
+from pcam_ssl.terminal import progress
+from pcam_ssl.workflows.calibration import calibrate
 from pcam_ssl.workflows.fitting import fit_unit
+from pcam_ssl.workflows.knn_fold import save_retrieval, score_neighbours
 from pcam_ssl.workflows.setting import Setting, Unit
 
 
@@ -37,14 +37,20 @@ def train_unit(setting: Setting, unit: Unit) -> None:
             recipe=setting.recipe.dump(),
             dataset_digest=setting.dataset.digest,
         )
-    for name, rows in scored_rows(setting, unit).items():
-        table = predict_rows(setting, network, rows, unit, name)
-        save_predictions(setting, unit, name, table.assign(prob=calibrator.prob(table.logit)))
+    tables = {name: predict_rows(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
+    tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}
+    more = {}
+    if setting.recipe.neighbours.use and "oof" in tables:
+        neighbours = score_neighbours(setting, unit, network, {"inner": inner.assign(prob=calibrator.prob(inner.logit)), **tables})
+        tables, more = {**tables, **neighbours["tables"]}, {"neighbours": neighbours["facts"]}
+        save_retrieval(setting, unit, neighbours["retrieval"])
+    for name, table in tables.items():
+        save_predictions(setting, unit, name, table)
     if setting.world.leads:
         facts = {"fold": unit.number, "epoch": training.best["epoch"], "seconds": round(time.time() - begun, 1)}
         counts = {name: int(getattr(unit, name).sum()) for name in ("train", "inner", "score")}
         machine = {"processes": setting.world.size, "precision": setting.precision.to_dict()}
-        write_json(folder / "fold.json", {**facts, **counts, **machine, "calibration": calibrator.to_dict()})
+        write_json(folder / "fold.json", {**facts, **counts, **machine, "calibration": calibrator.to_dict(), **more})
         remove_checkpoints(folder)
 
 
@@ -61,15 +67,6 @@ def predict_rows(setting: Setting, network: Network, rows: pd.DataFrame, unit: U
     with bar as advance:
         logits, view_std = setting.scorer(setting.test_views)(network, rows=rows.row.to_numpy(), ids=rows.id, advance=advance)
     return predictions(rows.id, rows.label, rows.wsi, unit.number, logits, view_std)
-
-
-def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
-    """A temperature from Predictions of the inner slides."""
-    slides = inner.wsi.to_numpy() if inner.wsi.notna().all() else None
-    calibrator = fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), slides)
-    if calibrator.reason and setting.world.leads:
-        say(calibrator.reason)
-    return calibrator
 
 
 def save_predictions(setting: Setting, unit: Unit, name: str, table: pd.DataFrame) -> None:

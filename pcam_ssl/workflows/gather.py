@@ -13,6 +13,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
 from pcam_ssl.inference.bootstrap import paired_differences
 from pcam_ssl.inference.floor import floor_oof
+from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run
@@ -36,15 +37,35 @@ def gather_run(setting: Setting) -> None:
             write_submission(run, dataset, test)
     say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
     floor = floor_table(run, dataset, folds, recipe.seed, notes) if recipe.score.floor else None
-    write_json(run.scores, score_run(recipe, folds, oof, test, floor, info))
+    scores = score_run(recipe, folds, oof, test, floor, info)
+    if recipe.neighbours.use:
+        scores["neighbours"] = gather_neighbours(setting, oof, notes)
+    write_json(run.scores, scores)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
-def gather_oof(run: Run, folds: Folds) -> pd.DataFrame:
+def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str]) -> dict:
+    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, their gain over the head, and the retrieval measures."""
+    run, folds, score = setting.run, setting.folds, setting.recipe.score
+    options = {"resamples": score.resamples, "seed": setting.recipe.seed}
+    clusters, unit = score_groups(folds, head)
+    scores = {}
+    for kind in ("knn", "blend"):
+        oof = gather_oof(run, folds, f"oof-{kind}")
+        write_table(run.path / f"oof-{kind}.parquet", oof, notes)
+        if (run.fold(0) / f"test-{kind}.parquet").exists():
+            write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}"), notes)
+        gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
+        scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
+    per_query = pd.concat([read_table(run.fold(k) / "retrieval.parquet")[0] for k in range(folds.n_folds)], ignore_index=True)
+    return {**scores, "retrieval": {"queried": len(per_query), **summarise(per_query, **options)}}
+
+
+def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
     """One row per labelled id, in dataset order."""
-    parts = [read_table(run.fold(k) / "oof.parquet")[0] for k in range(folds.n_folds)]
+    parts = [read_table(run.fold(k) / f"{name}.parquet")[0] for k in range(folds.n_folds)]
     scored = folds.frame.id[folds.frame.fold >= 0]
-    oof = check_predictions(pd.concat(parts, ignore_index=True), f"{run.path}/fold-*/oof.parquet")
+    oof = check_predictions(pd.concat(parts, ignore_index=True), f"{run.path}/fold-*/{name}.parquet")
     if sorted(oof.id) != sorted(scored):
         raise UserError(
             f"{run.path}: the folds score {len(oof)} patches, folds.parquet names {len(scored)}; delete the run and train again"
@@ -52,10 +73,11 @@ def gather_oof(run: Run, folds: Folds) -> pd.DataFrame:
     return oof.set_index("id").loc[scored].reset_index()
 
 
-def gather_test(run: Run, folds: Folds) -> pd.DataFrame:
+def gather_test(run: Run, folds: Folds, name: str = "test") -> pd.DataFrame:
     """Every fold's rows, then their mean as fold -1: logits are averaged, and probs where the folds' temperatures have made them comparable."""
     parts = [
-        check_predictions(read_table(run.fold(k) / "test.parquet")[0], f"{run.fold(k)}/test.parquet") for k in range(folds.n_folds)
+        check_predictions(read_table(run.fold(k) / f"{name}.parquet")[0], f"{run.fold(k)}/{name}.parquet")
+        for k in range(folds.n_folds)
     ]
     return pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
 

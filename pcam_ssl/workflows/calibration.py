@@ -1,0 +1,17 @@
+"""Calibration on a unit's inner slides."""
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.inference.calibrate import Calibrator, fit_calibrator
+from pcam_ssl.terminal import say
+from pcam_ssl.workflows.setting import Setting
+
+
+def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
+    """A temperature from Predictions of the inner slides; where none can be fitted, that is said."""
+    slides = inner.wsi.to_numpy() if inner.wsi.notna().all() else None
+    calibrator = fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), slides)
+    if calibrator.reason and setting.world.leads:
+        say(calibrator.reason)
+    return calibrator

@@ -1,0 +1,107 @@
+"""A fold's second opinion: its training patches vote by nearest neighbours, alone and blended with the classifier."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from scipy.special import logit as inverse_sigmoid
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.inference.embed import embed_rows
+from pcam_ssl.inference.index import EmbeddingIndex, build_index
+from pcam_ssl.inference.knn import gallery_votes, knn_logits
+from pcam_ssl.inference.knn_choice import KS, blend_weight, choose_k_and_temperature
+from pcam_ssl.inference.retrieval import query_scores
+from pcam_ssl.models.network import Network
+from pcam_ssl.tables import predictions, write_table
+from pcam_ssl.terminal import say
+from pcam_ssl.workflows.calibration import calibrate
+from pcam_ssl.workflows.setting import Setting, Unit
+
+
+def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
+    """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`), and what was chosen on inner slides.
+
+    The gallery is the fold's training patches: inner slides stay out, they choose k, temperature and blend. Returns
+    {"tables": {"oof-knn": ..., "oof-blend": ...}, "facts": plain values, "retrieval": measures of each scored patch}.
+    """
+    gallery = _gallery(setting, unit, network)
+    vote, votes = _choose(setting, unit, network, gallery)
+    logits = {"inner": knn_logits(*(part[:, : vote["k"]] for part in votes), vote["temperature"])}
+    embeddings = {}
+    for name, table in head.items():
+        if name != "inner":
+            embeddings[name] = _embed(setting, network, _rows(setting, table.id))
+            logits[name] = knn_logits(*gallery_votes(gallery, embeddings[name], vote["k"]), vote["temperature"])
+    knn = {name: _like(head[name], logits[name]) for name in head}
+    calibrator = calibrate(setting, knn["inner"])
+    knn = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in knn.items()}
+    inner = head["inner"]
+    blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
+    if blend.reason and setting.world.leads:
+        say(f"{unit.name}: blend of head and kNN: {blend.reason}")
+    tables = {}
+    for name in embeddings:
+        tables[f"{name}-knn"] = knn[name]
+        blended = blend.logits(_calibrated(head[name]), _calibrated(knn[name]))
+        tables[f"{name}-blend"] = head[name].assign(logit=blended, prob=expit(blended))
+    scored = head["oof"]
+    slides = scored.wsi if scored.wsi.notna().all() else None
+    retrieval = query_scores(embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=setting.recipe.seed)
+    facts = {"vote": vote, "calibration": calibrator.to_dict(), "blend": blend.to_dict(), "gallery": len(gallery)}
+    return {"tables": tables, "facts": facts, "retrieval": retrieval}
+
+
+def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame) -> None:
+    """Write the fold's retrieval measures, one row a query."""
+    if setting.world.leads:
+        write_table(unit.folder(setting.run) / "retrieval.parquet", retrieval, setting.run.table_notes(setting.run.info()))
+
+
+def _gallery(setting: Setting, unit: Unit, network: Network) -> EmbeddingIndex:
+    patches = setting.rows[unit.train]
+    k = setting.recipe.neighbours.k
+    if k != "inner" and k > len(patches):
+        raise UserError(f"neighbours.k is {k}, {unit.name} trains on {len(patches)} patches; lower it")
+    table = patches[["id", "label", "wsi", "split", "view_hash"]].reset_index(drop=True)
+    return build_index(_embed(setting, network, patches), table)
+
+
+def _choose(setting: Setting, unit: Unit, network: Network, gallery: EmbeddingIndex) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
+    """k and temperature as the recipe says, and the votes of the inner patches for the largest k."""
+    options, patches = setting.recipe.neighbours, setting.rows[unit.inner]
+    labels = patches.label.to_numpy(np.int64)
+    widest = min(max(KS), len(gallery)) if options.k == "inner" else options.k
+    votes = gallery_votes(gallery, _embed(setting, network, patches), widest)
+    grid = {} if options.k == "inner" else {"ks": (options.k,)}
+    if options.temperature != "inner":
+        grid["temperatures"] = (options.temperature,)
+    vote = choose_k_and_temperature(*votes, labels, **grid)
+    # Without a choice the library of defaults answers; what the recipe fixes stays fixed.
+    k = vote.k if options.k == "inner" else options.k
+    temperature = vote.temperature if options.temperature == "inner" else options.temperature
+    return {**vote.to_dict(), "k": k, "temperature": temperature}, votes
+
+
+def _embed(setting: Setting, network: Network, patches: pd.DataFrame) -> np.ndarray:
+    return embed_rows(
+        network,
+        setting.pixels,
+        patches.row.to_numpy(),
+        batch_size=setting.recipe.predict.batch_size,
+        precision=setting.precision,
+        world=setting.world,
+        workers=setting.workers,
+    )
+
+
+def _rows(setting: Setting, ids: pd.Series) -> pd.DataFrame:
+    return setting.dataset.patches.set_index("id").loc[ids]
+
+
+def _like(table: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+    return predictions(table.id, table.label, table.wsi, int(table.fold.iloc[0]), logits)
+
+
+def _calibrated(table: pd.DataFrame) -> np.ndarray:
+    """Logits of the calibrated probs."""
+    return inverse_sigmoid(table.prob.clip(1e-15, 1 - 1e-15).to_numpy())
