@@ -1,0 +1,75 @@
+"""What a report reads: the files of one finished run, and nothing else. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import read_json
+from pcam_ssl.recipe_files import flatten, read_yaml
+from pcam_ssl.run import Run, read_metrics
+from pcam_ssl.tables import check_predictions, read_table
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The contents of a run folder; tables that are not there are None, folds without a file are left out.
+
+    `recipe` maps flat keys such as `model.name` to values: it is not validated, so that runs of another version can be shown.
+    """
+
+    run: Run
+    scores: dict[str, Any]
+    info: dict[str, Any]
+    recipe: dict[str, Any]
+    oof: pd.DataFrame | None
+    folds: pd.DataFrame | None
+    fold_facts: dict[int, dict[str, Any]]
+    events: dict[int, list[dict[str, Any]]]
+
+    @property
+    def labelled(self) -> pd.DataFrame | None:
+        """Out-of-fold Predictions with a known label."""
+        return None if self.oof is None else self.oof[self.oof.label.notna()]
+
+    @property
+    def torn_slides(self) -> int | None:
+        """Slides with patches in more than one fold, counted here and not taken from scores.json; None where slides are unknown."""
+        if self.folds is None or self.folds.wsi.isna().any():
+            return None
+        return int((self.folds.groupby("wsi").fold.nunique() > 1).sum())
+
+    @property
+    def groups(self) -> pd.Series | None:
+        """What the bootstrap resamples, for each row of `labelled`: slides, else proxy groups, else None (patches)."""
+        if self.labelled.wsi.notna().all():
+            return self.labelled.wsi
+        if self.scores["grouping"] == "stain clusters" and self.folds is not None:
+            return self.folds.set_index("id").group.loc[self.labelled.id]
+        return None
+
+
+def read_facts(run: Run) -> Facts:
+    """Everything a report shows. Raises UserError where there is no run, it is not finished, or a file is damaged."""
+    info = run.info()
+    if not run.scores.exists():
+        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
+    numbers = sorted(int(path.name[5:]) for path in run.path.glob("fold-*") if path.name[5:].isdigit())
+    events = {k: [event for event in read_metrics(run.fold(k) / "metrics.jsonl") if "epoch" in event] for k in numbers}
+    oof = _table(run.path / "oof.parquet")
+    return Facts(
+        run=run,
+        scores=read_json(run.scores),
+        info=info,
+        recipe=flatten(read_yaml(run.recipe)),
+        oof=None if oof is None else check_predictions(oof, str(run.path / "oof.parquet")),
+        folds=_table(run.folds),
+        fold_facts={k: read_json(run.fold(k) / "fold.json") for k in numbers if run.fold_done(k)},
+        events={k: lines for k, lines in events.items() if lines},
+    )
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return read_table(path)[0] if path.exists() else None

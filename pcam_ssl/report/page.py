@@ -1,0 +1,46 @@
+"""`report.html`: one run on one page that needs nothing else, from the run folder alone. No torch."""
+
+from pathlib import Path
+from string import Template
+
+from pcam_ssl.files import write_text
+from pcam_ssl.report.facts import Facts, read_facts
+from pcam_ssl.report.figures import learning_cards, reliability_card, roc_card, slides_card
+from pcam_ssl.report.markup import Markup, join, tag
+from pcam_ssl.report.sections import folds_card, held_out_card, provenance_card, score_card, verdict_block
+from pcam_ssl.report.verdict import judge
+from pcam_ssl.run import Run
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` into a finished run and return its path. Raises UserError where the run is not finished or damaged."""
+    path = run.path / "report.html"
+    write_text(path, page(read_facts(run)))
+    return path
+
+
+def page(facts: Facts) -> str:
+    """The whole page; the same run gives the same text."""
+    verdict = judge(facts)
+    name = f"{facts.run.path.resolve().name}: pcam-ssl {facts.info['command']}"
+    body = [
+        tag("header", tag("h1", name)),
+        verdict_block(facts, verdict),
+        tag("div", [tag("div", cards, class_="column") for cards in _columns(facts)], class_="columns"),
+        folds_card(facts),
+        provenance_card(facts),
+        tag("footer", f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis."),
+    ]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(title=Markup(join([name])), body=join(body))
+
+
+def _columns(facts: Facts) -> list[list[Markup]]:
+    """Cards in columns of about equal height; a narrow page shows them one under the other."""
+    first, *others = learning_cards(facts)
+    return [
+        [score_card(facts), held_out_card(facts)],
+        [roc_card(facts), reliability_card(facts), first],
+        [slides_card(facts), *others],
+    ]

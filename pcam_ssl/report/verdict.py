@@ -1,0 +1,123 @@
+"""Whether a run's score can be believed, in words; nothing is drawn here. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcam_ssl.report.facts import Facts
+from pcam_ssl.report.table import counts_text
+
+BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not believe"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`level` is good, care or bad; `headline` says why in one sentence; `remarks` are what else a reader must know."""
+
+    level: str
+    headline: str
+    remarks: tuple[str, ...]
+
+    @property
+    def badge(self) -> str:
+        return BADGES[self.level]
+
+
+def judge(facts: Facts) -> Verdict:
+    """The verdict on the out-of-fold AUROC: leaks first, then doubts, then what is left above colour alone."""
+    leaks, doubts, gain = _leaks(facts), _doubts(facts), _gain(facts.scores)
+    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"]]
+    if facts.scores["scheme"] == "random":
+        # The note of cv.scheme random says what the headline says.
+        remarks = [remark for remark in remarks if not remark.startswith("cv.scheme random")]
+    if facts.scores["floor"] is None:
+        remarks.append("No colour floor was computed (score.floor), so how much of the score colour alone explains is not known.")
+    if leaks or doubts or gain:
+        headline, *rest = remarks
+        return Verdict("bad" if leaks else "care", headline, tuple(rest))
+    return Verdict("good", _best_case(facts), tuple(remarks))
+
+
+def _best_case(facts: Facts) -> str:
+    seen = "Every slide was scored by a network that never saw it"
+    return f"{seen}, and the network sees more than colour." if facts.scores["above_floor"] else f"{seen}."
+
+
+def _leaks(facts: Facts) -> list[str]:
+    scores, torn, lines = facts.scores, facts.torn_slides, []
+    if scores["slides_shared_across_folds"] or torn:
+        known = (
+            f"{torn} of {facts.folds.wsi.nunique()} slides stand in two folds or more"
+            if torn
+            else "folds were drawn patch by patch"
+        )
+        lines.append(f"The score is too good: patches of one slide were both trained on and scored ({known}).")
+    if scores["selected_on_fold"]:
+        lines.append(
+            "The score is too good (selected_on_fold): each fold kept the epoch that did best on the very patches it is scored on."
+        )
+    return lines
+
+
+def _doubts(facts: Facts) -> list[str]:
+    lines, auroc = [], facts.scores["out_of_fold"]["scores"]["auroc"]
+    if facts.scores["grouping"] == "stain clusters" and facts.scores["scheme"] == "official":
+        lines.append("The published split is trusted: without slide ids nobody can check that train and valid share no slide.")
+    elif facts.scores["grouping"] == "stain clusters":
+        lines.append("The score may be too good: slides are not used, groups of like stain (proxy groups) stand in for them.")
+    if auroc["value"] is None:
+        lines.append("There is no AUROC: the scored patches hold one class only.")
+    elif auroc["low"] is None:
+        lines.append(f"How sure the score is cannot be said: {auroc.get('reason', 'there is no interval')}.")
+    elif auroc["low"] <= 0.5:
+        lines.append("The score cannot be told from guessing: its interval reaches 0.5.")
+    for split, report in (facts.scores["held_out"] or {}).items():
+        held = report["scores"]["auroc"]["value"]
+        if held is not None and auroc["low"] is not None and held < auroc["low"]:
+            lines.append(
+                f"Held-out slides ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
+            )
+    return lines
+
+
+def _gain(scores: dict) -> list[str]:
+    gain = scores["above_floor"] and scores["above_floor"]["auroc"]
+    if not gain or gain["low"] is None or gain["low"] > 0:
+        return []
+    if gain["high"] < 0:
+        return ["The network is worse than colour alone (boosted trees on colour histograms, same folds)."]
+    return ["The network is not measurably better than colour alone (boosted trees on colour histograms, same folds)."]
+
+
+def what_was_done(facts: Facts) -> list[tuple[str, str]]:
+    """(name, sentence) pairs: what was trained, on what, in which folds, and what was chosen by score."""
+    recipe, scores = facts.recipe, facts.scores
+    start = "published weights" if recipe.get("model.pretrained") else "random weights"
+    start = f"the weights of {recipe['model.init']}" if recipe.get("model.init") else start
+    trained = f"{recipe.get('model.name', 'unknown network')} from {start}, {recipe.get('train.epochs', '?')} epochs"
+    data = f"{counts_text(scores['out_of_fold'])}, dataset {Path(facts.info['dataset']).name}"
+    if (budget := recipe.get("data.label_budget")) is not None:
+        data += f"; only {budget:,} labels were trained on"
+    return [("Trained", trained), ("Scored on", data), ("Folds", _folds_text(facts)), ("Epoch kept", _epoch_text(facts))]
+
+
+def _folds_text(facts: Facts) -> str:
+    scores, torn = facts.scores, facts.torn_slides
+    n = len(scores["out_of_fold"]["per_fold"])
+    kind = {
+        "grouped": f"{n} folds grouped by {scores['grouping']}",
+        "official": "the published split: trained on train, scored on valid",
+        "random": f"{n} folds of random patches, slides torn on purpose",
+    }.get(scores["scheme"], scores["scheme"])
+    if facts.folds is None:
+        return f"{kind}; folds.parquet is not in the run folder, so slides in two folds cannot be counted"
+    if torn is None:
+        return f"{kind}; slides are not known, so nobody can count those that are in two folds"
+    return f"{kind}; {torn} of {facts.folds.wsi.nunique()} slides are in two folds or more (counted for this page)"
+
+
+def _epoch_text(facts: Facts) -> str:
+    return {
+        "last": "the last: nothing was chosen by score",
+        "inner": "the best on inner slides, which are neither trained on nor scored",
+        "fold": "the best on the scored patches themselves",
+    }.get(facts.recipe.get("train.choose"), "not recorded")
