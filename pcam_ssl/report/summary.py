@@ -14,6 +14,8 @@ def run_summary(run: Run, scores: dict) -> str:
     blocks = [score_table(scores["out_of_fold"], title, scores["floor"])]
     if (gain := floor_sentence(scores)) is not None:
         blocks.append(gain)
+    if scores.get("neighbours"):
+        blocks.append(neighbours_table(scores))
     for split, report in (scores["held_out"] or {}).items():
         blocks.append(score_table(report, f"Held out: {split}, mean of folds"))
     warnings = score_warnings(scores)
@@ -21,6 +23,33 @@ def run_summary(run: Run, scores: dict) -> str:
         blocks.append("\n".join(f"WARNING: {line}" for line in warnings))
     blocks.append("\n".join(f"{label:<15} {run.path / name}" for label, name in files_of(run)))
     return "\n\n".join(blocks)
+
+
+def neighbours_table(scores: dict) -> str:
+    """kNN and blend beside the head, paired, and how well neighbours agree in class."""
+    neighbours = scores["neighbours"]
+    lines = [
+        f"{'AUROC out of fold':<24} {'score':<26} against the head, paired",
+        f"{'head':<24} {_interval(scores['out_of_fold']['scores']['auroc'])}",
+    ]
+    for kind in ("knn", "blend"):
+        entry = neighbours[kind]
+        score, gain = entry["out_of_fold"]["scores"]["auroc"], entry["above_head"]["auroc"]
+        lines.append(f"{ {'knn': 'kNN', 'blend': 'blend of both'}[kind]:<24} {_interval(score):<26} {_interval(gain, '+.3f')}")
+    names = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
+    across = neighbours["retrieval"]["across_slides"]
+    lines.append(f"\n{'retrieval':<24} {'all slides':<26} across slides only")
+    for key, name in names.items():
+        cells = [_interval(neighbours["retrieval"]["all_slides"][key]), _interval(across[key]) if across else "- (no slides known)"]
+        lines.append(f"{name:<24} {cells[0]:<26} {cells[1]}")
+    return "\n".join(lines)
+
+
+def _interval(score: dict, form: str = ".3f") -> str:
+    if score["value"] is None:
+        return "-"
+    text = format(score["value"], form)
+    return text if score["low"] is None else f"{text} ({format(score['low'], form)} to {format(score['high'], form)})"
 
 
 def score_warnings(scores: dict) -> list[str]:
