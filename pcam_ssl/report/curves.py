@@ -38,7 +38,7 @@ def roc(labels, probs, groups, resamples: int = 500, seed: int = 0, level: float
     """
     codes = np.arange(len(labels)) if groups is None else pd.factorize(pd.array(groups, dtype="str"), use_na_sentinel=False)[0]
     n_groups = int(codes.max()) + 1
-    edges = np.unique(np.quantile(probs, np.linspace(0, 1, CELLS + 1)))
+    edges = np.unique(np.quantile(probs, np.linspace(0, 1, CELLS + 1), method="lower"))
     cells = len(edges) - np.searchsorted(edges, probs, side="right")  # 0 holds the highest probs; equal probs share a cell
     rows = cells + len(edges) * np.asarray(labels)
     counts = csr_array((np.ones(len(labels)), (rows, codes)), shape=(2 * len(edges), n_groups))

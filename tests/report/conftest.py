@@ -1,0 +1,102 @@
+"""A finished run, written file by file without training: what a report reads, and nothing more."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from pcam_ssl.files import write_json, write_text
+from pcam_ssl.inference.bootstrap import paired_differences
+from pcam_ssl.inference.scores import score_report
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_files import to_yaml
+from pcam_ssl.run import Run
+from pcam_ssl.tables import predictions, write_table
+
+RESAMPLES = 100
+
+
+@pytest.fixture
+def write_run(tmp_path):
+    """write_run(name="run", slides=..., torn=False, skill=2.0, floor_skill=0.5, one_class="", marks={}): a Run of two folds."""
+
+    def write_run(name: str = "run", floor: bool = True, held_out: bool = False, marks: dict | None = None, **choices) -> Run:
+        run = Run(tmp_path / name)
+        run.path.mkdir()
+        oof, colour = _predictions(**choices)
+        _write_folds(run, oof)
+        write_table(run.path / "oof.parquet", oof)
+        _write_scores(run, oof, colour if floor else None, held_out, marks or {})
+        write_text(run.recipe, to_yaml(Recipe()))
+        versions = {"python": "3.11.7", "pcam-ssl": "0.1.0"}
+        dataset = {"dataset": "/data/some slides", "dataset_digest": "d" * 64, "recipe_digest": "e" * 64}
+        argv = ["pcam-ssl", "baseline", "--out", "runs/a b"]
+        write_json(
+            run.provenance,
+            {"command": "baseline", "argv": argv, "begun": "2025-01-02T03:04:05+0000", "versions": versions, **dataset},
+        )
+        return run
+
+    return write_run
+
+
+def _predictions(
+    slides=tuple(f"slide-{i:02}" for i in range(12)),
+    torn: bool = False,
+    skill: float = 2.0,
+    floor_skill: float = 0.5,
+    one_class: str = "",
+    patches: int = 24,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Predictions of every slide in turn, and the floor's probs; slide `one_class` holds no tumor."""
+    rng = np.random.default_rng(0)
+    slide = np.repeat(np.arange(len(slides)), patches)
+    names = np.array(slides, dtype=object)[slide]
+    labels = np.tile([0, 1, 1], len(slide))[: len(slide)] * (names != one_class)
+    logits = 1.5 * skill * (labels - 0.5) + rng.normal(size=len(slide))
+    oof = predictions([f"{i:08x}" for i in range(len(slide))], labels, names, 0, logits, probs=expit(logits / 1.5))
+    oof["fold"] = pd.array(np.arange(len(slide)) % 2 if torn else slide % 2, dtype="Int8")
+    return oof, expit(1.5 * floor_skill * (labels - 0.5) + rng.normal(size=len(slide)))
+
+
+def _write_folds(run: Run, oof: pd.DataFrame) -> None:
+    write_table(run.folds, pd.DataFrame({"id": oof.id, "wsi": oof.wsi, "group": oof.wsi, "fold": oof.fold, "visible": True}))
+    for k in (0, 1):
+        calibration = {"temperature": 1.5, "n": 48, "n_slides": 2, "reason": None}
+        facts = {"fold": k, "epoch": 2, "seconds": 12.5, "train": 96, "inner": 48, "score": 144, "calibration": calibration}
+        write_json(run.fold(k) / "fold.json", facts)
+        events = [{"step": e, "epoch": e, "train_loss": 0.7 / e + k / 10, "inner_auroc": 0.6 + 0.1 * e} for e in (1, 2, 3)]
+        write_text(run.fold(k) / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in events))
+
+
+def _write_scores(run: Run, oof: pd.DataFrame, colour: np.ndarray | None, held_out: bool, marks: dict) -> None:
+    labels = oof.label.to_numpy(np.int64)
+    groups = oof.wsi if oof.wsi.notna().all() else None
+    report = score_report(oof, groups, RESAMPLES, uncalibrated_logits=oof.logit)
+    scores = {
+        "scheme": "grouped",
+        "grouping": "slides",
+        "slides_shared_across_folds": False,
+        "selected_on_fold": False,
+        "notes": [],
+    }
+    scores |= {"out_of_fold": report, "floor": None, "above_floor": None, "held_out": {"test": report} if held_out else None}
+    if colour is not None:
+        scores["floor"] = score_report(oof.assign(prob=colour), groups, RESAMPLES, uncalibrated_logits=oof.logit)
+        scores["above_floor"] = paired_differences(labels, colour, oof.prob, groups, RESAMPLES)
+    write_json(run.scores, scores | marks)
+
+
+@pytest.fixture
+def edit():
+    """edit(path, change): a JSON file after `change(values)` worked on it in place."""
+
+    def edit(path: Path, change) -> None:
+        values = json.loads(path.read_text())
+        change(values)
+        write_json(path, values)
+
+    return edit
