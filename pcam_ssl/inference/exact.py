@@ -18,6 +18,8 @@ BATCH_FOR_BLAS = 8
 MASKED = 2**24
 """Similarities held at once where rows are masked one by one, in numbers: 64 MB."""
 
+GROUP = 64
+
 
 def outside_ranges(knn, n: int, queries: np.ndarray, ranges: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest places outside each query's own range: similarity float32 [Q, k] and place int64 [Q, k], falling.
@@ -68,7 +70,6 @@ def masked_neighbors(vectors, order, queries, k: int, ranges, places) -> tuple[n
     `vectors` [N, D] by place, `order` [N] the row of each place. Similarity float32 [Q, k] and row int64 [Q, k].
     """
     n = len(vectors)
-    k_there = min(k, n)
     found = np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
     step = max(1, MASKED // n)
     room = np.empty((min(step, len(queries)), n), dtype=np.float32)
@@ -78,11 +79,29 @@ def masked_neighbors(vectors, order, queries, k: int, ranges, places) -> tuple[n
         for query, score in enumerate(scores, start):
             score[slice(*ranges[query])] = -np.inf
             score[places[query]] = -np.inf
-            lowest = np.partition(score, n - k_there)[n - k_there]
-            near = np.flatnonzero((score >= lowest) & (score > -np.inf))
-            near = near[np.lexsort((order[near], -score[near]))][:k]
-            found[0][query, : len(near)], found[1][query, : len(near)] = score[near], order[near]
+            best, rows = _highest(score, order, k)
+            found[0][query, : len(best)], found[1][query, : len(rows)] = best, rows
     return found
+
+
+def _highest(score: np.ndarray, order: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest finite scores, falling, and their rows, lower rows first among equals."""
+    # The k-th highest of many groups' maxima is reached by k scores at least: the few above it are all that need sorting.
+    columns = len(score) // GROUP
+    near = np.arange(len(score))
+    if columns > k:
+        peaks = score[: GROUP * columns].reshape(GROUP, columns).max(axis=0)
+        bound = np.partition(peaks, columns - k)[columns - k]
+        groups = np.flatnonzero(peaks >= bound)
+        near = np.concatenate([(groups + columns * np.arange(GROUP)[:, None]).ravel(), near[GROUP * columns :]])
+    near = near[score[near] > -np.inf]
+    if len(near) > k:
+        lowest = np.partition(score[near], len(near) - k)[len(near) - k]
+        above, tied = near[score[near] > lowest], near[score[near] == lowest]
+        short = k - len(above)
+        near = np.concatenate([above, tied[np.argpartition(order[tied], short - 1)[:short]]])
+    near = near[np.lexsort((order[near], -score[near]))]
+    return score[near], order[near]
 
 
 @contextmanager

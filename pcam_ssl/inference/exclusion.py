@@ -26,9 +26,9 @@ class Exclusion:
     def __len__(self) -> int:
         return len(self.slide_codes)
 
-    def part(self, start: int, stop: int) -> "Exclusion":
-        """The same for the queries start..stop."""
-        return Exclusion(self.slide_codes[start:stop], self.rows[start:stop], self.slide_sizes)
+    def part(self, queries) -> "Exclusion":
+        """The same for some of the queries, by position."""
+        return Exclusion(self.slide_codes[list(queries)], [self.rows[query] for query in queries], self.slide_sizes)
 
     @cached_property
     def left_out(self) -> np.ndarray:
@@ -45,7 +45,7 @@ def leave_out(gallery: EmbeddingIndex, queries: pd.DataFrame, any_slide: bool = 
     """
     n = len(queries)
     column = {name: queries[name] if name in queries else pd.Series([None] * n, dtype="str") for name in ("id", "wsi", "view_hash")}
-    own = pd.Index(gallery.table["id"]).get_indexer(pd.Index(column["id"]))
+    own = gallery.ids.get_indexer(pd.Index(column["id"]))
     own[column["id"].isna().to_numpy()] = -1
     codes = np.full(n, -1) if any_slide else gallery.codes_of(column["wsi"])
     unknown = column["wsi"].isna().to_numpy() | (gallery.slide_codes < 0).any()

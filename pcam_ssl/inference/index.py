@@ -80,6 +80,11 @@ class EmbeddingIndex:
         return places
 
     @cached_property
+    def ids(self) -> pd.Index:
+        """The id of each row, ready for looking up."""
+        return pd.Index(self.table["id"])
+
+    @cached_property
     def slides(self) -> pd.Index:
         """Names of the gallery's slides; a slide code is a position in it, -1 an unknown slide."""
         return pd.Index(pd.unique(self.table["wsi"].dropna()))

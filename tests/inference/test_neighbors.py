@@ -1,5 +1,7 @@
 """Neighbours equal a plain double loop, with and without patches left out, in exact and approximate indexes."""
 
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference import neighbors
+from pcam_ssl.inference.backend import Backend
 from pcam_ssl.inference.exact import masked_neighbors, matrix_products, outside_ranges
 from pcam_ssl.inference.exclusion import leave_out, leave_out_slides
 from pcam_ssl.inference.index import build_index
@@ -60,7 +63,9 @@ def test_plain_search_equals_a_full_sort(embeddings, slides):
 
 
 @pytest.mark.parametrize("k", [1, 5, 40])
-def test_own_slide_left_out_equals_a_full_sort(embeddings, slides, k):
+@pytest.mark.parametrize("masked", [range(0), range(1, 400)], ids=["halved", "masked"])
+def test_own_slide_left_out_equals_a_full_sort(embeddings, slides, k, masked, monkeypatch):
+    monkeypatch.setattr(neighbors, "MASKED_QUERIES", masked)
     gallery = gallery_of(embeddings, slides)
     _, rows = search(gallery, embeddings, k, leave_out_slides(gallery, names(slides)))
     allowed = (slides[:, None] != slides) | (slides[:, None] < 0)
@@ -100,6 +105,30 @@ def test_a_gallery_of_the_query_slide_alone_has_no_neighbour(factory):
     gallery = gallery_of(embeddings, np.zeros(40, dtype=int), factory)
     _, rows = search(gallery, embeddings[:2], 3, leave_out_slides(gallery, ["s0", "s0"]))
     assert (rows == -1).all()
+
+
+def test_a_gpu_index_answers_as_the_cpu_does(embeddings, slides, monkeypatch):
+    """FAISS's GPU calls are answered by its CPU ones: what is tested is which vectors each is asked for."""
+
+    def knn_gpu(resources, queries, vectors, k, metric):
+        calls.append((resources, metric))
+        return faiss.knn(queries, vectors, k, metric)
+
+    calls = []
+    monkeypatch.setattr("faiss.knn_gpu", knn_gpu, raising=False)
+    cpu = gallery_of(embeddings, slides)
+    gpu = replace(cpu, backend=Backend("gpu", "test"), resources="resources", gpu_index=cpu.faiss_index)
+    for exclusion in (None, leave_out(cpu, cpu.table)):
+        np.testing.assert_array_equal(search(gpu, embeddings, 6, exclusion)[1], search(cpu, embeddings, 6, exclusion)[1])
+    assert set(calls) == {("resources", faiss.METRIC_INNER_PRODUCT)}
+
+
+def test_more_neighbours_than_a_gpu_selects_are_refused():
+    embeddings = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
+    cpu = gallery_of(embeddings, np.zeros(3000, dtype=int))
+    gpu = replace(cpu, backend=Backend("gpu", "test"), gpu_index=cpu.faiss_index)
+    with pytest.raises(UserError, match="k 2,016 is more than FAISS selects on a GPU; choose k below 2,016, or backend cpu"):
+        search(gpu, embeddings[:1], 2016)
 
 
 def test_a_slide_the_gallery_does_not_know_leaves_nothing_out(embeddings, slides):
@@ -217,7 +246,9 @@ def test_a_nan_query_is_named(embeddings, slides):
         search(gallery, queries, 3, query_ids=["a", "b", "c"])
 
 
-def test_masked_neighbors_equal_a_full_sort(embeddings, slides, monkeypatch):
+@pytest.mark.parametrize("group", [2, 7, 10**6])
+def test_masked_neighbors_equal_a_full_sort(embeddings, slides, monkeypatch, group):
+    monkeypatch.setattr("pcam_ssl.inference.exact.GROUP", group)
     monkeypatch.setattr("pcam_ssl.inference.exact.MASKED", 5 * len(slides))
     gallery = gallery_of(embeddings, slides)
     unit = gallery.vectors[gallery.places[:23]]
