@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +74,15 @@ def in_every_rank(size: int, work, *arguments) -> list:
         context.Process(target=_run_rank, args=(environment, sender, work, arguments))
         for environment, (_, sender) in zip(ranks(size), pipes, strict=True)
     ]
-    for process in processes:
+    for process, (_, sender) in zip(processes, pipes, strict=True):
         process.start()
+        sender.close()  # so that a process that dies is heard here
     try:
         for receiver, _ in pipes:
             assert receiver.poll(120), "a process did not answer in 120 s"
-        return [receiver.recv() for receiver, _ in pipes]
+        answers = [receiver.recv() for receiver, _ in pipes]
+        assert [trouble for _, trouble in answers if trouble] == []
+        return [value for value, _ in answers]
     finally:
         for process in processes:
             process.join(10)
@@ -98,6 +102,12 @@ def _run_command(argv: list[str], out: str, err: str, env: dict[str, str]) -> No
 
 def _run_rank(environment: dict[str, str], sender, work, arguments) -> None:
     os.environ.update(environment)
+    import torch
+
     from pcam_ssl.world import join_world
 
-    sender.send(work(join_world("cpu"), *arguments))
+    torch.set_num_threads(1)
+    try:
+        sender.send((work(join_world("cpu"), *arguments), None))
+    except Exception:
+        sender.send((None, traceback.format_exc()))

@@ -1,0 +1,62 @@
+"""What every method must do; a method added to METHODS is tested here without an edit."""
+
+import numpy as np
+import pytest
+import torch
+
+from pcam_ssl.methods import METHODS, build_method
+from pcam_ssl.models.network import build_network
+from pcam_ssl.recipe_files import load_recipe
+
+BATCH = 8
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    torch.manual_seed(0)
+    recipe = load_recipe(None, [f"method.name={request.param}"])
+    projection = getattr(recipe.method, "projection", None)
+    network = build_network("test_resnet", False, 32, projection=projection)
+    return build_method(recipe.method.model_dump(), network, np.arange(BATCH) % 2).train()
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "pixels": torch.randint(0, 256, (BATCH, 32, 32, 3), dtype=torch.uint8, generator=generator),
+        "label": (torch.arange(BATCH) % 2).float(),
+        "slide": torch.arange(BATCH) // 2,
+        "index": torch.arange(BATCH),
+    }
+
+
+def test_the_loss_is_a_finite_scalar(method, batch):
+    loss = method(batch)["loss"]
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+
+
+def test_every_parameter_has_a_gradient(method, batch):
+    method(batch)["loss"].backward()
+    still = [name for name, parameter in method.named_parameters() if parameter.grad is None]
+    assert still == []
+
+
+def test_a_batch_is_left_as_it_was(method, batch):
+    before = {name: value.clone() for name, value in batch.items()}
+    method(batch)
+    assert all(torch.equal(batch[name], before[name]) for name in before)
+
+
+def test_a_state_makes_the_same_loss_again(method, batch):
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    torch.manual_seed(1)
+    first = method(batch)["loss"].item()
+    method.load_state_dict(state)
+    torch.manual_seed(1)
+    assert method(batch)["loss"].item() == first
+
+
+def test_the_network_is_where_checkpoints_look_for_it(method):
+    assert any(name.startswith("network.backbone.") for name in method.state_dict())
