@@ -79,7 +79,7 @@ def fit(
     precision: Precision,
     world: World,
     evaluate: Callable[[nn.Module], dict[str, float | None]],
-    keep: Callable[[nn.Module], None],
+    keep: Callable[[Training], None],
     log: Callable[[dict[str, Any]], None],
     rewind: Callable[[int], None],
     advance: Callable[[int, str], None],
@@ -87,7 +87,7 @@ def fit(
     """Train to the plan's end, going on from the checkpoint in `folder` where there is one.
 
     `evaluate(network)` returns `score` (higher is better, None where undefined) and `loss` beside what it wants logged;
-    `keep(network)` stores the epoch that is to be used: the best by `score`, or the last. Raises UserError naming the
+    `keep(training)` stores the epoch that is to be used: the best by `score`, or the last. Raises UserError naming the
     step where the loss is not finite, and Stopped when asked to stop.
     """
     state = load_checkpoint(folder)
@@ -188,10 +188,10 @@ def _end_epoch(training: Training, plan: Plan, evaluate, keep) -> dict[str, Any]
     if plan.keep_best and score is not None:
         if score > training.best.get("score", float("-inf")):
             training.best = {"score": score, "epoch": epoch}
-            keep(training.network)
+            keep(training)
     elif epoch == plan.epochs and "score" not in training.best:
         # Also the way out where no epoch had a score to be chosen by; the caller says so.
         training.best = {"epoch": epoch}
-        keep(training.network)
+        keep(training)
     mean_loss, training.epoch_loss = training.epoch_loss / plan.steps_per_epoch, 0.0
     return {"step": training.step, "train_loss": mean_loss, "lr": lr, **result}

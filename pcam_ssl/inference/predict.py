@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl.data.streams import EvalStream, Pixels, load
@@ -88,7 +89,7 @@ def _shown(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
 def _average(logits: np.ndarray, space: str) -> np.ndarray:
     if space == "logit":
         return logits.mean(axis=1)
-    prob = (1 / (1 + np.exp(-logits))).mean(axis=1)
+    prob = expit(logits).mean(axis=1)
     return inverse_sigmoid(np.clip(prob, 1e-15, 1 - 1e-15))
 
 

@@ -7,20 +7,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
 from pcam_ssl.models.network import Network, rebuild_network
 
 WEIGHTS, FACTS = "model.safetensors", "model.json"
+LOSS_PREFIX = "metric_loss."
 FORMAT = 1
 
 
-def save_weights(folder: Path, network: torch.nn.Module) -> None:
-    """Write the weights and buffers of a network."""
+def save_weights(folder: Path, network: nn.Module, metric_loss: nn.Module | None = None) -> None:
+    """Write the weights and buffers of a network, and what its metric loss has learned (class vectors)."""
+    tensors = dict(network.state_dict())
+    if metric_loss is not None:
+        tensors |= {LOSS_PREFIX + name: value for name, value in metric_loss.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         # Not safetensors' own save_file: it gives the file to its owner alone, and hides a full disk in an error of its own.
-        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}))
+        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
 def save_facts(folder: Path, network: Network, **facts: Any) -> None:
@@ -28,10 +33,14 @@ def save_facts(folder: Path, network: Network, **facts: Any) -> None:
     write_json(folder / FACTS, {"format": FORMAT, "network": network.config.to_dict(), **facts})
 
 
-def load_weights(folder: Path, network: Network) -> None:
-    """Fill a network in place. Raises UserError where file and network do not fit."""
+def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None = None) -> None:
+    """Fill a network, and a metric loss where given, in place. Raises UserError where file and network do not fit."""
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        tensors = load_file(folder / WEIGHTS)
+        network.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(LOSS_PREFIX)})
+        if metric_loss is not None:
+            learned = {name.removeprefix(LOSS_PREFIX): value for name, value in tensors.items() if name.startswith(LOSS_PREFIX)}
+            metric_loss.load_state_dict(learned)
     except FileNotFoundError:
         raise UserError(f"{folder / WEIGHTS}: no such file; train the run to its end first") from None
     except (SafetensorError, OSError) as error:

@@ -38,8 +38,8 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     slides = pd.factorize(setting.folds.frame.group)[0][unit.train]
     seed = unit_seed(recipe.seed, unit)
     torch.manual_seed(seed)
-    network = _network(setting, unit)
-    training = _training(setting, network, labels)
+    network = _network(setting)
+    training = _training(setting, unit, network, labels)
     stream = TrainStream(
         setting.pixels,
         rows.row.to_numpy(),
@@ -75,7 +75,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
             precision=setting.precision,
             world=world,
             evaluate=partial(_evaluate, setting, chosen_by, "fold" if on_fold else "inner"),
-            keep=partial(save_weights, folder) if world.leads else lambda network: None,
+            keep=partial(_keep, folder) if world.leads else lambda training: None,
             log=_logger(metrics, folder, options.tensorboard) if world.leads else lambda event: None,
             rewind=metrics.rewind if world.leads else lambda step: None,
             advance=lambda n, text: advance(n, f"{unit.name} {text}"),
@@ -84,6 +84,10 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     if options.choose != "last" and "score" not in training.best and world.leads:
         warn(f"{unit.name}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
     return training
+
+
+def _keep(folder: Path, training: Training) -> None:
+    save_weights(folder, training.network, getattr(training.method, "metric_loss", None))
 
 
 def _logger(metrics: Metrics, folder: Path, tensorboard: bool):
@@ -122,11 +126,9 @@ def new_network(recipe: Recipe, size_px: int) -> Network:
     return build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
 
 
-def _network(setting: Setting, unit: Unit) -> Network:
+def _network(setting: Setting) -> Network:
     model = setting.recipe.model
     network = new_network(setting.recipe, setting.dataset.size_px)
-    if model.init is not None:
-        load_weights(unit.folder(Run(Path(model.init))), network)
     if setting.world.size > 1:
         share_batch_norms(network, setting.world.device)
     network.freeze_backbone(model.freeze_backbone)
@@ -134,9 +136,11 @@ def _network(setting: Setting, unit: Unit) -> Network:
     return network.to(setting.world.device, memory_format=layout)
 
 
-def _training(setting: Setting, network: Network, labels: np.ndarray) -> Training:
+def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray) -> Training:
     recipe, device = setting.recipe, setting.world.device
     method = build_method(recipe.method.model_dump(), network, labels).to(device)
+    if recipe.model.init is not None:
+        load_weights(unit.folder(Run(Path(recipe.model.init))), network, getattr(method, "metric_loss", None))
     optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
     schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps_per_epoch(recipe, len(labels)))
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None

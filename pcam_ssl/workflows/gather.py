@@ -16,6 +16,7 @@ from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
+from pcam_ssl.report.page import write_report
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
@@ -41,6 +42,7 @@ def gather_run(setting: Setting) -> None:
     if recipe.neighbours.use:
         scores["neighbours"] = gather_neighbours(setting, oof, notes)
     write_json(run.scores, scores)
+    write_report(run)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
