@@ -8,6 +8,7 @@ Compared things run in turns in one process, the order swapped each round; a rat
 """
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -69,7 +70,10 @@ def ratio(seconds: dict, over: str, under: str) -> float:
 
 
 def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    """Memory of this process without the files it maps."""
+    gc.collect()  # what an earlier benchmark left in cycles would be freed in the middle of this one
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
 def bench_exact(n: int, dimension: int, n_queries: int, rounds: int, sklearn_queries: int) -> list[dict]:

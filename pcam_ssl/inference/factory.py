@@ -1,13 +1,40 @@
-"""Approximate indexes by FAISS factory string (Douze et al. 2024, arXiv:2401.08281): trained on the rows, cosine as metric. No torch."""
+"""FAISS indexes of unit rows (Douze et al. 2024, arXiv:2401.08281): the exact one, and any other by factory string. No torch."""
 
 import faiss
 import numpy as np
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.unit_rows import row_lengths, unit_chunks
+from pcam_ssl.inference.unit_rows import row_lengths, unit_chunks, unit_rows
 
 TRAINING_ROWS = 2**18
 TRAINING_ROWS_PER_CELL = 64
+
+
+def flat_index(embeddings, ids, order: np.ndarray):
+    """The exact FAISS index of the unit rows of embeddings [N, D], row `order[i]` at place i. Raises UserError for bad rows."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    n, dimension = embeddings.shape
+    index = faiss.IndexFlatIP(dimension)
+    # IndexFlat.add would grow its memory by doubling, and needs the rows in slide order: make the room first, write into it.
+    index.codes.resize(n * dimension * 4)
+    index.ntotal = n
+    unit_rows(embeddings, ids, out=vectors_of(index), places=places)
+    return index
+
+
+class _FlatMemory:
+    """The memory of a flat FAISS index as NumPy reads it; the array keeps this, and this keeps the index alive."""
+
+    def __init__(self, flat_index):
+        self.flat_index = flat_index
+        shape = flat_index.ntotal, flat_index.d
+        self.__array_interface__ = {"shape": shape, "typestr": "<f4", "data": (int(flat_index.get_xb()), False), "version": 3}
+
+
+def vectors_of(flat_index) -> np.ndarray:
+    """The vectors of a flat FAISS index, float32 [N, D], without copying them."""
+    return np.asarray(_FlatMemory(flat_index))
 
 
 def trained_index(embeddings, ids, factory: str, seed: int):

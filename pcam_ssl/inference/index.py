@@ -14,8 +14,7 @@ import pandas as pd
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.backend import Backend, choose_backend, to_gpu
-from pcam_ssl.inference.factory import default_parameters, set_parameters, trained_index
-from pcam_ssl.inference.unit_rows import unit_rows
+from pcam_ssl.inference.factory import default_parameters, flat_index, set_parameters, trained_index, vectors_of
 from pcam_ssl.tables import conform
 
 EXACT = "Flat"
@@ -130,7 +129,7 @@ def build_index(
         raise UserError("the gallery is empty: no patch to search; choose a split that has patches")
     if factory == EXACT:
         order = np.argsort(pd.factorize(table["wsi"])[0].astype(np.uint64), kind="stable")  # -1, unknown, wraps to the end
-        index = _exact(embeddings, table["id"], order)
+        index = flat_index(embeddings, table["id"], order)
         parameters = {}
     else:
         order = np.arange(len(table))
@@ -155,29 +154,3 @@ def on_backend(index, order: np.ndarray, table: pd.DataFrame, notes: Notes, back
     """The pieces as one, with a copy of the FAISS index on the GPU where that is the backend."""
     resources, gpu_index = to_gpu(index) if backend.name == "gpu" else (None, None)
     return EmbeddingIndex(index, order, table, notes, backend, resources, gpu_index)
-
-
-class _FlatMemory:
-    """The memory of a flat FAISS index as NumPy reads it; the array keeps this, and this keeps the index alive."""
-
-    def __init__(self, flat_index):
-        self.flat_index = flat_index
-        shape = flat_index.ntotal, flat_index.d
-        self.__array_interface__ = {"shape": shape, "typestr": "<f4", "data": (int(flat_index.get_xb()), False), "version": 3}
-
-
-def vectors_of(flat_index) -> np.ndarray:
-    """The vectors of a flat FAISS index, float32 [N, D], without copying them."""
-    return np.asarray(_FlatMemory(flat_index))
-
-
-def _exact(embeddings, ids, order: np.ndarray):
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order))
-    n, dimension = embeddings.shape
-    index = faiss.IndexFlatIP(dimension)
-    # IndexFlat.add would grow its memory by doubling, and needs the rows in slide order: make the room first, write into it.
-    index.codes.resize(n * dimension * 4)
-    index.ntotal = n
-    unit_rows(embeddings, ids, out=vectors_of(index), places=places)
-    return index
