@@ -20,7 +20,9 @@ def build_optimizer(module: nn.Module, options: dict[str, Any], device: torch.de
     spared = [p for p in parameters if p.ndim <= 1 and name != "adam"]
     decayed = [p for p in parameters if p.ndim > 1 or name == "adam"]
     groups = [{"params": decayed, "weight_decay": decay}, {"params": spared, "weight_decay": 0.0}]
-    return NAMES[name]([group for group in groups if group["params"]], fused=device.type in ("cuda", "cpu"), **options)
+    # torch's fused SGD fails where some parameters join later (head_first_epochs): it wants momentum for all or for none.
+    fused = True if name != "sgd" and device.type in ("cuda", "cpu") else None
+    return NAMES[name]([group for group in groups if group["params"]], fused=fused, **options)
 
 
 class Schedule:
