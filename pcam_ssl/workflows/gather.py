@@ -108,7 +108,7 @@ def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict
     scored = np.isfinite(probs)
     logits = inverse_sigmoid(probs[scored].clip(1e-15, 1 - 1e-15))
     table = predictions(rows.id[scored], rows.label[scored], rows.wsi[scored], 0, logits, probs=probs[scored])
-    table["fold"] = folds.frame.fold[scored].to_numpy()
+    table["fold"] = folds.frame.fold[scored].array
     write_table(run.path / "floor.parquet", table, notes)
     return table
 
