@@ -43,12 +43,7 @@ def trained_index(embeddings, ids, factory: str, seed: int):
     Raises UserError for a string FAISS cannot parse, and for fewer rows than the training needs.
     """
     n, dimension = embeddings.shape
-    try:
-        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise UserError(
-            f"--index {factory!r} is no factory string FAISS takes for {dimension} values ({_said(error)}); try Flat, HNSW32, IVF1024,Flat"
-        ) from None
+    index = untrained_index(dimension, factory)
     lengths = row_lengths(embeddings, ids)
     try:
         if not index.is_trained:
@@ -62,6 +57,16 @@ def trained_index(embeddings, ids, factory: str, seed: int):
             f"--index {factory}: cannot be trained on {n:,} patches ({_said(error)}); take fewer cells, or the exact index Flat"
         ) from None
     return index
+
+
+def untrained_index(dimension: int, factory: str):
+    """An empty FAISS index of a factory string. Raises UserError for one that FAISS cannot parse."""
+    try:
+        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise UserError(
+            f"--index {factory!r} is no factory string FAISS takes for {dimension} values ({_said(error)}); try Flat, HNSW32, IVF1024,Flat"
+        ) from None
 
 
 def _said(error: RuntimeError) -> str:

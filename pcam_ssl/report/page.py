@@ -33,7 +33,13 @@ def page(facts: Facts) -> str:
         provenance_card(facts),
         tag("footer", f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis."),
     ]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(title=Markup(join([name])), body=join(body))
+    return document(name, body)
+
+
+def document(title: str, body: list[Markup], style: str = "") -> str:
+    """A page that needs nothing else, in the house's style sheet and the further CSS rules of `style`."""
+    template = TEMPLATE.read_text(encoding="utf-8").replace("</style>", f"{style}</style>", 1)
+    return Template(template).substitute(title=join([title]), body=join(body))
 
 
 def _columns(facts: Facts) -> list[list[Markup]]:

@@ -1,0 +1,103 @@
+"""An embedding space to search: that of a run's refit network, or that of a folder which `pcam-ssl embed` made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import read_json
+from pcam_ssl.run import REFIT, Run
+from pcam_ssl.tables import read_table
+from pcam_ssl.workflows.embed import EMBEDDINGS, FACTS, IDS
+from pcam_ssl.workflows.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
+
+
+@dataclass(frozen=True)
+class Space:
+    """A gallery before it is indexed; the index lies in `folder`/index."""
+
+    folder: Path
+    dataset: Dataset
+    network_digest: str
+    gallery: pd.DataFrame
+    """`id`, `label`, `wsi`, `split`, `view_hash`, and `prob` of class 1 (calibrated) where the run has one."""
+    embeddings: np.ndarray | None
+    """Float [N, D] in the order of `gallery`, memory-mapped; None where they are still to be made."""
+    embedder: Callable[[], Embedder]
+
+    @property
+    def index_folder(self) -> Path:
+        return self.folder / "index"
+
+
+def open_space(folder: Path | str, data: Path | str | None = None, device: str = "auto") -> Space:
+    """The space of a run or of an embeddings folder. `data` says where its dataset lies, where that has moved.
+
+    Raises UserError where the folder is neither, has no refit network, or its dataset is gone or another one.
+    """
+    folder = Path(folder)
+    return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(Run(folder), data, device)
+
+
+def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
+    info = run.info()
+    if not run.unit_done(REFIT):
+        run_embedder(run)  # says which command makes it
+    if not run.scores.exists():
+        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
+    dataset = _dataset(run.path, info["dataset"], info["dataset_digest"], data)
+    gallery = dataset.patches.assign(prob=dataset.patches.id.map(_probs(run)))
+    return Space(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
+
+
+def _probs(run: Run) -> pd.Series:
+    """Calibrated probs by id: out of fold where a patch was scored so, else the mean of all folds."""
+    parts = [read_table(run.path / "oof.parquet")[0]]
+    if (run.path / "test.parquet").exists():
+        test = read_table(run.path / "test.parquet")[0]
+        parts.append(test[test.fold == -1])
+    return pd.concat(parts).drop_duplicates("id").set_index("id").prob
+
+
+def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
+    facts = read_json(folder / FACTS)
+    known, network = facts["dataset"], facts["network"]
+    if not known["packed"] and data is None:
+        raise UserError(
+            f"{folder}: made from {known['path']}, whose patches are not kept; "
+            f"`pcam-ssl data import {known['path']} DATASET`, then search with --data DATASET"
+        )
+    dataset = _dataset(folder, known["path"], known["digest"], data)
+
+    def embedder() -> Embedder:
+        made = _embedder_again(network, dataset, device)
+        if made.digest != network["digest"]:
+            raise UserError(f"{folder}: its network has changed since; embed again with `pcam-ssl embed`")
+        return made
+
+    embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r")
+    gallery = read_table(folder / IDS)[0].assign(prob=float("nan"))
+    return Space(folder, dataset, network["digest"], gallery, embeddings, embedder)
+
+
+def _embedder_again(network: dict, dataset: Dataset, device: str) -> Embedder:
+    if "model" in network:
+        return frozen_embedder(network["model"], dataset.size_px, network["pretrained"], network["image_size"], device)
+    fold = None if network["unit"] == REFIT else int(network["unit"].removeprefix("fold-"))
+    return run_embedder(Run(Path(network["run"])), fold, device)
+
+
+def _dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
+    path = Path(recorded if data is None else data)
+    if data is None and not path.exists():
+        raise UserError(f"{folder}: its dataset {path} is not there any more; say where it is with --data DATASET")
+    dataset = open_dataset(path)
+    if dataset.digest != digest:
+        raise UserError(
+            f"{folder}: made from another dataset (digest {digest[:12]}, {path} has {dataset.digest[:12]}); name that one with --data DATASET"
+        )
+    return dataset
