@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import data, doctor, predict, recipes, report, synth, train
+from pcam_ssl.cli import data, doctor, embed, predict, recipes, report, search, synth, train
 from pcam_ssl.errors import UserError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app.add_typer(data.app, name="data")
 app.command("baseline")(train.baseline)
 app.command("metric-train")(train.metric_train)
 app.command("predict")(predict.predict)
+app.command("embed")(embed.embed)
+app.command("search")(search.search)
 app.command("report")(report.report)
 app.add_typer(recipes.app, name="recipes")
 app.command("doctor")(doctor.doctor)
