@@ -1,12 +1,12 @@
 """Processes that train together (`torchrun`): rank, size, device, wrap, mean, gather. The only place that knows."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed.nn.functional
 from torch import nn
 
 from pcam_ssl.errors import UserError
@@ -30,7 +30,12 @@ class World:
         if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # The name that replaces broadcast_buffers in torch 2.15 is unknown to the older ones.
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.parallel.DistributedDataParallel(
+                module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a tensor over processes."""
@@ -79,7 +84,7 @@ class World:
 
 def join_world(device: str = "auto") -> World:
     """The world that `torchrun` set up in the environment, or a world of one. Raises UserError for a device that is not here."""
-    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), own_rank()
     chosen = choose_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -87,6 +92,11 @@ def join_world(device: str = "auto") -> World:
     if size > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(rank, size, chosen)
+
+
+def own_rank() -> int:
+    """This process's number under `torchrun`, else 0."""
+    return int(os.environ.get("RANK", 0))
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -106,8 +116,27 @@ def gather_with_gradient(value: torch.Tensor) -> torch.Tensor:
     """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return value
-    if not value.is_floating_point():
-        parts = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
-    return torch.cat(torch.distributed.nn.functional.all_gather(value))
+    parts = [torch.zeros_like(value) for _ in range(torch.distributed.get_world_size())]
+    parts[torch.distributed.get_rank()] = value
+    return sum_over_processes(torch.cat(parts))
+
+
+def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over processes, on every process; gradients are summed on their way back too."""
+    return _Sum.apply(value)
+
+
+class _Sum(torch.autograd.Function):
+    """As `torch.distributed.nn.functional.all_reduce`, which torch 2.15 deprecates for one that torch 2.6 does not have."""
+
+    @staticmethod
+    def forward(ctx, value: torch.Tensor) -> torch.Tensor:
+        total = value.detach().clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total

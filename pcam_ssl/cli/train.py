@@ -55,11 +55,12 @@ def metric_train(
 
 
 def show_run(run, as_json: bool = False) -> None:
-    """Print a finished run's scores and what to open; nothing where folds are still missing."""
+    """Print a finished run's scores and what to open, once for all processes; nothing where folds are still missing."""
     from pcam_ssl.report.summary import run_summary
     from pcam_ssl.workflows.gather import read_scores
+    from pcam_ssl.world import own_rank
 
-    if not run.scores.exists():
+    if own_rank() or not run.scores.exists():
         return
     scores = read_scores(run)
     print(json.dumps(scores, indent=2) if as_json else run_summary(run, scores))

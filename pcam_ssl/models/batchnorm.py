@@ -2,8 +2,9 @@
 
 import torch
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
+
+from pcam_ssl.world import sum_over_processes
 
 
 class WorldBatchNorm2d(nn.BatchNorm2d):
@@ -24,9 +25,9 @@ class WorldBatchNorm2d(nn.BatchNorm2d):
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         size = torch.distributed.get_world_size()
         # Two passes: E[x^2] - E[x]^2 would lose the digits that world-size invariance asks for.
-        mean = all_reduce(images.mean((0, 2, 3))) / size
+        mean = sum_over_processes(images.mean((0, 2, 3))) / size
         centred = images - mean[:, None, None]
-        variance = all_reduce(centred.square().mean((0, 2, 3))) / size
+        variance = sum_over_processes(centred.square().mean((0, 2, 3))) / size
         with torch.no_grad():
             count = images.numel() / images.shape[1] * size
             self.num_batches_tracked.add_(1)
