@@ -87,6 +87,7 @@ def test_pixels_travel_as_a_path(pixels):
     assert np.array_equal(pickle.loads(pickle.dumps(pixels)).array, pixels.array)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 4])
 def test_workers_change_no_pixel_and_no_order(pixels, workers):
     stream = train_stream(pixels)
