@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from processes import Finished, Started
 
+pytest_plugins = ["searched"]
+
 TINY = (
     "cv.folds=2",
     "cv.inner_share=0.3",

@@ -56,6 +56,5 @@ def search(
     elif html is None:
         print(neighbours_text(result))
     else:
-        print(
-            f"{html}: {len(result):,} quer{'y' if len(result) == 1 else 'ies'} with their nearest {k} of {result.facts['gallery']:,} patches"
-        )
+        asked = f"{len(result):,} queries with their" if len(result) > 1 else "1 query with its"
+        print(f"{html}: {asked} nearest {k} of {result.facts['gallery']:,} patches")

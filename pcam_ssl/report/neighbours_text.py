@@ -17,14 +17,15 @@ def _block(query: dict[str, Any], k: int) -> list[str]:
     known = [LABELS[query["label"]], f"slide {query['wsi'] or 'unknown'}"]
     known += [query["split"]] if query["split"] else []
     known += [f"prob {query['prob']:.3f}"] if query["prob"] is not None else []
-    cells = [HEAD, *(_cells(neighbour) for neighbour in query["neighbours"])]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
-    lines = [
-        "  ".join(_aligned(text, width, name) for text, width, name in zip(row, widths, HEAD, strict=True)).rstrip()
-        for row in cells
-    ]
+    lines = _table([_cells(neighbour) for neighbour in query["neighbours"]]) if query["neighbours"] else []
     short = shortfall_text(query, k)
     return [f"query {name_of(query)}: {', '.join(known)}", f"left out: {left_out_text(query)}", *lines, *([short] if short else [])]
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in (HEAD, *rows)) for column in range(len(HEAD))]
+    lines = [[_aligned(*cell) for cell in zip(row, widths, HEAD, strict=True)] for row in (HEAD, *rows)]
+    return ["  ".join(cells).rstrip() for cells in lines]
 
 
 def _cells(neighbour: dict[str, Any]) -> tuple[str, ...]:

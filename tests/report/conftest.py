@@ -1,6 +1,9 @@
-"""A finished run, written file by file without training: what a report reads, and nothing more."""
+"""A finished run, written file by file without training: what a report reads, and nothing more; and a browser that shows the page."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,16 @@ from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions, write_table
 
 RESAMPLES = 100
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+# The page runs no script, so the page around it measures: a frame can be narrower than a window.
+FRAME = """<iframe src="{uri}" style="border:0;width:{width_px}px;height:900px"></iframe><pre></pre><script>
+onload = () => {{
+  const page = document.querySelector("iframe").contentDocument, style = page.defaultView.getComputedStyle(page.body);
+  const letters = [...page.querySelectorAll("svg.chart text")].map(text => text.getBoundingClientRect().height);
+  document.querySelector("pre").textContent = JSON.stringify(
+    {{over_px: page.documentElement.scrollWidth - page.documentElement.clientWidth, background: style.backgroundColor, smallest_px: Math.min(...letters)}});
+}}</script>"""
 
 
 @pytest.fixture
@@ -100,3 +113,32 @@ def edit():
         write_json(path, values)
 
     return edit
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """measured(path, width_px, dark): what a real browser lays out in a frame of that width; skips where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+
+    def measured(path, width_px: int, dark: bool) -> dict:
+        frame = tmp_path / "frame.html"
+        frame.write_text(FRAME.format(uri=path.as_uri(), width_px=width_px))
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--allow-file-access-from-files",
+        ]
+        options += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={tmp_path / 'profile'}"]
+        shown = subprocess.run(
+            [CHROMIUM, *options, "--dump-dom", frame.as_uri()],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return json.loads(re.search(r"<pre>(.*?)</pre>", shown.stdout)[1])
+
+    return measured
