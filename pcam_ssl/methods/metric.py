@@ -40,6 +40,9 @@ class Metric(nn.Module):
         self.network, self.metric_loss, self.miner = network, loss, miner
         self.weight, self.classify, self.slide_aware = weight, classify, slide_aware
         self.register_buffer("log_odds", torch.tensor(log_odds))
+        if not classify:
+            # Processes that train together wait for the gradient of every parameter that asks for one.
+            network.head.requires_grad_(False)
 
     @classmethod
     def build(cls, network: Network, labels: np.ndarray, **options: Any) -> "Metric":

@@ -38,6 +38,7 @@ class Fixed(nn.Module):
 
     def __init__(self, logits):
         super().__init__()
+        self.head = nn.Linear(1, 1)
         self.logits = logits
 
     def forward(self, pixels):
@@ -151,3 +152,8 @@ def test_class_vectors_stay_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         trained(batch())
     assert trained.metric_loss.W.dtype == torch.float32
+
+
+def test_without_classification_the_head_does_not_learn():
+    alone = method("method.loss=supcon", "method.classify=false")
+    assert not any(parameter.requires_grad for parameter in alone.network.head.parameters())
