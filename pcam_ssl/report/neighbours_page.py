@@ -39,9 +39,11 @@ def neighbours_page(result: SearchResult, queries: list[np.ndarray], neighbours:
     ]
     size_px = queries[0].shape[0]
     outline = f" Outlined: the centre {CENTRE_PX} px, which alone decide the label in PatchCamelyon." if size_px > CENTRE_PX else ""
-    colours = "Orange: tumor; blue: normal; grey: unlabelled. prob is of tumor, calibrated: out of fold, or on the test split the mean of all folds."
+    legend = "Orange: tumor; blue: normal; grey: unlabelled."
+    if result.gallery["prob"].notna().any():
+        legend += " prob is of tumor, calibrated: out of fold, or on the test split the mean of all folds."
     body = [
-        tag("header", tag("h1", name), tag("p", colours + outline, class_="note")),
+        tag("header", tag("h1", name), tag("p", legend + outline, class_="note")),
         *sections,
         _provenance(result),
         tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),

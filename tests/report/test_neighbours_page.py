@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -127,3 +128,9 @@ def test_the_page_fits_its_width_in_its_colours(measured, tmp_path, width_px, da
     write_neighbours_page(tmp_path / "page.html", result, *patches(result))
     found = measured(tmp_path / "page.html", width_px, dark)
     assert (found["over_px"], found["background"]) == (0, background)
+
+
+def test_prob_is_explained_where_there_is_one():
+    known = search_result()
+    unknown = replace(known, gallery=known.gallery.assign(prob=np.nan))
+    assert ["prob is of tumor" in page_of(result) for result in (known, unknown)] == [True, False]
