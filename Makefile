@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CONSTRAINT := constraints.txt
 export UV_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test bench lint wheel
+.PHONY: demo test bench lint docs wheel
 
 demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
@@ -24,6 +24,9 @@ bench: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: .venv/installed
+	$(BIN)/python -m typer pcam_ssl.cli utils docs --name pcam-ssl --output docs/cli.md
 
 wheel: .venv/installed
 	$(BIN)/python -m hatchling build --target wheel
