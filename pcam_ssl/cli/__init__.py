@@ -5,16 +5,18 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import data, doctor, embed, predict, recipes, report, search, synth, train
+from pcam_ssl.cli import audit, data, doctor, embed, predict, recipes, report, search, synth, train
 from pcam_ssl.errors import UserError
 
 app = typer.Typer(
     help="Leak-free training and evaluation for histopathology patches (PatchCamelyon, Kaggle Histopathologic Cancer Detection).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
     add_completion=False,
 )
 data.app.command("synth")(synth.synth)
+data.app.command("audit")(audit.audit)
 app.add_typer(data.app, name="data")
 app.command("baseline")(train.baseline)
 app.command("metric-train")(train.metric_train)
