@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pcam_ssl.data.duplicates import conflicting_duplicates, duplicate_keys
 from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
@@ -13,13 +14,11 @@ from pcam_ssl.terminal import warn
 
 def check_dataset(recipe: Recipe, dataset: Dataset) -> None:
     """Refuse exact duplicates with conflicting labels (unless told); say what else the user should know."""
-    rows = labelled_rows(dataset.patches)
-    kinds = rows.groupby("pixel_hash").label.nunique()
-    conflicting = rows[rows.pixel_hash.isin(kinds.index[kinds > 1])]
+    conflicting = conflicting_duplicates(labelled_rows(dataset.patches), duplicate_keys(dataset))
     if len(conflicting) and not recipe.data.allow_conflicts:
         raise UserError(
             f"{dataset.path}: {len(conflicting)} labelled patches are exact duplicates of another with the other label, first {conflicting.id.iloc[0]};"
-            " mend the labels and import again, or set data.allow_conflicts=true"
+            " `pcam-ssl data audit` names them: mend the labels and import again, or set data.allow_conflicts=true"
         )
     if not (dataset.patches.split == "test").any():
         warn(f"{dataset.path}: there is no test split, so no test.parquet and no submission.csv will be written")

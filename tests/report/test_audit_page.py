@@ -1,0 +1,100 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from audited import clean_patches, row, write
+from PIL import Image
+
+from pcam_ssl.data.audit import audit_dataset
+from pcam_ssl.data.balance import balance
+from pcam_ssl.data.findings import Audit, Finding
+from pcam_ssl.errors import UserError
+from pcam_ssl.report.audit_page import page, write_page
+from pcam_ssl.report.thumbnails import data_uri, shorten
+
+
+@pytest.fixture
+def audited(tmp_path):
+    """audited(change): the Audit of clean patches after `change(table, pixels)`."""
+
+    def audited(change=lambda table, pixels: None, **more):
+        table, pixels = clean_patches()
+        change(table, pixels)
+        dataset = write(tmp_path / "set", table, pixels)
+        return Audit(dataset, audit_dataset(dataset, 3), balance(dataset.patches, "split"), **more)
+
+    return audited
+
+
+def copy_into_test(table, pixels):
+    pixels[row(table, "test-b1")] = pixels[row(table, "b1")]
+
+
+def test_a_leak_is_the_verdict_and_shows_its_patches(audited):
+    text = page(audited(copy_into_test))
+    assert '<span class="badge">Leak</span>' in text
+    assert "Scores on this data are too good until this is mended." in text
+    assert [re.search(r'alt="patch ([^"]+)"', image)[1] for image in re.findall("<img[^>]+>", text)] == ["b1", "test-b1"]
+
+
+def test_clean_patches_make_a_page_without_pictures(audited):
+    text = page(audited())
+    assert '<section class="verdict good"' in text
+    assert "<img" not in text
+    assert "Checked and fine" in text
+
+
+def test_names_are_escaped(audited):
+    def rename(table, pixels):
+        copy_into_test(table, pixels)
+        table["wsi"] = table["wsi"].replace("b", "<script>x</script>")
+
+    text = page(audited(rename))
+    assert "<script" not in text
+    assert "slide &lt;script&gt;x&lt;/script&gt;" in text
+
+
+def test_the_page_needs_nothing_from_outside(audited):
+    text = page(audited(copy_into_test))
+    assert set(re.findall(r'(?:src|href)="([^":]+):', text)) == {"data"}
+    assert "url(" not in text
+
+
+def test_groups_beyond_twelve_are_counted(audited):
+    audit = audited()
+    audit.findings[:] = [Finding("suspect", "near duplicates", "15 pairs", 15, (), "look", tuple((i, i + 1) for i in range(15)))]
+    text = page(audit)
+    assert text.count("<img") == 24
+    assert "3 more are not shown; --json names them." in text
+
+
+def test_doubted_labels_are_shown_with_their_doubts(audited):
+    doubted = pd.DataFrame({"id": ["b1", "c2"], "label": [1, 0], "doubt": [0.72, 0.4], "doubt_network": [0.9, 0.5]})
+    audit = audited(doubted=doubted.assign(doubt_knn=[0.8, np.nan]))
+    rows = tuple((row(clean_patches()[0], name),) for name in ("b1", "c2"))
+    audit.findings.append(Finding("suspect", "suspicious labels", "2 labels are doubted", 2, ("b1", "c2"), "look", rows))
+    text = page(audit)
+    assert re.findall(r"<span>(doubt [^<]+)</span><span>([^<]+)</span>", text) == [
+        ("doubt 0.72", "network 0.90, kNN 0.80"),
+        ("doubt 0.40", "network 0.50"),
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_named(audited, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/audit.html: cannot be written \(.+\); name another file"):
+        write_page(tmp_path / "file" / "audit.html", audited())
+
+
+def test_a_thumbnail_is_the_patch():
+    pixels = np.full((24, 24, 3), (200, 60, 120), np.uint8)
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(data_uri(pixels).removeprefix("data:image/jpeg;base64,")))))
+    assert np.abs(decoded.astype(int) - pixels).max() <= 2
+
+
+def test_long_names_lose_their_middle():
+    assert shorten("0123456789abcdef0123456789") == "012345678…23456789"
+    assert shorten("short") == "short"
