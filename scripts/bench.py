@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench_inputs import Inputs, machine
 from bench_measure import NotMeasured, Row
+from bench_metric import embedding, metric
 from bench_packing import batches, importing
 from bench_scoring import bootstrap, starting, views
 from bench_training import against_plain_way, gpu, step
@@ -26,6 +27,8 @@ BENCHMARKS = {
     "batches": batches,
     "import": importing,
     "views": views,
+    "metric": metric,
+    "embed": embedding,
     "help": starting,
     "bootstrap": bootstrap,
     "gpu": gpu,

@@ -18,7 +18,8 @@ from bench_plain import open_patch, pack_plainly
 
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.importing import import_source
-from pcam_ssl.data.streams import Shuffled, TrainStream, load
+from pcam_ssl.data.plans import Shuffled
+from pcam_ssl.data.streams import TrainStream, load
 from pcam_ssl.data.views import Views
 
 CPU = torch.device("cpu")

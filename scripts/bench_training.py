@@ -5,6 +5,7 @@ from itertools import cycle, islice
 from statistics import median
 
 import numpy as np
+import pandas as pd
 import torch
 from bench_inputs import Inputs, pixels_of, place
 from bench_measure import NotMeasured, at_least, at_most, compare, rate, ratios, take_turns
@@ -14,16 +15,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.store import Dataset
-from pcam_ssl.data.streams import Shuffled, TrainStream, load
+from pcam_ssl.data.streams import TrainStream, load
 from pcam_ssl.data.views import Views
 from pcam_ssl.engine.fit import CHECK_STEPS_GPU, Plan, Training, train_step
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.precision import choose_precision
 from pcam_ssl.methods import build_method
-from pcam_ssl.models.network import build_network
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.workflows.cross_validation import _workers
+from pcam_ssl.workflows.cross_validation import loader_workers
+from pcam_ssl.workflows.fitting import batch_plan, new_network
 from pcam_ssl.world import World
 
 EMA_DECAY = 0.998
@@ -39,8 +40,7 @@ def article(*settings: str) -> Recipe:
 def build_training(recipe: Recipe, dataset: Dataset, world: World, ema_decay: float | None = None) -> Training:
     """What `fit` is given for a fold of `dataset`, by the recipe's own options."""
     precision = choose_precision(world.device)
-    model = recipe.model
-    network = build_network(model.name, model.pretrained, dataset.size_px, model.image_size, model.drop_rate, model.drop_path_rate)
+    network = new_network(recipe, dataset.size_px)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network.to(world.device, memory_format=layout)
     labels = labelled_rows(dataset.patches)["label"].to_numpy(np.int64)
@@ -63,13 +63,15 @@ class ToolSide:
         self.plan = Plan(recipe.train.epochs, ENDLESS, recipe.seed, recipe.train.clip_norm, workers=workers)
         self.check_steps = CHECK_STEPS_GPU if world.device.type == "cuda" else 1
         rows = labelled_rows(dataset.patches)
+        labels, slides = rows["label"].to_numpy(np.int64), pd.factorize(rows["wsi"])[0]
         self.stream = TrainStream(
             pixels_of(dataset),
             rows["row"].to_numpy(),
-            rows["label"].to_numpy(np.int64),
-            Shuffled(len(rows), recipe.train.batch_size, recipe.seed),
+            labels,
+            batch_plan(recipe, labels, slides, recipe.seed),
             Views(recipe.views.policy, recipe.views.strength),
             recipe.seed,
+            slides=slides,
         )
 
     def __call__(self) -> float:
@@ -171,7 +173,7 @@ def gpu(inputs: Inputs):
     world = World(0, 1, torch.device("cuda", 0))
     for size_px, batch_size, steps in ((96, 64, 400), (96, 256, 200), (224, 64, 200)):
         recipe = _batch_of(article(f"model.image_size={size_px}"), batch_size)
-        steps, workers = inputs.size(steps, 10), _workers(recipe, world)
+        steps, workers = inputs.size(steps, 10), loader_workers(recipe, world)
         torch.cuda.reset_peak_memory_stats()
         tool = ToolSide(recipe, inputs.dataset, world, steps, workers=workers)
         tool()

@@ -1,6 +1,6 @@
 """Does slide-aware mining help? Same recipe with and without it, same folds and seeds, paired by slide. Prints markdown rows.
 
-    python scripts/slide_aware.py data/kaggle-mini --out runs/slide-aware --seeds 0 1 2
+python scripts/slide_aware.py data/kaggle-mini --out runs/slide-aware --seeds 0 1 2
 """
 
 import argparse
@@ -31,7 +31,9 @@ def main() -> None:
     for seed in options.seeds:
         for aware in ("false", "true"):
             settings = [*RECIPE, f"method.slide_aware={aware}", f"seed={seed}", *options.set]
-            runs[seed, aware] = metric_train(load_recipe(options.recipe, settings), options.data, options.out / f"{seed}-{aware}").path
+            runs[seed, aware] = metric_train(
+                load_recipe(options.recipe, settings), options.data, options.out / f"{seed}-{aware}"
+            ).path
     print(f"| {options.data.name}: score | off | on | on - off, paired by slide |\n|---|---|---|---|")
     for name, shown in KINDS.items():
         off, on = (_mean_over_seeds(runs, options.seeds, aware, name) for aware in ("false", "true"))
@@ -54,11 +56,7 @@ def _mean_over_seeds(runs: dict, seeds: list[int], aware: str, name: str) -> pd.
 def _queries(runs: dict, seeds: list[int], aware: str) -> pd.DataFrame:
     """The retrieval measures of every patch of every seed, in one order for both arms."""
     return pd.concat(
-        [
-            read_table(path)[0].dropna()
-            for seed in seeds
-            for path in sorted((runs[seed, aware]).glob("fold-*/retrieval.parquet"))
-        ],
+        [read_table(path)[0].dropna() for seed in seeds for path in sorted((runs[seed, aware]).glob("fold-*/retrieval.parquet"))],
         ignore_index=True,
     )
 

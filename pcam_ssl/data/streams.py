@@ -6,10 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pcam_ssl.data.plans import Shuffled
 from pcam_ssl.data.views import Views
-
-__all__ = ["EvalStream", "Pixels", "Shuffled", "TrainStream", "load"]
 
 
 class Pixels:

@@ -41,7 +41,7 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
         run = world.lead(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
         folds = read_folds(run.folds, dataset.patches)
         wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
-        setting = Setting(recipe, dataset, folds, run, world, precision, _workers(recipe, world))
+        setting = Setting(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
         for k in wanted:
             _train(setting, fold_unit(folds, k))
         if world.lead(lambda: _folds_complete(setting)):
@@ -141,7 +141,8 @@ def _check_folds(folds: Folds, only: list[int] | None, run: Run) -> None:
             )
 
 
-def _workers(recipe: Recipe, world: World) -> int:
+def loader_workers(recipe: Recipe, world: World) -> int:
+    """Loader processes of each training process: what the recipe says, or by device."""
     if recipe.train.workers != "auto":
         return recipe.train.workers
     return min(12, max(1, (os.cpu_count() or 1) // world.size - 1)) if world.device.type == "cuda" else 0

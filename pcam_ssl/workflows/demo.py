@@ -1,20 +1,22 @@
-"""`pcam-ssl demo`: the main job on synthetic slides, and the leak it prevents, in minutes on a laptop."""
+"""`pcam-ssl demo`: the main job on synthetic slides, the leak it prevents, and a search for neighbours, in minutes on a laptop."""
 
 from pathlib import Path
 
-from pcam_ssl.data.store import is_dataset
+from pcam_ssl.data.store import is_dataset, open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.report.demo_table import demo_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.gather import read_scores
+from pcam_ssl.workflows.metric_train import metric_train
+from pcam_ssl.workflows.search import search_space
 
-SLIDES, PATCHES, TEST_SLIDES = 24, 40, 12
+SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 0.8
 
 
 def demo(folder: Path | str) -> str:
-    """Make slides, train the same recipe under grouped and under random folds, and return a table of both against the truth.
+    """Train one recipe under grouped folds, under random folds, and with an embedding; return a table of all against the truth.
 
     The test slides keep their labels here, so that the out-of-fold scores can be held against new slides.
     """
@@ -22,9 +24,25 @@ def demo(folder: Path | str) -> str:
     dataset = folder / "slides"
     if not is_dataset(dataset):
         say(f"{dataset}: drawing {SLIDES + TEST_SLIDES} synthetic slides of {PATCHES} patches")
-        write_synthetic(dataset, slides=SLIDES, patches=PATCHES, test_slides=TEST_SLIDES, label_test=True)
-    runs = {}
-    for scheme in ("grouped", "random"):
-        run = baseline(load_recipe("demo", [f"cv.scheme={scheme}"]), dataset, folder / scheme)
-        runs[scheme] = (run, read_scores(run))
-    return demo_table(runs)
+        options = {
+            "patches": PATCHES,
+            "test_slides": TEST_SLIDES,
+            "size_px": SIZE_PX,
+            "stain_shift": STAIN_SHIFT,
+            "label_test": True,
+        }
+        write_synthetic(dataset, slides=SLIDES, **options)
+    runs = {
+        scheme: baseline(load_recipe("demo", [f"cv.scheme={scheme}"]), dataset, folder / scheme) for scheme in ("grouped", "random")
+    }
+    runs["metric"] = metric_train(load_recipe("demo", ["method.name=metric", "method.projection=32"]), dataset, folder / "metric")
+    page = folder / "neighbours.html"
+    search_space(runs["metric"].path, ids=_queries(dataset), k=8, html=page)
+    return demo_table({name: (run, read_scores(run)) for name, run in runs.items()}, page)
+
+
+def _queries(dataset: Path) -> list[str]:
+    """Two test patches of each class."""
+    patches = open_dataset(dataset).patches
+    test = patches[patches.split == "test"]
+    return test.groupby("label").head(2).id.tolist()
