@@ -5,9 +5,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
-from pcam_ssl.data.folds import Folds, read_folds, write_folds
+from pcam_ssl.data.folds import Folds, labelled_rows, read_folds, write_folds
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import Precision, choose_precision
@@ -17,7 +19,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.checks import check_dataset, check_initial_run, selected_on_fold
-from pcam_ssl.workflows.fitting import new_network
+from pcam_ssl.workflows.fitting import batch_plan, new_network
 from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit, refit_unit
@@ -79,7 +81,7 @@ def _begin(
         _hold(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
         run = find_run(out, *identity)
         folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else _folds(recipe, dataset)
-        _check_folds(folds, only, run)
+        _check_folds(recipe, dataset, folds, only, run)
         check_initial_run(recipe, folds)
         if not run.provenance.exists():
             # What cannot be trained is refused before a folder is begun that would bind the user to a wrong recipe.
@@ -130,15 +132,22 @@ def _folds(recipe: Recipe, dataset: Dataset) -> Folds:
     )
 
 
-def _check_folds(folds: Folds, only: list[int] | None, run: Run) -> None:
+def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
+    """Refuse what some fold could not be trained with, before anything is written."""
     unknown = [k for k in only or [] if not 0 <= k < folds.n_folds]
     if unknown:
         raise UserError(f"--fold {unknown[0]}: {run.path} has folds 0 to {folds.n_folds - 1}")
-    for k in range(folds.n_folds):
-        if not folds.inner_mask(k).any():
+    labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
+    slides, _ = pd.factorize(folds.frame.group)
+    for unit in (fold_unit(folds, k) for k in range(folds.n_folds)):
+        if not unit.inner.any():
             raise UserError(
-                f"fold {k} has no labelled inner patches to choose and calibrate by; raise data.label_budget or cv.inner_share"
+                f"{unit.name} has no labelled inner patches to choose and calibrate by; raise data.label_budget or cv.inner_share"
             )
+        batch_plan(recipe, labels[unit.train], slides[unit.train], recipe.seed)
+        k, n = recipe.neighbours.k, int(unit.train.sum())
+        if recipe.neighbours.use and k != "inner" and k > n:
+            raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower it")
 
 
 def loader_workers(recipe: Recipe, world: World) -> int:

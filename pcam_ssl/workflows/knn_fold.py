@@ -5,7 +5,6 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.errors import UserError
 from pcam_ssl.inference.embed import embed_rows
 from pcam_ssl.inference.index import EmbeddingIndex, build_index
 from pcam_ssl.inference.knn import gallery_votes, knn_logits
@@ -59,9 +58,6 @@ def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame) -> Non
 
 def _gallery(setting: Setting, unit: Unit, network: Network) -> EmbeddingIndex:
     patches = setting.rows[unit.train]
-    k = setting.recipe.neighbours.k
-    if k != "inner" and k > len(patches):
-        raise UserError(f"neighbours.k is {k}, {unit.name} trains on {len(patches)} patches; lower it")
     table = patches[["id", "label", "wsi", "split", "view_hash"]].reset_index(drop=True)
     return build_index(_embed(setting, network, patches), table)
 

@@ -113,6 +113,15 @@ def test_k_larger_than_the_gallery_is_refused(tiny_recipe, slides, tmp_path):
 
     with pytest.raises(UserError, match=r"neighbours.k is 500, fold-0 trains on \d+ patches; lower it"):
         metric_train(tiny_recipe(*METRIC[:2], "neighbours.k=500", "train.epochs=1"), slides, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_patches_of_a_class_than_a_batch_asks_for_are_refused(tiny_recipe, slides, tmp_path):
+    from pcam_ssl.workflows.metric_train import metric_train
+
+    with pytest.raises(UserError, match=r"train.batch_size 64 asks for 32 patches of each class"):
+        metric_train(tiny_recipe(*METRIC, "train.batch_size=64"), slides, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
