@@ -1,6 +1,6 @@
 """From a unit and a recipe to a trained network: builds the parts and hands them to the loop."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pcam_ssl.data.views import Views
 from pcam_ssl.engine.fit import Plan, Training, fit
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.tensorboard import tensorboard_log
+from pcam_ssl.errors import UserError
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.metrics import auroc, nll
 from pcam_ssl.inference.predict import PLAIN
@@ -66,7 +67,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     on_fold = options.choose == "fold" and unit.score.any()
     chosen_by = setting.rows[unit.score if on_fold else unit.inner]
     bar = progress(unit.name, plan.total, "batches") if world.leads else nullcontext(lambda *_: None)
-    with bar as advance:
+    with bar as advance, _compiler_refusals():
         fit(
             training,
             stream,
@@ -84,6 +85,18 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     if options.choose != "last" and "score" not in training.best and world.leads:
         warn(f"{unit.name}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
     return training
+
+
+@contextmanager
+def _compiler_refusals():
+    """torch's compilers fail in the first step, not when they are asked, with errors of their own modules."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"train.compile: torch cannot compile here ({reason}); mend that, or set train.compile=false") from None
 
 
 def _keep(folder: Path, training: Training) -> None:
