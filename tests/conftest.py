@@ -31,6 +31,22 @@ TINY = (
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run tests that take a minute or more")
+    parser.addoption("--write-golden", action="store_true", help="write the files of tests/golden anew instead of comparing")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes a minute or more; runs with --slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes a minute or more; pytest --slow runs it"))
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """tiny("a.b=c", ...): settings of a recipe that trains in a second, changed by more settings."""
