@@ -1,0 +1,99 @@
+"""From finished folds to one answer."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pcam_ssl.data.folds import read_folds
+from pcam_ssl.data.store import open_dataset
+from pcam_ssl.errors import UserError
+from pcam_ssl.run import Run
+from pcam_ssl.tables import predictions, read_table, write_table
+from pcam_ssl.workflows.gather import gather_oof, mean_of_folds, read_scores
+
+
+def fold(k: int, logits, probs, stds) -> pd.DataFrame:
+    return predictions(["a", "b"], [1, None], ["s", "t"], k, logits, stds, probs)
+
+
+def test_the_mean_of_folds_by_hand():
+    mean = mean_of_folds([fold(0, [1.0, -2.0], [0.5, 0.2], [0.1, 0.2]), fold(1, [3.0, 0.0], [0.9, 0.8], [0.3, 0.4])])
+    assert mean.id.tolist() == ["a", "b"]
+    assert mean.fold.tolist() == [-1, -1]
+    assert mean.logit.tolist() == [2.0, -1.0]
+    assert mean.view_std.tolist() == pytest.approx([0.2, 0.3])
+    # The mean of log-odds: odds 1 and 9 give 3, odds 1/4 and 4 give 1.
+    assert mean.prob.tolist() == pytest.approx([0.75, 0.5])
+
+
+def test_probs_of_zero_and_one_stay_finite():
+    mean = mean_of_folds([fold(0, [800.0, -800.0], [1.0, 0.0], [0, 0]), fold(1, [800.0, -800.0], [1.0, 0.0], [0, 0])])
+    assert np.isfinite(mean.prob).all()
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Run(shutil.copytree(finished.path, tmp_path / "copy"))
+
+
+@pytest.fixture
+def folds(copy, slides):
+    return read_folds(copy.folds, open_dataset(slides).patches)
+
+
+def test_a_fold_that_lacks_patches_is_refused(copy, folds):
+    path = copy.fold(1) / "oof.parquet"
+    write_table(path, read_table(path)[0].iloc[1:])
+    with pytest.raises(UserError, match=r"the folds score 79 patches, folds.parquet names 80; delete the run and train again"):
+        gather_oof(copy, folds)
+
+
+def test_a_patch_scored_twice_is_refused(copy, folds):
+    path = copy.fold(1) / "oof.parquet"
+    table = read_table(path)[0]
+    write_table(path, pd.concat([table, table.iloc[:1]]))
+    with pytest.raises(UserError, match=r"1 ids stand twice in one fold"):
+        gather_oof(copy, folds)
+
+
+def test_scores_of_an_unfinished_run(copy):
+    copy.scores.unlink()
+    with pytest.raises(UserError, match=r"not finished yet; run its command again, it goes on where it stopped"):
+        read_scores(copy)
+
+
+@pytest.fixture
+def sampled(slides, rewrite, tmp_path):
+    """The dataset with a sample submission, its ids backwards."""
+    dataset = open_dataset(slides)
+    order = dataset.patches.id[dataset.patches.split == "test"].tolist()[::-1]
+    return rewrite(slides, tmp_path / "sampled", lambda patches: patches, order), order
+
+
+def test_the_submission_follows_the_sample(train, sampled, tmp_path):
+    dataset, order = sampled
+    run = train(tmp_path / "run", "train.epochs=1", data=dataset)
+    submission = pd.read_csv(run.path / "submission.csv")
+    test = read_table(run.path / "test.parquet")[0]
+    assert submission.id.tolist() == order
+    probs = test[test.fold == -1].set_index("id").prob.loc[order]
+    np.testing.assert_allclose(submission.label, probs, rtol=1e-12)
+
+
+def test_a_sample_that_does_not_fit_leaves_no_submission(train, slides, rewrite, tmp_path):
+    dataset = rewrite(slides, tmp_path / "odd", lambda patches: patches, ["somebody"])
+    run = train(tmp_path / "run", "train.epochs=1", data=dataset)
+    assert not (run.path / "submission.csv").exists()
+    assert (run.path / "test.parquet").exists()
+
+
+def test_without_slide_ids_stain_clusters_group_and_are_said_loudly(train, slides, rewrite, tmp_path, capsys):
+    dataset = rewrite(slides, tmp_path / "anonymous", lambda patches: patches.assign(wsi=None))
+    run = train(tmp_path / "run", "train.epochs=1", "cv.inner_share=0.2", data=dataset)
+    scores = read_scores(run)
+    assert scores["grouping"] == "stain clusters"
+    assert any("slides are not used" in note for note in scores["notes"])
+    assert "WARNING: slides are not used" in capsys.readouterr().err
+    assert "stain cluster-clustered bootstrap" in scores["out_of_fold"]["interval"]
