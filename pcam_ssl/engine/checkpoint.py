@@ -17,9 +17,13 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write `last.pt`; what was there becomes `previous.pt`. A kill between the two renames leaves `previous.pt`."""
     with atomic_write(folder / LAST) as temporary:
-        # Through a file object, so that a full disk is an OSError and not torch's RuntimeError.
-        with open(temporary, "wb") as handle:
-            torch.save(state, handle)
+        try:
+            # Through a file object, for torch's own writer hides why a disk refuses.
+            with open(temporary, "wb") as handle:
+                torch.save(state, handle)
+        except RuntimeError as error:
+            # Closing its archive while an OSError passes, torch puts an error of its own on top.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
 
