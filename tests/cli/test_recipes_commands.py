@@ -1,0 +1,52 @@
+import pytest
+
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_files import load_recipe, recipe_names, recipe_path
+
+
+def test_list_names_every_recipe_and_its_purpose(command):
+    finished = command("recipes", "list")
+    assert finished.code == 0
+    listed = dict(line.split(maxsplit=1) for line in finished.out.splitlines())
+    assert list(listed) == recipe_names()
+    assert listed["smoke"].startswith("Seconds on one core")
+
+
+def test_show_prints_a_recipe_that_reads_back(command, tmp_path):
+    finished = command("recipes", "show", "smoke", "--set", "optim.lr=1e-3")
+    (tmp_path / "shown.yaml").write_text(finished.out)
+    assert load_recipe(tmp_path / "shown.yaml") == load_recipe("smoke", ["optim.lr=1e-3"])
+
+
+def test_show_keys_says_what_they_mean(command):
+    finished = command("recipes", "show", "baseline", "--keys")
+    assert "train.epochs = 8" in finished.out
+    assert "# patches a step, over all processes together" in finished.out
+
+
+def test_copy_makes_a_file_to_change(command, tmp_path):
+    finished = command("recipes", "copy", "smoke", tmp_path / "mine.yaml")
+    assert finished.code == 0
+    assert (tmp_path / "mine.yaml").read_text() == recipe_path("smoke").read_text()
+    assert load_recipe(tmp_path / "mine.yaml") != Recipe()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["show", "smok"], "--recipe smok: no shipped recipe has that name. Did you mean smoke?"),
+        (["show", "smoke", "--set", "train.epoch=1"], "recipe smoke: unknown key train.epoch. Did you mean epochs?"),
+        (["copy", "smok", "mine.yaml"], "--recipe smok: no shipped recipe has that name."),
+        (["copy", "smoke", "mine.txt"], "mine.txt: a recipe file ends in .yaml; name it mine.yaml"),
+        (["copy", "smoke", "taken.yaml"], "taken.yaml: exists already; choose another name"),
+    ],
+)
+def test_bad_input_is_one_line(command, tmp_path, monkeypatch, words, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.yaml").write_text("mine")
+    finished = command("recipes", *words)
+    assert finished.code == 2
+    assert len(finished.problems) == 1
+    assert finished.problems[0].startswith(problem)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.yaml"]
+    assert (tmp_path / "taken.yaml").read_text() == "mine"
