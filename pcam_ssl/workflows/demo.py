@@ -12,7 +12,7 @@ from pcam_ssl.workflows.gather import read_scores
 from pcam_ssl.workflows.metric_train import metric_train
 from pcam_ssl.workflows.search import search_space
 
-SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 0.8
+SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
 
 
 def demo(folder: Path | str) -> str:
