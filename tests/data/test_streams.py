@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pcam_ssl.data.streams import EvalStream, Pixels, Shuffled, TrainStream, load
+from pcam_ssl.data.plans import Shuffled
+from pcam_ssl.data.streams import EvalStream, Pixels, TrainStream, load
 from pcam_ssl.data.views import Views, id_key
 
 CPU = torch.device("cpu")
