@@ -47,6 +47,11 @@ def import_source(
     instead, and counts them in the manifest. Nothing is left behind where it fails.
     """
     refuse_existing(target)
+    _write(_listed(source, wsi, skip_bad, verify), target, skip_bad, workers or min(os.cpu_count() or 1, 8))
+    return open_dataset(target)
+
+
+def _listed(source: Path | str, wsi: Path | str | None, skip_bad: bool, verify: bool) -> Listing:
     found = list_source(source, verify=verify)
     if found.problems and not skip_bad:
         raise UserError(*found.problems, "mend these, or add --skip-bad to leave them out")
@@ -57,13 +62,16 @@ def import_source(
     check_slides(found)
     if found.records.empty:
         raise UserError(f"{found.source}: no patches with a row in the csv; nothing was written")
+    return found
+
+
+def _write(found: Listing, target: Path | str, skip_bad: bool, workers: int) -> None:
     with DatasetWriter(target, None, source=found.source, source_format=found.source_format, expected=len(found.records)) as writer:
-        bad = _pack(found, writer, skip_bad, workers or min(os.cpu_count() or 1, 8))
+        bad = _pack(found, writer, skip_bad, workers)
         if bad:
             found.notes["bad_images"] = {"count": len(bad), "first": bad[:NAMED]}
             warn(f"left out: {len(bad):,} bad images; the manifest names the first {min(NAMED, len(bad))}")
         writer.notes, writer.sample_submission = found.notes, found.sample_submission
-    return open_dataset(target)
 
 
 def _pack(found: Listing, writer: DatasetWriter, skip_bad: bool, workers: int) -> list[str]:

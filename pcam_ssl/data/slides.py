@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pcam_ssl.data.sources.csv_table import known, read_csv, refuse_repeated_rows
-from pcam_ssl.data.sources.listing import NAMED, Listing, name_first
+from pcam_ssl.data.sources.listing import NAMED, Listing, name_first, places_in
 from pcam_ssl.errors import UserError
 from pcam_ssl.terminal import warn
 
@@ -19,14 +19,15 @@ def join_slides(found: Listing, csv: Path | str) -> None:
     frame = read_csv(csv.read_bytes(), str(csv), ["id", "wsi"])
     refuse_repeated_rows(frame, "wsi", str(csv))
     table = found.records
-    unmatched = sorted(set(frame["id"]) - set(table["id"]))
+    rows = places_in(table["id"], frame["id"])
+    unmatched = sorted(frame["id"][places_in(frame["id"], table["id"]) < 0])
     if len(unmatched) == len(frame):
         example = f"it has {name_first(unmatched, 1)}, the source {name_first(table['id'], 1)}"
         raise UserError(f"{csv}: none of its {len(frame):,} ids is in {found.source} ({example}); give the csv of these patches")
     if unmatched:
         found.notes["slide_ids_without_patch"] = {"count": len(unmatched), "first": unmatched[:NAMED]}
         warn(f"{csv}: {len(unmatched):,} ids have no patch and are left out: {name_first(unmatched)}")
-    table["wsi"] = table["id"].map(dict(zip(frame["id"], known(frame["wsi"]), strict=True))).astype("str")
+    table["wsi"] = known(frame["wsi"]).astype("str").array.take(rows, allow_fill=True)
     found.notes["slides_from"] = csv.name
 
 

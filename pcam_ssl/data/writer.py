@@ -24,6 +24,9 @@ from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
 DIGEST_COLUMNS = ["id", "split", "label", "wsi", "x", "y"]
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SPARE_BYTES = 64 * 2**20
+JOINED = 64
+"""Tables of one append each that are joined to one: a table of 64 patches takes 30 kB, whatever it holds."""
+CSV_ROWS = 10_000
 
 
 def refuse_existing(path: Path | str) -> None:
@@ -59,6 +62,7 @@ class DatasetWriter:
         self._expected = expected
         self._rows = 0
         self._columns: list[pd.DataFrame] = []
+        self._parts: list[pd.DataFrame] = []
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> "DatasetWriter":
@@ -101,6 +105,9 @@ class DatasetWriter:
         }
         frame = pd.DataFrame(columns | (measure(pixels) if statistics is None else statistics), index=range(len(pixels)))
         self._columns.append(conform(frame, PATCH_COLUMNS))
+        if len(self._columns) == JOINED:
+            self._parts.append(pd.concat(self._columns, ignore_index=True))
+            self._columns.clear()
         self._rows += len(pixels)
 
     def __exit__(self, kind, error, trace) -> None:
@@ -126,9 +133,11 @@ class DatasetWriter:
         np.lib.format.write_array_header_1_0(self._pixels, header)
 
     def _finish(self) -> None:
-        if not self._columns:
+        if not self._rows:
             raise UserError(f"{self._source['source']}: no patches; nothing was written")
-        patches = pd.concat(self._columns, ignore_index=True)
+        patches = pd.concat(self._parts + self._columns, ignore_index=True)
+        self._parts.clear()
+        self._columns.clear()
         repeated = patches["id"][patches["id"].duplicated()].unique()
         if len(repeated):
             named = ", ".join(repeated[:5])
@@ -136,7 +145,9 @@ class DatasetWriter:
         self._write_header(len(patches))
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
-        self._digest.update(patches[DIGEST_COLUMNS].to_csv(index=False, lineterminator="\n").encode())
+        for start in range(0, len(patches), CSV_ROWS):
+            part = patches[DIGEST_COLUMNS].iloc[start : start + CSV_ROWS]
+            self._digest.update(part.to_csv(index=False, header=start == 0, lineterminator="\n").encode())
         write_table(self.scratch / PATCHES, patches)
         if self.sample_submission is not None:
             sample = pd.DataFrame({"id": self.sample_submission, "label": 0})

@@ -3,6 +3,8 @@
 import io
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pcam_ssl.data.sources.listing import SPLITS, name_first
 from pcam_ssl.errors import UserError
@@ -56,9 +58,9 @@ def parse_splits(values: pd.Series, name: str) -> pd.Series:
 
 def refuse_repeated_rows(frame: pd.DataFrame, column: str, name: str) -> None:
     """Raises UserError where an id stands twice, saying whether the values of `column` conflict."""
-    repeated = frame["id"].duplicated(keep=False)
-    if not repeated.any():
+    if pc.count_distinct(pa.array(frame["id"]), mode="all").as_py() == len(frame):
         return
+    repeated = frame["id"].duplicated(keep=False)
     values = frame[repeated].groupby("id")[column].unique()
     conflicting = values[values.map(len) > 1]
     if len(conflicting):

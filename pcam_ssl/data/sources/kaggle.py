@@ -1,9 +1,9 @@
 """Kaggle "Histopathologic Cancer Detection": train/, test/, train_labels.csv, sample_submission.csv, as zip or folder. No torch."""
 
-from pathlib import PurePosixPath
+from posixpath import basename, dirname
 
 from pcam_ssl.data.sources.csv_table import parse_labels, read_csv, refuse_repeated_rows
-from pcam_ssl.data.sources.listing import Listing, image_chunks, records, refuse_repeated
+from pcam_ssl.data.sources.listing import Listing, image_chunks, places_in, records, refuse_repeated
 from pcam_ssl.data.sources.tree import Tree, image_names, read_whole, stem
 from pcam_ssl.errors import UserError
 
@@ -12,19 +12,17 @@ LABELS_CSV, SAMPLE_CSV = "train_labels.csv", "sample_submission.csv"
 
 def looks_like(tree: Tree) -> bool:
     """Whether one of Kaggle's csv files is there; images alone are read as an image folder."""
-    return any(PurePosixPath(name).name in (LABELS_CSV, SAMPLE_CSV) for name in tree.names)
+    return any(basename(name) in (LABELS_CSV, SAMPLE_CSV) for name in tree.names)
 
 
 def listing(tree: Tree) -> Listing:
     """Records of the images directly in train/ and test/, labels joined on id. Raises UserError for csv files that do not hold."""
     prefix = _prefix(tree)
-    images = [name for name in image_names(tree) if str(PurePosixPath(name).parent) in (f"{prefix}train", f"{prefix}test")]
-    images.sort(key=lambda name: (PurePosixPath(name).parent.name != "train", name))
+    train, test = ([name for name in image_names(tree) if dirname(name) == prefix + folder] for folder in ("train", "test"))
+    images = train + test
     if not images:
         raise UserError(f"{tree.path}: has Kaggle's csv files but no images in {prefix}train/ or {prefix}test/; unpack it whole")
-    ids = [stem(name) for name in images]
-    splits = [PurePosixPath(name).parent.name for name in images]
-    table = records(ids, splits, place=images)
+    table = records([stem(name) for name in images], ["train"] * len(train) + ["test"] * len(test), place=images)
     refuse_repeated(table["id"], table["place"], str(tree.path))
     found = Listing(str(tree.path), "kaggle", table, image_chunks(tree.read, images))
     if prefix + LABELS_CSV in tree.names and (table["split"] == "train").any():
@@ -36,9 +34,7 @@ def listing(tree: Tree) -> Listing:
 
 def _prefix(tree: Tree) -> str:
     """'' or 'folder/': where the csv files are. Raises UserError where two folders have them."""
-    folders = {
-        name[: -len(PurePosixPath(name).name)] for name in tree.names if PurePosixPath(name).name in (LABELS_CSV, SAMPLE_CSV)
-    }
+    folders = {name[: -len(basename(name))] for name in tree.names if basename(name) in (LABELS_CSV, SAMPLE_CSV)}
     if len(folders) > 1:
         raise UserError(f"{tree.path}: Kaggle's csv files are in several folders ({', '.join(sorted(folders))}); name one of them")
     return folders.pop()
@@ -51,13 +47,14 @@ def _join_labels(found: Listing, tree: Tree, name: str) -> None:
     labels = parse_labels(frame["label"], frame["id"], where)
     table = found.records
     train = table["split"] == "train"
-    table["label"] = table["id"].where(train).map(dict(zip(frame["id"], labels, strict=True))).astype("Int8")
-    known = set(frame["id"])
-    listed = known & set(table["id"][train])
-    found.mismatch("labels_without_image", known - listed, f"ids in {where} have no image in train/")
-    found.mismatch("images_without_label", set(table["id"][train]) - listed, f"images in train/ have no row in {where}")
+    rows = places_in(table["id"].where(train), frame["id"])
+    listed = rows >= 0
+    table["label"] = labels.array.take(rows, allow_fill=True)
+    unused = places_in(frame["id"], table["id"].where(listed)) < 0
+    found.mismatch("labels_without_image", frame["id"][unused], f"ids in {where} have no image in train/")
+    found.mismatch("images_without_label", table["id"][train & ~listed], f"images in train/ have no row in {where}")
     # Not the same as an empty label: nobody said that these are to be used unlabelled.
-    keep = ~train | table["id"].isin(listed)
+    keep = ~train | listed
     if not keep.all():
         found.records = table[keep].reset_index(drop=True)
         found.chunks = image_chunks(tree.read, found.records["place"].tolist())
@@ -67,7 +64,8 @@ def _join_sample(found: Listing, tree: Tree, name: str) -> None:
     where = f"{tree.path}: {name}"
     frame = read_csv(read_whole(tree, name), where, ["id"])
     refuse_repeated_rows(frame, "id", where)
-    test = set(found.records["id"][found.records["split"] == "test"])
-    found.mismatch("sample_ids_without_image", set(frame["id"]) - test, f"ids in {where} have no image in test/")
-    found.mismatch("test_images_not_in_sample", test - set(frame["id"]), f"images in test/ have no row in {where}")
-    found.sample_submission = frame["id"][frame["id"].isin(test)].tolist()
+    test = found.records["id"][found.records["split"] == "test"]
+    known, named = places_in(frame["id"], test) >= 0, places_in(test, frame["id"]) >= 0
+    found.mismatch("sample_ids_without_image", frame["id"][~known], f"ids in {where} have no image in test/")
+    found.mismatch("test_images_not_in_sample", test[~named], f"images in test/ have no row in {where}")
+    found.sample_submission = frame["id"][known].tolist()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pcam_ssl.data.decode import BadImage
 from pcam_ssl.errors import UserError
@@ -62,6 +64,11 @@ def reading(path: Path, *kinds: type[Exception]):
         raise UserError(f"{path}: damaged or cut short ({str(error).splitlines()[0]}); download it again") from error
 
 
+def places_in(ids: pd.Series, among: pd.Series) -> np.ndarray:
+    """int64 [N]: where each of `ids` first stands in `among`, -1 where it does not. Not by dict or set: these take 200 bytes an id."""
+    return pc.index_in(pa.array(ids), value_set=pa.array(among), skip_nulls=True).fill_null(-1).to_numpy().astype(np.int64)
+
+
 def name_first(names, n: int = 3) -> str:
     """'a, b, c and 7 more'."""
     names = list(names)
@@ -71,8 +78,8 @@ def name_first(names, n: int = 3) -> str:
 
 def refuse_repeated(ids: pd.Series, places: pd.Series, source: str) -> None:
     """Raises UserError where an id stands for two images, naming both."""
-    repeated = ids.duplicated(keep=False)
-    if repeated.any():
+    if pc.count_distinct(pa.array(ids), mode="all").as_py() < len(ids):
+        repeated = ids.duplicated(keep=False)
         first = ids[repeated].iloc[0]
         where = name_first(places[ids == first])
         count = ids[repeated].nunique()
