@@ -25,6 +25,11 @@ class World:
         """True in the one process that writes and talks."""
         return self.rank == 0
 
+    @property
+    def loader_workers(self) -> int:
+        """Loader processes that suit this process: its share of the cores beside a GPU, none on CPU, where they would take its cores."""
+        return min(12, max(1, (os.cpu_count() or 1) // self.size - 1)) if self.device.type == "cuda" else 0
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module with gradients averaged over processes; its batch norms must see the whole batch (`models.batchnorm`)."""
         if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):

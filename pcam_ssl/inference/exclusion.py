@@ -6,10 +6,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.near_duplicates import NEAR_BITS, view_bits
 from pcam_ssl.inference.index import EmbeddingIndex
-
-NEAR_BITS = 3
-"""View hashes this close are one patch saved twice: 99 % of patches saved again as JPEG of quality 75, see `data.statistics`."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +67,9 @@ def _repeats(gallery: EmbeddingIndex, hashes: pd.Series, wanted: np.ndarray, nea
     wanted = wanted & hashes.notna().to_numpy()
     if not len(known) or not wanted.any():
         return [none] * len(hashes)
-    gallery_bits = hash_bits(gallery.table["view_hash"].iloc[known])
+    gallery_bits = view_bits(gallery.table["view_hash"].iloc[known])
     bits = np.zeros(len(hashes), dtype=np.uint64)
-    bits[wanted] = hash_bits(hashes[wanted])
+    bits[wanted] = view_bits(hashes[wanted])
     return [
         known[np.bitwise_count(gallery_bits ^ bits[query]) <= near_bits] if wanted[query] else none for query in range(len(hashes))
     ]
-
-
-def hash_bits(hashes) -> np.ndarray:
-    """uint64 [N] from view hashes of 16 hex digits."""
-    return np.array([int(text, 16) for text in hashes], dtype=np.uint64)

@@ -15,6 +15,7 @@ from pcam_ssl.inference.search_result import SearchResult
 from pcam_ssl.report.markup import Markup, card, fold_out, table, tag
 from pcam_ssl.report.neighbours_text import LABELS, left_out_text, name_of, shortfall_text
 from pcam_ssl.report.page import document
+from pcam_ssl.report.thumbnails import shorten
 
 STYLE = Path(__file__).with_name("neighbours.css")
 CENTRE_PX = 32
@@ -97,7 +98,9 @@ def _facts_of(patch: dict[str, Any], cosine: str | None = None) -> Markup:
     named = [("cosine", cosine)] if cosine else [("label", LABELS[patch["label"]])]
     named += [("prob", _decimals(patch["prob"], 3)), ("slide", patch["wsi"] or "unknown"), ("split", patch["split"] or "-")]
     named.append(("id", patch["id"]) if patch["id"] else ("image", patch["image"]))
-    return tag("dl", [[tag("dt", name), tag("dd", _shortened(value, SHOWN.get(name)), title=value)] for name, value in named])
+    return tag(
+        "dl", [[tag("dt", name), tag("dd", shorten(value, SHOWN.get(name, len(value))), title=value)] for name, value in named]
+    )
 
 
 def _picture(pixels: np.ndarray, alt: str) -> Markup:
@@ -131,10 +134,6 @@ def _slide(patch: dict[str, Any]) -> str:
 
 def _decimals(value: float | None, n: int) -> str:
     return "-" if value is None else f"{value:.{n}f}"
-
-
-def _shortened(text: str, length: int | None) -> str:
-    return text if length is None or len(text) <= length else f"{text[: length // 2]}…{text[1 - length // 2 :]}"
 
 
 def _provenance(result: SearchResult) -> Markup:

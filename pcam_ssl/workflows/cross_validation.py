@@ -1,6 +1,5 @@
 """Folds as units of work: what is missing is trained, and what is complete is gathered."""
 
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -154,7 +153,7 @@ def loader_workers(recipe: Recipe, world: World) -> int:
     """Loader processes of each training process: what the recipe says, or by device."""
     if recipe.train.workers != "auto":
         return recipe.train.workers
-    return min(12, max(1, (os.cpu_count() or 1) // world.size - 1)) if world.device.type == "cuda" else 0
+    return world.loader_workers
 
 
 def _folds_complete(setting: Setting) -> bool:

@@ -1,7 +1,6 @@
 """What turns patches into embeddings: the network of a run, or a frozen timm backbone without a run."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,14 +53,10 @@ class Embedder:
                 batch_size=self.batch_size,
                 precision=self.precision,
                 world=self.world,
-                workers=_workers(self.world.device) if workers is None else workers,
+                workers=self.world.loader_workers if workers is None else workers,
                 out=out,
                 advance=advance,
             )
-
-
-def _workers(device: torch.device) -> int:
-    return min(12, max(1, (os.cpu_count() or 1) - 1)) if device.type == "cuda" else 0
 
 
 def unit_digest(folder: Path) -> str:
