@@ -32,7 +32,10 @@ def dataset(tmp_path):
 def test_exact_duplicates_with_conflicting_labels_are_refused(dataset):
     with pytest.raises(UserError) as caught:
         check_dataset(Recipe(), dataset([0, 1, 1], copies={2: 0}))
-    assert "2 labelled patches are exact duplicates of another with the other label, first p0; `pcam-ssl data audit` names them" in str(caught.value)
+    assert (
+        "2 labelled patches are exact duplicates of another with the other label, first p0; `pcam-ssl data audit` names them"
+        in str(caught.value)
+    )
     assert "or set data.allow_conflicts=true" in str(caught.value)
 
 
