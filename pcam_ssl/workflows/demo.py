@@ -32,10 +32,12 @@ def demo(folder: Path | str) -> str:
             "label_test": True,
         }
         write_synthetic(dataset, slides=SLIDES, **options)
-    runs = {
-        scheme: baseline(load_recipe("demo", [f"cv.scheme={scheme}"]), dataset, folder / scheme) for scheme in ("grouped", "random")
-    }
-    runs["metric"] = metric_train(load_recipe("demo", ["method.name=metric", "method.projection=32"]), dataset, folder / "metric")
+    runs = {"grouped": baseline(load_recipe("demo"), dataset, folder / "grouped")}
+    without_floor = ["score.floor=false"]
+    runs["random"] = baseline(load_recipe("demo", ["cv.scheme=random", *without_floor]), dataset, folder / "random")
+    runs["metric"] = metric_train(
+        load_recipe("demo", ["method.name=metric", "method.projection=32", *without_floor]), dataset, folder / "metric"
+    )
     page = folder / "neighbours.html"
     search_space(runs["metric"].path, ids=_queries(dataset), k=8, html=page)
     return demo_table({name: (run, read_scores(run)) for name, run in runs.items()}, page)
