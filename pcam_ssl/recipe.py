@@ -5,13 +5,11 @@ Sections with a `name` (method, optim, schedule) are tagged: the name decides wh
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, so a typing error cannot pass as a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from pcam_ssl.recipe_methods import FixMatch, MeanTeacher, Metric, Supervised
+from pcam_ssl.recipe_pseudo import Pseudo
+from pcam_ssl.recipe_section import Section
 
 
 class Data(Section):
@@ -51,54 +49,6 @@ class Model(Section):
     freeze_backbone: bool = Field(False, description="train the head only, on a fixed backbone")
     head_first_epochs: int = Field(0, ge=0, description="epochs in which only the head trains, before the backbone joins")
     init: str | None = Field(None, description="RUN whose fold-K weights fold K starts from; it must have the same folds")
-
-
-class Supervised(Section):
-    name: Literal["supervised"] = "supervised"
-    loss: Literal["bce", "focal"] = Field("bce", description="binary cross-entropy, or focal loss (Lin et al. 2017)")
-    pos_weight: float | Literal["auto"] | None = Field(
-        None, description="weight of tumor patches; auto: negatives / positives of the fold's training labels"
-    )
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s/2 and 1 - s/2")
-    focal_gamma: float = Field(2.0, ge=0, description="focusing of the focal loss")
-
-
-class Metric(Section):
-    name: Literal["metric"] = "metric"
-    loss: Literal["arcface", "subcenter_arcface", "triplet", "supcon", "multi_similarity", "proxy_anchor"] = Field(
-        "arcface", description="metric loss on the unit-length embedding"
-    )
-    weight: float = Field(0.5, gt=0, description="of the metric loss; the classification loss has weight 1")
-    classify: bool = Field(True, description="false: the metric loss alone; then only kNN scores mean anything")
-    projection: int = Field(128, ge=2, description="dimensions of the embedding")
-    slide_aware: bool = Field(
-        False,
-        description="positives from other slides, negatives of the own slide where it has any (triplet, supcon, multi_similarity)",
-    )
-    miner: Literal["none", "multi_similarity", "batch_hard", "semihard", "hard"] = Field(
-        "none", description="which pairs of a batch count"
-    )
-    margin_deg: float = Field(28.6, ge=0, lt=90, description="angular margin of the ArcFace losses, in degrees")
-    scale: float = Field(16.0, gt=0, description="inverse temperature of the ArcFace losses")
-    sub_centers: int = Field(3, ge=1, description="class vectors a class has in subcenter_arcface")
-    triplet_margin: float = Field(0.2, gt=0, description="margin of the triplet loss and its miners, in embedding distance")
-    temperature: float = Field(0.1, gt=0, description="of supcon")
-    ms_alpha: float = Field(2.0, gt=0, description="multi_similarity: weight of positives")
-    ms_beta: float = Field(50.0, gt=0, description="multi_similarity: weight of negatives")
-    ms_base: float = Field(0.5, description="multi_similarity: similarity that parts positives from negatives")
-    proxy_margin: float = Field(0.1, ge=0, description="proxy_anchor: margin in cosine")
-    proxy_alpha: float = Field(32.0, gt=0, description="proxy_anchor: inverse temperature")
-    miner_epsilon: float = Field(0.1, ge=0, description="slack of the multi_similarity miner")
-
-    @model_validator(mode="after")
-    def _slides_need_pairs(self):
-        if self.slide_aware and self.loss not in ("triplet", "supcon", "multi_similarity"):
-            raise ValueError(
-                f"slide_aware chooses pairs of patches and {self.loss} has none; set loss to triplet, supcon or multi_similarity"
-            )
-        if self.miner != "none" and self.loss not in ("triplet", "supcon", "multi_similarity"):
-            raise ValueError(f"a miner chooses pairs of patches and {self.loss} has none; set miner to none")
-        return self
 
 
 class Neighbours(Section):
@@ -214,7 +164,7 @@ class Score(Section):
     floor: bool = Field(True, description="also score gradient boosting on colour histograms under the same folds")
 
 
-Method = Annotated[Supervised | Metric, Field(discriminator="name")]
+Method = Annotated[Supervised | Metric | FixMatch | MeanTeacher, Field(discriminator="name")]
 Optim = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
 Schedule = Annotated[Constant | OneCycle | Cosine | Cyclic | Plateau, Field(discriminator="name")]
 
@@ -234,6 +184,7 @@ class Recipe(Section):
     predict: Predict = Predict()
     neighbours: Neighbours = Neighbours()
     score: Score = Score()
+    pseudo: Pseudo = Pseudo()
 
     @model_validator(mode="after")
     def _choices_agree(self):

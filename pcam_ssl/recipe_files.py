@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.files import digest_text
 from pcam_ssl.recipe import MACHINE_KEYS, Recipe
+from pcam_ssl.recipe_pseudo import STOP_KEYS
 
 
 class _Loader(yaml.SafeLoader):
@@ -162,21 +163,23 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def identity(recipe: Recipe) -> dict[str, Any]:
-    """The flat keys that decide a run's numbers."""
-    return {key: value for key, value in flatten(recipe.dump()).items() if key not in MACHINE_KEYS}
+def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
+    """The flat keys that decide a run's numbers; the `pseudo` section decides those of pseudo-label rounds only."""
+    free = (*MACHINE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
+    flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
+    return flat if rounds else {key: value for key, value in flat.items() if not key.startswith("pseudo.")}
 
 
-def recipe_digest(recipe: Recipe) -> str:
+def recipe_digest(recipe: Recipe, rounds: bool = False) -> str:
     """SHA-256 over the keys that decide a run's numbers."""
     import json
 
-    return digest_text(json.dumps(identity(recipe), sort_keys=True))
+    return digest_text(json.dumps(identity(recipe, rounds), sort_keys=True))
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def differences(old: Recipe, new: Recipe, rounds: bool = False) -> list[str]:
     """`key: old -> new` for each key that decides numbers and differs."""
-    before, after = identity(old), identity(new)
+    before, after = identity(old, rounds), identity(new, rounds)
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted(before | after) if before.get(key) != after.get(key)]
 
 

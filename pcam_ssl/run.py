@@ -20,6 +20,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
 
 REFIT = "refit"
+ROUNDS = "pseudo-label"
 MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 
@@ -105,7 +106,7 @@ def begin_run(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -
             "command": command,
             "argv": sys.argv,
             "status": "begun",
-            "recipe_digest": recipe_digest(recipe),
+            "recipe_digest": recipe_digest(recipe, command == ROUNDS),
             "dataset_digest": dataset["digest"],
             "dataset": str(Path(dataset["path"]).resolve()),
             "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -128,8 +129,8 @@ def _refuse_another(run: Run, recipe: Recipe, dataset: dict[str, str], command: 
         raise UserError(
             f"{run.path}: begun on dataset {info['dataset']} ({info['dataset_digest'][:12]}), this is {dataset['path']} ({dataset['digest'][:12]}); {mend}"
         )
-    if info["recipe_digest"] != recipe_digest(recipe):
-        changed = differences(run.load_recipe(), recipe) or ["a key that another version of pcam-ssl knows"]
+    if info["recipe_digest"] != recipe_digest(recipe, command == ROUNDS):
+        changed = differences(run.load_recipe(), recipe, command == ROUNDS) or ["a key that another version of pcam-ssl knows"]
         raise UserError(f"{run.path}: begun with another recipe ({'; '.join(changed)}); {mend}")
 
 

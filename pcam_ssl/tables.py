@@ -71,10 +71,14 @@ def check_predictions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
         raise UserError(f"{source}: not a Predictions table ({error}); expected columns {list(PREDICTION_COLUMNS)}") from None
     repeated = frame.duplicated(["id", "fold"])
     if repeated.any():
-        raise UserError(f"{source}: {repeated.sum()} ids stand twice in one fold, first {frame.id[repeated].iloc[0]}; write each id once")
+        raise UserError(
+            f"{source}: {repeated.sum()} ids stand twice in one fold, first {frame.id[repeated].iloc[0]}; write each id once"
+        )
     broken = ~np.isfinite(frame[["logit", "prob"]]).all(axis=1)
     if broken.any():
-        raise UserError(f"{source}: {broken.sum()} scores are not finite, first at id {frame.id[broken].iloc[0]}; retrain or drop them")
+        raise UserError(
+            f"{source}: {broken.sum()} scores are not finite, first at id {frame.id[broken].iloc[0]}; retrain or drop them"
+        )
     return frame
 
 

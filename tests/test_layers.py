@@ -21,6 +21,8 @@ LEVELS = [
     ("run", "world"),
     ("recipe_files", "tables"),
     ("recipe",),
+    ("recipe_methods", "recipe_pseudo"),
+    ("recipe_section",),
     ("files", "terminal"),
     ("errors",),
 ]

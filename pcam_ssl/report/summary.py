@@ -77,5 +77,11 @@ def floor_sentence(scores: dict) -> str | None:
 
 def files_of(run: Run) -> list[tuple[str, str]]:
     """Label and name of the files a person opens next, those that exist."""
-    named = [("open", "report.html"), ("scores", "scores.json"), ("out of fold", "oof.parquet"), ("test", "test.parquet"), ("submission", "submission.csv")]
+    named = [
+        ("open", "report.html"),
+        ("scores", "scores.json"),
+        ("out of fold", "oof.parquet"),
+        ("test", "test.parquet"),
+        ("submission", "submission.csv"),
+    ]
     return [(label, name) for label, name in named if (run.path / name).exists()]
