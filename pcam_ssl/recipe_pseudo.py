@@ -1,6 +1,6 @@
 """What a recipe says of pseudo-label rounds. No torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ class Pseudo(Section):
     )
     weight_scale: float = Field(1.0, gt=0, le=10, description="multiplies every weight; a label has weight 1")
     ramp_epochs: float = Field(0.0, ge=0, description="linear rise of the weights over the first epochs of a student")
-    mix: float | Literal["all"] = Field(
+    mix: Annotated[float, Field(gt=0, lt=1)] | Literal["all"] = Field(
         "all", description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together"
     )
     noise: Literal["same", "d4", "standard", "strong"] = Field(

@@ -24,7 +24,8 @@ from pcam_ssl.methods import build_method
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.workflows.cross_validation import loader_workers
-from pcam_ssl.workflows.fitting import batch_plan, new_network
+from pcam_ssl.workflows.fitting import new_network
+from pcam_ssl.workflows.training_set import batch_plan
 from pcam_ssl.world import World
 
 EMA_DECAY = 0.998

@@ -24,6 +24,23 @@ class Shuffled:
         return self._order
 
 
+class Mixed:
+    """Labelled and pseudo-labelled patches in a set ratio, each kind in passes of its own.
+
+    Of `n` patches the first `n_labelled` are labelled; `share` of every batch is pseudo-labelled, at least one of each kind.
+    """
+
+    def __init__(self, n_labelled: int, n: int, batch_size: int, share: float, seed: int):
+        n_pseudo = min(max(round(share * batch_size), 1), batch_size - 1)
+        self.n_labelled = n_labelled
+        self.labelled = Shuffled(n_labelled, batch_size - n_pseudo, seed)
+        self.pseudo = Shuffled(n - n_labelled, n_pseudo, seed + 1)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]`: labelled, then pseudo-labelled."""
+        return np.concatenate([self.labelled.batch(step), self.n_labelled + self.pseudo.batch(step)])
+
+
 class ClassesBySlide:
     """Both classes in equal parts (P = 2 classes x K patches), the patches of a class from as many slides as possible.
 

@@ -1,5 +1,6 @@
 """Batches as a pure function of (seed, step, rank): no sampler state to save, exact resume, any number of processes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,24 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pcam_ssl.data.views import Views
+
+
+@dataclass(frozen=True)
+class PseudoPart:
+    """What sets the pseudo-labelled patches of a training set apart: places `n_labelled`.. of its `rows`."""
+
+    n_labelled: int
+    weights: np.ndarray
+    """float32 [n]: of every patch in the loss; labels weigh 1."""
+    views: Views
+    """Training views of the pseudo-labelled patches."""
+    ramp_steps: int = 0
+    """Their weights rise linearly over this many steps."""
+
+    def weights_of(self, index: np.ndarray, step: int) -> np.ndarray:
+        """float32 [b] of the patches at `index` in this step's batch."""
+        ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
+        return np.where(index < self.n_labelled, self.weights[index], ramp * self.weights[index]).astype(np.float32)
 
 
 class Pixels:
@@ -30,7 +49,7 @@ class TrainStream(Dataset):
     """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `slide` int64 `[b]`, `index` int64 `[b]`.
 
     `rows`, `labels` and `slides` (codes; zeros where no method asks) `[n]` are the fold's training patches, and `plan` says
-    which stand in a batch. Every process takes its equal share `b` of the step's batch; a patch's view depends on its place
+    which stand in a batch. With `pseudo` the batch holds `weight` float32 `[b]` too. Every process takes its equal share `b` of the step's batch; a patch's view depends on its place
     in the whole batch, so the processes together see one process's pixels.
     """
 
@@ -45,8 +64,9 @@ class TrainStream(Dataset):
         rank: int = 0,
         size: int = 1,
         slides: np.ndarray | None = None,
+        pseudo: PseudoPart | None = None,
     ):
-        self.pixels, self.rows, self.labels = pixels, rows, labels.astype(np.float32)
+        self.pixels, self.rows, self.labels, self.pseudo = pixels, rows, labels.astype(np.float32), pseudo
         self.slides = np.zeros(len(rows), np.int64) if slides is None else slides
         self.plan, self.views, self.seed, self.rank, self.size = plan, views, seed, rank, size
 
@@ -57,13 +77,19 @@ class TrainStream(Dataset):
         index = whole[places.start : places.stop]
         patches = self.pixels.array[self.rows[index]]
         for i, place in enumerate(places):
-            patches[i] = self.views(patches[i], (self.seed, 2, step, place))
-        return {
+            patches[i] = self._views_of(index[i])(patches[i], (self.seed, 2, step, place))
+        batch = {
             "pixels": torch.from_numpy(patches),
             "label": torch.from_numpy(self.labels[index]),
             "slide": torch.from_numpy(self.slides[index]),
             "index": torch.from_numpy(index),
         }
+        if self.pseudo is not None:
+            batch["weight"] = torch.from_numpy(self.pseudo.weights_of(index, step))
+        return batch
+
+    def _views_of(self, index: int) -> Views:
+        return self.views if self.pseudo is None or index < self.pseudo.n_labelled else self.pseudo.views
 
 
 class EvalStream(Dataset):

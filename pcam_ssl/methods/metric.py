@@ -20,7 +20,8 @@ PAIR_LOSSES = ("triplet", "supcon", "multi_similarity")
 class Metric(nn.Module):
     """Classification loss + `weight` x metric loss on the unit-length embedding (or the metric loss alone, `classify=False`).
 
-    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, and `slide` int `[B]`; the result holds `loss` (scalar)
+    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, and `slide` int `[B]`; `weight` float
+    `[B]`, where given, counts in the classification loss alone, and soft labels are rounded for the metric loss. The result holds `loss` (scalar)
     and `logit` `[B]`. Batches hold both classes equally often whatever the slides' true share, so the classifier learns on
     logits shifted by the training labels' log odds: its own logits then mean the true share (Menon et al. 2021, arXiv:2007.07314).
     Under several processes the embeddings are gathered, so that the metric loss is that of the whole batch.
@@ -62,9 +63,11 @@ class Metric(nn.Module):
         out = self.network(batch["pixels"])
         # The library moves its class vectors to the embedding's dtype: bf16 would round them at every step.
         with torch.autocast(batch["pixels"].device.type, enabled=False):
-            loss = self.weight * self._metric(out["embedding"].float(), batch["label"].long(), batch["slide"])
+            loss = self.weight * self._metric(out["embedding"].float(), (batch["label"] > 0.5).long(), batch["slide"])
             if self.classify:
-                loss = loss + functional.binary_cross_entropy_with_logits(out["logit"] - self.log_odds, batch["label"])
+                loss = loss + functional.binary_cross_entropy_with_logits(
+                    out["logit"] - self.log_odds, batch["label"], batch.get("weight")
+                )
         return {"loss": loss, "logit": out["logit"]}
 
     def _metric(self, embedding: torch.Tensor, label: torch.Tensor, slide: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from pcam_ssl.models.network import Network
 class Supervised(nn.Module):
     """Binary cross-entropy with optional `pos_weight` and label smoothing, or focal loss (Lin et al. 2017, arXiv:1708.02002, without its alpha).
 
-    The batch holds `pixels` uint8 `[B, H, W, 3]` and `label` float `[B]`; the result holds `loss` (scalar) and `logit` `[B]`.
+    The batch holds `pixels` uint8 `[B, H, W, 3]` and `label` float `[B]`, where patches count unequally
+    also `weight` float `[B]`; the result holds `loss` (scalar) and `logit` `[B]`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Supervised(nn.Module):
         logit = self.network(batch["pixels"])["logit"]
         target = batch["label"] * (1 - self.label_smoothing) + self.label_smoothing / 2
         if self.loss == "focal":
-            weight = torch.where(batch["label"] > 0.5, self.pos_weight, 1.0)
+            weight = torch.where(batch["label"] > 0.5, self.pos_weight, 1.0) * batch.get("weight", 1.0)
             return {"loss": (weight * sigmoid_focal_loss(logit, target, alpha=-1, gamma=self.focal_gamma)).mean(), "logit": logit}
-        return {"loss": functional.binary_cross_entropy_with_logits(logit, target, pos_weight=self.pos_weight), "logit": logit}
+        loss = functional.binary_cross_entropy_with_logits(logit, target, batch.get("weight"), pos_weight=self.pos_weight)
+        return {"loss": loss, "logit": logit}

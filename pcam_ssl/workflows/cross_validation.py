@@ -18,10 +18,11 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.checks import check_dataset, check_initial_run, selected_on_fold
-from pcam_ssl.workflows.fitting import batch_plan, new_network
+from pcam_ssl.workflows.fitting import new_network
 from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit, refit_unit
+from pcam_ssl.workflows.training_set import batch_plan
 from pcam_ssl.world import World, join_world
 
 GATHER_WAIT_S = 600.0

@@ -5,13 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from timm.utils import ModelEmaV3
 
-from pcam_ssl.data.plans import ClassesBySlide, Shuffled
-from pcam_ssl.data.streams import TrainStream
-from pcam_ssl.data.views import Views
 from pcam_ssl.engine.fit import Plan, Training, fit
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.tensorboard import tensorboard_log
@@ -27,6 +23,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Metrics, Run
 from pcam_ssl.terminal import progress, warn
 from pcam_ssl.workflows.setting import Setting, Unit
+from pcam_ssl.workflows.training_set import steps_per_epoch, train_stream, training_set
 
 
 def fit_unit(setting: Setting, unit: Unit) -> Training:
@@ -34,28 +31,17 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     recipe, world = setting.recipe, setting.world
     options = recipe.train
     folder = unit.folder(setting.run)
-    rows = setting.rows[unit.train]
-    labels = rows.label.to_numpy(np.int64)
-    slides = pd.factorize(setting.folds.frame.group)[0][unit.train]
+    patches = training_set(setting, unit)
     seed = unit_seed(recipe.seed, unit)
     torch.manual_seed(seed)
     network = _network(setting)
-    training = _training(setting, unit, network, labels)
-    stream = TrainStream(
-        setting.pixels,
-        rows.row.to_numpy(),
-        labels,
-        batch_plan(recipe, labels, slides, seed),
-        Views(recipe.views.policy, recipe.views.strength),
-        seed,
-        world.rank,
-        world.size,
-        slides,
-    )
+    steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
+    training = _training(setting, unit, network, patches.labels, steps)
+    stream = train_stream(setting, unit, patches, seed)
     world.share(options.batch_size, "train.batch_size")
     plan = Plan(
         epochs=options.epochs,
-        steps_per_epoch=steps_per_epoch(recipe, len(rows)),
+        steps_per_epoch=steps,
         seed=seed,
         clip_norm=options.clip_norm,
         head_first_epochs=recipe.model.head_first_epochs,
@@ -114,21 +100,8 @@ def _logger(metrics: Metrics, folder: Path, tensorboard: bool):
 
 
 def unit_seed(seed: int, unit: Unit) -> int:
-    """Units differ in their first weights and batches too."""
-    return seed * 1009 + unit.number
-
-
-def batch_plan(recipe: Recipe, labels: np.ndarray, slides: np.ndarray, seed: int):
-    """Which patches stand in a batch: all equally often, or for metric learning both classes from many slides."""
-    if recipe.method.name == "metric":
-        return ClassesBySlide(labels, slides, recipe.train.batch_size, seed, paired=recipe.method.slide_aware)
-    return Shuffled(len(labels), recipe.train.batch_size, seed)
-
-
-def steps_per_epoch(recipe: Recipe, n_train: int) -> int:
-    """Batches of an epoch: each training patch about once, or `train.samples_per_epoch`."""
-    seen = min(n_train, recipe.train.samples_per_epoch or n_train)
-    return max(1, round(seen / recipe.train.batch_size))
+    """Units and rounds differ in their first weights and batches too."""
+    return seed * 1009 + unit.number + 101 * unit.round
 
 
 def new_network(recipe: Recipe, size_px: int) -> Network:
@@ -149,13 +122,13 @@ def _network(setting: Setting) -> Network:
     return network.to(setting.world.device, memory_format=layout)
 
 
-def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray) -> Training:
+def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray, steps: int) -> Training:
     recipe, device = setting.recipe, setting.world.device
-    method = build_method(recipe.method.model_dump(), network, labels).to(device)
+    method = build_method(recipe.method.model_dump(), network, (labels > 0.5).astype(np.int64)).to(device)
     if recipe.model.init is not None:
         load_weights(unit.folder(Run(Path(recipe.model.init))), network, getattr(method, "metric_loss", None))
     optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
-    schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps_per_epoch(recipe, len(labels)))
+    schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps)
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None
     if recipe.train.compile:
         network.compile()

@@ -38,10 +38,10 @@ def train_unit(setting: Setting, unit: Unit) -> None:
             dataset_digest=setting.dataset.digest,
         )
     tables = {name: predict_rows(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
-    tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}
+    tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in {"inner": inner, **tables}.items()}
     more = {}
     if setting.recipe.neighbours.use and "oof" in tables:
-        neighbours = score_neighbours(setting, unit, network, {"inner": inner.assign(prob=calibrator.prob(inner.logit)), **tables})
+        neighbours = score_neighbours(setting, unit, network, tables)
         tables, more = {**tables, **neighbours["tables"]}, {"neighbours": neighbours["facts"]}
         save_retrieval(setting, unit, neighbours["retrieval"])
     for name, table in tables.items():
@@ -57,7 +57,7 @@ def train_unit(setting: Setting, unit: Unit) -> None:
 def scored_rows(setting: Setting, unit: Unit) -> dict[str, pd.DataFrame]:
     """What a unit predicts, by the name of the table: its own slides, and the test split; nothing where there is none."""
     patches = setting.dataset.patches
-    parts = {"oof": setting.rows[unit.score], "test": patches[patches.split == "test"]}
+    parts = {"oof": setting.rows[unit.score], "test": patches[(patches.split == "test") & unit.test]}
     return {name: rows for name, rows in parts.items() if len(rows)}
 
 
@@ -72,5 +72,5 @@ def predict_rows(setting: Setting, network: Network, rows: pd.DataFrame, unit: U
 def save_predictions(setting: Setting, unit: Unit, name: str, table: pd.DataFrame) -> None:
     """Write one of the unit's tables, with the run's digests in its metadata."""
     if setting.world.leads:
-        notes = setting.run.table_notes(setting.run.info(), round=0, views=setting.test_views.count)
+        notes = setting.run.table_notes(setting.run.info(), round=setting.round, views=setting.test_views.count)
         write_table(unit.folder(setting.run) / f"{name}.parquet", table, notes)

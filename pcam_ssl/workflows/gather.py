@@ -29,7 +29,7 @@ def gather_run(setting: Setting) -> None:
     run, dataset, folds, recipe = setting.run, setting.dataset, setting.folds, setting.recipe
     info = run.info()
     oof = gather_oof(run, folds)
-    notes = run.table_notes(info, round=0, views=setting.test_views.count)
+    notes = run.table_notes(info, round=setting.round, views=setting.test_views.count)
     write_table(run.path / "oof.parquet", oof, notes)
     test = gather_test(run, folds) if (dataset.patches.split == "test").any() else None
     if test is not None:

@@ -38,7 +38,7 @@ def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[
     blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
     if blend.reason and setting.world.leads:
         say(f"{unit.name}: blend of head and kNN: {blend.reason}")
-    tables = {}
+    tables = {"inner-knn": knn["inner"]}
     for name in embeddings:
         tables[f"{name}-knn"] = knn[name]
         blended = blend.logits(_calibrated(head[name]), _calibrated(knn[name]))

@@ -28,6 +28,7 @@ class Setting:
     world: World
     precision: Precision
     workers: int
+    round: int = 0
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -56,11 +57,6 @@ class Setting:
         )
 
 
-def fold_seed(seed: int, k: int) -> int:
-    """Seed of a fold: folds differ in their first weights and batches too."""
-    return seed * 1009 + k
-
-
 @dataclass(frozen=True)
 class Unit:
     """One network to train. The masks `[N]` are over the rows of the folds: what trains, what serves choices, what is scored."""
@@ -70,6 +66,11 @@ class Unit:
     train: np.ndarray
     inner: np.ndarray
     score: np.ndarray
+    round: int = 0
+    pseudo: pd.DataFrame | None = None
+    """Pseudo-labelled patches that train it too: `id`, `label`, `weight`."""
+    test: bool = True
+    """Whether it predicts the test split."""
 
     def folder(self, run: Run) -> Path:
         return run.path / self.name
