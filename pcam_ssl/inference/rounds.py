@@ -115,10 +115,8 @@ def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
         return f"gain not known ({difference['reason']})"
     if low is None:
         return f"gain not known: {value:+.3f}, without interval ({difference['reason']})"
-    if low <= 0 <= high:
-        word = "no measurable gain"
-    else:
-        word = "a gain" if (value > 0) != less_is_better else "a loss"
+    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
+    word = "a gain" if better else "a loss" if worse else "no measurable gain"
     return f"{word}: {value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
