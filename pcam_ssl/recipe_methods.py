@@ -75,3 +75,7 @@ class MeanTeacher(Section):
     weak: Literal["none", "d4", "standard", "strong"] = Field("d4", description="views that the teacher sees")
     strong: Literal["none", "d4", "standard", "strong"] = Field("standard", description="views that the student sees")
     ramp_epochs: float = Field(1.0, ge=0, description="linear rise of the weight over this many epochs")
+
+
+# Methods that learn from a pool of unlabelled patches beside the labels.
+CONSISTENCY = (FixMatch, MeanTeacher)

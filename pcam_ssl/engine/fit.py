@@ -55,7 +55,7 @@ class Training:
     @property
     def network(self) -> nn.Module:
         """The weights to evaluate and keep."""
-        return self.ema.module if self.ema else self.method.network
+        return self.ema.module if self.ema else getattr(self.method, "evaluated", self.method.network)
 
     def state(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in ("method", "optimizer", "schedule", "scaler")}

@@ -2,11 +2,18 @@
 
 from torch import nn
 
+from pcam_ssl.methods.fixmatch import FixMatch
+from pcam_ssl.methods.mean_teacher import MeanTeacher
 from pcam_ssl.methods.metric import Metric
 from pcam_ssl.methods.supervised import Supervised
 from pcam_ssl.models.network import Network
 
-METHODS: dict[str, type[nn.Module]] = {"supervised": Supervised, "metric": Metric}
+METHODS: dict[str, type[nn.Module]] = {
+    "supervised": Supervised,
+    "metric": Metric,
+    "fixmatch": FixMatch,
+    "mean_teacher": MeanTeacher,
+}
 
 
 def build_method(options: dict, network: Network, labels) -> nn.Module:
