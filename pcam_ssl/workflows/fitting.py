@@ -22,6 +22,7 @@ from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Metrics, Run
 from pcam_ssl.terminal import progress, warn
+from pcam_ssl.workflows.pool import with_pool
 from pcam_ssl.workflows.setting import Setting, Unit
 from pcam_ssl.workflows.training_set import steps_per_epoch, train_stream, training_set
 
@@ -39,6 +40,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     training = _training(setting, unit, network, patches.labels, steps)
     stream = train_stream(setting, unit, patches, seed)
     world.share(options.batch_size, "train.batch_size")
+    stream = with_pool(setting, unit, stream, seed, steps_per_epoch(recipe, len(rows)))
     plan = Plan(
         epochs=options.epochs,
         steps_per_epoch=steps,
