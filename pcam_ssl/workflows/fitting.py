@@ -40,7 +40,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     training = _training(setting, unit, network, patches.labels, steps)
     stream = train_stream(setting, unit, patches, seed)
     world.share(options.batch_size, "train.batch_size")
-    stream = with_pool(setting, unit, stream, seed, steps_per_epoch(recipe, len(rows)))
+    stream = with_pool(setting, unit, stream, seed, steps)
     plan = Plan(
         epochs=options.epochs,
         steps_per_epoch=steps,
