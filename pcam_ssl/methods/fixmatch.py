@@ -17,8 +17,8 @@ class FixMatch(nn.Module):
     pseudo-label where it is at least `threshold` (tumor) or at most 1 - `threshold` (normal); the strong view learns it by
     BCE, averaged over all unlabelled patches of the step, so that few sure ones weigh little.
 
-    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, `weak` and `strong` uint8 `[U, H, W, 3]`, and `ramp`
-    (scalar); the result holds `loss` (scalar) and `logit` `[B]`.
+    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, where patches count unequally `weight` float
+    `[B]`, `weak` and `strong` uint8 `[U, H, W, 3]`, and `ramp` (scalar); the result holds `loss` (scalar) and `logit` `[B]`.
     """
 
     def __init__(self, network: Network, weight: float = 1.0, threshold: float = 0.95):
@@ -35,7 +35,7 @@ class FixMatch(nn.Module):
         # One pass, as the reference implementations do: batch norm must see labelled, weak and strong as one distribution.
         logits = self.network(torch.cat([batch["pixels"], batch["weak"], batch["strong"]]))["logit"]
         logit, weak, strong = logits.split([n_labelled, n_unlabelled, n_unlabelled])
-        supervised = functional.binary_cross_entropy_with_logits(logit, batch["label"])
+        supervised = functional.binary_cross_entropy_with_logits(logit, batch["label"], batch.get("weight"))
         return {"loss": supervised + self.weight * batch["ramp"] * self.consistency(weak, strong), "logit": logit}
 
     def consistency(self, weak: torch.Tensor, strong: torch.Tensor) -> torch.Tensor:

@@ -19,8 +19,8 @@ class MeanTeacher(nn.Module):
     what is evaluated and kept. Deviations: only unlabelled patches must agree, and the teacher follows at the start of a step,
     so it ends one step behind the student.
 
-    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, `weak` and `strong` uint8 `[U, H, W, 3]`, and `ramp`
-    (scalar); the result holds `loss` (scalar) and `logit` `[B]`.
+    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, where patches count unequally `weight` float
+    `[B]`, `weak` and `strong` uint8 `[U, H, W, 3]`, and `ramp` (scalar); the result holds `loss` (scalar) and `logit` `[B]`.
     """
 
     def __init__(self, network: Network, weight: float = 1.0, decay: float = 0.99):
@@ -47,7 +47,7 @@ class MeanTeacher(nn.Module):
             taught = self.teacher(torch.cat([batch["pixels"], batch["weak"]]))["logit"][n_labelled:].sigmoid()
         logits = self.network(torch.cat([batch["pixels"], batch["strong"]]))["logit"]
         logit, strong = logits.split([n_labelled, n_unlabelled])
-        supervised = functional.binary_cross_entropy_with_logits(logit, batch["label"])
+        supervised = functional.binary_cross_entropy_with_logits(logit, batch["label"], batch.get("weight"))
         consistency = functional.mse_loss(strong.sigmoid(), taught)
         return {"loss": supervised + self.weight * batch["ramp"] * consistency, "logit": logit}
 
