@@ -24,7 +24,7 @@ def pool_rows(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     hides those). Kept patches, scored or inner, are not in it, nor patches of their groups, nor exact copies of them.
     """
     marks = _marks(dataset, folds, unit)
-    rows = dataset.patches[marks.source.notna() & ~marks.slide & ~marks.copy]
+    rows = dataset.patches[marks.source.notna() & marks.barred.isna()]
     return rows.assign(label=pd.array([pd.NA] * len(rows), dtype="Int8")).reset_index(drop=True)
 
 
@@ -33,16 +33,16 @@ def pool_facts(dataset: Dataset, folds: Folds, unit: Unit) -> dict[str, int]:
     carry training labels: what is said of them is transductive); `without_slide`; and, not in it, `left_out_slides` and
     `left_out_copies` (the rest) of scored or inner patches."""
     marks = _marks(dataset, folds, unit)
-    slides = dataset.patches.wsi
-    inside = marks.source.notna() & ~marks.slide & ~marks.copy
+    slides, candidate = dataset.patches.wsi, marks.source.notna()
+    inside = candidate & marks.barred.isna()
     trained = set(folds.frame.wsi[unit.train].dropna())
     return {
         "patches": int(inside.sum()),
         **{source: int((inside & (marks.source == source)).sum()) for source in SOURCES},
         "on_training_slides": int((inside & slides.isin(trained)).sum()),
         "without_slide": int((inside & slides.isna()).sum()),
-        "left_out_slides": int((marks.source.notna() & marks.slide).sum()),
-        "left_out_copies": int((marks.source.notna() & ~marks.slide & marks.copy).sum()),
+        "left_out_slides": int((candidate & (marks.barred == "slide")).sum()),
+        "left_out_copies": int((candidate & (marks.barred == "copy")).sum()),
     }
 
 
@@ -100,7 +100,7 @@ def _pool(recipe: Recipe, dataset: Dataset, folds: Folds, unit: Unit) -> pd.Data
 
 
 def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
-    """For each patch `[N]`: the `source` by which it could be in the pool (NA: by none), and whether `slide` or `copy` bar it."""
+    """For each patch `[N]`: `source`, by which it could be in the pool, and `barred`, what forbids it ("slide", "copy"); else NA."""
     patches, frame = dataset.patches, folds.frame
     rows = labelled_rows(patches).row.to_numpy()
     kept = unit.score | unit.inner
@@ -109,12 +109,7 @@ def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     # Only where folds keep slides whole is a slide a group; random folds tear them, to show the leak.
     group = patches.wsi.to_numpy(object) if folds.grouping == "slides" else np.full(len(patches), None, object)
     group[rows] = frame.group
-    hashes = patches.pixel_hash
-    return pd.DataFrame(
-        {
-            "source": source,
-            "slide": pd.Series(group).isin(set(frame.group[kept])),
-            "copy": hashes.isin(set(hashes.iloc[rows[kept]])).to_numpy(),
-        },
-        index=patches.index,
-    )
+    of_slide = pd.Series(group).isin(set(frame.group[kept])).to_numpy()
+    is_copy = patches.pixel_hash.isin(set(patches.pixel_hash.iloc[rows[kept]])).to_numpy()
+    barred = np.where(of_slide, "slide", np.where(is_copy, "copy", None))
+    return pd.DataFrame({"source": source, "barred": barred}, index=patches.index)
