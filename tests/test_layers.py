@@ -16,7 +16,7 @@ LEVELS = [
     ("cli",),
     ("workflows",),
     ("doctor",),
-    ("engine", "inference", "report"),
+    ("engine", "inference", "report", "selection"),
     ("methods", "data", "models"),
     ("run", "world"),
     ("recipe_files", "tables"),

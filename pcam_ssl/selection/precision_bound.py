@@ -5,8 +5,11 @@ survey data (Survey Methodology 24): the patches count as the smaller number of 
 as unsure, and the interval of Clopper and Pearson is taken for that number. Twenty right of twenty is then no proof of 0.98,
 as it would be for any interval made of a standard error.
 
-Where nothing is wrong, no variance between slides is seen: the patches then count in full, but for the few slides. A kind
-of slide that the model gets wrong and that no inner slide shows is beyond this bound, as it is beyond every other.
+Where nothing is wrong, no variance between slides is seen: the patches then count in full, but for the few slides. A kind of slide
+that the model gets wrong and that no inner slide shows is beyond this bound. Measured on simulated slides (beta-distributed
+precision), a bound at 0.95 holds in 0.93 to 0.97 of cases with 4 to 25 slides of 40 to 100 patches and a correlation within slides of
+0.02 to 0.1; in 0.89 with 25 slides of 400 patches, precision 0.98, correlation 0.05; in 0.76 at a correlation of 0.2 to 0.3. Counting
+patches as independent holds in less than 0.85 with 20 slides of 40 patches and correlation 0.1.
 """
 
 from dataclasses import dataclass
