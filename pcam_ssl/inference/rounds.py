@@ -108,16 +108,26 @@ def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed
     }
 
 
-def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
-    """A paired difference to round 0 in words: a gain or a loss only where its interval leaves out zero."""
-    value, low, high = (difference[name] for name in ("value", "low", "high"))
-    if value is None:
-        return f"gain not known ({difference['reason']})"
+def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """What a paired difference to round 0 shows: a gain or a loss only where its interval leaves out zero."""
+    low, high = difference["low"], difference["high"]
     if low is None:
-        return f"gain not known: {value:+.3f}, without interval ({difference['reason']})"
+        return "gain not known"
     better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
-    word = "a gain" if better else "a loss" if worse else "no measurable gain"
-    return f"{word}: {value:+.3f} ({low:+.3f} to {high:+.3f})"
+    return "a gain" if better else "a loss" if worse else "no measurable gain"
+
+
+def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """`gain_word` with the numbers, or with the reason where there are none."""
+    word = gain_word(difference, less_is_better)
+    return f"{word} ({difference['reason']})" if difference["low"] is None else f"{word}: {gain_numbers(difference)}"
+
+
+def gain_numbers(difference: dict[str, Any]) -> str:
+    """'+0.004 (-0.001 to +0.009)'; without an interval the value alone, or a dash."""
+    if difference["low"] is None:
+        return "-" if difference["value"] is None else f"{difference['value']:+.3f}"
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
 def like_first(first: pd.DataFrame, oof: pd.DataFrame, name: str) -> pd.DataFrame:

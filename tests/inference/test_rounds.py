@@ -14,6 +14,7 @@ from pcam_ssl.inference.rounds import (
     choose_round,
     chosen_by_fold,
     chosen_scores,
+    gain_numbers,
     gain_words,
     inner_scores,
     round_rows,
@@ -173,13 +174,13 @@ def test_a_gain_is_one_only_where_zero_is_outside(low, value, high, less_is_bett
     assert gain_words({"value": value, "low": low, "high": high}, less_is_better) == words
 
 
-def test_a_difference_without_value_or_interval_says_why():
+def test_a_difference_without_interval_says_why():
     none = {"value": None, "low": None, "high": None, "reason": "one class only"}
-    assert gain_words(none) == "gain not known (one class only)"
-    assert gain_words(none | {"value": 0.01}) == "gain not known: +0.010, without interval (one class only)"
+    assert (gain_words(none), gain_numbers(none)) == ("gain not known (one class only)", "-")
+    assert gain_numbers(none | {"value": 0.01}) == "+0.010"
 
 
-def null_effect(rng, slides=40, patches=10):
+def null_effect(rng, slides=80, patches=4):
     """Labels, slides, and the probs of two rounds that differ by nothing but exchangeable noise, part of it shared by a slide."""
     slide = np.repeat(np.arange(slides), patches)
     labels = (rng.random(len(slide)) < 0.4).astype(int)
@@ -190,10 +191,10 @@ def null_effect(rng, slides=40, patches=10):
 
 @pytest.fixture(scope="module")
 def null_coverage() -> dict[str, float]:
-    """How often, of 300 repetitions, the interval of a null effect holds zero."""
-    covered = {name: [] for name in SCORES}
-    for repetition in range(300):
-        labels, slide, first, second = null_effect(np.random.default_rng(repetition))
+    """How often, of 400 repetitions, the interval of a null effect holds zero."""
+    rng, covered = np.random.default_rng(0), {name: [] for name in SCORES}
+    for repetition in range(400):
+        labels, slide, first, second = null_effect(rng)
         found = paired_differences(labels, first, second, slide, resamples=200, seed=repetition)
         for name in SCORES:
             covered[name].append(found[name]["low"] <= 0 <= found[name]["high"])
@@ -202,14 +203,14 @@ def null_coverage() -> dict[str, float]:
 
 @pytest.mark.parametrize("score", SCORES)
 def test_the_interval_of_a_null_effect_covers_zero(null_coverage, score):
-    # Two standard errors of 300 repetitions are 0.025; percentile intervals of 40 clusters run a little short.
-    assert 0.91 <= null_coverage[score] <= 0.985
+    # Two standard errors of 400 repetitions are 0.022, and 200 resamples make the ends a little rough.
+    assert 0.92 <= null_coverage[score] <= 0.98
 
 
 def test_slides_must_be_the_clusters_for_that():
-    covered = []
-    for repetition in range(100):
-        labels, _, first, second = null_effect(np.random.default_rng(repetition))
-        gain = paired_differences(labels, first, second, None, resamples=200, seed=repetition)["nll"]
+    rng, covered = np.random.default_rng(0), []
+    for repetition in range(60):
+        labels, _, first, second = null_effect(rng, slides=20, patches=40)
+        gain = paired_differences(labels, first, second, None, resamples=100, seed=repetition)["nll"]
         covered.append(gain["low"] <= 0 <= gain["high"])
-    assert np.mean(covered) < 0.9
+    assert np.mean(covered) < 0.8

@@ -1,0 +1,80 @@
+"""The verdict on pseudo-label rounds as text for the terminal and as markdown. No torch."""
+
+from textwrap import wrap
+from typing import Any
+
+from pcam_ssl.inference.rounds import gain_words
+from pcam_ssl.report.rounds_sections import Section, sections
+
+WIDTH = 100
+
+
+def rounds_text(verdict: dict[str, Any]) -> str:
+    """Plain text, `WIDTH` columns where words allow, the same in a pipe. `verdict` is what rounds.json holds.
+
+    The verdict comes last: a terminal shows the end of what is printed.
+    """
+    first, *others = sections(verdict)
+    return "\n\n".join("\n".join(_text(section)) for section in (*others, first))
+
+
+def rounds_markdown(verdict: dict[str, Any]) -> str:
+    """The same as markdown, a heading a section, the verdict first."""
+    return "\n\n".join("\n\n".join(_markdown(section)) for section in sections(verdict)) + "\n"
+
+
+def verdict_sentence(verdict: dict[str, Any]) -> str:
+    """Whether rounds helped, in one sentence or two; reads every key but "verdict" and claims only what each fold's own choice shows."""
+    made = len(verdict["rounds"]) - 1
+    if not made:
+        return "No round was made, so nothing is known of a gain."
+    best, of = verdict["best"], f"{made} round{'s' if made > 1 else ''}"
+    if verdict["pooled"]:
+        return (
+            f"Pooled: whether {of} helped cannot be told, since out-of-fold scores are withheld. Round {best} has the best inner "
+            "AUROC, which flatters rounds above 0 too: the pooled labels come from networks that learned those slides."
+        )
+    own = verdict["chosen_by_fold"]
+    first, now = verdict["rounds"][0]["out_of_fold"]["auroc"]["value"], own["out_of_fold"]["auroc"]["value"]
+    if first is None or now is None:
+        return f"Whether {of} helped cannot be told: {own['out_of_fold']['auroc']['reason']}."
+    words = gain_words(own["against_round_0"]["auroc"])
+    text = f"{words[0].upper()}{words[1:]} in out-of-fold AUROC, from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
+    if best == 0:
+        return f"{text} Over all folds none of {of} beats round 0 on inner slides: keep round 0."
+    return f"{text} Over all folds round {best} of {made} is best on inner slides."
+
+
+def _text(section: Section) -> list[str]:
+    lines = [section.title, "-" * len(section.title)]
+    for sentence in section.sentences:
+        lines += wrap(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
+    if section.command:
+        lines.append(f"  {section.command}")
+    if section.head:
+        table = [section.head, *section.rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(section.head))]
+        lines += [*([""] if section.sentences else []), *(_aligned(row, widths, section.words) for row in table)]
+    for note in section.notes:
+        lines += wrap(note, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines
+
+
+def _aligned(row: tuple[str, ...], widths: list[int], words: int) -> str:
+    cells = [
+        cell.ljust(width) if place < words else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _markdown(section: Section) -> list[str]:
+    blocks = [f"## {section.title}", *section.sentences]
+    if section.command:
+        blocks.append(f"```\n{section.command}\n```")
+    if section.head:
+        rule = ["---" if place < section.words else "---:" for place in range(len(section.head))]
+        blocks.append("\n".join(f"| {' | '.join(row)} |" for row in (section.head, rule, *section.rows)))
+    if section.notes:
+        blocks.append("\n".join(f"- `-` {note[2:]}" if note.startswith("- ") else f"- {note}" for note in section.notes))
+    return blocks

@@ -1,0 +1,93 @@
+"""A verdict as the pseudo-label command writes it to rounds.json, small and made by hand."""
+
+from typing import Any
+
+from pcam_ssl.inference.rounds import SCORES, WITHHELD
+
+
+def score(value=0.9, half_width=0.01, reason=None) -> dict[str, Any]:
+    if value is None:
+        return {"value": None, "low": None, "high": None, "reason": reason}
+    return {"value": value, "low": value - half_width, "high": value + half_width}
+
+
+def shares(precision=0.99, coverage=0.6, n=1500) -> dict[str, Any]:
+    """What `added_scores` says."""
+    return {
+        "known": 5000,
+        "added": 2 * n,
+        "precision": {name: {**score(precision, 0.005), "n": n} for name in ("tumor", "normal", "all")},
+        "coverage": {name: {**score(coverage, 0.05), "n": 2500} for name in ("tumor", "normal", "all")},
+    }
+
+
+def fold_facts(unproven: str | None = None, nothing: str | None = None) -> dict[str, Any]:
+    thresholds = {name: {"prob": None if name == unproven else 0.97} for name in ("tumor", "normal")}
+    return {"thresholds": thresholds, "nothing": nothing}
+
+
+def row(number: int, auroc: float, gain: float, **changed) -> dict[str, Any]:
+    counts = {"tumor": 1412, "normal": 1530, "new": 2900, "kept": 0, "flipped": 7, "taken_back": 42}
+    return {
+        "number": number,
+        "labels_used": {"mean": 800.0, "by_fold": [790, 810]},
+        "added": counts if number else None,
+        "inner": {"auroc": auroc + 0.001, "nll": 0.31, "by_fold": {}},
+        "out_of_fold": dict.fromkeys(SCORES, score(auroc)),
+        "against_round_0": dict.fromkeys(SCORES, score(gain, 0.004)) if number else None,
+        "truth": shares() if number else None,
+        "truth_reason": None if number else "round 0 adds nothing",
+        "facts": [fold_facts(), fold_facts()] if number else [],
+        "folder": f"runs/k/round-{number}" if number else "runs/k",
+        **changed,
+    }
+
+
+def verdict(**changed) -> dict[str, Any]:
+    """Round 1 a little better than round 0, not measurably; round 2 measurably."""
+    rows = [row(0, 0.945, 0), row(1, 0.948, 0.003), row(2, 0.957, 0.012)]
+    report = {"n": 5000, "scores": {"auroc": score(0.93)}}
+    own = row(2, 0.956, 0.011)
+    return {
+        "round0": "runs/k",
+        "best": 2,
+        "best_folder": "runs/k/round-2",
+        "pooled": False,
+        "planted": {
+            "target": 0.98,
+            "folds": [0],
+            "classes": {
+                name: {"precision": score(0.985, 0.01), "coverage": score(0.55), "added": 412, "of": 760}
+                for name in ("tumor", "normal")
+            },
+            "met": True,
+            "reason": None,
+        },
+        "pool": {
+            "size": 5000,
+            "by_source": {"test": 4000, "hidden labels": 1000},
+            "slides_labelled_too": 1000,
+            "slides_unknown": 0,
+        },
+        "rounds": rows,
+        "chosen_by_fold": {
+            "rounds": {"0": 2, "1": 1},
+            "out_of_fold": own["out_of_fold"],
+            "against_round_0": own["against_round_0"],
+        },
+        "transductive": [{"number": entry["number"], "report": report, "reason": None} for entry in rows],
+        "stopped": None,
+        "interval": "95 % slide-clustered bootstrap, 2000 resamples",
+        "verdict": "A gain.",
+        **changed,
+    }
+
+
+def pooled() -> dict[str, Any]:
+    """Rounds whose out-of-fold scores are withheld."""
+    withheld = dict.fromkeys(SCORES, score(None, reason=WITHHELD))
+    hidden = {"out_of_fold": withheld, "against_round_0": withheld}
+    rows = [row(0, 0.945, 0), row(1, 0.948, 0.003, **hidden)]
+    own = {"rounds": {"0": 1, "1": 1}, **hidden}
+    transductive = [{"number": number, "report": None, "reason": "no label of the pool is known"} for number in (0, 1)]
+    return verdict(pooled=True, best=1, rounds=rows, chosen_by_fold=own, transductive=transductive)
