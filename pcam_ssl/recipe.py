@@ -194,10 +194,6 @@ class Recipe(Section):
             raise ValueError("model.head_first_epochs leaves the backbone no epoch; raise train.epochs")
         if self.predict.random_views and self.views.policy == "none":
             raise ValueError("predict.random_views draws from views.policy, which is none; set views.policy")
-        if self.method.name == "mean_teacher" and self.train.ema_decay:
-            raise ValueError(
-                "train.ema_decay averages weights and so does the teacher of mean_teacher; leave it out, set method.decay"
-            )
         return self
 
     def dump(self) -> dict[str, Any]:

@@ -70,7 +70,12 @@ class FixMatch(Section):
 class MeanTeacher(Section):
     name: Literal["mean_teacher"] = "mean_teacher"
     weight: float = Field(1.0, gt=0, description="of the consistency loss; the classification loss has weight 1")
-    decay: float = Field(0.99, ge=0, lt=1, description="of the teacher, the student's moving average (with warm-up of the decay)")
+    decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="of the teacher, the student's moving average (with warm-up of the decay); it is what is used, or with train.ema_decay that average",
+    )
     ratio: int = Field(2, ge=1, description="unlabelled patches a step for each labelled one")
     weak: Literal["none", "d4", "standard", "strong"] = Field("d4", description="views that the teacher sees")
     strong: Literal["none", "d4", "standard", "strong"] = Field("standard", description="views that the student sees")

@@ -16,8 +16,8 @@ class MeanTeacher(nn.Module):
 
     Loss = BCE on labels + `weight` x ramp x mean squared difference of the student's prob of the strong view and the teacher's
     of the weak one. As in the paper the teacher trains no weight, runs with dropout and batch statistics of its own, and is
-    what is evaluated and kept. Deviations: only unlabelled patches must agree, and the teacher follows at the start of a step,
-    so it ends one step behind the student.
+    what is evaluated and kept, unless the loop keeps an average of its own (`train.ema_decay`): then that one is. Deviations:
+    only unlabelled patches must agree, and the teacher follows at the start of a step, so it ends one step behind the student.
 
     The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, where patches count unequally `weight` float
     `[B]`, `weak` and `strong` uint8 `[U, H, W, 3]`, and `ramp` (scalar); the result holds `loss` (scalar) and `logit` `[B]`.
@@ -36,7 +36,7 @@ class MeanTeacher(nn.Module):
 
     @property
     def evaluated(self) -> Network:
-        """The weights to evaluate and keep."""
+        """The weights to evaluate and keep where the loop averages none."""
         return self.teacher
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -28,6 +28,9 @@ def batch():
         "label": (torch.arange(BATCH) % 2).float(),
         "slide": torch.arange(BATCH) // 2,
         "index": torch.arange(BATCH),
+        "weak": torch.randint(0, 256, (2 * BATCH, 32, 32, 3), dtype=torch.uint8, generator=generator),
+        "strong": torch.randint(0, 256, (2 * BATCH, 32, 32, 3), dtype=torch.uint8, generator=generator),
+        "ramp": torch.tensor(0.5),
     }
 
 
@@ -37,9 +40,9 @@ def test_the_loss_is_a_finite_scalar(method, batch):
     assert torch.isfinite(loss)
 
 
-def test_every_parameter_has_a_gradient(method, batch):
+def test_every_parameter_that_asks_for_one_has_a_gradient(method, batch):
     method(batch)["loss"].backward()
-    still = [name for name, parameter in method.named_parameters() if parameter.grad is None]
+    still = [name for name, parameter in method.named_parameters() if parameter.requires_grad and parameter.grad is None]
     assert still == []
 
 
@@ -56,6 +59,11 @@ def test_a_state_makes_the_same_loss_again(method, batch):
     method.load_state_dict(state)
     torch.manual_seed(1)
     assert method(batch)["loss"].item() == first
+
+
+def test_it_learns_from_the_labels(method, batch):
+    other = {**batch, "label": 1 - batch["label"]}
+    assert method(batch)["loss"].item() != method(other)["loss"].item()
 
 
 def test_the_network_is_where_checkpoints_look_for_it(method):

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from pcam_ssl.data.plans import Shuffled
+from pcam_ssl.data.streams import Pixels, TrainStream, load
+from pcam_ssl.data.unlabelled import UnlabelledStream
+from pcam_ssl.data.views import Views
+
+POOL = np.arange(18, 30)
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pixels") / "pixels.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8))
+    return Pixels(path)
+
+
+def stream(pixels, rows=POOL, weak="d4", strong="strong", ramp_steps=0.0, rank=0, size=1, seed=3) -> UnlabelledStream:
+    labelled = TrainStream(pixels, np.arange(18), np.arange(18) % 2, Shuffled(18, 4, seed), Views("standard"), seed, rank, size)
+    views = {"weak": Views(weak), "strong": Views(strong)}
+    return UnlabelledStream(labelled, pixels, rows, 8, **views, ramp_steps=ramp_steps, seed=seed, rank=rank, size=size)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def shown(pixels, batch) -> list[int]:
+    """Rows of the patches in `weak`, where it is shown without a view."""
+    found = (pixels.array[None] == batch["weak"].numpy()[:, None]).all((2, 3, 4))
+    assert (found.sum(1) == 1).all()
+    return found.argmax(1).tolist()
+
+
+def test_the_labelled_half_is_what_it_was_alone(pixels):
+    whole = stream(pixels)
+    alone = whole.labelled[5]
+    assert same(alone, {name: whole[5][name] for name in alone})
+
+
+def test_weak_and_strong_are_views_of_the_same_patches(pixels):
+    batch = stream(pixels, weak="none", strong="none")[3]
+    assert batch["weak"].shape == (8, 16, 16, 3)
+    assert torch.equal(batch["weak"], batch["strong"])
+
+
+def test_one_policy_still_makes_two_views(pixels):
+    batch = stream(pixels, weak="strong", strong="strong")[3]
+    assert not any(torch.equal(weak, strong) for weak, strong in zip(batch["weak"], batch["strong"], strict=True))
+
+
+def test_passes_show_every_pool_patch_once_and_nothing_else(pixels):
+    plain = stream(pixels, weak="none")
+    rows = [row for step in range(3) for row in shown(pixels, plain[step])]
+    assert sorted(rows[:12]) == sorted(rows[12:]) == POOL.tolist()
+    assert rows[:12] != rows[12:]
+
+
+def test_orders_are_not_those_of_the_labelled(pixels):
+    of_equal_sizes = stream(pixels, rows=np.arange(18), weak="none")
+    assert of_equal_sizes.plan.batch(0)[:4].tolist() != of_equal_sizes.labelled.plan.batch(0).tolist()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_pool_smaller_than_a_batch_repeats(pixels, n):
+    rows = shown(pixels, stream(pixels, rows=POOL[:n], weak="none")[0])
+    assert len(rows) == 8
+    assert set(rows) == set(POOL[:n])
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_together_see_what_one_process_sees(pixels, size):
+    for step in (0, 7):
+        whole = stream(pixels)[step]
+        parts = [stream(pixels, rank=rank, size=size)[step] for rank in range(size)]
+        assert {float(part.pop("ramp")) for part in parts} == {float(whole.pop("ramp"))}
+        assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_no_pixel_and_no_order(pixels, workers):
+    made = stream(pixels, ramp_steps=6)
+    loaded = list(load(made, range(2, 7), workers, torch.device("cpu")))
+    assert all(same(batch, made[step]) for step, batch in zip(range(2, 7), loaded, strict=True))
+
+
+def test_seeds_change_patches_and_views(pixels):
+    assert not torch.equal(stream(pixels)[0]["weak"], stream(pixels, seed=4)[0]["weak"])
+
+
+def test_the_ramp_rises_to_one(pixels):
+    ramped = stream(pixels, ramp_steps=4)
+    assert [float(ramped[step]["ramp"]) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_without_a_ramp_it_is_one_from_the_first_step(pixels):
+    assert float(stream(pixels)[0]["ramp"]) == 1.0
+
+
+def test_the_mapped_pixels_are_not_written_to(pixels):
+    before = pixels.array.copy()
+    stream(pixels)[0]["weak"].zero_()
+    assert np.array_equal(pixels.array, before)
