@@ -69,7 +69,8 @@ class FixMatch(Section):
 
 class MeanTeacher(Section):
     name: Literal["mean_teacher"] = "mean_teacher"
-    weight: float = Field(1.0, gt=0, description="of the consistency loss; the classification loss has weight 1")
+    # A squared difference of probs has a far smaller gradient than the classification loss; the paper's weights go up to 100.
+    weight: float = Field(10.0, gt=0, description="of the consistency loss; the classification loss has weight 1")
     decay: float = Field(
         0.99,
         ge=0,

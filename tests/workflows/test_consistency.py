@@ -9,8 +9,10 @@ import pytest
 from processes import ranks
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.recipe_files import differences, load_recipe
 from pcam_ssl.run import REFIT, read_metrics
 from pcam_ssl.tables import read_table
+from pcam_ssl.workflows.baseline import baseline
 
 METHODS = {
     "fixmatch": ["method.name=fixmatch", "method.threshold=0.55", "train.ema_decay=0.9"],
@@ -155,6 +157,19 @@ def test_the_leader_tells_what_is_in_the_pool(begin):
     told = begin("fixmatch", "train.epochs=1").wait().err
     assert "fold-0: " in told and " patches without labels (16 test, " in told
     assert "so what is learnt there is transductive" in told
+
+
+def test_the_shipped_recipes_are_alike_in_all_but_the_method():
+    changed = differences(load_recipe("fixmatch"), load_recipe("mean-teacher"))
+    assert changed and all(line.startswith("method.") for line in changed)
+    assert load_recipe("fixmatch").method.ratio == load_recipe("mean-teacher").method.ratio
+
+
+@pytest.mark.parametrize("recipe", ["fixmatch", "mean-teacher"])
+def test_the_shipped_recipes_train(recipe, slides, tmp_path):
+    small = ["data.label_budget=40", "train.epochs=1", "train.batch_size=8", "model.name=test_resnet", "cv.inner_share=0.3"]
+    quick = ["predict.d4=false", "score.resamples=100", "score.floor=false", "train.device=cpu"]
+    assert baseline(load_recipe(recipe, [*small, *quick]), slides, tmp_path / "run").info()["status"] == "done"
 
 
 def test_baseline_leaves_metric_recipes_to_their_command(train, tmp_path):
