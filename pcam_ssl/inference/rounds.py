@@ -130,6 +130,31 @@ def gain_numbers(difference: dict[str, Any]) -> str:
     return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
+def verdict_sentence(verdict: dict[str, Any]) -> str:
+    """Whether rounds helped: what each fold's own choice of round shows, and no more.
+
+    Reads of rounds.json "rounds" (as of `round_rows`), "best", "pooled", "chosen_by_fold" (as of `chosen_scores`).
+    """
+    made = len(verdict["rounds"]) - 1
+    if not made:
+        return "No round was made, so nothing is known of a gain."
+    best, of = verdict["best"], f"{made} round{'s' if made > 1 else ''}"
+    if verdict["pooled"]:
+        return (
+            f"Pooled: whether {of} helped cannot be told. Out-of-fold scores are withheld, and inner scores flatter too: the "
+            f"pseudo-labels come from networks that learned those labels. Round {best} is the last one, not one proven best."
+        )
+    own = verdict["chosen_by_fold"]
+    first, now = verdict["rounds"][0]["out_of_fold"]["auroc"]["value"], own["out_of_fold"]["auroc"]["value"]
+    if first is None or now is None:
+        return f"Whether {of} helped cannot be told: {own['out_of_fold']['auroc']['reason']}."
+    words = gain_words(own["against_round_0"]["auroc"])
+    text = f"{words[0].upper()}{words[1:]} in out-of-fold AUROC, from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
+    if best == 0:
+        return f"{text} Over all folds none of {of} beats round 0 on inner slides: keep round 0."
+    return f"{text} Over all folds round {best} of {made} is best on inner slides."
+
+
 def like_first(first: pd.DataFrame, oof: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of `oof` in the order of `first`. Raises UserError naming an id that only one of both scores."""
     alone = set(first.id).symmetric_difference(oof.id)

@@ -13,6 +13,7 @@ NAMES = {
     "sensitivity_at_specificity_95": "sens. at 95 % spec.",
 }
 CLASSES = ("tumor", "normal")
+NO_TRUTH = "no label of the pool is known"
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def planted(verdict: dict[str, Any]) -> Section:
         return Section(
             title, (pool, "No planted check (pseudo.planted_share=0): how right this selection is here was not tested before.")
         )
-    folds = ", ".join(map(str, check["folds"]))
-    sentences = [pool, f"Planted check, fold {folds}: labels of whole slides were hidden, and the same selection run on them."]
+    n = len(check["folds"])
+    told = f"Planted check in {n} fold{'s' if n > 1 else ''}: labels of whole training slides were hidden, and the same selection run on them."
+    sentences = [pool, told]
     if check["target"] is None:
         sentences.append("No precision is asked for (pseudo.precision is null), so there is none to miss.")
     else:
@@ -76,14 +78,14 @@ def planted(verdict: dict[str, Any]) -> Section:
     )
 
 
-def pool_sentence(pool: dict[str, Any]) -> str:
-    """How large the pool is, where it comes from, and what of it is transductive."""
-    sources = ", ".join(f"{name} {n:,}" for name, n in pool["by_source"].items())
-    text = f"Pool: {pool['size']:,} patches ({sources})"
-    if pool["slides_labelled_too"]:
-        text += f"; {pool['slides_labelled_too']:,} are of slides with labels too (transductive)"
-    if pool["slides_unknown"]:
-        text += f"; {pool['slides_unknown']:,} of unknown slide"
+def pool_sentence(pool: dict[str, float]) -> str:
+    """How large the pool is, where it comes from, and what of it is transductive; counts are means over folds."""
+    sources = ", ".join(f"{pool[name]:,.0f} {name}" for name in ("test", "unlabelled", "hidden") if pool[name])
+    text = f"Pool of a fold: {pool['patches']:,.0f} patches ({sources})"
+    if pool["on_training_slides"]:
+        text += f"; {pool['on_training_slides']:,.0f} on slides with training labels (transductive)"
+    if pool["without_slide"]:
+        text += f"; {pool['without_slide']:,.0f} of unknown slide"
     return f"{text}."
 
 
@@ -101,6 +103,8 @@ def learned(verdict: dict[str, Any]) -> Section:
         notes.append("- : inner slides hold one class only")
     n = len(verdict["rounds"])
     chosen = f"Round {verdict['best']} was chosen among {n} (round 0 included) by the mean inner AUROC of the folds."
+    if verdict["pooled"]:
+        chosen = f"Round {verdict['best']} is the last: no inner score of pooled rounds is clean enough to choose by."
     summed = "Labels: mean of folds. Pseudo-labels: summed over folds, so a patch counts once in each fold that learns from it."
     return Section("What each round learned from", (chosen,), head=head, rows=tuple(rows), notes=(summed, *notes))
 
@@ -140,7 +144,7 @@ def scores(verdict: dict[str, Any]) -> Section:
         notes.append(
             "single rounds: which is best was asked of all folds' inner slides, which other folds score; believe 'own' before 'best'"
         )
-    notes += [verdict["interval"]] if verdict.get("interval") else []
+    notes.append(f"intervals: 95 % bootstrap, {verdict['unit']}s resampled")
     notes += reasons(
         row[part][score] for _, row in entries for part in ("out_of_fold", "against_round_0") if row[part] for score in SCORES
     )
@@ -150,37 +154,30 @@ def scores(verdict: dict[str, Any]) -> Section:
 
 def truth(verdict: dict[str, Any]) -> Section:
     """How right the pseudo-labels were, where the truth is known."""
-    title, rows, unknown, found = "Were the pseudo-labels right?", [], {}, []
+    title, rows, found = "Were the pseudo-labels right?", [], []
     for row in verdict["rounds"][1:]:
         known = row["truth"]
-        if known is None:
-            unknown.setdefault(row["truth_reason"], []).append(str(row["number"]))
-            continue
         for name in CLASSES:
             shares = known["precision"][name], known["coverage"][name]
-            counts = [f"{share['n']:,}" for share in shares]
-            rows.append((f"{row['number']}", name, *map(interval, shares), *counts))
+            rows.append((f"{row['number']}", name, *map(interval, shares), *(f"{share['n']:,}" for share in shares)))
             found += shares
-    said = tuple(f"Round {', '.join(numbers)}: not known, {reason}." for reason, numbers in unknown.items())
-    if not rows:
-        return Section(title, said)
+    if not any(row["truth"]["known"] for row in verdict["rounds"][1:]):
+        return Section(title, (f"Not known: {NO_TRUTH}.",))
     head = ("round", "class", "precision", "coverage", "added", "of pool")
     notes = ("over the pool's patches of known label; no choice was made by them", *reasons(found))
-    return Section(title, said, head=head, rows=tuple(rows), notes=notes, words=2)
+    return Section(title, head=head, rows=tuple(rows), notes=notes, words=2)
 
 
 def apart(verdict: dict[str, Any]) -> Section:
     """AUROC of slides never in the pool beside that of the pool itself."""
     rows, notes = [], []
-    for row, pool in zip(verdict["rounds"], verdict["transductive"], strict=True):
-        report = pool["report"]
-        inside = interval(report["scores"]["auroc"]) if report else "-"
-        rows.append(
-            (_name(row["number"], verdict), interval(row["out_of_fold"]["auroc"]), inside, f"{report['n']:,}" if report else "-")
-        )
-        notes += reasons([row["out_of_fold"]["auroc"]]) + ([] if report else [f"- : {pool['reason']}"])
-        notes += reasons([report["scores"]["auroc"]]) if report else []
-    told = "Inductive: the folds' own slides, never in the pool. Transductive: pool patches of known label, on whose slides rounds trained."
+    for row in verdict["rounds"]:
+        outside, report = row["out_of_fold"]["auroc"], row["transductive"]
+        inside = report["scores"]["auroc"] if report else {"value": None, "low": None, "high": None, "reason": NO_TRUTH}
+        n = f"{report['n']:,}" if report else "-"
+        rows.append((_name(row["number"], verdict), interval(outside), interval(inside), n))
+        notes += reasons([outside, inside])
+    told = "Inductive: slides that were never in the pool of the network that scores them. Transductive: the pool, where labels are known."
     head = ("round", "inductive", "transductive", "pool patches")
     notes = tuple(dict.fromkeys(notes))
     return Section("AUROC inductive and transductive, apart", (told,), head=head, rows=tuple(rows), notes=notes, words=3)
@@ -211,4 +208,5 @@ def _reason(score: dict[str, Any]) -> str:
 
 
 def _name(round_number: int, verdict: dict[str, Any]) -> str:
-    return f"{round_number} best" if round_number == verdict["best"] else str(round_number)
+    mark = "last" if verdict["pooled"] else "best"
+    return f"{round_number} {mark}" if round_number == verdict["best"] else str(round_number)

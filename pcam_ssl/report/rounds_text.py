@@ -3,7 +3,6 @@
 from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.inference.rounds import gain_words
 from pcam_ssl.report.rounds_sections import Section, sections
 
 WIDTH = 100
@@ -21,28 +20,6 @@ def rounds_text(verdict: dict[str, Any]) -> str:
 def rounds_markdown(verdict: dict[str, Any]) -> str:
     """The same as markdown, a heading a section, the verdict first."""
     return "\n\n".join("\n\n".join(_markdown(section)) for section in sections(verdict)) + "\n"
-
-
-def verdict_sentence(verdict: dict[str, Any]) -> str:
-    """Whether rounds helped, in one sentence or two; reads every key but "verdict" and claims only what each fold's own choice shows."""
-    made = len(verdict["rounds"]) - 1
-    if not made:
-        return "No round was made, so nothing is known of a gain."
-    best, of = verdict["best"], f"{made} round{'s' if made > 1 else ''}"
-    if verdict["pooled"]:
-        return (
-            f"Pooled: whether {of} helped cannot be told, since out-of-fold scores are withheld. Round {best} has the best inner "
-            "AUROC, which flatters rounds above 0 too: the pooled labels come from networks that learned those slides."
-        )
-    own = verdict["chosen_by_fold"]
-    first, now = verdict["rounds"][0]["out_of_fold"]["auroc"]["value"], own["out_of_fold"]["auroc"]["value"]
-    if first is None or now is None:
-        return f"Whether {of} helped cannot be told: {own['out_of_fold']['auroc']['reason']}."
-    words = gain_words(own["against_round_0"]["auroc"])
-    text = f"{words[0].upper()}{words[1:]} in out-of-fold AUROC, from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
-    if best == 0:
-        return f"{text} Over all folds none of {of} beats round 0 on inner slides: keep round 0."
-    return f"{text} Over all folds round {best} of {made} is best on inner slides."
 
 
 def _text(section: Section) -> list[str]:

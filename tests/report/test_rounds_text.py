@@ -5,8 +5,8 @@ import json
 import pytest
 from told_rounds import fold_facts, pooled, row, score, shares, verdict
 
-from pcam_ssl.inference.rounds import SCORES, WITHHELD
-from pcam_ssl.report.rounds_text import rounds_markdown, rounds_text, verdict_sentence
+from pcam_ssl.inference.rounds import SCORES, WITHHELD, verdict_sentence
+from pcam_ssl.report.rounds_text import rounds_markdown, rounds_text
 
 
 def own(gain, auroc=0.956) -> dict:
@@ -20,9 +20,7 @@ def own(gain, auroc=0.956) -> dict:
 
 def stopped_at_once() -> dict:
     missed = verdict()["planted"] | {"met": False, "reason": "tumor 0.951 (0.930 to 0.972)"}
-    return verdict(
-        rounds=[row(0, 0.945, 0)], best=0, best_folder="runs/k", planted=missed, stopped="the planted check missed", transductive=[]
-    )
+    return verdict(rounds=[row(0, 0.945, 0)], best=0, best_folder="runs/k", planted=missed, stopped="the planted check missed")
 
 
 ALL = [verdict, pooled, stopped_at_once]
@@ -84,14 +82,16 @@ def test_the_selection_among_rounds_is_told_where_it_flatters():
 
 def test_the_planted_check_says_what_to_expect():
     text = rounds_text(verdict())
-    assert "Pool: 5,000 patches (test 4,000, hidden labels 1,000); 1,000 are of slides with labels too" in text
+    assert (
+        "Pool of a fold: 5,000 patches (4,000 test, 1,000 hidden); 1,000 on slides with training labels\n(transductive).\n" in text
+    )
     assert "Target precision 0.98: met.\n" in text
     assert "tumor   0.985 (0.975 to 0.995)  0.550 (0.540 to 0.560)    412        760" in text
 
 
 def test_slides_that_nobody_knows_are_told():
-    pool = verdict()["pool"] | {"slides_labelled_too": 0, "slides_unknown": 12}
-    assert "(test 4,000, hidden labels 1,000); 12 of unknown slide." in rounds_text(verdict(pool=pool))
+    pool = verdict()["pool"] | {"on_training_slides": 0.0, "without_slide": 12.0}
+    assert "(4,000 test, 1,000 hidden); 12 of unknown slide." in rounds_text(verdict(pool=pool))
 
 
 def test_a_missed_target_is_told_with_its_reason_and_no_table_of_rounds():
@@ -115,9 +115,10 @@ def test_precision_and_coverage_stand_where_truth_is_known():
 
 def test_unknown_truth_is_told_with_the_reason():
     rows = verdict()["rounds"]
-    rows[1] |= {"truth": None, "truth_reason": "no label of the pool is known"}
-    rows[2] |= rows[1] | {"number": 2}
-    assert "Round 1, 2: not known, no label of the pool is known." in rounds_text(verdict(rounds=rows))
+    for entry in rows[1:]:
+        entry["truth"] = shares() | {"known": 0}
+    text = rounds_text(verdict(rounds=rows)).split("Were the pseudo-labels right?")[1]
+    assert text.splitlines()[2] == "Not known: no label of the pool is known."
 
 
 def test_an_undefined_precision_is_a_dash_and_explained():
@@ -146,7 +147,7 @@ def test_inductive_and_transductive_stand_apart():
 def test_pooled_scores_are_withheld_wherever_they_would_stand():
     text = rounds_text(pooled())
     assert f"{WITHHELD[:60]}" in text
-    assert "1 best  -                       -                        -" in text
+    assert "1 last  -                       -                        -" in text
     assert "- : no label of the pool is known" in text
     assert "0.948" not in text
 
@@ -186,8 +187,13 @@ def test_round_0_is_kept_where_no_round_beats_it():
 
 def test_pooled_rounds_claim_nothing():
     sentence = verdict_sentence(pooled())
-    assert sentence.startswith("Pooled: whether 1 round helped cannot be told, since out-of-fold scores are withheld.")
+    assert sentence.startswith("Pooled: whether 1 round helped cannot be told.")
+    assert sentence.endswith("Round 1 is the last one, not one proven best.")
     assert "gain" not in sentence
+
+
+def test_pooled_rounds_are_not_said_to_be_chosen():
+    assert "Round 1 is the last: no inner score of pooled rounds is clean enough to choose by." in rounds_text(pooled())
 
 
 def test_scores_of_one_class_claim_nothing():

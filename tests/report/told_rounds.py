@@ -36,8 +36,8 @@ def row(number: int, auroc: float, gain: float, **changed) -> dict[str, Any]:
         "out_of_fold": dict.fromkeys(SCORES, score(auroc)),
         "against_round_0": dict.fromkeys(SCORES, score(gain, 0.004)) if number else None,
         "truth": shares() if number else None,
-        "truth_reason": None if number else "round 0 adds nothing",
-        "facts": [fold_facts(), fold_facts()] if number else [],
+        "facts": [fold_facts(), fold_facts()] if number else None,
+        "transductive": {"n": 5000, "scores": {"auroc": score(0.93)}},
         "folder": f"runs/k/round-{number}" if number else "runs/k",
         **changed,
     }
@@ -46,7 +46,6 @@ def row(number: int, auroc: float, gain: float, **changed) -> dict[str, Any]:
 def verdict(**changed) -> dict[str, Any]:
     """Round 1 a little better than round 0, not measurably; round 2 measurably."""
     rows = [row(0, 0.945, 0), row(1, 0.948, 0.003), row(2, 0.957, 0.012)]
-    report = {"n": 5000, "scores": {"auroc": score(0.93)}}
     own = row(2, 0.956, 0.011)
     return {
         "round0": "runs/k",
@@ -55,7 +54,7 @@ def verdict(**changed) -> dict[str, Any]:
         "pooled": False,
         "planted": {
             "target": 0.98,
-            "folds": [0],
+            "folds": [fold_facts()],
             "classes": {
                 name: {"precision": score(0.985, 0.01), "coverage": score(0.55), "added": 412, "of": 760}
                 for name in ("tumor", "normal")
@@ -64,10 +63,14 @@ def verdict(**changed) -> dict[str, Any]:
             "reason": None,
         },
         "pool": {
-            "size": 5000,
-            "by_source": {"test": 4000, "hidden labels": 1000},
-            "slides_labelled_too": 1000,
-            "slides_unknown": 0,
+            "patches": 5000.0,
+            "test": 4000.0,
+            "unlabelled": 0.0,
+            "hidden": 1000.0,
+            "on_training_slides": 1000.0,
+            "without_slide": 0.0,
+            "left_out_slides": 300.0,
+            "left_out_copies": 0.0,
         },
         "rounds": rows,
         "chosen_by_fold": {
@@ -75,9 +78,8 @@ def verdict(**changed) -> dict[str, Any]:
             "out_of_fold": own["out_of_fold"],
             "against_round_0": own["against_round_0"],
         },
-        "transductive": [{"number": entry["number"], "report": report, "reason": None} for entry in rows],
         "stopped": None,
-        "interval": "95 % slide-clustered bootstrap, 2000 resamples",
+        "unit": "slide",
         "verdict": "A gain.",
         **changed,
     }
@@ -86,8 +88,6 @@ def verdict(**changed) -> dict[str, Any]:
 def pooled() -> dict[str, Any]:
     """Rounds whose out-of-fold scores are withheld."""
     withheld = dict.fromkeys(SCORES, score(None, reason=WITHHELD))
-    hidden = {"out_of_fold": withheld, "against_round_0": withheld}
-    rows = [row(0, 0.945, 0), row(1, 0.948, 0.003, **hidden)]
-    own = {"rounds": {"0": 1, "1": 1}, **hidden}
-    transductive = [{"number": number, "report": None, "reason": "no label of the pool is known"} for number in (0, 1)]
-    return verdict(pooled=True, best=1, rounds=rows, chosen_by_fold=own, transductive=transductive)
+    hidden = {"out_of_fold": withheld, "against_round_0": withheld, "transductive": None}
+    rows = [row(0, 0.945, 0, transductive=None), row(1, 0.948, 0.003, **hidden)]
+    return verdict(pooled=True, best=1, rounds=rows, chosen_by_fold=None)
