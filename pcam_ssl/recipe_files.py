@@ -55,17 +55,28 @@ def recipe_path(name: str | Path) -> Path:
     )
 
 
-def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The defaults, changed by a recipe (shipped name or file), changed by `a.b=c` settings, in that order."""
-    values: dict[str, Any] = {}
+def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str, ...] = (), base: Recipe | None = None) -> Recipe:
+    """The defaults (or `base`), changed by a recipe (shipped name or file), changed by `a.b=c` settings, in that order."""
+    values: dict[str, Any] = {} if base is None else base.dump()
     source = "--set"
     if name is not None:
         source = str(name)
-        values = _with_tags(read_yaml(recipe_path(name)))
+        _overlay(values, _with_tags(read_yaml(recipe_path(name))))
     # Names first: whatever the order typed, a name clears its section before the section's keys are set.
     for setting in sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name")):
         apply_setting(values, setting)
     return validate(values, source)
+
+
+def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Change sections of `values` in place; one whose name changes is replaced whole, for its keys belong to the old name."""
+    for key, change in changes.items():
+        before = values.get(key)
+        renamed = key != "model" and isinstance(change, dict) and "name" in change and change["name"] != (before or {}).get("name")
+        if isinstance(before, dict) and isinstance(change, dict) and not renamed:
+            before.update(change)
+        else:
+            values[key] = change
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -47,7 +47,10 @@ class Pseudo(Section):
         0.25, ge=0, lt=0.7, description="share of training slides whose labels are hidden to check the selection; 0: no check"
     )
     planted_folds: int = Field(1, ge=1, description="folds that are checked so, each by one more training")
-    planted_stop: bool = Field(True, description="stop where the check shows less than the target precision")
+    planted_precision: float | None = Field(
+        None, gt=0.5, lt=1, description="precision of each class that the check must show; null: pseudo.precision"
+    )
+    planted_stop: bool = Field(True, description="stop where the check shows less")
     stop_worse: bool = Field(True, description="stop after a round whose inner score is no better than the best before")
     stop_share: float | None = Field(0.01, ge=0, lt=1, description="stop where a round would add less than this share of the pool")
     stop_ratio: float | None = Field(
@@ -57,4 +60,4 @@ class Pseudo(Section):
 
 
 # Keys that decide whether a round begins, not what is in it: they may change between two calls of the command.
-STOP_KEYS = ("planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")
+STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")

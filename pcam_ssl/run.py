@@ -21,6 +21,7 @@ from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_ya
 
 REFIT = "refit"
 ROUNDS = "pseudo-label"
+ROUNDS_FILE = "rounds.json"
 MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import audit, data, doctor, embed, predict, recipes, report, search, synth, train
+from pcam_ssl.cli import audit, data, doctor, embed, predict, pseudo_label, recipes, report, search, synth, train
 from pcam_ssl.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ data.app.command("audit")(audit.audit)
 app.add_typer(data.app, name="data")
 app.command("baseline")(train.baseline)
 app.command("metric-train")(train.metric_train)
+app.command("pseudo-label")(pseudo_label.pseudo_label)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)

@@ -56,12 +56,15 @@ def read_facts(run: Run) -> Facts:
     info = run.info()
     if not run.scores.exists():
         raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
+    scores = read_json(run.scores)
+    if scores["out_of_fold"] is None:
+        raise UserError(f"{run.path}: no report without out-of-fold scores, and they are withheld ({scores['withheld']})")
     numbers = sorted(int(path.name[5:]) for path in run.path.glob("fold-*") if path.name[5:].isdigit())
     events = {k: [event for event in read_metrics(run.fold(k) / "metrics.jsonl") if "epoch" in event] for k in numbers}
     oof = _table(run.path / "oof.parquet")
     return Facts(
         run=run,
-        scores=read_json(run.scores),
+        scores=scores,
         info=info,
         recipe=flatten(read_yaml(run.recipe)),
         oof=None if oof is None else check_predictions(oof, str(run.path / "oof.parquet")),

@@ -45,15 +45,15 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
         wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
         setting = Setting(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
         for k in wanted:
-            _train(setting, fold_unit(folds, k))
+            train_missing(setting, fold_unit(folds, k))
         if world.lead(lambda: _folds_complete(setting)):
             if recipe.cv.refit:
-                _train(setting, refit_unit(folds))
+                train_missing(setting, refit_unit(folds))
             world.lead(lambda: _gather(setting, only is not None, locks))
     return run
 
 
-def _train(setting: Setting, unit: Unit) -> None:
+def train_missing(setting: Setting, unit: Unit) -> None:
     """Train a unit that is not complete, under its lock."""
     world, run = setting.world, setting.run
     if world.lead(lambda: run.unit_done(unit.name)):

@@ -40,7 +40,7 @@ def train_unit(setting: Setting, unit: Unit) -> None:
     tables = {name: predict_rows(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
     tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in {"inner": inner, **tables}.items()}
     more = {}
-    if setting.recipe.neighbours.use and "oof" in tables:
+    if setting.recipe.neighbours.use:
         neighbours = score_neighbours(setting, unit, network, tables)
         tables, more = {**tables, **neighbours["tables"]}, {"neighbours": neighbours["facts"]}
         save_retrieval(setting, unit, neighbours["retrieval"])

@@ -24,25 +24,35 @@ from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.setting import Setting
 
 
-def gather_run(setting: Setting) -> None:
-    """Write the tables and scores of a run whose folds are all there."""
+def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: str | None = None) -> None:
+    """Write the tables and scores of a run whose folds are all there.
+
+    `floor`: Predictions of the colour floor under the same folds, where they have been made before. `withheld`: why no
+    out-of-fold score may be given; then there is none, nor a table of which one could be made.
+    """
     run, dataset, folds, recipe = setting.run, setting.dataset, setting.folds, setting.recipe
     info = run.info()
-    oof = gather_oof(run, folds)
+    oof = gather_oof(run, folds) if withheld is None else None
     notes = run.table_notes(info, round=setting.round, views=setting.test_views.count)
-    write_table(run.path / "oof.parquet", oof, notes)
+    if oof is not None:
+        write_table(run.path / "oof.parquet", oof, notes)
     test = gather_test(run, folds) if (dataset.patches.split == "test").any() else None
     if test is not None:
         write_table(run.path / "test.parquet", test, notes)
         if submission_problem(dataset) is None:
             write_submission(run, dataset, test)
-    say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
-    floor = floor_table(run, dataset, folds, recipe.seed, notes) if recipe.score.floor else None
+    if oof is not None:
+        say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
+        if floor is None and recipe.score.floor:
+            floor = floor_table(run, dataset, folds, recipe.seed, notes)
     scores = score_run(recipe, folds, oof, test, floor, info)
-    if recipe.neighbours.use:
+    if withheld is not None:
+        scores["withheld"] = withheld
+    elif recipe.neighbours.use:
         scores["neighbours"] = gather_neighbours(setting, oof, notes)
     write_json(run.scores, scores)
-    write_report(run)
+    if oof is not None:
+        write_report(run)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
@@ -114,11 +124,10 @@ def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict
 
 
 def score_run(
-    recipe: Recipe, folds: Folds, oof: pd.DataFrame, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
+    recipe: Recipe, folds: Folds, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
 ) -> dict:
     """What stands in scores.json; out-of-fold and held-out scores apart."""
     options = {"resamples": recipe.score.resamples, "seed": recipe.seed}
-    clusters, unit = score_groups(folds, oof)
     marks = {
         "scheme": recipe.cv.scheme,
         "grouping": folds.grouping,
@@ -128,14 +137,11 @@ def score_run(
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],
     }
-    scores = {
-        **marks,
-        "out_of_fold": score_report(oof, clusters, unit=unit, **options),
-        "floor": None,
-        "above_floor": None,
-        "held_out": None,
-    }
-    if floor is not None:
+    scores = {**marks, "out_of_fold": None, "floor": None, "above_floor": None, "held_out": None}
+    if oof is not None:
+        clusters, unit = score_groups(folds, oof)
+        scores["out_of_fold"] = score_report(oof, clusters, unit=unit, **options)
+    if oof is not None and floor is not None:
         scores["floor"] = score_report(floor, clusters, unit=unit, **options)
         scores["above_floor"] = paired_differences(oof.label.to_numpy(np.int64), floor.prob, oof.prob, clusters, **options)
     if test is not None and test.label.notna().any():

@@ -5,6 +5,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
+from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.embed import embed_rows
 from pcam_ssl.inference.index import EmbeddingIndex, build_index
 from pcam_ssl.inference.knn import gallery_votes, knn_logits
@@ -21,7 +22,8 @@ def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[
     """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`), and what was chosen on inner slides.
 
     The gallery is the fold's training patches: inner slides stay out, they choose k, temperature and blend. Returns
-    {"tables": {"oof-knn": ..., "oof-blend": ...}, "facts": plain values, "retrieval": measures of each scored patch}.
+    {"tables": {"oof-knn": ..., "oof-blend": ...}, "facts": plain values, "retrieval": measures of each
+    scored patch, None where none is scored}.
     """
     gallery = _gallery(setting, unit, network)
     vote, votes = _choose(setting, unit, network, gallery)
@@ -43,16 +45,27 @@ def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[
         tables[f"{name}-knn"] = knn[name]
         blended = blend.logits(_calibrated(head[name]), _calibrated(knn[name]))
         tables[f"{name}-blend"] = head[name].assign(logit=blended, prob=expit(blended))
-    scored = head["oof"]
-    slides = scored.wsi if scored.wsi.notna().all() else None
-    retrieval = query_scores(embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=setting.recipe.seed)
+    retrieval = None
+    if "oof" in head:
+        scored = head["oof"]
+        slides = scored.wsi if scored.wsi.notna().all() else None
+        retrieval = query_scores(
+            embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=setting.recipe.seed
+        )
     facts = {"vote": vote, "calibration": calibrator.to_dict(), "blend": blend.to_dict(), "gallery": len(gallery)}
     return {"tables": tables, "facts": facts, "retrieval": retrieval}
 
 
-def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame) -> None:
+def vote_probs(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame, facts: dict) -> np.ndarray:
+    """Calibrated kNN probs `[n]` of further `patches` by the vote that `score_neighbours` chose and told in its facts."""
+    vote = facts["vote"]
+    votes = gallery_votes(_gallery(setting, unit, network), _embed(setting, network, patches), vote["k"])
+    return Calibrator.from_dict(facts["calibration"]).prob(knn_logits(*votes, vote["temperature"]))
+
+
+def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame | None) -> None:
     """Write the fold's retrieval measures, one row a query."""
-    if setting.world.leads:
+    if setting.world.leads and retrieval is not None:
         write_table(unit.folder(setting.run) / "retrieval.parquet", retrieval, setting.run.table_notes(setting.run.info()))
 
 

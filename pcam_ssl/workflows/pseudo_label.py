@@ -1,0 +1,156 @@
+"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on top of a finished run, and what they gained."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pcam_ssl.data.folds import read_folds
+from pcam_ssl.data.store import open_dataset
+from pcam_ssl.engine.precision import choose_precision
+from pcam_ssl.engine.stop import interruptible
+from pcam_ssl.errors import UserError
+from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_files import flatten, load_recipe
+from pcam_ssl.run import ROUNDS, Run, hold
+from pcam_ssl.terminal import say, warn
+from pcam_ssl.workflows.baseline import baseline
+from pcam_ssl.workflows.cross_validation import loader_workers
+from pcam_ssl.workflows.metric_train import metric_train
+from pcam_ssl.workflows.planted import planted_check
+from pcam_ssl.workflows.pool import describe_pool, pool_facts
+from pcam_ssl.workflows.pseudo_round import run_round
+from pcam_ssl.workflows.rounds import Rounds
+from pcam_ssl.workflows.rounds_verdict import opinions, stop_after, truth_of_pool, write_verdict
+from pcam_ssl.world import join_world
+
+FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
+"""Keys by which rounds are compared: students may differ from round 0 in all others."""
+
+
+def pseudo_label(
+    path: Path | str,
+    wanted: int = 3,
+    *,
+    recipe: str | None = None,
+    settings: list[str] | tuple[str, ...] = (),
+    out: Path | str | None = None,
+    data: Path | str | None = None,
+    pooled: bool = False,
+) -> dict[str, Any]:
+    """Do `wanted` rounds on the run at `path` (made first where there is none) and return the verdict; what is there is not done again.
+
+    `recipe` (a shipped name or a file) and `settings` change the run's own recipe for the students and the selection. Rounds lie in
+    `out`, which is the run's folder unless given. Raises UserError for all that the user can mend.
+    """
+    if wanted < 1:
+        raise UserError(f"--rounds {wanted}: ask for at least one round")
+    settings = [*settings, "pseudo.pooled=true"] if pooled else list(settings)
+    start = _round_0(Path(path), recipe, settings, data)
+    rounds = open_rounds(start, recipe, settings, _folder(start, out, pooled), data)
+    world = rounds.world
+    with interruptible(str(rounds.out)), ExitStack() as locks:
+        lock = rounds.out / ".rounds.lock"
+        world.lead(lambda: locks.enter_context(hold(lock, f"pseudo-label rounds of {rounds.out}")) and None)
+        world.lead(lambda: _tell_pool(rounds))
+        planted = planted_check(rounds)
+        stopped = _planted_stop(rounds, planted)
+        last = 0
+        while last < wanted and stopped is None:
+            if (stopped := run_round(rounds, last + 1)) is None:
+                last += 1
+                stopped = stop_after(rounds, last) if last < wanted else None
+        truth = truth_of_pool(rounds)
+        seen = [opinions(rounds, number, truth) for number in range(last + 1)]
+        return world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
+
+
+def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, data: Path | str | None = None) -> Rounds:
+    """Everything the rounds on a finished run share. Raises UserError where they cannot be done."""
+    info = start.info()
+    begun = Run(out / "round-1")
+    base = (begun if begun.recipe.exists() else start).load_recipe()
+    chosen = load_recipe(recipe, settings, base)
+    _check_recipe(start, chosen)
+    dataset = open_dataset(data or info["dataset"])
+    if dataset.digest != info["dataset_digest"]:
+        raise UserError(
+            f"{start.path}: trained on dataset {info['dataset']} ({info['dataset_digest'][:12]}), {dataset.path} is {dataset.digest[:12]};"
+            " name that dataset with --data, or train a run on this one"
+        )
+    world = join_world(chosen.train.device)
+    precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
+    folds = read_folds(start.folds, dataset.patches)
+    rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world))
+    for unit in rounds.units:
+        facts = pool_facts(dataset, folds, unit)
+        n, batch = facts["patches"], chosen.train.batch_size
+        if not n:
+            raise UserError(
+                f"{unit.name} of {start.path} has no unlabelled patches to learn from: import a test split or unlabelled patches, or set data.label_budget"
+            )
+        if n < batch:
+            raise UserError(
+                f"{unit.name} of {start.path} has a pool of {n} patches, less than a batch of {batch}; import more, or lower train.batch_size"
+            )
+    return rounds
+
+
+def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | str | None) -> Run:
+    """The finished run at `path`; begun or continued where it is not."""
+    run = Run(path)
+    if run.provenance.exists():
+        info = run.info()
+        if info["command"] == ROUNDS:
+            raise UserError(
+                f"{path}: is a pseudo-label round itself; name the run it belongs to ({info.get('round_0', 'unknown')})"
+            )
+        if info["status"] == "done":
+            return run
+        chosen, data = run.load_recipe(), info["dataset"]
+    else:
+        chosen = load_recipe(recipe or "baseline", settings)
+        data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")
+        say(f"{path}: no run there, so round 0 is trained first")
+    train = metric_train if chosen.method.name == "metric" else baseline
+    return train(chosen, data, path)
+
+
+def _folder(start: Run, out: Path | str | None, pooled: bool) -> Path:
+    if out is not None:
+        return Path(out)
+    return start.path / "pooled" if pooled else start.path
+
+
+def _check_recipe(start: Run, recipe: Recipe) -> None:
+    if recipe.method.name in ("fixmatch", "mean_teacher"):
+        raise UserError(
+            f"{start.path}: method {recipe.method.name} learns from the pool by itself; start rounds from a supervised or metric run"
+        )
+    before, now = flatten(start.load_recipe().dump()), flatten(recipe.dump())
+    changed = [f"{key}: {before.get(key)} -> {now[key]}" for key in now if key.startswith(FIXED) and now[key] != before.get(key)]
+    if changed:
+        raise UserError(
+            f"{start.path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"
+        )
+    if recipe.pseudo.agreement and not recipe.neighbours.use:
+        raise UserError(
+            f"pseudo.agreement: {start.path} has no kNN; train a run with neighbours.use=true, or with `pcam-ssl metric-train`"
+        )
+    options = recipe.pseudo
+    if options.precision is None and options.confidence is None and options.top_share is None and options.k_best is None:
+        raise UserError("pseudo: nothing says which patches are sure enough; set pseudo.precision, confidence, top_share or k_best")
+
+
+def _tell_pool(rounds: Rounds) -> None:
+    for unit in rounds.units:
+        say(f"{unit.name}: pool of {describe_pool(pool_facts(rounds.dataset, rounds.folds, unit))}")
+
+
+def _planted_stop(rounds: Rounds, planted: dict | None) -> str | None:
+    if planted is None or planted["met"]:
+        return None
+    if not rounds.recipe.pseudo.planted_stop:
+        warn(f"{planted['reason']}; going on, for pseudo.planted_stop is false")
+        return None
+    return f"{planted['reason']} (pseudo.planted_stop=true; raise pseudo.precision_level or lower pseudo.precision, or set planted_stop=false)"

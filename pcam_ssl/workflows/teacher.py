@@ -1,0 +1,90 @@
+"""What a unit's network of the round before says of the pool: calibrated, with the spread of its views and its neighbours' opinion."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import digest_file, read_json
+from pcam_ssl.inference.calibrate import Calibrator
+from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
+from pcam_ssl.tables import check_predictions, read_table, write_table
+from pcam_ssl.workflows.fold import predict_rows
+from pcam_ssl.workflows.knn_fold import vote_probs
+from pcam_ssl.workflows.setting import Setting, Unit
+
+KEPT = "pool.parquet"
+OPINION = ["id", "logit", "prob", "view_std", "knn_prob"]
+
+
+def teacher_digest(folder: Path) -> str:
+    """SHA-256 of a unit's weights. Raises UserError where there are none."""
+    try:
+        return digest_file(folder / WEIGHTS)
+    except FileNotFoundError:
+        raise UserError(f"{folder / WEIGHTS}: no such file; pseudo-labels need a finished run, train it to its end") from None
+
+
+def inner_table(folder: Path) -> pd.DataFrame:
+    """Calibrated Predictions of a unit's inner slides with `knn_prob`. Raises UserError where the unit left none."""
+    path = folder / "inner.parquet"
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file, so no threshold can be chosen; this run was made by an older pcam-ssl: train it again"
+        )
+    inner = check_predictions(read_table(path)[0], str(path))
+    return inner.assign(knn_prob=_prob_of(folder / "inner-knn.parquet", inner.id))
+
+
+def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
+    """The network in `folder` on the patches `pool`: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`; no labels.
+
+    What the unit has predicted already is read, its test split too; the rest is predicted and kept beside it in `pool.parquet`.
+    """
+    known = _predicted(folder)
+    missing = pool[~pool.id.isin(known.id)]
+    if len(missing):
+        kept = _join(_read(folder / KEPT), _predict(setting, unit, folder, missing))
+        if setting.world.leads:
+            write_table(folder / KEPT, kept)
+        known = _join(known, kept)
+    found = known.drop_duplicates("id").set_index("id").loc[pool.id].reset_index()
+    table = found[OPINION].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
+    broken = ~np.isfinite(table.logit)
+    if broken.any():
+        raise UserError(
+            f"{folder}: {broken.sum()} pool scores are not finite, first at id {table.id[broken].iloc[0]}; retrain that fold"
+        )
+    return table[["id", "wsi", "fold", "logit", "prob", "view_std", "knn_prob", "view_hash"]]
+
+
+def _predicted(folder: Path) -> pd.DataFrame:
+    test = _read(folder / "test.parquet")
+    return _join(test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[OPINION], _read(folder / KEPT)[OPINION])
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return read_table(path)[0] if path.exists() else pd.DataFrame(columns=OPINION)
+
+
+def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """The rows of both; an empty frame has no dtypes and is left out."""
+    parts = [part for part in (first, second) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else first
+
+
+def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
+    return read_table(path)[0].set_index("id").prob.loc[ids].to_numpy() if path.exists() else np.full(len(ids), np.nan)
+
+
+def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
+    if not (folder / FACTS).exists():
+        raise UserError(f"{folder}: holds no calibration ({FACTS} is absent); train that unit to its end first")
+    network, facts = load_network(folder, setting.world.device, setting.precision.channels_last)
+    table = predict_rows(setting, network, patches, unit, "pool")
+    table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
+    neighbours = read_json(folder / "fold.json").get("neighbours")
+    if neighbours:
+        table["knn_prob"] = vote_probs(setting, unit, network, patches, neighbours)
+    return table[OPINION]
