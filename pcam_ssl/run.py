@@ -18,6 +18,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json, write_text
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
+from pcam_ssl.terminal import say
 
 REFIT = "refit"
 ROUNDS = "pseudo-label"
@@ -83,6 +84,28 @@ class Run:
             "dataset_digest": info["dataset_digest"],
             **{k: str(v) for k, v in more.items()},
         }
+
+
+def run_in_use(path: Path | str, number: int | None = None) -> Run:
+    """The run to predict and search with: the one at `path`, or where that has pseudo-label rounds the best of them, or round `number`.
+
+    Raises UserError where there is no such round. What is taken is said.
+    """
+    folder = Path(path)
+    if not (folder / ROUNDS_FILE).exists():
+        if number is not None:
+            raise UserError(f"--round {number}: {folder} has no pseudo-label rounds; `pcam-ssl pseudo-label {folder}` makes them")
+        return Run(folder)
+    verdict = read_json(folder / ROUNDS_FILE)
+    wanted = verdict["best"] if number is None else number
+    if not 0 <= wanted < len(verdict["rounds"]):
+        raise UserError(f"--round {wanted}: {folder} has rounds 0 to {len(verdict['rounds']) - 1}")
+    outside = wanted == 0 and not Run(folder).provenance.exists()
+    run = Run(Path(verdict["round0"])) if outside else Run(folder if wanted == 0 else folder / f"round-{wanted}")
+    if number is None:
+        why = "the last" if verdict["pooled"] else "the best on inner slides"
+        say(f"{folder}: uses round {wanted}, {why}; name {folder}/round-R for another")
+    return run
 
 
 def find_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command: str) -> Run:

@@ -14,6 +14,7 @@ def predict(
     split: Annotated[str | None, Option("--split", help="only this split of the source")] = None,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda or mps")] = "auto",
     skip_bad: Annotated[bool, Option("--skip-bad", help="leave unreadable files out instead of stopping")] = False,
+    round: Annotated[int | None, Option("--round", metavar="R", help="this pseudo-label round of RUN, not the best one")] = None,
     as_json: Annotated[bool, Option("--json", help="print the scores as JSON")] = False,
 ) -> None:
     """Score new patches with every fold of a run; where the source has labels, print the scores.
@@ -27,7 +28,7 @@ def predict(
         from pcam_ssl.errors import UserError
 
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")
-    n, report = predict_source(run, source, out, split=split, device=device, skip_bad=skip_bad)
+    n, report = predict_source(run, source, out, split=split, device=device, skip_bad=skip_bad, round=round)
     if as_json:
         print(json.dumps({"out": str(out), "n": n, "scores": report}, indent=2))
         return

@@ -144,7 +144,10 @@ def scores(verdict: dict[str, Any]) -> Section:
         notes.append(
             "single rounds: which is best was asked of all folds' inner slides, which other folds score; believe 'own' before 'best'"
         )
-    notes.append(f"intervals: 95 % bootstrap, {verdict['unit']}s resampled")
+    notes.append(
+        f"intervals: 95 % bootstrap, {verdict['unit']}s resampled. They hold no other seeds: training anew moves scores too,"
+        " so see a gain under several seeds before you believe it"
+    )
     notes += reasons(
         row[part][score] for _, row in entries for part in ("out_of_fold", "against_round_0") if row[part] for score in SCORES
     )

@@ -17,7 +17,7 @@ from pcam_ssl.data.store import PIXELS, is_dataset
 from pcam_ssl.data.streams import Pixels
 from pcam_ssl.data.writer import check_space, refuse_existing
 from pcam_ssl.files import write_json
-from pcam_ssl.run import Run, versions
+from pcam_ssl.run import run_in_use, versions
 from pcam_ssl.tables import write_table
 from pcam_ssl.workflows.embedder import Embedder, frozen_embedder, run_embedder
 from pcam_ssl.workflows.embedding_scores import knn_scores
@@ -49,7 +49,7 @@ def embed_source(
     the kNN scores of the labelled patches. Raises UserError where run, model or source do not hold, or `out` exists.
     """
     refuse_existing(out)
-    embedder = None if run is None else run_embedder(Run(Path(run)), fold, device)
+    embedder = None if run is None else run_embedder(run_in_use(run), fold, device)
     with open_source(source, skip_bad) as dataset:
         patches = split_rows(dataset, source, split)
         if embedder is None:

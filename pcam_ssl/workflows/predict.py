@@ -11,7 +11,7 @@ from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.predict import TestViews, predict_logits
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
-from pcam_ssl.run import Run
+from pcam_ssl.run import run_in_use
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress, warn
 from pcam_ssl.workflows.gather import mean_of_folds
@@ -27,12 +27,13 @@ def predict_source(
     split: str | None = None,
     device: str = "auto",
     skip_bad: bool = False,
+    round: int | None = None,
 ) -> tuple[int, dict | None]:
-    """Write Predictions of `source` by every fold of a run, and their mean as fold -1.
+    """Write Predictions of `source` by every fold of a run (of its best round, or of `round`), and their mean as fold -1.
 
     Returns the number of patches and, where at least one has a label, the score report of the mean.
     """
-    run, out = Run(Path(run_path)), Path(out)
+    run, out = run_in_use(run_path, round), Path(out)
     info = run.info()
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: Predictions are parquet; name it {out.with_suffix('.parquet')}")

@@ -10,7 +10,7 @@ import pandas as pd
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
-from pcam_ssl.run import REFIT, Run
+from pcam_ssl.run import REFIT, Run, run_in_use
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.embed import EMBEDDINGS, FACTS, IDS
 from pcam_ssl.workflows.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
@@ -40,7 +40,7 @@ def open_space(folder: Path | str, data: Path | str | None = None, device: str =
     Raises UserError where the folder is neither, has no refit network, or its dataset is gone or another one.
     """
     folder = Path(folder)
-    return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(Run(folder), data, device)
+    return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(run_in_use(folder), data, device)
 
 
 def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
@@ -56,7 +56,7 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
 
 def _probs(run: Run) -> pd.Series:
     """Calibrated probs by id: out of fold where a patch was scored so, else the mean of all folds."""
-    parts = [read_table(run.path / "oof.parquet")[0]]
+    parts = [read_table(path)[0] for path in [run.path / "oof.parquet"] if path.exists()]
     if (run.path / "test.parquet").exists():
         test = read_table(run.path / "test.parquet")[0]
         parts.append(test[test.fold == -1])

@@ -1,0 +1,181 @@
+"""Do rounds or consistency help where labels are few? Every arm under one recipe, same labels, same scored patches, paired. Prints markdown.
+
+python scripts/pseudo_arms.py data/pcam-mini --out runs/pseudo-arms --seeds 0 1 2
+
+Arms: supervised on the labelled; naive pseudo-labels (one round at a fixed uncalibrated 0.95); rounds; FixMatch; mean teacher;
+scikit-learn's self-training on frozen features; supervised on all labels. What is finished is not trained again.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.semi_supervised import SelfTrainingClassifier
+
+from pcam_ssl.data.folds import labelled_rows, read_folds
+from pcam_ssl.data.store import PIXELS, open_dataset
+from pcam_ssl.data.streams import Pixels
+from pcam_ssl.files import read_json
+from pcam_ssl.inference.embed import embed_rows
+from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.run import Run
+from pcam_ssl.tables import read_table
+from pcam_ssl.workflows.baseline import baseline
+from pcam_ssl.workflows.pool import pool_rows
+from pcam_ssl.workflows.pseudo_label import pseudo_label
+from pcam_ssl.workflows.setting import fold_unit
+from pcam_ssl.workflows.trained import load_trained
+
+NAIVE = ("pseudo.precision=null", "pseudo.balance=none", "pseudo.noise=same", "pseudo.planted_share=0")
+NO_STOPS = ("pseudo.planted_stop=false", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
+SUPERVISED, CEILING = "supervised", "all labels"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", default="pseudo-label")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", help="only these arms")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
+    parser.add_argument("--ceiling-set", nargs="*", default=[], help="further settings of the arm with all labels")
+    options = parser.parse_args()
+    tables = {seed: train_arms(options, seed) for seed in options.seeds}
+    print(arms_table(tables, read_clusters(options)))
+    print(rounds_table(options))
+
+
+def train_arms(options, seed: int) -> dict[str, pd.DataFrame]:
+    """Predictions of the scored patches by each arm."""
+    folder = options.out / f"seed-{seed}"
+    common = [f"seed={seed}", "score.floor=false", *options.set]
+    recipe = load_recipe(options.recipe, common)
+    start = baseline(recipe, options.data, folder / SUPERVISED)
+
+    def rounds(name: str, wanted: int, *settings: str) -> Run:
+        verdict = pseudo_label(start.path, wanted, settings=[*settings, *NO_STOPS], out=folder / name)
+        return Run(Path(verdict["rounds"][-1]["folder"]))
+
+    def consistency(method: str) -> Run:
+        shared = [f"train.{key}={json.dumps(getattr(recipe.train, key))}" for key in ("epochs", "samples_per_epoch", "batch_size")]
+        return baseline(load_recipe(method, [*common, *shared]), options.data, folder / method)
+
+    def all_labels() -> Run:
+        return baseline(
+            load_recipe(options.recipe, [*common, "data.label_budget=null", *options.ceiling_set]),
+            options.data,
+            folder / "all-labels",
+        )
+
+    temperature = read_json(start.fold(0) / "fold.json")["calibration"]["temperature"]
+    uncalibrated = expit(logit(0.95) / temperature)  # calibrated prob at which the network's own is 0.95
+    arms: dict[str, Callable[[], pd.DataFrame]] = {
+        SUPERVISED: lambda: scored(start),
+        "naive, one round": lambda: scored(rounds("naive", 1, *NAIVE, f"pseudo.confidence={max(uncalibrated, 0.5001)}")),
+        "rounds": lambda: scored(rounds("rounds", options.rounds)),
+        "FixMatch": lambda: scored(consistency("fixmatch")),
+        "mean teacher": lambda: scored(consistency("mean-teacher")),
+        "self-training on features": lambda: self_training(start, options.data),
+        CEILING: lambda: scored(all_labels()),
+    }
+    return {name: arm() for name, arm in arms.items() if not options.arms or name in (SUPERVISED, *options.arms)}
+
+
+def scored(run: Run) -> pd.DataFrame:
+    return read_table(run.path / "oof.parquet")[0]
+
+
+def self_training(start: Run, data: Path) -> pd.DataFrame:
+    """scikit-learn's SelfTrainingClassifier on the supervised network's features: labels, and the pool at a prob of 0.95."""
+    dataset = open_dataset(data)
+    folds = read_folds(start.folds, dataset.patches)
+    unit, rows, trained = fold_unit(folds, 0), labelled_rows(dataset.patches), load_trained(start.fold(0))
+    parts = {"labelled": rows[unit.train], "pool": pool_rows(dataset, folds, unit), "scored": rows[unit.score]}
+    features = {
+        name: embed_rows(
+            trained.network,
+            Pixels(dataset.path / PIXELS),
+            part.row.to_numpy(),
+            batch_size=128,
+            precision=trained.precision,
+            world=trained.world,
+        )
+        for name, part in parts.items()
+    }
+    labels = np.concatenate([parts["labelled"].label.to_numpy(np.int64), np.full(len(parts["pool"]), -1)])
+    model = SelfTrainingClassifier(LogisticRegression(C=10, max_iter=2000), threshold=0.95)
+    model.fit(np.concatenate([features["labelled"], features["pool"]]), labels)
+    return (
+        scored(start)
+        .set_index("id")
+        .loc[parts["scored"].id]
+        .reset_index()
+        .assign(prob=model.predict_proba(features["scored"])[:, 1])
+    )
+
+
+def read_clusters(options) -> np.ndarray:
+    """What the bootstrap resamples: the groups of the folds."""
+    frame = read_table(Run(options.out / f"seed-{options.seeds[0]}" / SUPERVISED).folds)[0]
+    return pd.factorize(frame.group[frame.fold >= 0])[0]
+
+
+def arms_table(tables: dict[int, dict[str, pd.DataFrame]], clusters: np.ndarray, resamples: int = 1000) -> str:
+    """AUROC of each arm as the mean over seeds, and its gain over supervised: seeds and clusters are resampled together."""
+    seeds, arms = list(tables), list(next(iter(tables.values())))
+    first = tables[seeds[0]][SUPERVISED]
+    labels = first.label.to_numpy(np.int64)
+    probs = {(seed, arm): tables[seed][arm].set_index("id").prob.loc[first.id].to_numpy() for seed in seeds for arm in arms}
+    point = {arm: [roc_auc_score(labels, probs[seed, arm]) for seed in seeds] for arm in arms}
+    rng, drawn = np.random.default_rng(0), {arm: [] for arm in arms}
+    for _ in range(resamples):
+        weights = np.bincount(rng.integers(clusters.max() + 1, size=clusters.max() + 1), minlength=clusters.max() + 1)[clusters]
+        chosen = rng.choice(seeds, len(seeds))
+        for arm in arms:
+            drawn[arm].append(np.mean([roc_auc_score(labels, probs[seed, arm], sample_weight=weights) for seed in chosen]))
+    lines = ["| arm | AUROC, mean of seeds (each) | against supervised, paired | share of the gap closed |", "|---|---|---|---|"]
+    gap = np.mean(point[CEILING]) - np.mean(point[SUPERVISED]) if CEILING in arms else np.nan
+    for arm in arms:
+        mean = np.mean(point[arm])
+        low, high = np.quantile(np.array(drawn[arm]) - np.array(drawn[SUPERVISED]), [0.025, 0.975])
+        gain = mean - np.mean(point[SUPERVISED])
+        each = ", ".join(f"{value:.3f}" for value in point[arm])
+        against = "" if arm == SUPERVISED else f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"
+        lines.append(f"| {arm} | {mean:.3f} ({each}) | {against} | {'' if arm == SUPERVISED else f'{gain / gap:.2f}'} |")
+    return "\n".join(lines)
+
+
+def rounds_table(options) -> str:
+    """Precision and coverage of the pseudo-labels by arm, round and class, over all seeds."""
+    lines = [
+        "",
+        "| arm, round | class | precision (each seed) | coverage (each seed) | AUROC of the round, mean of seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for arm in ("naive", "rounds"):
+        verdicts = [
+            read_json(path) for seed in options.seeds if (path := options.out / f"seed-{seed}" / arm / "rounds.json").exists()
+        ]
+        for number in range(1, min((len(verdict["rounds"]) for verdict in verdicts), default=1)):
+            rows = [verdict["rounds"][number] for verdict in verdicts]
+            auroc = np.mean([row["out_of_fold"]["auroc"]["value"] for row in rows])
+            for name in ("tumor", "normal"):
+                shares = [", ".join(_share(row["truth"][kind][name]) for row in rows) for kind in ("precision", "coverage")]
+                lines.append(f"| {arm}, {number} | {name} | {shares[0]} | {shares[1]} | {auroc:.3f} |")
+    return "\n".join(lines)
+
+
+def _share(score: dict) -> str:
+    return "-" if score["value"] is None else f"{score['value']:.3f}"
+
+
+if __name__ == "__main__":
+    main()
