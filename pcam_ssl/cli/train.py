@@ -67,7 +67,7 @@ def show_run(run, as_json: bool = False) -> None:
 
 
 def demo(folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo")) -> None:
-    """Synthetic slides, a baseline under honest and under leaky folds, metric learning, and a page of neighbours."""
+    """Synthetic slides, a baseline under honest and under leaky folds, metric learning, neighbours, and a pseudo-label round."""
     from pcam_ssl.workflows.demo import demo
 
     print(demo(folder))

@@ -15,12 +15,14 @@ from pcam_ssl.engine.precision import Precision, choose_precision
 from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.checks import check_dataset, check_initial_run, selected_on_fold
 from pcam_ssl.workflows.fitting import new_network
 from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
+from pcam_ssl.workflows.pool import check_pools
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit, refit_unit
 from pcam_ssl.workflows.training_set import batch_plan
 from pcam_ssl.world import World, join_world
@@ -148,6 +150,8 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
         k, n = recipe.neighbours.k, int(unit.train.sum())
         if recipe.neighbours.use and k != "inner" and k > n:
             raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower it")
+    if isinstance(recipe.method, CONSISTENCY):
+        check_pools(recipe, dataset, folds)
 
 
 def loader_workers(recipe: Recipe, world: World) -> int:

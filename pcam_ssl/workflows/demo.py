@@ -1,4 +1,4 @@
-"""`pcam-ssl demo`: the main job on synthetic slides, the leak it prevents, and a search for neighbours, in minutes on a laptop."""
+"""`pcam-ssl demo`: the main job on synthetic slides, the leak it prevents, neighbours, and a pseudo-label round, in minutes on a laptop."""
 
 from pathlib import Path
 
@@ -6,17 +6,21 @@ from pcam_ssl.data.store import is_dataset, open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.report.demo_table import demo_table
+from pcam_ssl.report.rounds_text import rounds_text
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.gather import read_scores
 from pcam_ssl.workflows.metric_train import metric_train
+from pcam_ssl.workflows.pseudo_label import pseudo_label
 from pcam_ssl.workflows.search import search_space
 
 SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
 
 
 def demo(folder: Path | str) -> str:
-    """Train one recipe under grouped folds, under random folds, and with an embedding; return a table of all against the truth.
+    """Train one recipe under grouped folds, under random folds, with an embedding, and with a round of pseudo-labels.
+
+    Returns a table of all against the truth, and the verdict on the round.
 
     The test slides keep their labels here, so that the out-of-fold scores can be held against new slides.
     """
@@ -36,11 +40,15 @@ def demo(folder: Path | str) -> str:
     without_floor = ["score.floor=false"]
     runs["random"] = baseline(load_recipe("demo", ["cv.scheme=random", *without_floor]), dataset, folder / "random")
     runs["metric"] = metric_train(
-        load_recipe("demo", ["method.name=metric", "method.projection=32", *without_floor]), dataset, folder / "metric"
+        load_recipe("demo", ["method.name=metric", "method.projection=32", "train.epochs=12", *without_floor]),
+        dataset,
+        folder / "metric",
     )
     page = folder / "neighbours.html"
     search_space(runs["metric"].path, ids=_queries(dataset), k=8, html=page)
-    return demo_table({name: (run, read_scores(run)) for name, run in runs.items()}, page)
+    verdict = pseudo_label(runs["grouped"].path, 1)
+    table = demo_table({name: (run, read_scores(run)) for name, run in runs.items()}, page)
+    return f"{table}\n\n{rounds_text(verdict)}"
 
 
 def _queries(dataset: Path) -> list[str]:

@@ -1,0 +1,139 @@
+"""How much does a leak flatter? Pooled pseudo-labels, whose out-of-fold scores pcam-ssl withholds, against fold-pure ones and the truth.
+
+python scripts/pseudo_leak.py data/pcam-mini --out runs/pseudo-leak --seeds 0 1 --figure docs/leak.svg
+
+The train split is cut into folds, most of its labels hidden; the valid split, whose slides no fold knows, is the truth: as test split
+its labels serve scoring alone. The score of each way is the mean over folds of AUROC, of fold K's network on its own slides and on
+the new ones. Here, and nowhere in the package, the withheld score is computed.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from pcam_ssl.data.folds import labelled_rows, read_folds
+from pcam_ssl.data.store import PIXELS, Dataset, is_dataset, open_dataset
+from pcam_ssl.data.streams import Pixels
+from pcam_ssl.data.writer import DatasetWriter
+from pcam_ssl.files import write_text
+from pcam_ssl.inference.predict import PLAIN, predict_logits
+from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.run import Run
+from pcam_ssl.workflows.baseline import baseline
+from pcam_ssl.workflows.pseudo_label import pseudo_label
+from pcam_ssl.workflows.setting import fold_unit
+from pcam_ssl.workflows.trained import load_trained
+
+SETTINGS = ("cv.scheme=grouped", "cv.folds=3", "score.floor=false", "score.resamples=200", "predict.d4=false")
+ROUNDS = ("pseudo.planted_share=0", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", default="pseudo-label")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--set", nargs="*", default=[])
+    options = parser.parse_args()
+    dataset = valid_as_test(open_dataset(options.data), options.out / "dataset")
+    rows = [row for seed in options.seeds for row in compare(options, dataset, seed)]
+    table = pd.DataFrame(rows)
+    mean = table.groupby("way", sort=False)[["promised", "kept"]].mean()
+    print("| way | seed | promised out of fold | kept on new slides | promised - kept |\n|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['way']} | {row['seed']} | {row['promised']:.3f} | {row['kept']:.3f} | {row['promised'] - row['kept']:+.3f} |"
+        )
+    if options.figure:
+        write_text(options.figure, figure(mean))
+
+
+def valid_as_test(dataset: Dataset, path: Path) -> Path:
+    """A copy of the dataset whose valid split is called test; its labels are kept, for scoring."""
+    if not is_dataset(path):
+        patches = dataset.patches
+        with DatasetWriter(path, dataset.size_px, source=str(dataset.path), source_format="a copy, valid as test") as writer:
+            columns = {name: patches[name].array for name in ("wsi", "x", "y")}
+            columns |= {
+                "ids": patches.id.array,
+                "labels": patches.label.array,
+                "split": patches.split.replace("valid", "test").array,
+            }
+            writer.append(np.asarray(dataset.pixels), **columns)
+    return path
+
+
+def compare(options, data: Path, seed: int) -> list[dict]:
+    """Round 0, fold-pure rounds and pooled rounds of one seed: what each promises and keeps."""
+    folder = options.out / f"seed-{seed}"
+    recipe = load_recipe(options.recipe, [f"seed={seed}", *SETTINGS, *options.set])
+    start = baseline(recipe, data, folder / "start")
+    ways = {"labels alone": start}
+    for name, pooled in (("fold-pure pseudo-labels", False), ("pooled pseudo-labels", True)):
+        verdict = pseudo_label(start.path, options.rounds, settings=ROUNDS, out=folder / name.split()[0], pooled=pooled)
+        ways[name] = Run(Path(verdict["rounds"][-1]["folder"]))
+    return [{"way": name, "seed": seed, **scores(run, open_dataset(data))} for name, run in ways.items()]
+
+
+def scores(run: Run, dataset: Dataset) -> dict[str, float]:
+    """Mean over folds of the AUROC of fold K's network on fold K's slides, and on the test split."""
+    folds, rows, found = read_folds(run.folds, dataset.patches), labelled_rows(dataset.patches), []
+    for k in range(folds.n_folds):
+        trained = load_trained(run.fold(k))
+        parts = rows[fold_unit(folds, k).score], dataset.patches[dataset.patches.split == "test"]
+        found.append([_auroc(trained, dataset, part) for part in parts])
+    promised, kept = np.mean(found, axis=0)
+    return {"promised": promised, "kept": kept}
+
+
+def _auroc(trained, dataset: Dataset, part: pd.DataFrame) -> float:
+    logits, _ = predict_logits(
+        trained.network,
+        Pixels(dataset.path / PIXELS),
+        part.row.to_numpy(),
+        part.id,
+        views=PLAIN,
+        batch_size=128,
+        precision=trained.precision,
+        world=trained.world,
+    )
+    return roc_auc_score(part.label.astype(int), logits)
+
+
+def figure(mean: pd.DataFrame) -> str:
+    """Promised and kept, one row a way, as an SVG file that stands alone."""
+    low, high = mean.to_numpy().min() - 0.005, mean.to_numpy().max() + 0.005
+
+    def place(value: float) -> float:
+        return 200 + 380 * (value - low) / (high - low)
+
+    parts = [
+        text(200, 20, "AUROC promised out of fold (full) and kept on new slides (hollow), mean of folds and seeds", "start", 11)
+    ]
+    for number, (way, row) in enumerate(mean.iterrows()):
+        y = 50 + 34 * number
+        parts += [
+            text(190, y + 4, way, "end"),
+            f'<line x1="{place(row.promised):.1f}" x2="{place(row.kept):.1f}" y1="{y}" y2="{y}" stroke="#888" stroke-width="2"/>',
+            f'<circle cx="{place(row.kept):.1f}" cy="{y}" r="6" fill="#fff" stroke="#b3541e" stroke-width="2"/>',
+            f'<circle cx="{place(row.promised):.1f}" cy="{y}" r="6" fill="#b3541e"/>',
+            text(place(row.promised), y - 10, f"{row.promised:.3f}", "middle", 10),
+            text(place(row.kept), y + 19, f"{row.kept:.3f}", "middle", 10),
+        ]
+    height = 50 + 34 * len(mean)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 620 {height}" width="620" height="{height}" font-family="sans-serif">'
+    return "\n".join([head, f'<rect width="620" height="{height}" fill="#fff"/>', *parts, "</svg>", ""])
+
+
+def text(x: float, y: float, words: str, anchor: str, size: int = 12) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="#222">{words}</text>'
+
+
+if __name__ == "__main__":
+    main()
