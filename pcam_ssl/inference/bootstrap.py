@@ -73,6 +73,23 @@ def paired_differences(
     return {name: _interval(value, drawn and drawn[1][name] - drawn[0][name], level) for name, value in values.items()}
 
 
+def intervals_and_differences(
+    labels, several_probs, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> list[tuple[dict[str, dict], dict[str, dict]]]:
+    """For each of `several_probs` ([N] each) its `intervals`, and its `paired_differences` to the first: all from the same resamples, drawn once."""
+    labels = np.asarray(labels, dtype=np.int64)
+    codes, n_groups = _group_codes(groups, len(labels))
+    values = [point_scores(labels, probs) for probs in several_probs]
+    drawn = _resampled(labels, several_probs, codes, n_groups, resamples, seed) if n_groups > 1 else [None] * len(values)
+    first, drawn_first = values[0], drawn[0]
+    told = []
+    for value, draws in zip(values, drawn, strict=True):
+        scores = {name: _interval(value[name], draws and draws[name], level) for name in value}
+        gaps = {name: None if value[name] is None else value[name] - first[name] for name in value}
+        told.append((scores, {name: _interval(gaps[name], draws and draws[name] - drawn_first[name], level) for name in value}))
+    return told
+
+
 def _interval(value: float | None, drawn: np.ndarray | None, level: float) -> dict:
     drawn = np.empty(0) if drawn is None else drawn[~np.isnan(drawn)]
     if value is None:
