@@ -149,6 +149,10 @@ class Train(Section):
     tensorboard: bool = Field(
         False, description="also write TensorBoard events into fold-K/tensorboard (extra: tensorboard). Changes no number"
     )
+    mlflow: bool = Field(
+        False,
+        description="also log to MLflow: $MLFLOW_TRACKING_URI, else RUN/mlflow.db (extra: mlflow). Changes no number",
+    )
     checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints within an epoch. Changes no number")
 
 
@@ -202,4 +206,4 @@ class Recipe(Section):
 
 
 # Keys that say how a machine does the work, not what is computed: they are no part of a run's identity.
-MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "predict.batch_size")
+MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")

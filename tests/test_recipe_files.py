@@ -192,7 +192,7 @@ def test_an_empty_file_is_the_defaults(write):
 
 @pytest.mark.parametrize("key", MACHINE_KEYS)
 def test_the_digest_ignores_how_a_machine_works(key):
-    value = {"train.device": "cpu", "train.tensorboard": "true"}.get(key, "7")
+    value = {"train.device": "cpu", "train.tensorboard": "true", "train.mlflow": "true"}.get(key, "7")
     changed = load_recipe(None, [f"{key}={value}"])
     assert changed != Recipe()
     assert recipe_digest(changed) == recipe_digest(Recipe())

@@ -9,6 +9,7 @@ import torch
 from timm.utils import ModelEmaV3
 
 from pcam_ssl.engine.fit import Plan, Training, fit
+from pcam_ssl.engine.mlflow_log import mlflow_log
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.tensorboard import tensorboard_log
 from pcam_ssl.errors import UserError
@@ -20,6 +21,7 @@ from pcam_ssl.models.artefact import load_weights, save_weights
 from pcam_ssl.models.batchnorm import share_batch_norms
 from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_files import flatten
 from pcam_ssl.run import Metrics, Run
 from pcam_ssl.terminal import progress, warn
 from pcam_ssl.workflows.pool import with_pool
@@ -65,7 +67,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
             world=world,
             evaluate=partial(_evaluate, setting, chosen_by, "fold" if on_fold else "inner"),
             keep=partial(_keep, folder) if world.leads else lambda training: None,
-            log=_logger(metrics, folder, options.tensorboard) if world.leads else lambda event: None,
+            log=_logger(metrics, folder, recipe) if world.leads else lambda event: None,
             rewind=metrics.rewind if world.leads else lambda step: None,
             advance=lambda n, text: advance(n, f"{unit.name} {text}"),
         )
@@ -91,12 +93,14 @@ def _keep(folder: Path, training: Training) -> None:
     save_weights(folder, training.network, getattr(training.method, "metric_loss", None))
 
 
-def _logger(metrics: Metrics, folder: Path, tensorboard: bool):
-    mirror = tensorboard_log(folder / "tensorboard") if tensorboard else lambda event: None
+def _logger(metrics: Metrics, folder: Path, recipe: Recipe):
+    mirrors = [tensorboard_log(folder / "tensorboard")] if recipe.train.tensorboard else []
+    mirrors += [mlflow_log(folder, flatten(recipe.dump()))] if recipe.train.mlflow else []
 
     def log(event: dict) -> None:
         metrics.write(**event)
-        mirror(event)
+        for mirror in mirrors:
+            mirror(event)
 
     return log
 
