@@ -1,5 +1,6 @@
 """The pseudo-labels of a round: for each unit what its own network of the round before is sure of, with a trail for every patch."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,53 +28,64 @@ def select(rounds: Rounds, number: int) -> list[dict]:
         _select_pooled(rounds, number)
     else:
         for unit in rounds.units:
-            if not _there(rounds, number, unit, _digest(rounds, number, [unit])):
-                _select_unit(rounds, number, unit)
+            digest = _digest(rounds, number, [unit])
+            # The leader answers for all: it may write a trail before another process has looked.
+            if not rounds.world.lead(lambda unit=unit, digest=digest: _there(rounds, number, unit, digest)):
+                _select_unit(rounds, number, unit, digest)
     run = rounds.run(number)
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
-    if rounds.world.leads:
-        trails = [read_table(unit.folder(run) / TRAIL)[0] for unit in folds]
-        write_table(run.path / TRAIL, pd.concat(trails, ignore_index=True), run.table_notes(run.info(), round=number))
-    return rounds.world.lead(lambda: [read_json(unit.folder(run) / SELECTION) for unit in folds])
+
+    def gathered() -> list[dict]:
+        whole = pd.concat([_trail(rounds, number, unit) for unit in folds], ignore_index=True)
+        write_table(run.path / TRAIL, whole, run.table_notes(run.info(), round=number))
+        return [_facts(rounds, number, unit) for unit in folds]
+
+    return rounds.world.lead(gathered)
 
 
 def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
     """The units of a round with the patches that their trails add."""
     units = []
     for unit in rounds.units:
-        trail = read_table(unit.folder(rounds.run(number)) / TRAIL)[0]
+        trail = _trail(rounds, number, unit)
         added = trail.loc[trail.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
         units.append(replace(unit, round=number, pseudo=added))
     return units
 
 
-def _select_unit(rounds: Rounds, number: int, unit: Unit) -> None:
+def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
     teacher = unit.folder(rounds.run(number - 1))
     pool = pool_table(rounds.setting(number), unit, teacher, pool_rows(rounds.dataset, rounds.folds, unit))
-    if rounds.world.leads:
-        digest = _digest(rounds, number, [unit])
-        trail, facts = decide(pool, inner_table(teacher), rounds.recipe.pseudo, _previous(rounds, number, unit), digest)
+
+    def decided() -> None:
+        previous = _previous(rounds, number, [unit])
+        trail, facts = decide(pool, inner_table(teacher), rounds.recipe.pseudo, previous, digest)
         _write(rounds, number, unit, trail, facts)
-    rounds.world.gather(None)  # the trail must lie on disk before any process reads it
+        say(f"round {number}, {unit.name}: {_words(facts)}")
+
+    rounds.world.lead(decided)
 
 
 def _select_pooled(rounds: Rounds, number: int) -> None:
     """One set of decisions on the mean of all folds, of which every fold takes what its own pool holds."""
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
     digest = _digest(rounds, number, folds)
-    if all(_there(rounds, number, unit, digest) for unit in rounds.units):
+    if rounds.world.lead(lambda: all([_there(rounds, number, unit, digest) for unit in rounds.units])):
         return
     pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in rounds.units}
-    whole = pd.concat([pools[unit.name] for unit in folds]).drop_duplicates("id").sort_values("row").reset_index(drop=True)
+    whole = pd.concat(pools.values()).drop_duplicates("id").sort_values("row").reset_index(drop=True)
     tables = [pool_table(rounds.setting(number), unit, unit.folder(rounds.run(number - 1)), whole) for unit in folds]
-    inner = pd.concat([inner_table(unit.folder(rounds.run(number - 1))) for unit in folds], ignore_index=True)
-    if rounds.world.leads:
+
+    def decided() -> None:
+        inner = pd.concat([inner_table(unit.folder(rounds.run(number - 1))) for unit in folds], ignore_index=True)
+        previous = _previous(rounds, number, rounds.units)
+        trail, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest)
         for unit in rounds.units:
-            own = _mean(tables).assign(fold=unit.number)
-            own = own[own.id.isin(pools[unit.name].id)].reset_index(drop=True)
-            trail, facts = decide(own, inner, rounds.recipe.pseudo, _previous(rounds, number, unit), digest)
-            _write(rounds, number, unit, trail, facts)
-    rounds.world.gather(None)
+            own = trail[trail.id.isin(pools[unit.name].id)].reset_index(drop=True)
+            _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
+        say(f"round {number}, all folds together: {_words(facts)}")
+
+    rounds.world.lead(decided)
 
 
 def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -96,7 +108,7 @@ def _there(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
     folder = unit.folder(rounds.run(number))
     if not (folder / SELECTION).exists():
         return False
-    made_by = read_json(folder / SELECTION)["network_digest"]
+    made_by = _facts(rounds, number, unit)["network_digest"]
     if made_by != digest:
         raise UserError(
             f"{folder / TRAIL}: made by network {made_by[:12]}, {rounds.run(number - 1).path} now holds {digest[:12]};"
@@ -105,19 +117,42 @@ def _there(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
     return True
 
 
-def _previous(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame | None:
-    return None if number == 1 else read_table(unit.folder(rounds.run(number - 1)) / TRAIL)[0]
+def _previous(rounds: Rounds, number: int, units: list[Unit]) -> pd.DataFrame | None:
+    """What the round before decided on each patch of the pools of `units`, which were of one mind."""
+    if number == 1:
+        return None
+    return pd.concat([_trail(rounds, number - 1, unit) for unit in units]).drop_duplicates("id")
+
+
+def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
+    path = unit.folder(rounds.run(number)) / TRAIL
+    try:
+        return read_table(path)[0]
+    except UserError:
+        raise _damaged(path, rounds, number) from None
+
+
+def _facts(rounds: Rounds, number: int, unit: Unit) -> dict:
+    path = unit.folder(rounds.run(number)) / SELECTION
+    try:
+        return read_json(path)
+    except json.JSONDecodeError:
+        raise _damaged(path, rounds, number) from None
+
+
+def _damaged(path: Path, rounds: Rounds, number: int) -> UserError:
+    mend = f"delete {rounds.run(number).path} and later rounds, and the same command makes them again"
+    return UserError(f"{path}: absent or damaged, and students may have learned from what it said; {mend}")
 
 
 def _write(rounds: Rounds, number: int, unit: Unit, trail: pd.DataFrame, facts: dict) -> None:
-    """The trail, then its facts, which stand for both."""
+    """The trail, then the facts of the decision, which stand for both."""
     run = rounds.run(number)
     folder: Path = unit.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / TRAIL, trail, run.table_notes(run.info(), round=number))
     network = trail.network_digest.iloc[0] if len(trail) else ""
     write_json(folder / SELECTION, {**facts, "network_digest": network})
-    say(f"round {number}, {unit.name}: {_words(facts)}")
 
 
 def _words(facts: dict) -> str:
