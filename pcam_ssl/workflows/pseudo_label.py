@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pcam_ssl.data.folds import read_folds
+from pcam_ssl.data.folds import labelled_rows, read_folds
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.engine.precision import choose_precision
 from pcam_ssl.engine.stop import interruptible
@@ -22,10 +22,12 @@ from pcam_ssl.workflows.pool import describe_pool, pool_facts
 from pcam_ssl.workflows.pseudo_round import run_round
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.rounds_verdict import opinions, stop_after, truth_of_pool, write_verdict
-from pcam_ssl.world import join_world
+from pcam_ssl.workflows.teacher import check_teachers
+from pcam_ssl.world import join_world, own_rank
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
 """Keys by which rounds are compared: students may differ from round 0 in all others."""
+MORE_UNLABELLED = "import a test split or unlabelled patches, or set data.label_budget"
 
 
 def pseudo_label(
@@ -45,8 +47,9 @@ def pseudo_label(
     """
     if wanted < 1:
         raise UserError(f"--rounds {wanted}: ask for at least one round")
+    start = _round_0(Path(path), recipe, list(settings), data)
     settings = [*settings, "pseudo.pooled=true"] if pooled else list(settings)
-    start = _round_0(Path(path), recipe, settings, data)
+    pooled = load_recipe(recipe, settings, start.load_recipe()).pseudo.pooled
     rounds = open_rounds(start, recipe, settings, _folder(start, out, pooled), data)
     world = rounds.world
     with interruptible(str(rounds.out)), ExitStack() as locks:
@@ -59,7 +62,9 @@ def pseudo_label(
         while last < wanted and stopped is None:
             if (stopped := run_round(rounds, last + 1)) is None:
                 last += 1
-                stopped = stop_after(rounds, last) if last < wanted else None
+                # A round that was made before, under other stop rules, belongs to the verdict.
+                made = rounds.run(last + 1).scores.exists()
+                stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
         seen = [opinions(rounds, number, truth) for number in range(last + 1)]
         return world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
@@ -71,7 +76,9 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     begun = Run(out / "round-1")
     base = (begun if begun.recipe.exists() else start).load_recipe()
     chosen = load_recipe(recipe, settings, base)
-    _check_recipe(start, chosen)
+    _check_recipe(start.path, chosen)
+    _check_kept(start, chosen)
+    _check_folder(start, out)
     dataset = open_dataset(data or info["dataset"])
     if dataset.digest != info["dataset_digest"]:
         raise UserError(
@@ -82,17 +89,9 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
     folds = read_folds(start.folds, dataset.patches)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world))
-    for unit in rounds.units:
-        facts = pool_facts(dataset, folds, unit)
-        n, batch = facts["patches"], chosen.train.batch_size
-        if not n:
-            raise UserError(
-                f"{unit.name} of {start.path} has no unlabelled patches to learn from: import a test split or unlabelled patches, or set data.label_budget"
-            )
-        if n < batch:
-            raise UserError(
-                f"{unit.name} of {start.path} has a pool of {n} patches, less than a batch of {batch}; import more, or lower train.batch_size"
-            )
+    world.lead(lambda: check_teachers(start, rounds.units))
+    world.lead(lambda: _check_pools(rounds))
+    world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
 
 
@@ -107,11 +106,15 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
             )
         if info["status"] == "done":
             return run
-        chosen, data = run.load_recipe(), info["dataset"]
+        chosen, data = run.load_recipe(), data or info["dataset"]
+        _check_recipe(path, load_recipe(recipe, settings, chosen))
     else:
         chosen = load_recipe(recipe or "baseline", settings)
+        _check_recipe(path, chosen)
         data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")
-        say(f"{path}: no run there, so round 0 is trained first")
+        _check_some_unlabelled(chosen, data)
+        if not own_rank():
+            say(f"{path}: no run there, so round 0 is trained first")
     train = metric_train if chosen.method.name == "metric" else baseline
     return train(chosen, data, path)
 
@@ -122,24 +125,55 @@ def _folder(start: Run, out: Path | str | None, pooled: bool) -> Path:
     return start.path / "pooled" if pooled else start.path
 
 
-def _check_recipe(start: Run, recipe: Recipe) -> None:
+def _check_recipe(path: Path, recipe: Recipe) -> None:
+    """Refuse what no run at `path` could be followed by."""
     if recipe.method.name in ("fixmatch", "mean_teacher"):
         raise UserError(
-            f"{start.path}: method {recipe.method.name} learns from the pool by itself; start rounds from a supervised or metric run"
+            f"{path}: method {recipe.method.name} learns from the pool by itself; start rounds from a supervised or metric run"
         )
-    before, now = flatten(start.load_recipe().dump()), flatten(recipe.dump())
-    changed = [f"{key}: {before.get(key)} -> {now[key]}" for key in now if key.startswith(FIXED) and now[key] != before.get(key)]
-    if changed:
+    knn = recipe.method.name == "metric" if recipe.neighbours.use == "auto" else recipe.neighbours.use
+    if recipe.pseudo.agreement and not knn:
         raise UserError(
-            f"{start.path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"
-        )
-    if recipe.pseudo.agreement and not recipe.neighbours.use:
-        raise UserError(
-            f"pseudo.agreement: {start.path} has no kNN; train a run with neighbours.use=true, or with `pcam-ssl metric-train`"
+            f"pseudo.agreement: {path} has no kNN; train a run with neighbours.use=true, or with `pcam-ssl metric-train`"
         )
     options = recipe.pseudo
     if options.precision is None and options.confidence is None and options.top_share is None and options.k_best is None:
         raise UserError("pseudo: nothing says which patches are sure enough; set pseudo.precision, confidence, top_share or k_best")
+
+
+def _check_kept(start: Run, recipe: Recipe) -> None:
+    """Refuse students that could not be compared with round 0."""
+    before, now = flatten(start.load_recipe().dump()), flatten(recipe.dump())
+    fixed = (*FIXED, "views.") if recipe.predict.random_views else FIXED
+    changed = [f"{key}: {before.get(key)} -> {now[key]}" for key in now if key.startswith(fixed) and now[key] != before.get(key)]
+    if changed:
+        raise UserError(
+            f"{start.path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"
+        )
+
+
+def _check_folder(start: Run, out: Path) -> None:
+    """Refuse to put rounds into another run, which would then pass for their round 0."""
+    if Run(out).provenance.exists() and out.resolve() != start.path.resolve():
+        raise UserError(f"{out}: holds another run, and these rounds start from {start.path}; choose another --out")
+
+
+def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:
+    """Refuse a dataset without a pool before hours are spent on round 0."""
+    patches = open_dataset(data).patches
+    if recipe.data.label_budget is None and len(labelled_rows(patches)) == len(patches):
+        raise UserError(f"{data}: has no unlabelled patches to learn from: {MORE_UNLABELLED}")
+
+
+def _check_pools(rounds: Rounds) -> None:
+    for unit in rounds.units:
+        n, batch = pool_facts(rounds.dataset, rounds.folds, unit)["patches"], rounds.recipe.train.batch_size
+        if not n:
+            raise UserError(f"{unit.name} of {rounds.start.path} has no unlabelled patches to learn from: {MORE_UNLABELLED}")
+        if n < batch:
+            raise UserError(
+                f"{unit.name} of {rounds.start.path} has a pool of {n} patches, less than a batch of {batch}; import more, or lower train.batch_size"
+            )
 
 
 def _tell_pool(rounds: Rounds) -> None:

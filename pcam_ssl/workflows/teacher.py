@@ -9,6 +9,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
+from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, read_table, write_table
 from pcam_ssl.workflows.fold import predict_rows
 from pcam_ssl.workflows.knn_fold import vote_probs
@@ -37,6 +38,15 @@ def inner_table(folder: Path) -> pd.DataFrame:
     return inner.assign(knn_prob=_prob_of(folder / "inner-knn.parquet", inner.id))
 
 
+def check_teachers(run: Run, units: list[Unit]) -> None:
+    """Raises UserError where a unit of a run lacks what rounds start from: weights, calibration, inner Predictions."""
+    for unit in units:
+        folder = unit.folder(run)
+        teacher_digest(folder)
+        _check_calibration(folder)
+        inner_table(folder)
+
+
 def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
     """The network in `folder` on the patches `pool`: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`; no labels.
 
@@ -45,9 +55,9 @@ def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -
     known = _predicted(folder)
     missing = pool[~pool.id.isin(known.id)]
     if len(missing):
-        kept = _join(_read(folder / KEPT), _predict(setting, unit, folder, missing))
+        kept = _join(_kept(folder), _predict(setting, unit, folder, missing))
         if setting.world.leads:
-            write_table(folder / KEPT, kept)
+            write_table(folder / KEPT, kept, {"network_digest": teacher_digest(folder)})
         known = _join(known, kept)
     found = known.drop_duplicates("id").set_index("id").loc[pool.id].reset_index()
     table = found[OPINION].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
@@ -59,9 +69,22 @@ def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -
     return table[["id", "wsi", "fold", "logit", "prob", "view_std", "knn_prob", "view_hash"]]
 
 
+def _check_calibration(folder: Path) -> None:
+    if not (folder / FACTS).exists():
+        raise UserError(f"{folder}: holds no calibration ({FACTS} is absent); train that unit to its end first")
+
+
 def _predicted(folder: Path) -> pd.DataFrame:
     test = _read(folder / "test.parquet")
-    return _join(test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[OPINION], _read(folder / KEPT)[OPINION])
+    return _join(test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[OPINION], _kept(folder)[OPINION])
+
+
+def _kept(folder: Path) -> pd.DataFrame:
+    """What was kept of this very network; another's is as good as none."""
+    if not (folder / KEPT).exists():
+        return pd.DataFrame(columns=OPINION)
+    table, notes = read_table(folder / KEPT)
+    return table if notes.get("network_digest") == teacher_digest(folder) else table.head(0)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -79,8 +102,7 @@ def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
 
 
 def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
-    if not (folder / FACTS).exists():
-        raise UserError(f"{folder}: holds no calibration ({FACTS} is absent); train that unit to its end first")
+    _check_calibration(folder)
     network, facts = load_network(folder, setting.world.device, setting.precision.channels_last)
     table = predict_rows(setting, network, patches, unit, "pool")
     table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
