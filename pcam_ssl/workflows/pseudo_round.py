@@ -77,7 +77,11 @@ def _drop_untrained(rounds: Rounds, number: int) -> None:
         return
     if run.info()["recipe_digest"] != recipe_digest(rounds.recipe, rounds=True):
         say(f"{run.path}: selected under another recipe, and nothing was trained on it; it is selected again")
-        shutil.rmtree(run.path)
+        # Half removed under its own name, it would be no run and no empty folder either.
+        dropped = run.path.with_name(f".{run.path.name}.dropped")
+        shutil.rmtree(dropped, ignore_errors=True)
+        run.path.rename(dropped)
+        shutil.rmtree(dropped)
 
 
 def _gather(rounds: Rounds, number: int) -> None:
