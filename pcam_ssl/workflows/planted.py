@@ -33,7 +33,10 @@ def planted_check(rounds: Rounds) -> dict | None:
     setting = rounds.setting_of(run)
     units = [planted_unit(rounds, unit) for unit in rounds.units[: min(options.planted_folds, rounds.folds.n_folds)]]
     for unit in units:
-        say(f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(setting, unit)} training slides are hidden")
+        if rounds.world.leads:
+            say(
+                f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(setting, unit)} training slides are hidden"
+            )
         train_missing(setting, unit)
     return rounds.world.lead(lambda: _scores(rounds, run, units))
 
