@@ -22,6 +22,7 @@ from pcam_ssl.terminal import say
 
 REFIT = "refit"
 ROUNDS = "pseudo-label"
+BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
@@ -70,7 +71,10 @@ class Run:
             raise UserError(f"{self.provenance}: damaged ({error}); delete the run folder and train again") from None
 
     def load_recipe(self) -> Recipe:
-        """The recipe the run was begun with."""
+        """The recipe the run was begun with. Raises UserError for a blend: it has none, nor a network."""
+        if self.provenance.exists() and (info := self.info())["command"] == BLEND:
+            members = ", ".join(member["run"] for member in info["blend"]["members"])
+            raise UserError(f"{self.path}: a blend has no network or recipe of its own; name one of its runs ({members})")
         return load_recipe(self.recipe)
 
     def update(self, **facts: Any) -> None:
