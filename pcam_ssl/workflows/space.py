@@ -49,7 +49,7 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
         run_embedder(run)  # says which command makes it
     if not run.scores.exists():
         raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
-    dataset = _dataset(run.path, info["dataset"], info["dataset_digest"], data)
+    dataset = recorded_dataset(run.path, info["dataset"], info["dataset_digest"], data)
     gallery = dataset.patches.assign(prob=dataset.patches.id.map(_probs(run)))
     return Space(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
 
@@ -71,7 +71,7 @@ def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
             f"{folder}: made from {known['path']}, whose patches are not kept; "
             f"`pcam-ssl data import {known['path']} DATASET`, then search with --data DATASET"
         )
-    dataset = _dataset(folder, known["path"], known["digest"], data)
+    dataset = recorded_dataset(folder, known["path"], known["digest"], data)
 
     def embedder() -> Embedder:
         made = _embedder_again(network, dataset, device)
@@ -91,7 +91,8 @@ def _embedder_again(network: dict, dataset: Dataset, device: str) -> Embedder:
     return run_embedder(Run(Path(network["run"])), fold, device)
 
 
-def _dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
+def recorded_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
+    """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
     path = Path(recorded if data is None else data)
     if data is None and not path.exists():
         raise UserError(f"{folder}: its dataset {path} is not there any more; say where it is with --data DATASET")
