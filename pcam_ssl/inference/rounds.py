@@ -151,7 +151,9 @@ def verdict_sentence(verdict: dict[str, Any]) -> str:
     words = gain_words(own["against_round_0"]["auroc"])
     text = f"{words[0].upper()}{words[1:]} in out-of-fold AUROC, from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
     if best == 0:
-        return f"{text} Over all folds none of {of} beats round 0 on inner slides: keep round 0."
+        kept = f"On the inner slides of all folds together none of {of} beats round 0, so round 0 stays in use."
+        disagree = " The two disagree where inner slides are few: raise cv.inner_share to choose better."
+        return f"{text} {kept}{disagree if gain_word(own['against_round_0']['auroc']) == 'a gain' else ''}"
     return f"{text} Over all folds round {best} of {made} is best on inner slides."
 
 

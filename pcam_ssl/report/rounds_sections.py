@@ -61,6 +61,8 @@ def planted(verdict: dict[str, Any]) -> Section:
     sentences = [pool, told]
     if check["target"] is None:
         sentences.append("No precision is asked for (pseudo.precision is null), so there is none to miss.")
+    elif not any(entry["added"] for entry in check["classes"].values()):
+        sentences.append(f"Target precision {check['target']:g}: not tested, for nothing was added.")
     else:
         reason = f": {check['reason']}" if check["reason"] else ""
         sentences.append(f"Target precision {check['target']:g}: {'met' if check['met'] else 'MISSED'}{reason}.")

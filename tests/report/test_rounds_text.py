@@ -182,7 +182,7 @@ def test_the_sentence_claims_what_each_folds_own_choice_shows(gain, words):
 def test_round_0_is_kept_where_no_round_beats_it():
     sentence = verdict_sentence(verdict(best=0, chosen_by_fold=own((0.0, 0.0), 0.945)))
     assert sentence.startswith("No measurable gain: +0.000")
-    assert sentence.endswith("Over all folds none of 2 rounds beats round 0 on inner slides: keep round 0.")
+    assert sentence.endswith("On the inner slides of all folds together none of 2 rounds beats round 0, so round 0 stays in use.")
 
 
 def test_pooled_rounds_claim_nothing():
