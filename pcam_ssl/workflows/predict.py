@@ -11,9 +11,10 @@ from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.predict import TestViews, predict_logits
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
-from pcam_ssl.run import run_in_use
+from pcam_ssl.run import BLEND, run_in_use
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress, warn
+from pcam_ssl.workflows.blend_predict import predict_blend
 from pcam_ssl.workflows.gather import mean_of_folds
 from pcam_ssl.workflows.source import open_source, split_rows
 from pcam_ssl.workflows.trained import load_trained
@@ -37,6 +38,8 @@ def predict_source(
     info = run.info()
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: Predictions are parquet; name it {out.with_suffix('.parquet')}")
+    if info["command"] == BLEND:
+        return predict_blend(run, source, out, predict_source, split=split, device=device, skip_bad=skip_bad)
     folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
     if not folders:
         raise UserError(f"{run.path}: no fold is finished yet; run its command again, it goes on where it stopped")

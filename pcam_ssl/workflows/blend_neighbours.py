@@ -1,0 +1,59 @@
+"""What a run's nearest neighbours say of patches of another source: each fold's training patches vote, as they did in training."""
+
+from dataclasses import replace
+
+import pandas as pd
+from scipy.special import expit
+
+from pcam_ssl.data.folds import read_folds
+from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import read_json
+from pcam_ssl.inference.calibrate import Calibrator
+from pcam_ssl.inference.correlation import calibrated_logits
+from pcam_ssl.inference.knn import gallery_votes, knn_logits
+from pcam_ssl.inference.knn_choice import Blend
+from pcam_ssl.run import Run
+from pcam_ssl.tables import predictions
+from pcam_ssl.workflows.gather import mean_of_folds
+from pcam_ssl.workflows.knn_fold import _embed, _gallery
+from pcam_ssl.workflows.setting import Setting, Unit, fold_unit
+from pcam_ssl.workflows.trained import load_trained
+
+
+def neighbours_table(
+    run: Run, kind: str, head: pd.DataFrame, source: Dataset, patches: pd.DataFrame, device: str = "auto"
+) -> pd.DataFrame:
+    """Predictions of `patches` of `source` by each fold's neighbours (`knn`) or by head and neighbours (`blend`), and their mean as fold -1.
+
+    `head`: the run's own Predictions of the same patches, by fold. Raises UserError where the run's dataset, whose patches vote,
+    is gone or another one.
+    """
+    info, recipe = run.info(), run.load_recipe()
+    dataset = open_dataset(info["dataset"])
+    if dataset.digest != info["dataset_digest"]:
+        raise UserError(
+            f"{run.path}: its neighbours are the patches of {info['dataset']}, and that is another dataset by now; put the old one back"
+        )
+    folds = read_folds(run.folds, dataset.patches)
+    parts = []
+    for k in range(folds.n_folds):
+        unit = fold_unit(folds, k)
+        trained = load_trained(unit.folder(run), device)
+        setting = Setting(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
+        fold_head = head[head.fold == k]
+        parts.append(_fold(setting, unit, trained.network, kind, fold_head, replace(setting, dataset=source), patches))
+    return pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
+
+
+def _fold(setting: Setting, unit: Unit, network, kind: str, head: pd.DataFrame, source: Setting, patches: pd.DataFrame):
+    facts = read_json(unit.folder(setting.run) / "fold.json")["neighbours"]
+    vote = facts["vote"]
+    votes = gallery_votes(_gallery(setting, unit, network), _embed(source, network, patches), vote["k"])
+    logits = knn_logits(*votes, vote["temperature"])
+    probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
+    if kind == "knn":
+        return predictions(patches.id, patches.label, patches.wsi, unit.number, logits, probs=probs)
+    # Logits of calibrated probs are what the share of the head was chosen for.
+    blended = Blend(**facts["blend"]).logits(calibrated_logits(head.prob), calibrated_logits(probs))
+    return head.assign(logit=blended, prob=expit(blended))

@@ -1,0 +1,65 @@
+"""What a run cost: parameters, patches a second, epochs. No torch."""
+
+import json
+import struct
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pcam_ssl.report.facts import Facts
+from pcam_ssl.run import Run
+
+WEIGHTS = "model.safetensors"
+LOSS = "metric_loss."
+# Buffers: what a network keeps without learning it by gradient.
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+PIXELS = ("mean", "std")
+
+
+def costs(facts: Facts) -> dict[str, Any]:
+    """`parameters` of one fold's network (of all members for a blend), training `patches_per_s`, `epochs`, `kept`, `device`; None where unknown."""
+    kept = sorted({fold["epoch"] for fold in facts.fold_facts.values() if "epoch" in fold})
+    return {
+        "parameters": parameters(facts.run),
+        "patches_per_s": patches_per_s(facts),
+        "epochs": facts.recipe.get("train.epochs"),
+        "kept": [kept[0], kept[-1]] if kept else None,
+        "device": facts.info.get("device"),
+    }
+
+
+def parameters(run: Run) -> int | None:
+    """Numbers that a fold's network learns; for a blend the sum over the runs it needs, None where one of them is gone."""
+    if run.provenance.exists() and (blend := run.info().get("blend")):
+        needed = {member["run"] for member in blend["members"] if member["weight"] > 0}
+        counted = [parameters(Run(Path(path))) for path in sorted(needed)]
+        return None if None in counted else sum(counted)
+    found = sorted(run.path.glob(f"fold-*/{WEIGHTS}"))
+    return count_parameters(found[0]) if found else None
+
+
+def count_parameters(path: Path) -> int:
+    """Parameters in a safetensors file, from its header alone; buffers and what a metric loss learned are left out."""
+    with open(path, "rb") as handle:
+        header = json.loads(handle.read(struct.unpack("<Q", handle.read(8))[0]))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__" and name not in PIXELS and not name.startswith(LOSS) and not name.endswith(BUFFERS):
+            size = 1
+            for length in tensor["shape"]:
+                size *= length
+            total += size
+    return total
+
+
+def patches_per_s(facts: Facts) -> float | None:
+    """Training patches a second: the median over all epochs of all folds, inner evaluation included."""
+    batch = facts.recipe.get("train.batch_size")
+    rates = []
+    for events in facts.events.values():
+        steps = 0
+        for event in events:
+            if event.get("seconds") and batch:
+                rates.append((event["step"] - steps) * batch / event["seconds"])
+            steps = event["step"]
+    return median(rates) if rates else None
