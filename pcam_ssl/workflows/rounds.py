@@ -1,9 +1,7 @@
 """What pseudo-label rounds share, and where each lies: round 0 is a finished run, the others are runs in `OUT/round-R`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from pcam_ssl.data.folds import Folds
 from pcam_ssl.data.store import Dataset
@@ -53,8 +51,6 @@ class Rounds:
     def units(self) -> list[Unit]:
         """The units of a round without their pseudo-labels: the folds, and the refit where round 0 has one."""
         units = [fold_unit(self.folds, k) for k in range(self.folds.n_folds)]
-        if self.recipe.pseudo.pooled:
-            units = [replace(unit, score=np.zeros_like(unit.score)) for unit in units]
         return units + [refit_unit(self.folds)] * bool(self.recipe.cv.refit)
 
     @property

@@ -44,9 +44,11 @@ def select(rounds: Rounds, number: int) -> list[dict]:
 
 
 def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
-    """The units of a round with the patches that their trails add."""
+    """The units of a round with the patches that their trails add; pooled ones score nothing, for nothing may come of it."""
     units = []
     for unit in rounds.units:
+        if rounds.recipe.pseudo.pooled:
+            unit = replace(unit, score=np.zeros_like(unit.score))
         trail = _trail(rounds, number, unit)
         added = trail.loc[trail.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
         units.append(replace(unit, round=number, pseudo=added))
