@@ -14,6 +14,7 @@ from bench_inputs import Inputs, machine
 from bench_measure import NotMeasured, Row
 from bench_metric import embedding, metric
 from bench_packing import batches, importing
+from bench_rounds import rounds
 from bench_scoring import bootstrap, starting, views
 from bench_training import against_plain_way, gpu, step
 
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "views": views,
     "metric": metric,
     "embed": embedding,
+    "rounds": rounds,
     "help": starting,
     "bootstrap": bootstrap,
     "gpu": gpu,

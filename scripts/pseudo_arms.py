@@ -2,8 +2,10 @@
 
 python scripts/pseudo_arms.py data/pcam-mini --out runs/pseudo-arms --seeds 0 1 2
 
-Arms: supervised on the labelled; naive pseudo-labels (one round at a fixed uncalibrated 0.95); rounds; FixMatch; mean teacher;
-scikit-learn's self-training on frozen features; supervised on all labels. What is finished is not trained again.
+Arms: supervised on the labelled; naive pseudo-labels (one round at a fixed uncalibrated 0.95, classes as they come); rounds of sure
+pseudo-labels (calibrated 0.95, balanced, hard); rounds of soft ones on the whole pool; FixMatch; mean teacher; scikit-learn's
+self-training on frozen features; supervised on all labels. Every arm sees each label equally often; pseudo-labels come on top.
+What is finished is not trained again.
 """
 
 import argparse
@@ -32,8 +34,9 @@ from pcam_ssl.workflows.pseudo_label import pseudo_label
 from pcam_ssl.workflows.setting import fold_unit
 from pcam_ssl.workflows.trained import load_trained
 
-NAIVE = ("pseudo.precision=null", "pseudo.balance=none", "pseudo.noise=same", "pseudo.planted_share=0")
-NO_STOPS = ("pseudo.planted_stop=false", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
+NAIVE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.balance=none", "pseudo.noise=same")
+SURE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.confidence=0.95", "pseudo.balance=prior", "pseudo.noise=strong")
+NO_STOPS = ("pseudo.planted_share=0", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
 SUPERVISED, CEILING = "supervised", "all labels"
 
 
@@ -43,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", default="pseudo-label")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--arms", nargs="+", help="only these arms")
     parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
     parser.add_argument("--ceiling-set", nargs="*", default=[], help="further settings of the arm with all labels")
@@ -80,7 +83,8 @@ def train_arms(options, seed: int) -> dict[str, pd.DataFrame]:
     arms: dict[str, Callable[[], pd.DataFrame]] = {
         SUPERVISED: lambda: scored(start),
         "naive, one round": lambda: scored(rounds("naive", 1, *NAIVE, f"pseudo.confidence={max(uncalibrated, 0.5001)}")),
-        "rounds": lambda: scored(rounds("rounds", options.rounds)),
+        "rounds, sure and hard": lambda: scored(rounds("sure", options.rounds, *SURE)),
+        "rounds, all and soft": lambda: scored(rounds("soft", options.rounds)),
         "FixMatch": lambda: scored(consistency("fixmatch")),
         "mean teacher": lambda: scored(consistency("mean-teacher")),
         "self-training on features": lambda: self_training(start, options.data),
@@ -160,7 +164,7 @@ def rounds_table(options) -> str:
         "| arm, round | class | precision (each seed) | coverage (each seed) | AUROC of the round, mean of seeds |",
         "|---|---|---|---|---|",
     ]
-    for arm in ("naive", "rounds"):
+    for arm in ("naive", "sure", "soft"):
         verdicts = [
             read_json(path) for seed in options.seeds if (path := options.out / f"seed-{seed}" / arm / "rounds.json").exists()
         ]
