@@ -1,0 +1,68 @@
+"""A patch and what explains its score, as plain values for a text, JSON, or a page. No torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pcam_ssl.inference.attribution_summary import Summary
+from pcam_ssl.inference.centre import even_share
+
+CLASSES = ("normal", "tumor")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One patch, what its networks look at, and its nearest labelled patches of other slides."""
+
+    id: str
+    label: int | None
+    wsi: str | None
+    split: str
+    run_prob: float | None
+    """Calibrated prob of class 1 that the run recorded: out of fold, or the mean over folds of the test split."""
+    folds: tuple[int, ...]
+    """Whose networks explain it."""
+    seen: bool
+    """Whether one of them learned from, or was tuned on, this patch's label."""
+    summary: Summary
+    pixels: np.ndarray
+    """uint8 `[H, H, 3]`."""
+    neighbours: list[dict[str, Any]]
+    """`rank`, `cosine`, `id`, `label`, `prob`, `wsi`, `split`; nearest first."""
+    neighbour_pixels: list[np.ndarray]
+
+    @property
+    def network(self) -> str:
+        """Whose word it is, and whether it knew the label."""
+        folds = f"fold {self.folds[0]}" if len(self.folds) == 1 else f"the mean of folds {', '.join(map(str, self.folds))}"
+        return f"{folds}, which {'learned from this patch' if self.seen else 'never saw this patch'}"
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the call is the label; None where there is none."""
+        return None if self.label is None else self.summary.call == self.label
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but pictures, in JSON values."""
+        summary = self.summary
+        return {
+            "id": self.id,
+            "label": self.label,
+            "wsi": self.wsi,
+            "split": self.split,
+            "run_prob": self.run_prob,
+            "folds": list(self.folds),
+            "seen": self.seen,
+            "call": CLASSES[summary.call],
+            "right": self.right,
+            "prob": summary.prob,
+            "prob_without_centre": summary.prob_without_centre,
+            "prob_without_surround": summary.prob_without_surround,
+            "centre_share": summary.centre_share,
+            "even_share": even_share(len(self.pixels)),
+            "view_agreement": summary.view_agreement,
+            "grid": list(summary.map.shape),
+            "map": np.round(summary.map, 6).tolist(),
+            "neighbours": self.neighbours,
+        }
