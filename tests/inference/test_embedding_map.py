@@ -1,0 +1,91 @@
+import sys
+
+import numpy as np
+import pytest
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.inference.embedding_map import embedding_map
+
+
+@pytest.fixture
+def groups():
+    """Three well separated groups of 40 points in 8 dimensions."""
+    random = np.random.default_rng(1)
+    centres = 20 * np.eye(3, 8)
+    return np.concatenate([centre + random.normal(size=(40, 8)) for centre in centres]).astype(np.float32)
+
+
+def spread(flat):
+    """The least distance between centres of the three groups, by the greatest distance of a point from its own centre."""
+    parts = flat.reshape(3, 40, 2)
+    centres = parts.mean(axis=1)
+    between = min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    return between / np.linalg.norm(parts - centres[:, None], axis=2).max()
+
+
+def test_pca_of_a_flat_plane_keeps_every_distance():
+    random = np.random.default_rng(0)
+    plane = random.normal(size=(50, 2)) * (3, 1)
+    axes = np.linalg.qr(random.normal(size=(8, 2)))[0]
+    flat = embedding_map(plane @ axes.T + 5)
+    distance = np.linalg.norm(plane[:, None] - plane[None], axis=2)
+    np.testing.assert_allclose(np.linalg.norm(flat[:, None] - flat[None], axis=2), distance, atol=1e-5)
+    assert flat.dtype == np.float32
+
+
+def test_groups_lie_apart(groups):
+    assert spread(embedding_map(groups)) > 2
+
+
+def test_rows_outside_the_sample_are_placed_with_those_inside(groups):
+    flat = embedding_map(groups, sample=30)
+    assert flat.shape == (120, 2)
+    assert spread(flat) > 2
+
+
+def test_one_seed_is_one_map(groups):
+    assert (embedding_map(groups, seed=3, sample=50) == embedding_map(groups, seed=3, sample=50)).all()
+    assert (embedding_map(groups, seed=3, sample=50) != embedding_map(groups, seed=4, sample=50)).any()
+
+
+def test_chunks_change_nothing(groups, monkeypatch):
+    whole = embedding_map(groups, sample=30)
+    monkeypatch.setattr("pcam_ssl.inference.embedding_map.CHUNK", 7)
+    np.testing.assert_allclose(embedding_map(groups, sample=30), whole, atol=1e-4)
+
+
+def test_memory_mapped_halves_are_taken(groups, tmp_path):
+    np.save(tmp_path / "e.npy", groups.astype(np.float16))
+    mapped = np.load(tmp_path / "e.npy", mmap_mode="r")
+    np.testing.assert_allclose(embedding_map(mapped), embedding_map(groups), atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (2, 8), (5, 1), (0, 8)], ids=["one patch", "two", "one number", "none"])
+def test_too_little_for_two_directions_is_a_map_all_the_same(shape):
+    flat = embedding_map(np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape))
+    assert flat.shape == (shape[0], 2)
+    assert np.isfinite(flat).all()
+
+
+def test_an_unknown_map_names_those_there_are():
+    with pytest.raises(UserError, match="map tsne: choose pca or umap"):
+        embedding_map(np.zeros((3, 2)), "tsne")
+
+
+def test_umap_where_it_is_absent_says_how_to_get_it(monkeypatch, groups):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(UserError, match=r"pip install 'pcam-ssl\[explore\]'"):
+        embedding_map(groups, "umap")
+
+
+def test_umap_keeps_groups_together(groups):
+    pytest.importorskip("umap", reason="UMAP is in the extra pcam-ssl[explore]")
+    flat = embedding_map(groups, "umap", sample=90)
+    assert spread(flat) > 1
+    assert (embedding_map(groups, "umap", sample=90) == flat).all()
+
+
+def test_umap_of_too_few_patches_is_refused(groups):
+    pytest.importorskip("umap", reason="UMAP is in the extra pcam-ssl[explore]")
+    with pytest.raises(UserError, match="10 patches are too few"):
+        embedding_map(groups[:10], "umap")
