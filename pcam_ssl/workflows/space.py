@@ -14,6 +14,7 @@ from pcam_ssl.run import REFIT, Run, run_in_use
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.embed import EMBEDDINGS, FACTS, IDS
 from pcam_ssl.workflows.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
+from pcam_ssl.workflows.scored import scored_predictions
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,8 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
     if not run.scores.exists():
         raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
     dataset = recorded_dataset(run.path, info["dataset"], info["dataset_digest"], data)
-    gallery = dataset.patches.assign(prob=dataset.patches.id.map(_probs(run)))
+    gallery = dataset.patches.assign(prob=dataset.patches.id.map(scored_predictions(run).prob))
     return Space(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
-
-
-def _probs(run: Run) -> pd.Series:
-    """Calibrated probs by id: out of fold where a patch was scored so, else the mean of all folds."""
-    parts = [read_table(path)[0] for path in [run.path / "oof.parquet"] if path.exists()]
-    if (run.path / "test.parquet").exists():
-        test = read_table(run.path / "test.parquet")[0]
-        parts.append(test[test.fold == -1])
-    return pd.concat(parts).drop_duplicates("id").set_index("id").prob
 
 
 def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
