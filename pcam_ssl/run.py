@@ -24,6 +24,7 @@ REFIT = "refit"
 ROUNDS = "pseudo-label"
 BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
+POOLED = "pooled"
 MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 

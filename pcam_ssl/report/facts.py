@@ -9,7 +9,7 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
 from pcam_ssl.recipe_files import flatten, read_yaml
-from pcam_ssl.run import Run, read_metrics
+from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run, read_metrics
 from pcam_ssl.tables import check_predictions, read_table
 
 
@@ -28,6 +28,8 @@ class Facts:
     folds: pd.DataFrame | None
     fold_facts: dict[int, dict[str, Any]]
     events: dict[int, list[dict[str, Any]]]
+    rounds: dict[Path, dict[str, Any]]
+    """Verdicts on pseudo-label rounds that concern the run, by the folder of their rounds.json."""
 
     @property
     def labelled(self) -> pd.DataFrame | None:
@@ -58,7 +60,8 @@ def read_facts(run: Run) -> Facts:
         raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
     scores = read_json(run.scores)
     if scores["out_of_fold"] is None:
-        raise UserError(f"{run.path}: no report without out-of-fold scores, and they are withheld ({scores['withheld']})")
+        shown = f"`pcam-ssl report {info['round_0']}` shows what it learned from" if "round_0" in info else "report another run"
+        raise UserError(f"{run.path}: no report without out-of-fold scores, and they are withheld ({scores['withheld']}); {shown}")
     numbers = sorted(int(path.name[5:]) for path in run.path.glob("fold-*") if path.name[5:].isdigit())
     events = {k: [event for event in read_metrics(run.fold(k) / "metrics.jsonl") if "epoch" in event] for k in numbers}
     oof = _table(run.path / "oof.parquet")
@@ -71,8 +74,15 @@ def read_facts(run: Run) -> Facts:
         folds=_table(run.folds),
         fold_facts={k: read_json(run.fold(k) / "fold.json") for k in numbers if run.fold_done(k)},
         events={k: lines for k, lines in events.items() if lines},
+        rounds=_rounds(run, info),
     )
 
 
 def _table(path: Path) -> pd.DataFrame | None:
     return read_table(path)[0] if path.exists() else None
+
+
+def _rounds(run: Run, info: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Rounds on top of the run, or those it is one of."""
+    folders = [run.path.resolve().parent] if info["command"] == ROUNDS else [run.path, run.path / POOLED]
+    return {folder: read_json(folder / ROUNDS_FILE) for folder in folders if (folder / ROUNDS_FILE).is_file()}

@@ -12,7 +12,8 @@ from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
-from pcam_ssl.run import ROUNDS, Run, hold
+from pcam_ssl.report.page import write_report
+from pcam_ssl.run import POOLED, ROUNDS, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.cross_validation import loader_workers
@@ -67,7 +68,9 @@ def pseudo_label(
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
         seen = [opinions(rounds, number, truth) for number in range(last + 1)]
-        return world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
+        verdict = world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
+        world.lead(lambda: _write_reports(rounds, last))
+        return verdict
 
 
 def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, data: Path | str | None = None) -> Rounds:
@@ -122,7 +125,7 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
 def _folder(start: Run, out: Path | str | None, pooled: bool) -> Path:
     if out is not None:
         return Path(out)
-    return start.path / "pooled" if pooled else start.path
+    return start.path / POOLED if pooled else start.path
 
 
 def _check_recipe(path: Path, recipe: Recipe) -> None:
@@ -174,6 +177,15 @@ def _check_pools(rounds: Rounds) -> None:
             raise UserError(
                 f"{unit.name} of {rounds.start.path} has a pool of {n} patches, less than a batch of {batch}; import more, or lower train.batch_size"
             )
+
+
+def _write_reports(rounds: Rounds, last: int) -> None:
+    """Pages that show the verdict: of the rounds that have scores, and of round 0 where rounds lie inside its folder."""
+    shown = [] if rounds.recipe.pseudo.pooled else [rounds.run(number) for number in range(1, last + 1)]
+    if rounds.start.path.resolve() in (rounds.out.resolve(), rounds.out.resolve().parent):
+        shown.append(rounds.start)
+    for run in shown:
+        write_report(run)
 
 
 def _tell_pool(rounds: Rounds) -> None:

@@ -1,0 +1,50 @@
+"""kNN, blend and retrieval on the page."""
+
+import re
+
+from pcam_ssl.report.retrieval_card import retrieval_card
+
+
+def score(value: float) -> dict:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+def entry(value: float, gain: float) -> dict:
+    return {"out_of_fold": {"scores": {"auroc": score(value)}}, "above_head": {"auroc": score(gain)}}
+
+
+def scores(across: bool = True) -> dict:
+    measures = {name: score(0.7) for name in ("precision_at_1", "r_precision", "map_at_r", "cmc_at_5")}
+    retrieval = {
+        "queried": 1243,
+        "all_slides": measures,
+        "across_slides": measures if across else None,
+        "reason": "no slides known",
+    }
+    neighbours = {"knn": entry(0.9, -0.02), "blend": entry(0.93, 0.005), "retrieval": retrieval}
+    return {"out_of_fold": {"scores": {"auroc": score(0.92)}}, "neighbours": neighbours}
+
+
+def text(card: str) -> str:
+    return re.sub(r"(<[^>]*>)+", "|", card)
+
+
+def test_knn_and_blend_stand_beside_the_head_with_the_paired_difference():
+    shown = text(retrieval_card(scores()))
+    assert "|head|0.920|0.910 to 0.930|-|kNN|0.900|0.890 to 0.910|-0.020|-0.030 to -0.010|blend of both|0.930|" in shown
+
+
+def test_retrieval_stands_in_all_slides_and_across_them():
+    shown = text(retrieval_card(scores()))
+    assert "1,243 patches asked" in shown
+    assert shown.count("0.700|0.690 to 0.710|0.700|0.690 to 0.710") == 4
+
+
+def test_unknown_slides_have_no_retrieval_across_them_and_say_so():
+    shown = text(retrieval_card(scores(across=False)))
+    assert "None across slides: no slides known." in shown
+    assert shown.count("0.700|0.690 to 0.710|-|") == 4
+
+
+def test_a_run_without_knn_says_how_to_have_it():
+    assert "`pcam-ssl metric-train`, or neighbours.use=true, does" in retrieval_card({"out_of_fold": {}})
