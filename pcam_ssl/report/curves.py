@@ -1,68 +1,83 @@
-"""The numbers behind the charts: the ROC curve with a band from resampled slides, and reliability by bins of prob. No torch."""
+"""The numbers behind the charts: ROC and precision-recall with bands from resampled slides, reliability by bins of prob. No torch."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import csr_array
 
-from pcam_ssl.inference.metrics import ECE_BINS, ece_bin
+from pcam_ssl.inference.metrics import ECE_BINS, ROUNDING, ece_bin
+from pcam_ssl.inference.tallies import resampled_totals
 
 CELLS = 1000
-FALSE_RATES = np.linspace(0, 1, 101)
-# Weights of a chunk of resamples, in numbers: 64 MB.
-WEIGHTS = 2**23
+GRID = np.linspace(0, 1, 101)
+RESAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Roc:
-    """A ROC curve at up to 1,001 thresholds; `low` and `high` [101] bound the true rate at `FALSE_RATES`, or are None."""
+class Curve:
+    """A curve at up to 1,001 thresholds, the highest first; `low` and `high` [101] bound y where x is `GRID`, or are None."""
 
-    false_rate: np.ndarray
-    true_rate: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
+    steps: bool
+    """Whether y holds back to the point before, as precision does; a ROC curve runs straight between points."""
 
-    def at(self, false_rate: float) -> tuple[float, float | None, float | None]:
-        """The true rate at a false rate, and its interval."""
-        place = np.argmin(np.abs(FALSE_RATES - false_rate))
+    def at(self, x: float) -> tuple[float, float | None, float | None]:
+        """y at x, and its interval at the nearest point of the grid."""
+        place = np.argmin(np.abs(GRID - x))
         ends = (None, None) if self.low is None else (float(self.low[place]), float(self.high[place]))
-        return float(np.interp(false_rate, self.false_rate, self.true_rate)), *ends
+        return float((_held if self.steps else np.interp)(x, self.x, self.y)), *ends
 
 
-def roc(labels, probs, groups, resamples: int = 500, seed: int = 0, level: float = 0.95) -> Roc:
-    """The curve of labels [N] (both classes) and probs [N] of class 1, its pointwise percentile band from resampled groups.
+def roc(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
+    """True by false positive rate from labels [N] (both classes) and probs [N] of class 1, its pointwise percentile band from resampled groups.
 
-    `groups` [N] names the slide of each row; None resamples patches. Resamples of one
-    class are left out; there is no band where nothing else can be drawn.
+    `groups` [N] names the slide of each row; None resamples patches. Resamples of one class are left out; there is no band where
+    nothing else can be drawn.
     """
-    codes = np.arange(len(labels)) if groups is None else pd.factorize(pd.array(groups, dtype="str"), use_na_sentinel=False)[0]
-    n_groups = int(codes.max()) + 1
+    (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
+    curves = [(false / false[-1], true / true[-1]) for false, true in drawn]
+    return Curve(other / other[-1], tumor / tumor[-1], *_band([np.interp(GRID, *curve) for curve in curves], level), steps=False)
+
+
+def precision_recall(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
+    """Precision by recall, with arguments and band as `roc` has them.
+
+    Precision at a recall is that of the highest threshold which reaches it, so that the area under the steps is the average
+    precision; a straight line between points would promise what no threshold gives (Davis and Goadrich 2006).
+    """
+    (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
+    held = [_held(GRID, true / true[-1], _precision(false, true)) for false, true in drawn]
+    return Curve(tumor[1:] / tumor[-1], _precision(other, tumor)[1:], *_band(held, level), steps=True)
+
+
+def _called(labels, probs, groups, resamples: int, seed: int):
+    """Other and tumor patches called at each falling threshold, [C + 1] each and 0 first: of all rows, and in each resample of both classes."""
     edges = np.unique(np.quantile(probs, np.linspace(0, 1, CELLS + 1), method="lower"))
     cells = len(edges) - np.searchsorted(edges, probs, side="right")  # 0 holds the highest probs; equal probs share a cell
-    rows = cells + len(edges) * np.asarray(labels)
-    counts = csr_array((np.ones(len(labels)), (rows, codes)), shape=(2 * len(edges), n_groups))
-    false_rate, true_rate = _rates(counts @ np.ones((n_groups, 1)))
-    if n_groups < 2:
-        return Roc(false_rate[:, 0], true_rate[:, 0], None, None)
-    rng = np.random.default_rng(seed)
-    drawn, step = [], max(1, WEIGHTS // n_groups)
-    for start in range(0, resamples, step):
-        n = min(resamples - start, step)
-        weights = np.stack([np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(n)], axis=1)
-        pairs = zip(*(rates.T for rates in _rates(counts @ weights)), strict=True)
-        drawn += [np.interp(FALSE_RATES, *pair) for pair in pairs if np.isfinite(pair).all()]
-    if not drawn:
-        return Roc(false_rate[:, 0], true_rate[:, 0], None, None)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Roc(false_rate[:, 0], true_rate[:, 0], low, high)
+    cells = cells + len(edges) * np.asarray(labels)
+    whole = _summed(np.bincount(cells, minlength=2 * len(edges)))
+    drawn = (_summed(totals) for totals in resampled_totals(cells, 2 * len(edges), groups, resamples, seed))
+    return whole, [pair for pair in drawn if pair[:, -1].all()]
 
 
-def _rates(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true rate [C + 1, R] above each cell, from counts [2C, R]; NaN in resamples of one class."""
-    halves = [np.vstack([np.zeros((1, half.shape[1])), np.cumsum(half, axis=0)]) for half in np.split(counts, 2)]
-    with np.errstate(invalid="ignore"):
-        return tuple(half / half[-1] for half in halves)
+def _summed(totals: np.ndarray) -> np.ndarray:
+    """Counts [2C] to cumulative ones [2, C + 1]."""
+    return np.pad(np.cumsum(totals.reshape(2, -1), axis=1), ((0, 0), (1, 0)))
+
+
+def _precision(false: np.ndarray, true: np.ndarray) -> np.ndarray:
+    return true / np.maximum(false + true, 1)
+
+
+def _held(x, xs: np.ndarray, ys: np.ndarray):
+    """y of the first point of rising `xs` that reaches x, and is above 0."""
+    return ys[np.searchsorted(xs, np.clip(x, ROUNDING, 1) - ROUNDING / 2)]
+
+
+def _band(drawn: list[np.ndarray], level: float) -> tuple:
+    return tuple(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)) if drawn else (None, None)
 
 
 @dataclass(frozen=True)

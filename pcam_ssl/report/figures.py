@@ -4,14 +4,13 @@ import numpy as np
 from scipy.special import expit
 
 from pcam_ssl.report.charts import Axis, Chart, Mark, dot_rows, legend, spanning
-from pcam_ssl.report.curves import FALSE_RATES, reliability, roc
+from pcam_ssl.report.curve_cards import NO_OOF
+from pcam_ssl.report.curves import reliability
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three
 
 COLOURS = 8
 CHART_SLIDES, TABLE_SLIDES = 48, 1000
-NO_OOF = "oof.parquet is not in the run folder"
-ONE_CLASS = "the scored patches hold one class only"
 
 
 def forest(facts: Facts) -> Markup:
@@ -30,45 +29,6 @@ def forest(facts: Facts) -> Markup:
     lowest = min([0.5] + [mark.value if mark.low is None else mark.low for _, (mark,) in rows])
     alt = "AUROC with 95 % intervals; 0.5 is guessing. " + "; ".join(mark.title for _, (mark,) in rows)
     return dot_rows(rows, Axis("AUROC (0.5 is guessing)", np.floor(lowest * 10) / 10, 1.0), alt, reference=0.5)
-
-
-def roc_card(facts: Facts) -> Markup:
-    """ROC curve of the out-of-fold predictions, with its band."""
-    title = "ROC curve"
-    if facts.oof is None:
-        return absent(title, NO_OOF)
-    rows = facts.labelled
-    labels = rows.label.to_numpy(np.int64)
-    if labels.min() == labels.max():
-        return absent(title, ONE_CLASS)
-    curve = roc(labels, rows.prob.to_numpy(), facts.groups, seed=facts.recipe.get("seed", 0))
-    auroc = facts.scores["out_of_fold"]["scores"]["auroc"]
-    chart = Chart(
-        Axis("false positive rate", 0, 1),
-        Axis("true positive rate", 0, 1),
-        f"ROC curve, area {three(auroc['value'])}; numbers below",
-    )
-    chart.line([0, 1], [0, 1], "c0", "guessing", "dashed")
-    if curve.low is not None:
-        chart.band(FALSE_RATES, curve.low, curve.high, "c1")
-    chart.line(curve.false_rate, curve.true_rate, "c1", "network, out of fold")
-    numbers = [
-        [f"{rate:.0%}", f"{value:.1%}", "-" if low is None else f"{low:.1%} to {high:.1%}"]
-        for rate, (value, low, high) in ((rate, curve.at(rate)) for rate in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5))
-    ]
-    unit = "patches" if facts.groups is None else facts.scores["grouping"].replace("none", "slides")
-    band = (
-        "No band: there is nothing to resample."
-        if curve.low is None
-        else f"Band: 95 % of 500 resamples of {unit}, at each false positive rate."
-    )
-    return card(
-        title,
-        legend([("line", "c1", "network, out of fold"), ("dashed", "c0", "guessing")]),
-        chart.svg(),
-        tag("p", band, class_="note"),
-        fold_out("Numbers", table(["false positives", "true positives", "95 % interval"], numbers)),
-    )
 
 
 def reliability_card(facts: Facts) -> Markup:

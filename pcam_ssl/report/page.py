@@ -4,8 +4,9 @@ from pathlib import Path
 from string import Template
 
 from pcam_ssl.files import write_text
+from pcam_ssl.report.curve_cards import curve_cards
 from pcam_ssl.report.facts import Facts, read_facts
-from pcam_ssl.report.figures import learning_cards, reliability_card, roc_card, slides_card
+from pcam_ssl.report.figures import learning_cards, reliability_card, slides_card
 from pcam_ssl.report.markup import Markup, join, tag
 from pcam_ssl.report.sections import folds_card, held_out_card, provenance_card, score_card, verdict_block
 from pcam_ssl.report.verdict import judge
@@ -47,6 +48,6 @@ def _columns(facts: Facts) -> list[list[Markup]]:
     first, *others = learning_cards(facts)
     return [
         [score_card(facts), held_out_card(facts)],
-        [roc_card(facts), reliability_card(facts), first],
+        [*curve_cards(facts), reliability_card(facts), first],
         [slides_card(facts), *others],
     ]

@@ -1,11 +1,11 @@
-"""ROC and reliability against hand-computed cases and scikit-learn."""
+"""ROC, precision-recall and reliability against hand-computed cases and scikit-learn."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import auc, roc_auc_score, roc_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from pcam_ssl.inference.metrics import ece
-from pcam_ssl.report.curves import reliability, roc
+from pcam_ssl.report.curves import precision_recall, reliability, roc
 
 
 def drawn(n: int, seed: int = 0):
@@ -16,28 +16,64 @@ def drawn(n: int, seed: int = 0):
 
 def test_a_curve_by_hand():
     curve = roc([0, 1, 0, 1], [0.1, 0.4, 0.4, 0.9], None)
-    assert curve.false_rate.tolist() == [0, 0, 0.5, 1]
-    assert curve.true_rate.tolist() == [0, 0.5, 1, 1]
+    assert curve.x.tolist() == [0, 0, 0.5, 1]
+    assert curve.y.tolist() == [0, 0.5, 1, 1]
 
 
 def test_few_probs_give_the_curve_of_scikit_learn():
     labels, probs, groups = drawn(400)
     curve = roc(labels, probs, groups)
     false, true, _ = roc_curve(labels, probs, drop_intermediate=False)
-    np.testing.assert_allclose(curve.false_rate, false)
-    np.testing.assert_allclose(curve.true_rate, true)
+    np.testing.assert_allclose(curve.x, false)
+    np.testing.assert_allclose(curve.y, true)
 
 
 def test_many_probs_keep_the_area():
     labels, probs, groups = drawn(20_000)
     curve = roc(labels, probs, groups, resamples=2)
-    assert len(curve.true_rate) <= 1002
-    assert auc(curve.false_rate, curve.true_rate) == pytest.approx(roc_auc_score(labels, probs), abs=1e-4)
+    assert len(curve.y) <= 1002
+    assert auc(curve.x, curve.y) == pytest.approx(roc_auc_score(labels, probs), abs=1e-4)
+
+
+def test_a_thinned_curve_is_less_than_a_pixel_off():
+    labels, probs, groups = drawn(50_000)
+    curve = roc(labels, probs, groups, resamples=2)
+    false, true, _ = roc_curve(labels, probs, drop_intermediate=False)
+    assert np.abs(np.interp(false, curve.x, curve.y) - true).max() < 1 / 368
+
+
+def test_precision_by_hand():
+    curve = precision_recall([0, 1, 0, 1], [0.1, 0.4, 0.4, 0.9], None)
+    assert (curve.x.tolist(), curve.y.tolist()) == ([0.5, 1, 1], [1, 2 / 3, 0.5])
+    assert [curve.at(recall)[0] for recall in (0, 0.5, 0.51, 1)] == [1, 1, 2 / 3, 2 / 3]
+
+
+def test_precision_is_that_of_scikit_learn_and_its_area_the_average_precision():
+    labels, probs, groups = drawn(400)
+    curve = precision_recall(labels, probs, groups)
+    precision, recall, _ = precision_recall_curve(labels, probs)
+    np.testing.assert_allclose(curve.x[::-1], recall[:-1])
+    np.testing.assert_allclose(curve.y[::-1], precision[:-1])
+    assert np.sum(np.diff(curve.x, prepend=0) * curve.y) == pytest.approx(average_precision_score(labels, probs))
+
+
+def test_the_precision_band_holds_the_curve_and_stays_within_shares():
+    labels, probs, groups = drawn(2000)
+    curve = precision_recall(labels, probs, groups, resamples=200)
+    value, low, high = curve.at(0.9)
+    assert low < value < high
+    assert 0 <= curve.low.min() <= curve.high.max() <= 1
+
+
+def test_constant_probs_have_the_precision_of_guessing_everywhere():
+    curve = precision_recall([0, 1, 1, 0], [0.5] * 4, ["a", "a", "b", "b"], resamples=20)
+    assert (curve.x.tolist(), curve.y.tolist()) == ([1], [0.5])
+    assert curve.at(0.2) == (0.5, 0.5, 0.5)
 
 
 def test_constant_probs_are_the_diagonal():
     curve = roc([0, 1, 1], [0.5, 0.5, 0.5], None)
-    assert (curve.false_rate.tolist(), curve.true_rate.tolist()) == ([0, 1], [0, 1])
+    assert (curve.x.tolist(), curve.y.tolist()) == ([0, 1], [0, 1])
 
 
 def test_the_band_holds_the_curve():

@@ -104,10 +104,10 @@ def test_text_from_data_is_escaped_everywhere(write_run, edit):
 def test_every_chart_says_what_it_shows_and_has_its_numbers(report):
     page = report()
     charts = [svg for svg in page.named("svg") if svg.get("class") == "chart"]
-    assert len(charts) == 6
+    assert len(charts) >= 7
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in charts)
     # The first chart's numbers are the tiles above it; each other has a table that opens.
-    assert page.text.count("Numbers") == 5
+    assert page.text.count("Numbers") >= len(charts) - 1
 
 
 def test_a_slide_of_one_class_has_no_auroc(report):
