@@ -8,6 +8,8 @@ from pcam_ssl.report.curve_cards import curve_cards
 from pcam_ssl.report.facts import Facts, read_facts
 from pcam_ssl.report.figures import learning_cards, reliability_card, slides_card
 from pcam_ssl.report.markup import Markup, join, tag
+from pcam_ssl.report.retrieval_card import retrieval_card
+from pcam_ssl.report.rounds_card import rounds_cards
 from pcam_ssl.report.sections import folds_card, held_out_card, provenance_card, score_card, verdict_block
 from pcam_ssl.report.verdict import judge
 from pcam_ssl.run import Run
@@ -30,6 +32,7 @@ def page(facts: Facts) -> str:
         tag("header", tag("h1", name)),
         verdict_block(facts, verdict),
         tag("div", [tag("div", cards, class_="column") for cards in _columns(facts)], class_="columns"),
+        tag("div", [*rounds_cards(facts.rounds), retrieval_card(facts.scores)], class_="pair"),
         folds_card(facts),
         provenance_card(facts),
         tag("footer", f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis."),
