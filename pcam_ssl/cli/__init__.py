@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import audit, data, doctor, embed, predict, pseudo_label, recipes, report, search, synth, train
+from pcam_ssl.cli import audit, blend, compare, data, doctor, embed, predict, pseudo_label, recipes, report, search, synth, train
 from pcam_ssl.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command("pseudo-label")(pseudo_label.pseudo_label)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)
+app.command("compare")(compare.compare)
+app.command("blend")(blend.blend)
 app.command("report")(report.report)
 app.add_typer(recipes.app, name="recipes")
 app.command("doctor")(doctor.doctor)

@@ -12,6 +12,11 @@ SetOption = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", hel
 OutOption = Annotated[Path | None, Option("--out", metavar="RUN", help="run folder; continued where it exists")]
 FoldOption = Annotated[list[int] | None, Option("--fold", metavar="K", help="train this fold only; repeatable, for job arrays")]
 JsonOption = Annotated[bool, Option("--json", help="print scores.json instead of a table")]
+SweepOption = Annotated[
+    list[str] | None,
+    Option("--sweep", metavar="KEY=A,B", help="one run for each value, then compare them; repeatable for every combination"),
+]
+PageOption = Annotated[Path | None, Option("--html", metavar="FILE", help="with --sweep: also write the comparison as a page")]
 
 
 def baseline(
@@ -20,15 +25,26 @@ def baseline(
     set: SetOption = None,
     out: OutOption = None,
     fold: FoldOption = None,
+    sweep: SweepOption = None,
+    html: PageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Slide-grouped cross-validation of a timm backbone: train, score, and predict the test split.
 
     Example: pcam-ssl baseline --data data/kaggle --recipe smoke --out runs/smoke
+
+    Example: pcam-ssl baseline --sweep model.name=resnet34,densenet121 --out runs/zoo
     """
+    from pcam_ssl.errors import UserError
     from pcam_ssl.recipe_files import load_recipe
     from pcam_ssl.workflows.baseline import baseline
+    from pcam_ssl.workflows.sweep import sweep as train_sweep
 
+    if sweep:
+        show_sweep(train_sweep(recipe, set or [], sweep, data, out or Path("runs/sweep"), fold or None), html, as_json)
+        return
+    if html is not None:
+        raise UserError("--html: only with --sweep; a run's own page is written as RUN/report.html")
     chosen = load_recipe(recipe or "baseline", set or [])
     run = baseline(chosen, data, out or Path("runs/baseline"), fold or None)
     show_run(run, as_json)
@@ -64,6 +80,17 @@ def show_run(run, as_json: bool = False) -> None:
         return
     scores = read_scores(run)
     print(json.dumps(scores, indent=2) if as_json else run_summary(run, scores))
+
+
+def show_sweep(swept, html: Path | None, as_json: bool) -> None:
+    """Compare the finished runs of a sweep, once for all processes. Raises UserError, a line a run, where some failed."""
+    from pcam_ssl.cli.compare import show_comparison
+    from pcam_ssl.workflows.compare import compare_runs
+    from pcam_ssl.world import own_rank
+
+    if not own_rank() and len(swept.finished) > 1:
+        show_comparison(compare_runs(swept.finished), html, as_json)
+    swept.raise_failures()
 
 
 def demo(folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo")) -> None:
