@@ -33,13 +33,15 @@ def _card(folder: Path, verdict: dict[str, Any]) -> Markup:
 def _parts(section: Section) -> list[Markup | None]:
     return [
         *[tag("p", sentence) for sentence in section.sentences],
-        table(list(section.head), [list(row) for row in section.rows], section.title) if section.head else None,
+        table(list(section.head), [list(row) for row in section.rows]) if section.head else None,
         tag("ul", [tag("li", note) for note in section.notes], class_="note") if section.notes else None,
     ]
 
 
 def _gains(verdict: dict[str, Any]) -> Markup | None:
-    """AUROC of each round less that of round 0, paired; nothing where no round has one."""
+    """AUROC of each round less that of round 0, paired; nothing where no round was made or has one."""
+    if len(verdict["rounds"]) < 2:
+        return None
     entries = [(f"round {row['number']}", row["against_round_0"]) for row in verdict["rounds"]]
     if verdict["chosen_by_fold"]:
         entries.append(("each fold's own choice", verdict["chosen_by_fold"]["against_round_0"]))
