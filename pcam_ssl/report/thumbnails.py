@@ -12,11 +12,16 @@ QUALITY = 90
 """JPEG: a patch of 96 px takes about 5 kB, a fifth of the PNG, and looks the same at this quality."""
 
 
-def data_uri(pixels: np.ndarray) -> str:
-    """Pixels uint8 [H, H, 3] as the address of an image that needs no file."""
+def jpeg(pixels: np.ndarray) -> bytes:
+    """Pixels uint8 [H, H, 3] as the bytes of an image file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """Pixels uint8 [H, H, 3] as the address of an image that needs no file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(pixels)).decode()}"
 
 
 def thumbnail(pixels: np.ndarray, name: str, *lines: str | Markup) -> Markup:
