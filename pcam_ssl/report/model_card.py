@@ -1,0 +1,128 @@
+"""`model-card.md` (Mitchell et al., Model Cards for Model Reporting, 2019): what a run's networks are for, how good, and where they end. No torch."""
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pcam_ssl.report.card_limits import limits
+from pcam_ssl.report.facts import Facts
+from pcam_ssl.report.markdown import block, escaped, fenced, table
+from pcam_ssl.report.markup import three
+from pcam_ssl.report.sections import changed_keys, repeat_command
+from pcam_ssl.report.table import NAMES
+from pcam_ssl.report.verdict import Verdict, what_was_done
+from pcam_ssl.run import BLEND, REFIT
+
+FILE = "model-card.md"
+WORST_SLIDES = 20
+USE = (
+    "Research on classifying small patches of stained tissue as tumor (class 1) or normal (class 0), on images like those it was trained on: "
+    "same organ, stain, scanner, magnification, and patch size.",
+    "Choosing which patches of a study to look at or to label next, by someone who knows the scores below.",
+)
+MISUSE = (
+    "Diagnosis, triage, or any other decision on a patient. It is no medical device and was never tested as one.",
+    "A verdict on a whole slide: it scores single patches.",
+    "Other organs, stains, scanners, or magnifications: nothing here says how it does there.",
+)
+
+
+def model_card(facts: Facts, verdict: Verdict) -> str:
+    """The whole card; the same run gives the same text."""
+    name = facts.run.path.resolve().name
+    sections = {
+        "Intended use": _items(USE),
+        "Not intended": _items(MISUSE),
+        "What it is": _items([*(f"{key}: {value}" for key, value in what_was_done(facts)), networks_text(facts)]),
+        "Data": _items(_data(facts)),
+        "Training": _items(_training(facts)),
+        "Scores": _scores(facts, verdict),
+        "Scores by slide": _slides(facts.scores["out_of_fold"]["per_slide"]),
+        "Limits": _items(limits(facts, verdict)),
+        "How to repeat it": f"{fenced(repeat_command(facts))}\n\n{_versions(facts)}",
+    }
+    first = f"# Model card: {escaped(name)}\n\n**For research. Not for diagnosis.**"
+    return "\n\n".join([first, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
+
+
+def networks_text(facts: Facts) -> str:
+    """Which networks the run holds."""
+    if facts.info["command"] == BLEND:
+        return f"Networks: none of its own; a blend ({facts.info['blend']['method']}) of {len(facts.info['blend']['members'])} runs"
+    names = [f"fold-{k}" for k in facts.fold_facts] + [REFIT] * facts.run.unit_done(REFIT)
+    return f"Networks: {len(names)} (model.safetensors in {', '.join(names)})" if names else "Networks: none in the run folder"
+
+
+def _items(lines: Any) -> str:
+    return "\n".join(f"- {block(escaped(line))}" for line in lines)
+
+
+def _data(facts: Facts) -> list[str]:
+    report = facts.scores["out_of_fold"]
+    share = f"{report['n_positive'] / report['n']:.0%}" if report["n"] else "-"
+    lines = [
+        f"Dataset: {Path(facts.info['dataset']).name}, digest {facts.info['dataset_digest']}",
+        f"Labelled patches scored: {report['n']:,}, {share} of them tumor",
+        f"Slides: {report['n_slides']:,}" if report["n_slides"] else "Slides: unknown",
+        f"Folds grouped by {facts.scores['grouping']} (cv.scheme {facts.scores['scheme']})",
+    ]
+    held = [f"{split} ({report['n']:,} patches)" for split, report in (facts.scores["held_out"] or {}).items()]
+    return [*lines, f"Held out: {', '.join(held) or 'no labelled split'}"]
+
+
+def _training(facts: Facts) -> list[str]:
+    seconds = sum(made.get("seconds", 0) for made in facts.fold_facts.values())
+    lines = [
+        f"Recipe digest: {facts.info['recipe_digest']}",
+        f"Set against the defaults: {changed_keys(facts.recipe) or 'nothing'}",
+        f"Device: {facts.info.get('device', 'not recorded')}; {seconds:,.0f} s for {len(facts.fold_facts)} folds",
+    ]
+    return lines + [f"Pseudo-label rounds: {rounds['verdict']}" for rounds in facts.rounds.values()]
+
+
+def _scores(facts: Facts, verdict: Verdict) -> str:
+    scores = facts.scores
+    reports = {"out of fold": scores["out_of_fold"]}
+    if scores["floor"]:
+        reports["colour floor"] = scores["floor"]
+    reports |= {f"held out: {escaped(split)}": report for split, report in (scores["held_out"] or {}).items()}
+    rows = [[label, *(_cell(report["scores"][name]) for report in reports.values())] for name, label in NAMES.items()]
+    said = block(escaped(f"{verdict.badge}: {verdict.headline}"))
+    note = f"Intervals: {scores['out_of_fold']['interval']}. Each patch was scored by the fold that never trained on it; held-out splits by the mean of folds."
+    return f"{said}\n\n{table(['score', *reports], rows)}\n\n{block(escaped(note))}"
+
+
+def _cell(score: dict[str, Any]) -> str:
+    if score["value"] is None or score["low"] is None:
+        return three(score["value"])
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _slides(slides: list[dict[str, Any]] | None) -> str:
+    if not slides:
+        return "Not known: the data has no slide ids."
+    worst = sorted(slides, key=lambda slide: (slide["scores"]["accuracy"], slide["wsi"]))[:WORST_SLIDES]
+    aurocs = [slide["scores"]["auroc"] for slide in slides if slide["scores"]["auroc"] is not None]
+    accuracies = [slide["scores"]["accuracy"] for slide in slides]
+    lines = [f"Accuracy at prob 0.5, {len(slides):,} slides: {_spread(accuracies)}."]
+    if aurocs:
+        lines.append(f"AUROC, the {len(aurocs):,} slides with both classes: {_spread(aurocs)}.")
+    lines.append("Slide by slide:" if len(worst) == len(slides) else f"The {len(worst)} least accurate; scores.json has all:")
+    rows = [
+        [
+            escaped(slide["wsi"]),
+            f"{slide['n']:,}",
+            f"{slide['n_positive']:,}",
+            *(three(slide["scores"][key]) for key in ("auroc", "accuracy")),
+        ]
+        for slide in worst
+    ]
+    return "\n\n".join([*lines, table(["slide", "patches", "tumor", "AUROC", "accuracy"], rows)])
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.3f} to {max(values):.3f}, median {median(values):.3f}"
+
+
+def _versions(facts: Facts) -> str:
+    return escaped(f"With {', '.join(f'{name} {version}' for name, version in facts.info['versions'].items())}.")
