@@ -27,7 +27,7 @@ def blend(
     Example: pcam-ssl blend runs/resnet34 runs/densenet121 runs/metric:knn --method weights --out runs/blend
     """
     from pcam_ssl.files import read_json
-    from pcam_ssl.report.compare_blend import blend_text
+    from pcam_ssl.report.blend_members import blend_text
     from pcam_ssl.report.summary import run_summary
     from pcam_ssl.workflows.blend import blend_runs
 

@@ -30,15 +30,16 @@ def page(comparison: dict[str, Any]) -> str:
     name = f"{Path(comparison['dataset']).name}: pcam-ssl compare"
     auroc, loss = learning_cards(comparison)
     columns = [
-        [difference_card(comparison), _costs(comparison)],
-        [correlation_card(comparison), leak_card(comparison)],
-        [auroc, loss],
+        [difference_card(comparison), correlation_card(comparison)],
+        [auroc],
+        [loss, leak_card(comparison)],
     ]
     body = [
         tag("header", tag("h1", name)),
         _verdict(comparison),
         tag("div", [tag("div", cards, class_="column") for cards in columns], class_="columns"),
         _scores(comparison),
+        _costs(comparison),
         _origin(comparison),
         tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),
     ]

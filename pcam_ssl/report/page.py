@@ -4,6 +4,7 @@ from pathlib import Path
 from string import Template
 
 from pcam_ssl.files import write_text
+from pcam_ssl.report.blend_members import blend_card
 from pcam_ssl.report.curve_cards import curve_cards
 from pcam_ssl.report.facts import Facts, read_facts
 from pcam_ssl.report.figures import learning_cards, reliability_card, slides_card
@@ -33,6 +34,7 @@ def page(facts: Facts) -> str:
         verdict_block(facts, verdict),
         tag("div", [tag("div", cards, class_="column") for cards in _columns(facts)], class_="columns"),
         tag("div", [*rounds_cards(facts.rounds), retrieval_card(facts.scores)], class_="pair"),
+        blend_card(facts.scores),
         folds_card(facts),
         provenance_card(facts),
         tag("footer", f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis."),

@@ -4,6 +4,7 @@ import shlex
 
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten
+from pcam_ssl.report.blend_members import blend_command
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.figures import forest
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
@@ -154,6 +155,8 @@ def provenance_card(facts: Facts) -> Markup:
 def repeat_command(facts: Facts) -> str:
     """The command that makes the run again, beside the first one."""
     path = facts.run.path
+    if "blend" in facts.info:
+        return blend_command(facts.info, f"{path}-again")
     words = [
         "pcam-ssl",
         facts.info["command"],

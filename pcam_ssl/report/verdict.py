@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcam_ssl.report.blend_members import blend_words
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.table import counts_text
 
@@ -97,7 +98,10 @@ def what_was_done(facts: Facts) -> list[tuple[str, str]]:
     data = f"{counts_text(scores['out_of_fold'])}, dataset {Path(facts.info['dataset']).name}"
     if (budget := recipe.get("data.label_budget")) is not None:
         data += f"; only {budget:,} labels were trained on"
-    return [("Trained", trained), ("Scored on", data), ("Folds", _folds_text(facts)), ("Epoch kept", _epoch_text(facts))]
+    epoch = _epoch_text(facts)
+    if "blend" in facts.info:
+        trained, epoch = blend_words(facts.info), "each member's own"
+    return [("Trained", trained), ("Scored on", data), ("Folds", _folds_text(facts)), ("Epoch kept", epoch)]
 
 
 def _folds_text(facts: Facts) -> str:
