@@ -93,7 +93,7 @@ def scores(run: Run, dataset: Dataset) -> dict[str, float]:
 
 
 def _auroc(trained, dataset: Dataset, part: pd.DataFrame) -> float:
-    logits, _ = predict_logits(
+    logits, *_ = predict_logits(
         trained.network,
         Pixels(dataset.path / PIXELS),
         part.row.to_numpy(),

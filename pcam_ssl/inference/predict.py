@@ -54,10 +54,10 @@ def predict_logits(
     world: World,
     workers: int = 0,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean logit of class 1 and standard deviation of the logit over views, float64 `[N]` each, for the patches `rows` with `ids`.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean logit of class 1 over views, its standard deviation, and the logit of the plain view, float64 `[N]` each, for the patches `rows` with `ids`.
 
-    Several processes share the patches without padding; each gets the whole result.
+    The patch as it is comes first among the views, so its own logit costs no further pass. Several processes share the patches without padding; each gets the whole result.
     """
     rows, keys = np.asarray(rows), np.array([id_key(patch_id) for patch_id in ids], np.uint64)
     mine = slice(world.rank, None, world.size)
@@ -72,7 +72,7 @@ def predict_logits(
             logits[batch["place"].numpy()] = torch.stack(columns, 1).cpu().numpy()
             advance(len(batch["place"]))
     mean, spread = _average(logits, views.mean), logits.std(axis=1)
-    return _interleave(world.gather(mean)), _interleave(world.gather(spread))
+    return tuple(_interleave(world.gather(part)) for part in (mean, spread, logits[:, 0]))
 
 
 def _shown(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):

@@ -8,10 +8,15 @@ from pcam_ssl.terminal import say
 from pcam_ssl.workflows.setting import Setting
 
 
+def calibrator_of(inner: pd.DataFrame) -> Calibrator:
+    """A temperature from Predictions of the inner slides."""
+    slides = inner.wsi.to_numpy() if inner.wsi.notna().all() else None
+    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), slides)
+
+
 def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
     """A temperature from Predictions of the inner slides; where none can be fitted, that is said."""
-    slides = inner.wsi.to_numpy() if inner.wsi.notna().all() else None
-    calibrator = fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), slides)
+    calibrator = calibrator_of(inner)
     if calibrator.reason and setting.world.leads:
         say(calibrator.reason)
     return calibrator

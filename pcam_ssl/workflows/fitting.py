@@ -145,6 +145,6 @@ def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray
 def _evaluate(setting: Setting, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
     """AUROC and NLL of one plain view, after an epoch."""
     labels = rows.label.to_numpy(np.int64)
-    logits, _ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
+    logits, *_ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
     score, loss = auroc(labels, logits), nll(labels, Calibrator().prob(logits))
     return {"score": score, "loss": loss, f"{name}_auroc": score, f"{name}_nll": loss}

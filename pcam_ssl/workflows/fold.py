@@ -11,10 +11,13 @@ from pcam_ssl.models.artefact import load_weights, save_facts
 from pcam_ssl.models.network import Network
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress
-from pcam_ssl.workflows.calibration import calibrate
+from pcam_ssl.workflows.calibration import calibrate, calibrator_of
 from pcam_ssl.workflows.fitting import fit_unit
 from pcam_ssl.workflows.knn_fold import save_retrieval, score_neighbours
 from pcam_ssl.workflows.setting import Setting, Unit
+
+PLAIN_TABLE = "oof-plain"
+"""What the fold would say from one plain view, calibrated on its own: it shows what the other views are worth."""
 
 
 def train_unit(setting: Setting, unit: Unit) -> None:
@@ -25,7 +28,7 @@ def train_unit(setting: Setting, unit: Unit) -> None:
     training = fit_unit(setting, unit)
     network = training.method.network
     load_weights(folder, network)
-    inner = predict_rows(setting, network, setting.rows[unit.inner], unit, "inner")
+    inner, inner_plain = predict_views(setting, network, setting.rows[unit.inner], unit, "inner")
     calibrator = calibrate(setting, inner)
     if setting.world.leads:
         save_facts(
@@ -37,13 +40,16 @@ def train_unit(setting: Setting, unit: Unit) -> None:
             recipe=setting.recipe.dump(),
             dataset_digest=setting.dataset.digest,
         )
-    tables = {name: predict_rows(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
-    tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in {"inner": inner, **tables}.items()}
-    more = {}
+    scored = {name: predict_views(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
+    tables = {"inner": inner, **{name: table for name, (table, _) in scored.items()}}
+    tables, more = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}, {}
     if setting.recipe.neighbours.use:
         neighbours = score_neighbours(setting, unit, network, tables)
         tables, more = {**tables, **neighbours["tables"]}, {"neighbours": neighbours["facts"]}
         save_retrieval(setting, unit, neighbours["retrieval"])
+    if setting.test_views.count > 1 and "oof" in scored:
+        plain = scored["oof"][1]
+        tables[PLAIN_TABLE] = plain.assign(prob=calibrator_of(inner_plain).prob(plain.logit))
     for name, table in tables.items():
         save_predictions(setting, unit, name, table)
     if setting.world.leads:
@@ -63,10 +69,19 @@ def scored_rows(setting: Setting, unit: Unit) -> dict[str, pd.DataFrame]:
 
 def predict_rows(setting: Setting, network: Network, rows: pd.DataFrame, unit: Unit, name: str) -> pd.DataFrame:
     """Uncalibrated Predictions of `rows` under the recipe's test-time views."""
+    return predict_views(setting, network, rows, unit, name)[0]
+
+
+def predict_views(
+    setting: Setting, network: Network, rows: pd.DataFrame, unit: Unit, name: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same, and beside it the Predictions of the plain view alone."""
     bar = progress(f"{unit.name} {name}", len(rows)) if setting.world.leads else nullcontext(lambda *_: None)
     with bar as advance:
-        logits, view_std = setting.scorer(setting.test_views)(network, rows=rows.row.to_numpy(), ids=rows.id, advance=advance)
-    return predictions(rows.id, rows.label, rows.wsi, unit.number, logits, view_std)
+        score = setting.scorer(setting.test_views)
+        logits, view_std, plain = score(network, rows=rows.row.to_numpy(), ids=rows.id, advance=advance)
+    known = (rows.id, rows.label, rows.wsi, unit.number)
+    return predictions(*known, logits, view_std), predictions(*known, plain)
 
 
 def save_predictions(setting: Setting, unit: Unit, name: str, table: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
-from pcam_ssl.inference.bootstrap import paired_differences
+from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_differences
 from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
@@ -21,6 +21,7 @@ from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import submission_problem
+from pcam_ssl.workflows.fold import PLAIN_TABLE
 from pcam_ssl.workflows.setting import Setting
 
 
@@ -50,6 +51,8 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
         scores["withheld"] = withheld
     elif recipe.neighbours.use:
         scores["neighbours"] = gather_neighbours(setting, oof, notes)
+    if oof is not None:
+        scores["views"] = score_views(setting, oof)
     write_json(run.scores, scores)
     if oof is not None:
         write_report(run)
@@ -71,6 +74,18 @@ def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
     per_query = pd.concat([read_table(run.fold(k) / "retrieval.parquet")[0] for k in range(folds.n_folds)], ignore_index=True)
     return {**scores, "retrieval": {"queried": len(per_query), **summarise(per_query, **options)}}
+
+
+def score_views(setting: Setting, oof: pd.DataFrame) -> dict | None:
+    """Scores of one plain view, and what the mean of all test-time views gains on it, paired; None where only one view was scored."""
+    run, folds = setting.run, setting.folds
+    if not all((run.fold(k) / f"{PLAIN_TABLE}.parquet").exists() for k in range(folds.n_folds)):
+        return None
+    plain = gather_oof(run, folds, PLAIN_TABLE)
+    options = {"resamples": setting.recipe.score.resamples, "seed": setting.recipe.seed}
+    probs = [plain.prob, oof.prob]
+    (one, _), (_, gain) = intervals_and_differences(oof.label.to_numpy(np.int64), probs, score_groups(folds, oof)[0], **options)
+    return {"count": setting.test_views.count, "one_view": one, "gain": gain}
 
 
 def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:

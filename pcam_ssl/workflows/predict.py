@@ -72,7 +72,7 @@ def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.Data
         recipe.predict.d4, recipe.predict.random_views, recipe.views.policy, recipe.views.strength, recipe.predict.mean, recipe.seed
     )
     with progress(folder.name, len(patches)) as advance:
-        logits, view_std = predict_logits(
+        logits, view_std, _ = predict_logits(
             trained.network,
             Pixels(dataset.path / PIXELS),
             patches.row.to_numpy(),

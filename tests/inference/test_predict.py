@@ -60,7 +60,8 @@ def views(request):
 def test_the_prediction_is_the_mean_over_a_plain_loop_of_views(pixels, views):
     table = plain_loop(pixels, views)
     assert table.shape[1] == views.count
-    mean, std = predict(pixels, views)
+    mean, std, plain = predict(pixels, views)
+    np.testing.assert_allclose(plain, table[:, 0], rtol=0, atol=1e-4)
     np.testing.assert_allclose(mean, table.mean(1), rtol=0, atol=1e-4)
     np.testing.assert_allclose(std, table.std(1), rtol=0, atol=1e-4)
 
@@ -82,18 +83,18 @@ def corners(tmp_path):
 
 
 def test_the_logit_mean_by_hand(corners):
-    mean, _ = predict(corners, TestViews(mean="logit"), [0], net=FromPixels())
+    mean, *_ = predict(corners, TestViews(mean="logit"), [0], net=FromPixels())
     assert mean.tolist() == [(1 - 1 + 0 + 4) / 4]
 
 
 def test_the_prob_mean_by_hand(corners):
-    mean, _ = predict(corners, TestViews(mean="prob"), [0], net=FromPixels())
+    mean, *_ = predict(corners, TestViews(mean="prob"), [0], net=FromPixels())
     assert mean[0] == pytest.approx(logit(np.mean(expit([1, -1, 0, 4]))))
 
 
 @pytest.mark.parametrize("space", ["logit", "prob"])
 def test_view_std_is_the_population_deviation_of_the_logits(corners, space):
-    _, std = predict(corners, TestViews(mean=space), [0], net=FromPixels())
+    _, std, _ = predict(corners, TestViews(mean=space), [0], net=FromPixels())
     assert std.tolist() == [pytest.approx(np.sqrt((0 + 4 + 1 + 9) / 4))]
 
 
@@ -103,16 +104,16 @@ def test_extreme_logits_stay_finite_in_prob_space(corners):
             return {"logit": 1e4 * (100 - shown[:, 0, 0, 0].float())}
 
     with np.errstate(over="raise", divide="raise"):
-        mean, _ = predict(corners, TestViews(d4=False, mean="prob"), [0], net=Extreme())
+        mean, *_ = predict(corners, TestViews(d4=False, mean="prob"), [0], net=Extreme())
     assert np.isfinite(mean).all()
 
 
 def test_neighbours_rows_and_batch_size_do_not_matter(pixels):
     views = TestViews(random_views=1)
-    mean, std = predict(pixels, views)
+    mean, std, _ = predict(pixels, views)
     order = [8, 2, 5]
     for batch_size in (1, 2, 64):
-        some, some_std = predict(pixels, views, order, batch_size)
+        some, some_std, _ = predict(pixels, views, order, batch_size)
         np.testing.assert_allclose(some, mean[order], rtol=0, atol=1e-4)
         np.testing.assert_allclose(some_std, std[order], rtol=0, atol=1e-4)
 
@@ -128,7 +129,7 @@ def test_a_symmetric_patch_has_no_view_std(tmp_path):
 
 
 def test_no_rows_are_no_predictions(pixels):
-    assert [len(part) for part in predict(pixels, TestViews(), [])] == [0, 0]
+    assert [len(part) for part in predict(pixels, TestViews(), [])] == [0, 0, 0]
 
 
 def test_advance_hears_of_every_patch(pixels):

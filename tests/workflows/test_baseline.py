@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.recipe_files import load_recipe
@@ -95,6 +96,23 @@ def test_scores_say_what_they_are_worth(finished):
     auroc = scores["out_of_fold"]["scores"]["auroc"]
     assert auroc["low"] <= auroc["value"] <= auroc["high"]
     assert scores["held_out"] is None  # the test split has no labels
+
+
+def test_one_plain_view_is_scored_beside_the_mean_of_views(finished, oof):
+    views = read_scores(finished)["views"]
+    plain = pd.concat([read_table(finished.fold(k) / "oof-plain.parquet")[0] for k in (0, 1)]).set_index("id").loc[oof.id]
+    one, every = (roc_auc_score(oof.label.astype(int), table.prob) for table in (plain, oof))
+    assert views["count"] == 8
+    assert views["one_view"]["auroc"]["value"] == pytest.approx(one)
+    assert views["gain"]["auroc"]["value"] == pytest.approx(every - one)
+    assert (plain.view_std == 0).all()
+    assert not np.allclose(plain.logit, oof.logit)
+
+
+def test_a_run_of_one_view_has_no_gain_of_views(train, tmp_path):
+    run = train(tmp_path / "one", "train.epochs=1")
+    assert read_scores(run)["views"] is None
+    assert not list(run.path.glob("fold-*/oof-plain.parquet"))
 
 
 def test_metrics_hold_an_event_an_epoch(finished):

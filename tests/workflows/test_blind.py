@@ -84,7 +84,7 @@ class TestBlind:
     def test_its_calibration_stays_the_same(self, pair):
         assert calibration(pair[0], BLIND) == calibration(pair[1], BLIND)
 
-    @pytest.mark.parametrize("name", ["oof", "test"])
+    @pytest.mark.parametrize("name", ["oof", "test", "inner"])
     def test_its_predictions_stay_the_same_to_the_bit(self, pair, name):
         true, scrambled = (scores_of_patches(run, BLIND, name) for run in pair)
         pd.testing.assert_frame_equal(true, scrambled, check_exact=True)

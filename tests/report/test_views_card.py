@@ -1,0 +1,52 @@
+"""The gain of test-time views: shown with its interval, never promised beyond it."""
+
+import pytest
+
+from pcam_ssl.report.facts import read_facts
+from pcam_ssl.report.views_card import SHOWN, gain_sentence, views_card
+
+
+def views(low, value, high, count=8, reason=None) -> dict:
+    gain = {"value": value, "low": low, "high": high, "reason": reason}
+    return {"count": count, "gain": dict.fromkeys(SHOWN, gain), "one_view": dict.fromkeys(SHOWN, gain)}
+
+
+@pytest.mark.parametrize(
+    ("gain", "sentence"),
+    [
+        ((0.001, 0.004, 0.007), "The mean of 8 views gains +0.004 AUROC on one view."),
+        ((-0.007, -0.004, -0.001), "The mean of 8 views is worse than one view, by -0.004 AUROC."),
+        ((-0.001, 0.002, 0.005), "The mean of 8 views gains nothing measurable in AUROC (+0.002), at 8 times the work of one."),
+    ],
+)
+def test_the_sentence_follows_the_interval(gain, sentence):
+    assert gain_sentence(views(*gain)) == sentence
+
+
+def test_without_an_interval_nothing_is_claimed():
+    assert gain_sentence(views(None, 0.01, None, reason="one slide only")).endswith("cannot be told: one slide only.")
+
+
+def test_one_view_all_views_and_difference_stand_in_a_row(write_run):
+    facts = read_facts(write_run(marks={"views": views(0.001, 0.004, 0.007)}))
+    auroc = facts.scores["out_of_fold"]["scores"]["auroc"]["value"]
+    shown = views_card(facts)
+    assert '<th scope="row">AUROC</th><td>0.004<small>0.001 to 0.007</small></td>' in shown
+    assert f"<td>{auroc:.3f}<small>" in shown
+    assert "<td>+0.004<small>+0.001 to +0.007</small></td>" in shown
+
+
+@pytest.mark.parametrize(
+    ("recipe", "command", "reason"),
+    [
+        ("predict: {d4: false}", "baseline", "one view was scored"),
+        ("predict: {d4: true}", "baseline", "made by an older pcam-ssl"),
+        ("predict: {d4: false, random_views: 2}", "baseline", "made by an older pcam-ssl"),
+        ("seed: 0", "blend", "a blend is made of predictions"),
+    ],
+)
+def test_where_there_is_none_it_says_why(write_run, edit, recipe, command, reason):
+    run = write_run()
+    run.recipe.write_text(recipe)
+    edit(run.provenance, lambda info: info.update(command=command))
+    assert reason in views_card(read_facts(run))
