@@ -16,11 +16,16 @@ from pcam_ssl.tables import conform
 
 
 def decide(
-    pool: pd.DataFrame, inner: pd.DataFrame, options: Pseudo, previous: pd.DataFrame | None, network_digest: str
+    pool: pd.DataFrame,
+    inner: pd.DataFrame,
+    options: Pseudo,
+    previous: pd.DataFrame | None,
+    network_digest: str,
+    cluster: str = "slide",
 ) -> tuple[pd.DataFrame, dict]:
     """The trail of one fold (`TRAIL_COLUMNS`, rows as in `pool`), and its facts as JSON values.
 
-    `pool` has `POOL_COLUMNS`, `inner` the Predictions of the fold's inner slides. It starts from nothing; `previous`, the same
+    `pool` has `POOL_COLUMNS`, `inner` the Predictions of the fold's inner slides (`cluster`: what its `wsi` names). It starts from nothing; `previous`, the same
     fold's trail of the round before, serves only to tell what changed. The order of the pool's rows decides nothing.
     Facts: pool, prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector, change by
     kind, tumor_share of the added (None where nothing is), nothing: a sentence where nothing is added, else None.
@@ -30,7 +35,7 @@ def decide(
     prior = pool_prior(pool)
     thresholds = None
     if options.precision is not None:
-        thresholds = precision_thresholds(inner, options.precision, options.precision_level)
+        thresholds = precision_thresholds(inner, options.precision, options.precision_level, cluster)
     stays, reasons, left_out = np.ones(len(pool), dtype=bool), patchwise.nothing_said(len(pool)), {}
     for name, selector in _selectors(options, thresholds, prior).items():
         said = selector(pool, stays)

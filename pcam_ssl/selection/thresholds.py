@@ -39,18 +39,18 @@ class Threshold:
         return asdict(self)
 
 
-def precision_thresholds(inner: pd.DataFrame, precision: float, level: float) -> dict[int, Threshold]:
+def precision_thresholds(inner: pd.DataFrame, precision: float, level: float, cluster: str = "slide") -> dict[int, Threshold]:
     """For each class the prob nearest 0.5 beyond which the lower bound of the precision at `level` reaches `precision`.
 
-    `inner` holds `label`, `wsi` and calibrated `prob` of patches of one fold's inner slides. A patch counts for the class its
-    prob calls; a threshold takes all patches of equal prob together. The bound is that of one threshold, not of the choice
+    `inner` holds `label`, `wsi` and calibrated `prob` of patches of one fold's inner slides; `cluster` names what `wsi` stands for,
+    where that is no slide. A patch counts for the class its prob calls; a threshold takes all patches of equal prob together. The bound is that of one threshold, not of the choice
     among them: in simulation (level 0.95, 8 or 25 slides that shift the score) the chosen one missed its target in 1 to 7 % of cases.
     """
     inner = inner[inner.label.notna()]
-    return {label: _threshold(inner, label, precision, level) for label in (1, 0)}
+    return {label: _threshold(inner, label, precision, level, cluster) for label in (1, 0)}
 
 
-def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float) -> Threshold:
+def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float, cluster: str) -> Threshold:
     name = CLASSES[label]
     if not len(inner):
         return Threshold(label, None, f"{name}: no inner slide has a labelled patch, so no precision can be proven; {MORE_SLIDES}")
@@ -78,26 +78,25 @@ def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float) 
         int(side.wsi.iloc[: ends[place] + 1].nunique()) or None,
     )
     if len(proven):
-        return replace(found, reason=_proven(found, precision))
-    return replace(found, prob=None, reason=_unproven(found, precision))
+        return replace(found, reason=_proven(found, precision, cluster))
+    return replace(found, prob=None, reason=_unproven(found, precision, cluster))
 
 
-def _proven(found: Threshold, precision: float) -> str:
+def _proven(found: Threshold, precision: float, cluster: str) -> str:
     beyond = "more" if found.label else "less"
-    bound = f"bound {rounded_down(found.bound):g}; {_counts(found)}"
+    bound = f"bound {rounded_down(found.bound):g}; {_counts(found, cluster)}"
     return f"{CLASSES[found.label]}: a precision of {precision:g} is proven at prob {found.prob:.4g} or {beyond} ({bound})"
 
 
-def _unproven(found: Threshold, precision: float) -> str:
+def _unproven(found: Threshold, precision: float, cluster: str) -> str:
     bound = rounded_down(found.bound)
     cure = f"set pseudo.precision to {bound:g} or less, or {MORE_SLIDES}" if bound > 0.5 else MORE_SLIDES
-    where = f"the best bound is {bound:g}, at prob {found.prob:.4g} ({_counts(found)})"
+    where = f"the best bound is {bound:g}, at prob {found.prob:.4g} ({_counts(found, cluster)})"
     return f"{CLASSES[found.label]}: no threshold proves a precision of {precision:g}; {where}; {cure}"
 
 
-def _counts(found: Threshold) -> str:
-    slides = "inner slide" if found.slides == 1 else "inner slides"
-    where = f" on {found.slides} {slides}" if found.slides else ", slides unknown"
+def _counts(found: Threshold, cluster: str) -> str:
+    where = f" on {found.slides} inner {cluster}{'' if found.slides == 1 else 's'}" if found.slides else ", slides unknown"
     return f"{found.right} of {found.n} right{where}"
 
 

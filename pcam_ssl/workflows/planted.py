@@ -16,7 +16,7 @@ from pcam_ssl.terminal import say
 from pcam_ssl.workflows.cross_validation import train_missing
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.setting import Unit
-from pcam_ssl.workflows.teacher import inner_table, teacher_digest
+from pcam_ssl.workflows.teacher import inner_evidence, teacher_digest
 
 
 def planted_check(rounds: Rounds) -> dict | None:
@@ -88,7 +88,8 @@ def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
         folder = unit.folder(run)
         table = read_table(folder / "oof.parquet")[0]
         pool = _without_labels(rounds, folder, table)
-        trail, _ = decide(pool, inner_table(folder), rounds.recipe.pseudo, None, teacher_digest(folder))
+        inner, cluster = inner_evidence(folder, rounds.folds)
+        trail, _ = decide(pool, inner, rounds.recipe.pseudo, None, teacher_digest(folder), cluster)
         trails.append(trail)
         truths.append(table[["id", "label", "wsi"]].assign(wsi=_groups(rounds, table.id)))
     scores = added_scores(pd.concat(trails, ignore_index=True), pd.concat(truths, ignore_index=True))

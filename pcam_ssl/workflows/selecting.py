@@ -17,7 +17,7 @@ from pcam_ssl.terminal import say
 from pcam_ssl.workflows.pool import pool_rows
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.setting import Unit
-from pcam_ssl.workflows.teacher import inner_table, pool_table, teacher_digest
+from pcam_ssl.workflows.teacher import inner_evidence, pool_table, teacher_digest
 
 TRAIL, SELECTION = "pseudo.parquet", "selection.json"
 
@@ -37,7 +37,8 @@ def select(rounds: Rounds, number: int) -> list[dict]:
 
     def gathered() -> list[dict]:
         whole = pd.concat([_trail(rounds, number, unit) for unit in folds], ignore_index=True)
-        write_table(run.path / TRAIL, whole, run.table_notes(run.info(), round=number))
+        if run.info()["status"] != "done" or not (run.path / TRAIL).exists():
+            write_table(run.path / TRAIL, whole, run.table_notes(run.info(), round=number))
         return [_facts(rounds, number, unit) for unit in folds]
 
     return rounds.world.lead(gathered)
@@ -61,7 +62,8 @@ def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
 
     def decided() -> None:
         previous = _previous(rounds, number, [unit])
-        trail, facts = decide(pool, inner_table(teacher), rounds.recipe.pseudo, previous, digest)
+        inner, cluster = inner_evidence(teacher, rounds.folds)
+        trail, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
         _write(rounds, number, unit, trail, facts)
         say(f"round {number}, {unit.name}: {_words(facts)}")
 
@@ -79,9 +81,10 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
     tables = [pool_table(rounds.setting(number), unit, unit.folder(rounds.run(number - 1)), whole) for unit in folds]
 
     def decided() -> None:
-        inner = pd.concat([inner_table(unit.folder(rounds.run(number - 1))) for unit in folds], ignore_index=True)
+        evidence = [inner_evidence(unit.folder(rounds.run(number - 1)), rounds.folds) for unit in folds]
+        inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
-        trail, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest)
+        trail, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest, cluster)
         for unit in rounds.units:
             own = trail[trail.id.isin(pools[unit.name].id)].reset_index(drop=True)
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)

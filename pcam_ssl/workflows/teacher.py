@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.folds import Folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.inference.calibrate import Calibrator
@@ -12,6 +13,7 @@ from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, read_table, write_table
 from pcam_ssl.workflows.fold import predict_rows
+from pcam_ssl.workflows.gather import score_groups
 from pcam_ssl.workflows.knn_fold import vote_probs
 from pcam_ssl.workflows.setting import Setting, Unit
 
@@ -36,6 +38,16 @@ def inner_table(folder: Path) -> pd.DataFrame:
         )
     inner = check_predictions(read_table(path)[0], str(path))
     return inner.assign(knn_prob=_prob_of(folder / "inner-knn.parquet", inner.id))
+
+
+def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
+    """The inner table with what an interval resamples as `wsi`, and its name: slides, or the stain clusters that stand in for them.
+
+    Patches of one unknown slide counted as independent would prove more than they know.
+    """
+    inner = inner_table(folder)
+    groups, cluster = score_groups(folds, inner)
+    return inner if groups is None else inner.assign(wsi=groups.array), cluster
 
 
 def check_teachers(run: Run, units: list[Unit]) -> None:

@@ -116,3 +116,8 @@ def test_chosen_thresholds_keep_their_promise_on_new_slides():
         tumor = precision_thresholds(slides_of(25, 200), 0.95, 0.95)[1]
         missed += (world.label == 1)[tumor.beyond(world.prob)].mean() < 0.95
     assert missed / 100 <= 0.1
+
+
+def test_what_stands_in_for_slides_is_named():
+    tumor = precision_thresholds(inner_of({1: 42, 0: 10}, {1: 1}, slides=6), 0.98, 0.95, "stain cluster")[1]
+    assert "(42 of 43 right on 6 inner stain clusters)" in tumor.reason

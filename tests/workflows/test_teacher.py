@@ -1,0 +1,38 @@
+"""What a threshold is proven on: slides, or the groups that stand in for them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pcam_ssl.data.folds import Folds
+from pcam_ssl.tables import PREDICTION_COLUMNS, conform, write_table
+from pcam_ssl.workflows.teacher import inner_evidence
+
+IDS = ["p0", "p1", "p2", "p3"]
+
+
+@pytest.fixture
+def unit(tmp_path):
+    """Inner Predictions of four patches whose slides nobody knows."""
+    table = pd.DataFrame({"id": IDS, "label": [0, 1, 0, 1], "fold": 0, "logit": 0.0, "prob": 0.5, "view_std": 0.0})
+    table = table.assign(wsi=pd.array([None] * 4, dtype="str"))
+    write_table(tmp_path / "inner.parquet", conform(table, PREDICTION_COLUMNS), {})
+    return tmp_path
+
+
+def folds(grouping: str) -> Folds:
+    groups = ["stain-1", "stain-1", "stain-0", "stain-0"] if grouping == "stain clusters" else IDS
+    frame = pd.DataFrame({"id": IDS, "group": groups, "fold": 1, "visible": True, "inner_0": True, "inner_1": np.zeros(4, bool)})
+    return Folds(frame.iloc[::-1].reset_index(drop=True), grouping)
+
+
+def test_stain_clusters_stand_in_for_slides_that_nobody_knows(unit):
+    inner, cluster = inner_evidence(unit, folds("stain clusters"))
+    assert inner.wsi.tolist() == ["stain-1", "stain-1", "stain-0", "stain-0"]
+    assert cluster == "stain cluster"
+
+
+def test_without_any_groups_each_patch_stands_for_itself(unit):
+    inner, cluster = inner_evidence(unit, folds("none"))
+    assert inner.wsi.isna().all()
+    assert cluster == "patch"
