@@ -1,0 +1,70 @@
+"""Pooling members by hand-computable cases: as probs, as logits, as ranks."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import rankdata
+
+from pcam_ssl.inference.blend import pool, rank_scale
+
+
+def logit(prob):
+    return np.log(np.asarray(prob) / (1 - np.asarray(prob)))
+
+
+def scales_of(logits):
+    return [rank_scale(column) for column in logits.T]
+
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(0).normal(size=(300, 3)) * [1, 3, 0.2]
+
+
+def test_the_mean_of_probs_is_the_mean_of_probs():
+    probs = np.array([[0.2, 0.6], [0.9, 0.7]])
+    assert expit(pool("prob", logit(probs), [0.25, 0.75])) == pytest.approx([0.5, 0.75])
+
+
+def test_the_mean_of_probs_keeps_its_digits_where_probs_are_one_to_the_last_bit():
+    assert pool("prob", np.array([[60.0, 60.0], [-60.0, -60.0]]), [0.5, 0.5]) == pytest.approx([60.0, -60.0])
+
+
+def test_the_mean_of_logits_is_the_mean_of_logits():
+    assert pool("logit", np.array([[1.0, 3.0]]), [0.5, 0.5]).tolist() == [2.0]
+
+
+def test_a_rank_is_the_share_of_reference_patches_below_and_half_of_those_equal():
+    scale = rank_scale([0.0, 1.0, 1.0, 4.0])
+    assert scale.share([0.0, 1.0, 4.0]).tolist() == [0.125, 0.5, 0.875]
+
+
+def test_mean_ranks_order_patches_as_the_mean_of_their_ranks_does(logits):
+    weights = [0.5, 0.3, 0.2]
+    pooled, wanted = pool("rank", logits, weights, scales_of(logits)), rankdata(logits, axis=0) @ weights
+    # Rounded, for equal mean ranks may differ in the last bit.
+    assert np.array_equal(rankdata(pooled.round(9)), rankdata(wanted.round(9)))
+
+
+def test_a_rank_blend_of_a_member_with_itself_is_the_member(logits):
+    same = logits[:, [0, 0]]
+    assert pool("rank", same, [0.5, 0.5], scales_of(same)) == pytest.approx(logits[:, 0], abs=1e-9)
+
+
+def test_patches_beyond_the_reference_keep_their_order(logits):
+    new = np.array([[5.0, 20.0, 3.0], [6.0, 21.0, 4.0], [-9.0, -30.0, -8.0], [-8.0, -29.0, -7.0]])
+    pooled = pool("rank", new, [1 / 3] * 3, scales_of(logits))
+    assert np.argsort(pooled).tolist() == [2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("space", ["prob", "logit", "rank"])
+def test_a_patch_is_pooled_the_same_alone_as_among_others(logits, space):
+    weights, scales = [0.2, 0.3, 0.5], scales_of(logits)
+    assert pool(space, logits[7:8], weights, scales)[0] == pool(space, logits, weights, scales)[7]
+
+
+@pytest.mark.parametrize("space", ["prob", "logit", "rank"])
+def test_a_member_of_weight_zero_has_no_say(logits, space):
+    changed = np.column_stack([logits[:, 0], np.full(300, 1e6), logits[:, 2]])
+    weights, scales = [0.4, 0.0, 0.6], scales_of(logits)
+    assert np.array_equal(pool(space, changed, weights, scales), pool(space, logits, weights, scales))

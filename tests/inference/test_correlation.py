@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from pcam_ssl.inference.correlation import calibrated_logits, pearson, spearman
+
+
+@pytest.fixture
+def logits():
+    rng = np.random.default_rng(1)
+    shared = rng.normal(size=200)
+    return np.stack([shared + k * rng.normal(size=200) for k in (0.1, 1, 3)], axis=1).round(1)
+
+
+def test_pearson_is_numpys(logits):
+    assert pearson(logits) == pytest.approx(np.corrcoef(logits.T))
+
+
+def test_spearman_is_scipys_with_ties(logits):
+    assert spearman(logits) == pytest.approx(spearmanr(logits).statistic)
+
+
+@pytest.mark.parametrize("measure", [pearson, spearman])
+def test_a_constant_column_is_alike_to_nothing_and_spoils_nothing(logits, measure):
+    found = measure(np.column_stack([logits[:, :2], np.ones(200)]))
+    assert np.isnan(found[2]).all() and np.isnan(found[:, 2]).all()
+    assert found[:2, :2] == pytest.approx(measure(logits[:, :2]))
+
+
+def test_probs_of_nought_and_one_have_finite_logits():
+    assert np.isfinite(calibrated_logits([0.0, 0.5, 1.0])).all()
+    assert calibrated_logits([0.25])[0] == pytest.approx(-np.log(3))
