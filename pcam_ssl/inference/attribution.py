@@ -53,7 +53,7 @@ class GradCam:
         return logits
 
     def _feature_map(self, features: torch.Tensor) -> torch.Tensor:
-        if features.ndim != 4:
+        if not isinstance(features, torch.Tensor) or features.ndim != 4:
             raise UserError(
                 f"explain: {self.network.config.name} has no feature map that Grad-CAM could be laid over; explain a run of a convolutional network or a vision transformer"
             )
@@ -87,7 +87,7 @@ class ViewsOfPatches:
     """What a network makes of the D4 views of N patches, as logits of class 1."""
 
     logits: np.ndarray
-    """float64 `[N]`, mean over the views."""
+    """float64 `[N, 8]`."""
     maps: np.ndarray
     """float64 `[N, 8, h, w]`: signed maps, turned back so that each lies over the patch as it is."""
 
@@ -96,7 +96,7 @@ def explain_views(cam: GradCam, pixels: torch.Tensor) -> ViewsOfPatches:
     """Logits and maps of uint8 `[N, H, H, 3]` under the eight D4 views."""
     logits, maps = zip(*(cam(dihedral(pixels, element)) for element in range(VIEWS)), strict=True)
     turned = [turn_back(found, element) for element, found in enumerate(maps)]
-    return ViewsOfPatches(_float64(torch.stack(logits).mean(0)), _float64(torch.stack(turned, 1)))
+    return ViewsOfPatches(_float64(torch.stack(logits, 1)), _float64(torch.stack(turned, 1)))
 
 
 def turn_back(maps: torch.Tensor, element: int) -> torch.Tensor:

@@ -9,6 +9,13 @@ from pcam_ssl.inference.attribution_summary import Summary
 from pcam_ssl.inference.centre import even_share
 
 CLASSES = ("normal", "tumor")
+LEARNED = {
+    "label": "learned from its label",
+    "inner": "was chosen and calibrated on its label",
+    "pseudo-label": "learned from a pseudo-label of it",
+    "pooled": "learned from pseudo-labels of networks that saw its label",
+}
+"""What a network may have had of a patch's label, the most telling first."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,8 @@ class Explained:
     """Calibrated prob of class 1 that the run recorded: out of fold, or the mean over folds of the test split."""
     folds: tuple[int, ...]
     """Whose networks explain it."""
-    seen: bool
-    """Whether one of them learned from, or was tuned on, this patch's label."""
+    learned: str | None
+    """What one of them had of this patch's label, a key of `LEARNED`; None where none had any of it."""
     summary: Summary
     pixels: np.ndarray
     """uint8 `[H, H, 3]`."""
@@ -34,9 +41,9 @@ class Explained:
 
     @property
     def network(self) -> str:
-        """Whose word it is, and whether it knew the label."""
+        """Whose word it is, and what it had of the label."""
         folds = f"fold {self.folds[0]}" if len(self.folds) == 1 else f"the mean of folds {', '.join(map(str, self.folds))}"
-        return f"{folds}, which {'learned from this patch' if self.seen else 'never saw this patch'}"
+        return f"{folds}, which {'never saw its label' if self.learned is None else LEARNED[self.learned]}"
 
     @property
     def right(self) -> bool | None:
@@ -53,7 +60,7 @@ class Explained:
             "split": self.split,
             "run_prob": self.run_prob,
             "folds": list(self.folds),
-            "seen": self.seen,
+            "learned": self.learned,
             "call": CLASSES[summary.call],
             "right": self.right,
             "prob": summary.prob,
@@ -62,6 +69,8 @@ class Explained:
             "centre_share": summary.centre_share,
             "even_share": even_share(len(self.pixels)),
             "view_agreement": summary.view_agreement,
+            "views_alike": summary.views_alike,
+            "views": summary.n_views,
             "grid": list(summary.map.shape),
             "map": np.round(summary.map, 6).tolist(),
             "neighbours": self.neighbours,

@@ -14,11 +14,11 @@ class NetworkView:
     """One network's logits of class 1 of N patches, each divided by its temperature, and its signed maps."""
 
     logits: np.ndarray
-    """float64 `[N]`."""
+    """float64 `[N, V]`, one for each view."""
     no_centre: np.ndarray
-    """float64 `[N]`, the centre blurred away."""
+    """float64 `[N]`, mean over the views, the centre blurred away."""
     no_surround: np.ndarray
-    """float64 `[N]`, the surround blurred away."""
+    """float64 `[N]`, mean over the views, the surround blurred away."""
     maps: np.ndarray
     """float64 `[N, V, h, w]`, one for each view."""
 
@@ -32,6 +32,10 @@ class Summary:
     prob_without_surround: float
     centre_share: float | None
     view_agreement: float | None
+    """Mean correlation of the views' maps."""
+    views_alike: int
+    """How many views, scored alone, give the call that their mean gives."""
+    n_views: int
     map: np.ndarray
     """float64 `[h, w]`, sums to 1 (or is all zero): what speaks for the call, mean over views and networks."""
 
@@ -59,19 +63,23 @@ def view_agreement(maps: np.ndarray) -> float | None:
 
 def summarise(networks: list[NetworkView], size_px: int) -> list[Summary]:
     """Each patch by the mean of the networks: mean calibrated logits, as in fold -1 of test.parquet; each network's map counts the same."""
-    logits, no_centre, no_surround = (
+    by_view, no_centre, no_surround = (
         np.mean([getattr(network, name) for network in networks], axis=0) for name in ("logits", "no_centre", "no_surround")
     )
-    calls = expit(logits) >= 0.5
-    by_view = [toward(network.maps, calls) for network in networks]
-    whole = _sum_to_one(np.mean([_sum_to_one(maps.mean(axis=1)) for maps in by_view], axis=0))
+    logits = by_view.mean(axis=1)
+    calls = logits >= 0
+    alike = (by_view >= 0) == calls[:, None]  # [N, V]
+    speaking = [toward(network.maps, calls) for network in networks]
+    whole = _sum_to_one(np.mean([_sum_to_one(maps.mean(axis=1)) for maps in speaking], axis=0))
     shares = centre_share(whole, size_px)
-    agreements = [[view_agreement(maps[patch]) for maps in by_view] for patch in range(len(logits))]
+    agreements = [[view_agreement(maps[patch]) for maps in speaking] for patch in range(len(logits))]
     return [
         Summary(
             *(float(expit(values[patch])) for values in (logits, no_centre, no_surround)),
             None if np.isnan(shares[patch]) else float(shares[patch]),
             _mean_known(agreements[patch]),
+            int(alike[patch].sum()),
+            alike.shape[1],
             whole[patch],
         )
         for patch in range(len(logits))

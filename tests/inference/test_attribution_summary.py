@@ -1,5 +1,7 @@
 """From maps to what is told of a patch, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -10,7 +12,7 @@ from pcam_ssl.inference.attribution_summary import NetworkView, summarise, towar
 def network(logit: float, cells, no_centre: float = 0.0, no_surround: float = 0.0) -> NetworkView:
     """One patch, the same map in both of its views."""
     maps = np.array([[cells, cells]], dtype=float)
-    return NetworkView(np.array([logit]), np.array([no_centre]), np.array([no_surround]), maps)
+    return NetworkView(np.array([[logit, logit]]), np.array([no_centre]), np.array([no_surround]), maps)
 
 
 CENTRE = [[0, 0, 0], [0, 2, 0], [0, 0, 0]]
@@ -39,6 +41,16 @@ def test_probs_are_of_the_mean_logit_of_the_networks():
     assert (found.prob_without_centre, found.prob_without_surround) == pytest.approx((expit(-0.5), expit(2.0)))
 
 
+def test_views_that_give_the_same_call_are_counted():
+    views = network(0.0, CENTRE)
+    turned = replace(views, logits=np.array([[3.0, -1.0, 0.5]]), maps=np.array([[CENTRE] * 3], dtype=float))
+    (found,) = summarise([turned], 96)
+    assert (found.call, found.views_alike, found.n_views) == (1, 2, 3)
+    # The views of several networks are counted by their mean, as the call is.
+    (found,) = summarise([turned, replace(turned, logits=np.array([[0.0, 2.0, -2.0]]))], 96)
+    assert found.views_alike == 2
+
+
 def test_every_networks_map_counts_the_same_however_steep_it_is():
     (found,) = summarise([network(1.0, CENTRE), network(1.0, CORNER)], 96)
     assert found.map.sum() == pytest.approx(1) and found.centre_share == pytest.approx(0.5)
@@ -63,5 +75,7 @@ def test_a_flat_map_correlates_with_nothing():
 
 
 def test_a_batch_gives_each_patch_its_own():
-    both = NetworkView(np.array([1.0, -1.0]), np.zeros(2), np.zeros(2), np.array([[CENTRE], [np.negative(CORNER)]], dtype=float))
+    both = NetworkView(
+        np.array([[1.0], [-1.0]]), np.zeros(2), np.zeros(2), np.array([[CENTRE], [np.negative(CORNER)]], dtype=float)
+    )
     assert [found.centre_share for found in summarise([both], 96)] == [1.0, 0.0]
