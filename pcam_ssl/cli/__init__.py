@@ -5,7 +5,22 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import audit, blend, compare, data, doctor, embed, predict, pseudo_label, recipes, report, search, synth, train
+from pcam_ssl.cli import (
+    audit,
+    blend,
+    compare,
+    data,
+    doctor,
+    embed,
+    explain,
+    predict,
+    pseudo_label,
+    recipes,
+    report,
+    search,
+    synth,
+    train,
+)
 from pcam_ssl.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +39,7 @@ app.command("pseudo-label")(pseudo_label.pseudo_label)
 app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)
+app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
 app.command("blend")(blend.blend)
 app.command("report")(report.report)
