@@ -1,4 +1,4 @@
-"""`pcam-ssl report`: a finished run on one page."""
+"""`pcam-ssl report`: finished runs, each on one page."""
 
 import json
 from pathlib import Path
@@ -8,22 +8,31 @@ from typer import Argument, Option
 
 
 def report(
-    run: Annotated[Path, Argument(metavar="RUN", help="folder of a finished run")],
-    as_json: Annotated[bool, Option("--json", help="print the verdict as JSON")] = False,
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="folders of finished runs")],
+    sensitivity: Annotated[
+        float | None,
+        Option(help="operating point: at least this share of tumor patches is called tumor [default: 0.95]", metavar="SHARE"),
+    ] = None,
+    specificity: Annotated[
+        float | None, Option(help="operating point: at least this share of normal patches is called normal", metavar="SHARE")
+    ] = None,
+    as_json: Annotated[
+        bool, Option("--json", help="print verdict and operating point as JSON; a list where several runs are named")
+    ] = False,
 ) -> None:
     """Write RUN/report.html: whether the score can be believed, and everything it stands on.
 
-    Example: pcam-ssl report runs/baseline
-    """
-    from pcam_ssl.report.facts import read_facts
-    from pcam_ssl.report.page import write_report
-    from pcam_ssl.report.verdict import judge
-    from pcam_ssl.run import Run
+    The threshold of the operating point is chosen on each fold's inner slides, never on the patches it is scored on.
 
-    verdict = judge(read_facts(Run(run)))
-    path = write_report(Run(run))
+    Example: pcam-ssl report runs/baseline --sensitivity 0.98
+    """
+    from pcam_ssl.inference.operating_point import target_asked
+    from pcam_ssl.report.reports import write_reports
+
+    told = write_reports(runs, target_asked(sensitivity, specificity))
     if as_json:
-        facts = {"level": verdict.level, "headline": verdict.headline, "remarks": list(verdict.remarks)}
-        print(json.dumps({"report": str(path), "verdict": facts}, indent=2))
+        facts = [one.to_dict() for one in told]
+        print(json.dumps(facts[0] if len(facts) == 1 else facts, indent=2))
         return
-    print(f"{verdict.badge}: {verdict.headline}\nreport {path}")
+    for one in told:
+        print(f"{one.path}: {one.verdict.badge}. {one.verdict.headline}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_curve
 
+from pcam_ssl.errors import UserError
 from pcam_ssl.inference.metrics import ROUNDING
 from pcam_ssl.inference.tallies import resampled_totals
 
@@ -23,6 +24,20 @@ class Target:
     def text(self) -> str:
         """'sensitivity of 95 %'."""
         return f"{self.measure} of {100 * self.share:.6g} %"
+
+
+def target_asked(sensitivity: float | None, specificity: float | None) -> Target:
+    """The target of the one share that is given; the default where none is. Raises UserError for both, or for what is no share."""
+    if sensitivity is not None and specificity is not None:
+        raise UserError("--sensitivity, --specificity: one threshold cannot keep both; name one of them")
+    for measure, share in ((SENSITIVITY, sensitivity), (SPECIFICITY, specificity)):
+        if share is None:
+            continue
+        if not 0 < share <= 1:
+            like = f", say {share / 100:g}" if 1 < share <= 100 else ""
+            raise UserError(f"--{measure} {share:g}: not a share; name a number above 0 and at most 1{like}")
+        return Target(measure, share)
+    return Target()
 
 
 def choose_threshold(labels, probs, target: Target) -> float:

@@ -4,35 +4,47 @@ from pathlib import Path
 from string import Template
 
 from pcam_ssl.files import write_text
+from pcam_ssl.inference.operating_point import Target
 from pcam_ssl.report.blend_members import blend_card
 from pcam_ssl.report.curve_cards import curve_cards
 from pcam_ssl.report.facts import Facts, read_facts
 from pcam_ssl.report.figures import learning_cards, reliability_card, slides_card
 from pcam_ssl.report.markup import Markup, join, tag
+from pcam_ssl.report.operating_cards import decision_card, operating_card
 from pcam_ssl.report.retrieval_card import retrieval_card
 from pcam_ssl.report.rounds_card import rounds_cards
 from pcam_ssl.report.sections import folds_card, held_out_card, provenance_card, score_card, verdict_block
 from pcam_ssl.report.verdict import judge
+from pcam_ssl.report.views_card import views_card
 from pcam_ssl.run import Run
 
 TEMPLATE = Path(__file__).with_name("page.html")
+DEFAULT_TARGET = Target()
 
 
 def write_report(run: Run) -> Path:
     """Write `report.html` into a finished run and return its path. Raises UserError where the run is not finished or damaged."""
-    path = run.path / "report.html"
-    write_text(path, page(read_facts(run)))
+    return write_page(read_facts(run))
+
+
+def write_page(facts: Facts, target: Target = DEFAULT_TARGET) -> Path:
+    """Write `report.html` into the run of `facts`, with the operating point at `target`; its path."""
+    path = facts.run.path / "report.html"
+    write_text(path, page(facts, target))
     return path
 
 
-def page(facts: Facts) -> str:
-    """The whole page; the same run gives the same text."""
+def page(facts: Facts, target: Target = DEFAULT_TARGET) -> str:
+    """The whole page; the same run and target give the same text."""
     verdict = judge(facts)
     name = f"{facts.run.path.resolve().name}: pcam-ssl {facts.info['command']}"
     body = [
         tag("header", tag("h1", name)),
         verdict_block(facts, verdict),
-        tag("div", [tag("div", cards, class_="column") for cards in _columns(facts)], class_="columns"),
+        *(
+            tag("div", [tag("div", cards, class_="column") for cards in row], class_="columns")
+            for row in (_scored(facts, target), _explained(facts))
+        ),
         tag("div", [*rounds_cards(facts.rounds), retrieval_card(facts.scores)], class_="pair"),
         blend_card(facts.scores),
         folds_card(facts),
@@ -48,11 +60,15 @@ def document(title: str, body: list[Markup], style: str = "") -> str:
     return Template(template).substitute(title=join([title]), body=join(body))
 
 
-def _columns(facts: Facts) -> list[list[Markup]]:
+def _scored(facts: Facts, target: Target) -> list[list[Markup]]:
     """Cards in columns of about equal height; a narrow page shows them one under the other."""
-    first, *others = learning_cards(facts)
     return [
         [score_card(facts), held_out_card(facts)],
-        [*curve_cards(facts), reliability_card(facts), first],
-        [slides_card(facts), *others],
+        [*curve_cards(facts), views_card(facts)],
+        [operating_card(facts, target), decision_card(facts)],
     ]
+
+
+def _explained(facts: Facts) -> list[list[Markup]]:
+    first, *others = learning_cards(facts)
+    return [[reliability_card(facts)], [slides_card(facts)], [first, *others]]

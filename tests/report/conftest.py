@@ -81,6 +81,8 @@ def _write_folds(run: Run, oof: pd.DataFrame) -> None:
         calibration = {"temperature": 1.5, "n": 48, "n_slides": 2, "reason": None}
         facts = {"fold": k, "epoch": 2, "seconds": 12.5, "train": 96, "inner": 48, "score": 144, "calibration": calibration}
         write_json(run.fold(k) / "fold.json", facts)
+        # Fold K tunes on slides that the other fold scores, so never on its own.
+        write_table(run.fold(k) / "inner.parquet", oof[oof.fold == 1 - k].head(96).assign(fold=k))
         events = [{"step": e, "epoch": e, "train_loss": 0.7 / e + k / 10, "inner_auroc": 0.6 + 0.1 * e} for e in (1, 2, 3)]
         write_text(run.fold(k) / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in events))
 

@@ -17,13 +17,54 @@ def invoke():
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_prints_the_verdict_and_what_to_open(invoke, write_run):
+GOOD = "Can be believed. Every slide was scored by a network that never saw it, and the network sees more than colour."
+
+
+def test_prints_what_to_open_and_the_verdict(invoke, write_run):
     run = write_run()
-    assert invoke(run.path).stdout == (
-        "Can be believed: Every slide was scored by a network that never saw it, and the network sees more than colour.\n"
-        f"report {run.path / 'report.html'}\n"
-    )
+    assert invoke(run.path).stdout == f"{run.path / 'report.html'}: {GOOD}\n"
     assert (run.path / "report.html").exists()
+
+
+def test_each_of_several_runs_gets_its_page_and_its_line(invoke, write_run):
+    runs = [write_run(name="a"), write_run(name="b", torn=True)]
+    good, bad = invoke(*(run.path for run in runs)).stdout.splitlines()
+    assert good == f"{runs[0].path / 'report.html'}: {GOOD}"
+    assert bad.startswith(f"{runs[1].path / 'report.html'}: Do not believe. ")
+    assert (runs[1].path / "report.html").exists()
+
+
+def test_one_bad_run_is_named_and_no_page_is_written(invoke, write_run, tmp_path):
+    good, unfinished = write_run(name="good"), write_run(name="unfinished")
+    unfinished.scores.unlink()
+    problems = invoke(good.path, unfinished.path, tmp_path / "none").exception.problems
+    assert [problem.partition(":")[0] for problem in problems] == [str(unfinished.path), str(tmp_path / "none")]
+    assert not (good.path / "report.html").exists()
+
+
+def test_the_operating_point_is_the_one_asked_for(invoke, write_run):
+    run = write_run()
+    point = json.loads(invoke(run.path, "--specificity", "0.9", "--json").stdout)["operating_point"]
+    assert point["target"] == {"measure": "specificity", "share": 0.9}
+    assert "Operating point: specificity of 90 %" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--sensitivity", 98), "--sensitivity 98: not a share; name a number above 0 and at most 1, say 0.98"),
+        (("--specificity", 0), "--specificity 0: not a share; name a number above 0 and at most 1"),
+        (("--specificity", "nan"), "--specificity nan: not a share; name a number above 0 and at most 1"),
+        (
+            ("--sensitivity", 0.9, "--specificity", 0.9),
+            "--sensitivity, --specificity: one threshold cannot keep both; name one of them",
+        ),
+    ],
+)
+def test_a_target_that_is_none_is_refused(invoke, write_run, words, error):
+    run = write_run()
+    assert str(invoke(run.path, *words).exception) == error
+    assert not (run.path / "report.html").exists()
 
 
 def test_prints_json(invoke, write_run):

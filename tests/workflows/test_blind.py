@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pcam_ssl.inference.operating_point import Target
+from pcam_ssl.report.facts import read_facts
+from pcam_ssl.report.operating_facts import operating_point
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.gather import read_scores
 
@@ -88,6 +91,11 @@ class TestBlind:
     def test_its_predictions_stay_the_same_to_the_bit(self, pair, name):
         true, scrambled = (scores_of_patches(run, BLIND, name) for run in pair)
         pd.testing.assert_frame_equal(true, scrambled, check_exact=True)
+
+    def test_its_operating_point_calls_the_same_patches(self, pair):
+        true, scrambled = (operating_point(read_facts(run), Target("sensitivity", 0.9)) for run in pair)
+        assert true.thresholds[BLIND].threshold == scrambled.thresholds[BLIND].threshold
+        assert true.rows.called[true.rows.fold == BLIND].equals(scrambled.rows.called[scrambled.rows.fold == BLIND])
 
     @pytest.mark.parametrize("k", [1, 2])
     def test_other_folds_learn_from_the_labels(self, pair, k):
