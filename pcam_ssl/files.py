@@ -6,6 +6,21 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
+from pcam_ssl.errors import UserError
+
+
+def check_target(option: str, path: Path, suffix: str) -> None:
+    """Before any work: whether a file `path` that ends in `suffix` can be written. Raises UserError where it cannot."""
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; name a file in it")
+    if path.suffix != suffix:
+        raise UserError(f"{option} {path}: is written as {suffix[1:]}; name it {path.with_suffix(suffix)}")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{option} {path}: {nearest} is a file, so no folder; choose another place")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"{option} {path}: {nearest} cannot be written; choose another place")
+
 
 @contextmanager
 def atomic_write(path: Path | str):
