@@ -16,7 +16,7 @@ from pcam_ssl.inference.knn_choice import Blend
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions
 from pcam_ssl.workflows.gather import mean_of_folds
-from pcam_ssl.workflows.knn_fold import _embed, _gallery
+from pcam_ssl.workflows.knn_fold import embed_patches, training_gallery
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit
 from pcam_ssl.workflows.trained import load_trained
 
@@ -49,7 +49,7 @@ def neighbours_table(
 def _fold(setting: Setting, unit: Unit, network, kind: str, head: pd.DataFrame, source: Setting, patches: pd.DataFrame):
     facts = read_json(unit.folder(setting.run) / "fold.json")["neighbours"]
     vote = facts["vote"]
-    votes = gallery_votes(_gallery(setting, unit, network), _embed(source, network, patches), vote["k"])
+    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(source, network, patches), vote["k"])
     logits = knn_logits(*votes, vote["temperature"])
     probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
     if kind == "knn":

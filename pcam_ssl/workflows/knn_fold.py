@@ -25,13 +25,13 @@ def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[
     {"tables": {"oof-knn": ..., "oof-blend": ...}, "facts": plain values, "retrieval": measures of each
     scored patch, None where none is scored}.
     """
-    gallery = _gallery(setting, unit, network)
+    gallery = training_gallery(setting, unit, network)
     vote, votes = _choose(setting, unit, network, gallery)
     logits = {"inner": knn_logits(*(part[:, : vote["k"]] for part in votes), vote["temperature"])}
     embeddings = {}
     for name, table in head.items():
         if name != "inner":
-            embeddings[name] = _embed(setting, network, _rows(setting, table.id))
+            embeddings[name] = embed_patches(setting, network, _rows(setting, table.id))
             logits[name] = knn_logits(*gallery_votes(gallery, embeddings[name], vote["k"]), vote["temperature"])
     knn = {name: _like(head[name], logits[name]) for name in head}
     calibrator = calibrate(setting, knn["inner"])
@@ -59,7 +59,7 @@ def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[
 def vote_probs(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame, facts: dict) -> np.ndarray:
     """Calibrated kNN probs `[n]` of further `patches` by the vote that `score_neighbours` chose and told in its facts."""
     vote = facts["vote"]
-    votes = gallery_votes(_gallery(setting, unit, network), _embed(setting, network, patches), vote["k"])
+    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(setting, network, patches), vote["k"])
     return Calibrator.from_dict(facts["calibration"]).prob(knn_logits(*votes, vote["temperature"]))
 
 
@@ -69,10 +69,11 @@ def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame | None)
         write_table(unit.folder(setting.run) / "retrieval.parquet", retrieval, setting.run.table_notes(setting.run.info()))
 
 
-def _gallery(setting: Setting, unit: Unit, network: Network) -> EmbeddingIndex:
+def training_gallery(setting: Setting, unit: Unit, network: Network) -> EmbeddingIndex:
+    """The labelled patches that trained the unit, as its network embeds them: those that vote."""
     patches = setting.rows[unit.train]
     table = patches[["id", "label", "wsi", "split", "view_hash"]].reset_index(drop=True)
-    return build_index(_embed(setting, network, patches), table)
+    return build_index(embed_patches(setting, network, patches), table)
 
 
 def _choose(setting: Setting, unit: Unit, network: Network, gallery: EmbeddingIndex) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
@@ -80,7 +81,7 @@ def _choose(setting: Setting, unit: Unit, network: Network, gallery: EmbeddingIn
     options, patches = setting.recipe.neighbours, setting.rows[unit.inner]
     labels = patches.label.to_numpy(np.int64)
     widest = min(max(KS), len(gallery)) if options.k == "inner" else options.k
-    votes = gallery_votes(gallery, _embed(setting, network, patches), widest)
+    votes = gallery_votes(gallery, embed_patches(setting, network, patches), widest)
     grid = {} if options.k == "inner" else {"ks": (options.k,)}
     if options.temperature != "inner":
         grid["temperatures"] = (options.temperature,)
@@ -91,7 +92,8 @@ def _choose(setting: Setting, unit: Unit, network: Network, gallery: EmbeddingIn
     return {**vote.to_dict(), "k": k, "temperature": temperature}, votes
 
 
-def _embed(setting: Setting, network: Network, patches: pd.DataFrame) -> np.ndarray:
+def embed_patches(setting: Setting, network: Network, patches: pd.DataFrame) -> np.ndarray:
+    """Embeddings [n, D] of patches of the setting's dataset."""
     return embed_rows(
         network,
         setting.pixels,
