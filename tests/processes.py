@@ -12,7 +12,7 @@ from pathlib import Path
 def server():
     """A multiprocessing context whose processes start in a tenth of a second."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcam_ssl.workflows.baseline", "pcam_ssl.workflows.predict"])
+    context.set_forkserver_preload(["pcam_ssl.workflows.pseudo_label", "pcam_ssl.workflows.predict"])
     return context
 
 

@@ -79,6 +79,7 @@ def _begin(
 ) -> Run:
     """Open or continue the run under its lock; a `--fold` process lets the lock go, so that others may take other folds."""
     identity = (recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
+    find_run(out, *identity)  # once before the lock too, which is no business of a folder that is refused
     with ExitStack() as opening:
         _hold(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
         run = find_run(out, *identity)

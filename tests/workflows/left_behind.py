@@ -1,0 +1,65 @@
+"""What rounds leave on disk, without what may differ between two equal runs: times, paths, and who did the work."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pcam_ssl.files import read_json
+from pcam_ssl.tables import read_table
+
+
+def table(path: Path) -> pd.DataFrame:
+    """A parquet table without its notes."""
+    return read_table(path)[0]
+
+
+def trail(run: Path, number: int, fold: int) -> pd.DataFrame:
+    """The trail of a fold."""
+    return table(run / f"round-{number}" / f"fold-{fold}" / "pseudo.parquet")
+
+
+def added(run: Path, number: int, fold: int) -> pd.DataFrame:
+    """The rows of a trail that are added."""
+    return trail(run, number, fold)[lambda rows: rows.decision == "added"]
+
+
+def weights(run: Path, number: int, unit: str) -> bytes:
+    """The weights of a unit of a round, round 0 included."""
+    return (_round(run, number) / unit / "model.safetensors").read_bytes()
+
+
+def calibration(run: Path, number: int, unit: str) -> dict:
+    """The calibration of a unit of a round."""
+    return read_json(_round(run, number) / unit / "model.json")["calibration"]
+
+
+def _round(run: Path, number: int) -> Path:
+    return run / f"round-{number}" if number else run
+
+
+def without_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """Predictions without the truth that came along."""
+    return frame.drop(columns="label")
+
+
+def verdict(run: Path) -> dict:
+    """rounds.json without the paths."""
+    told = read_json(run / "rounds.json")
+    rows = [{key: value for key, value in row.items() if key != "folder"} for row in told["rounds"]]
+    return {key: value for key, value in told.items() if key not in ("round0", "best_folder")} | {"rounds": rows}
+
+
+def check_same(mine: Path, theirs: Path, rounds: int, folds=(0, 1)) -> None:
+    """Every weight, trail, table and score of two finished experiments is the same to the bit."""
+    for number in range(1, rounds + 1):
+        names = [Path(f"fold-{k}") for k in folds]
+        for place in names:
+            assert weights(mine, number, place) == weights(theirs, number, place), (number, place)
+            assert calibration(mine, number, place) == calibration(theirs, number, place)
+        tables = [place / f"{name}.parquet" for place in names for name in ("pseudo", "inner", "oof", "test")]
+        for path in [*tables, *map(Path, ("pseudo.parquet", "oof.parquet", "test.parquet"))]:
+            one, other = (table(run / f"round-{number}" / path) for run in (mine, theirs))
+            pd.testing.assert_frame_equal(one, other, check_exact=True, obj=f"round {number}, {path}")
+        one, other = (read_json(run / f"round-{number}" / "scores.json") for run in (mine, theirs))
+        assert one == other
+    assert verdict(mine) == verdict(theirs)

@@ -1,0 +1,86 @@
+"""Rounds on a metric run: kNN has a say in what is added, and the refit gets rounds too."""
+
+import shutil
+
+import numpy as np
+import pytest
+from left_behind import added, table, trail
+
+from pcam_ssl.workflows.metric_train import metric_train
+
+METRIC = ("method.name=metric", "method.projection=8", "neighbours.k=5", "train.batch_size=8", "data.label_budget=56")
+UNITS = ("fold-0", "fold-1", "refit")
+
+
+@pytest.fixture(scope="module")
+def metric_run(slides, tiny_recipe, tmp_path_factory):
+    return metric_train(tiny_recipe(*METRIC), slides, tmp_path_factory.mktemp("metric") / "run").path
+
+
+@pytest.fixture(scope="module")
+def run(metric_run, make_rounds, tmp_path_factory):
+    """A metric run with two rounds that ask kNN. Do not write into it."""
+    path = shutil.copytree(metric_run, tmp_path_factory.mktemp("metric") / "rounds")
+    make_rounds(path, 2, "pseudo.agreement=true", "pseudo.k_best=12")
+    return path
+
+
+def unit_trail(run, number, name):
+    return table(run / f"round-{number}" / name / "pseudo.parquet")
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_pool_patch_has_an_opinion_of_its_neighbours(run, number, name):
+    assert unit_trail(run, number, name).knn_prob.between(0, 1).all()
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_it_is_what_the_round_before_says_of_the_test_split(run, fold):
+    for number, before in ((1, run), (2, run / "round-1")):
+        test = table(before / f"fold-{fold}" / "test-knn.parquet").set_index("id")
+        assert np.array_equal(trail(run, number, fold).set_index("id").knn_prob.loc[test.index], test.prob)
+
+
+def test_patches_asked_anew_get_the_same_opinion(run, metric_run, make_rounds, tmp_path):
+    path = shutil.copytree(metric_run, tmp_path / "run")
+    for fold in (0, 1):
+        (path / f"fold-{fold}" / "test.parquet").unlink()
+        (path / f"fold-{fold}" / "test-knn.parquet").unlink()
+    make_rounds(path, 1, "pseudo.agreement=true", "pseudo.k_best=12", "pseudo.stop_share=0.99")
+    for fold in (0, 1):
+        columns = ["logit", "prob", "view_std", "knn_prob"]
+        np.testing.assert_allclose(trail(path, 1, fold)[columns], trail(run, 1, fold)[columns], rtol=0, atol=1e-5)
+
+
+def test_where_head_and_neighbours_disagree_nothing_is_added(run):
+    rows = table(run / "round-1" / "pseudo.parquet")
+    disagree = (rows.prob >= 0.5) != (rows.knn_prob >= 0.5)
+    assert disagree.any() and (rows.decision[disagree] == "left out").all()
+    assert (rows.decision == "added").any()
+
+
+def test_the_refit_gets_rounds_of_its_own_network(run):
+    from hashlib import sha256
+
+    for number, before in ((1, run), (2, run / "round-1")):
+        rows = unit_trail(run, number, "refit")
+        teacher = sha256((before / "refit" / "model.safetensors").read_bytes()).hexdigest()
+        assert set(rows.network_digest) == {teacher}
+        assert (run / f"round-{number}" / "refit" / "fold.json").exists()
+        assert (rows.decision == "added").any()
+
+
+def test_the_refits_trail_stays_out_of_that_of_the_folds(run):
+    assert set(table(run / "round-1" / "pseudo.parquet").fold) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["oof-knn", "oof-blend", "test-knn", "test-blend"])
+def test_a_round_has_the_tables_of_a_metric_run(run, name):
+    assert list(table(run / "round-1" / f"{name}.parquet")) == list(table(run / f"{name}.parquet"))
+
+
+def test_a_round_is_searched_like_a_metric_run(run, command):
+    id = added(run, 1, 0).id.iloc[0]
+    done = command("search", run / "round-1", "--id", id, "-k", 3)
+    assert done.code == 0, done.err
