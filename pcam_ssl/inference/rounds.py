@@ -73,7 +73,11 @@ def inner_scores(inner: dict[int, pd.DataFrame]) -> dict[str, Any]:
 
 
 def choose_round(rounds: list[RoundTables]) -> int:
-    """The round of the best mean inner AUROC over folds; of equals the earliest, and the first where no round has one."""
+    """The round of the best mean inner AUROC over folds; of equals the earliest, and the first where no round has one.
+
+    A round that added nothing is not chosen: its students differ from round 0 by their seed, and are no gain of pseudo-labels.
+    """
+    rounds = [tables for tables in rounds if tables.trail is None or (tables.trail.decision == "added").any()]
     means = [inner_scores(tables.inner)["auroc"] for tables in rounds]
     best = max(range(len(rounds)), key=lambda place: (-np.inf if means[place] is None else means[place], -rounds[place].number))
     return rounds[best].number
@@ -85,16 +89,18 @@ def chosen_by_fold(rounds: list[RoundTables]) -> tuple[dict[int, int], pd.DataFr
     A run-wide choice asks all folds' inner slides, and fold K scores those of other folds. Here fold K's rows come from the round
     that its own inner slides like best, so nothing about the labels it scores had a say.
     """
-    chosen = {
-        fold: choose_round([RoundTables(t.number, None, {fold: t.inner[fold]}, None, []) for t in rounds])
-        for fold in sorted(rounds[0].inner)
-    }
+    chosen = {fold: choose_round([_of_fold(tables, fold) for tables in rounds]) for fold in sorted(rounds[0].inner)}
     by_number = {tables.number: tables.oof for tables in rounds}
     first = rounds[0].oof
     if first is None or any(by_number[number] is None for number in chosen.values()):
         return chosen, None
     composed = pd.concat([by_number[number][lambda oof, fold=fold: oof.fold == fold] for fold, number in chosen.items()])
     return chosen, like_first(first, composed, "the chosen rounds")
+
+
+def _of_fold(tables: RoundTables, fold: int) -> RoundTables:
+    trail = None if tables.trail is None else tables.trail[tables.trail.fold == fold]
+    return RoundTables(tables.number, None, {fold: tables.inner[fold]}, trail, [])
 
 
 def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:

@@ -64,8 +64,7 @@ def planted(verdict: dict[str, Any]) -> Section:
     elif not any(entry["added"] for entry in check["classes"].values()):
         sentences.append(f"Target precision {check['target']:g}: not tested, for nothing was added.")
     else:
-        reason = f": {check['reason']}" if check["reason"] else ""
-        sentences.append(f"Target precision {check['target']:g}: {'met' if check['met'] else 'MISSED'}{reason}.")
+        sentences.append(f"Target precision {check['target']:g}: {_met(check)}.")
     rows = [
         (name, interval(entry["precision"]), interval(entry["coverage"]), f"{entry['added']:,}", f"{entry['of']:,}")
         for name, entry in check["classes"].items()
@@ -78,6 +77,14 @@ def planted(verdict: dict[str, Any]) -> Section:
         rows=tuple(rows),
         notes=tuple(reasons(shares)),
     )
+
+
+def _met(check: dict[str, Any]) -> str:
+    if not check["met"]:
+        return f"MISSED: {check['reason']}"
+    lows = {name: entry["precision"]["low"] for name, entry in check["classes"].items()}
+    unsure = [name for name, low in lows.items() if low is not None and low < check["target"]]
+    return f"met, though the interval of {' and of '.join(unsure)} reaches below it" if unsure else "met"
 
 
 def pool_sentence(pool: dict[str, float]) -> str:
@@ -142,6 +149,10 @@ def scores(verdict: dict[str, Any]) -> Section:
     notes = [
         f"own: each fold scored by the round that its own inner slides like best ({picked}): no label it is scored on had a say"
     ]
+    if any(fact["nothing"] for row in verdict["rounds"] for fact in row["facts"] or []):
+        notes.append(
+            "own leaves out rounds that added nothing to the fold: such a student differs from round 0 by its seed, not by what it learned"
+        )
     if len(chosen["rounds"]) > 1:
         notes.append(
             "single rounds: which is best was asked of all folds' inner slides, which other folds score; believe 'own' before 'best'"

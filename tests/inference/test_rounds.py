@@ -41,8 +41,11 @@ def oof(*pairs) -> pd.DataFrame:
     return frame
 
 
-def trail(*rows) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["decision", "label", "change"])
+def trail(*rows, fold=0) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["decision", "label", "change"]).assign(fold=fold)
+
+
+ADDED, LEFT_OUT = ("added", 1.0, "new"), ("left out", np.nan, "")
 
 
 def tables(number, inner, out=(HALF,) * 4, added=None) -> RoundTables:
@@ -54,7 +57,7 @@ def tables(number, inner, out=(HALF,) * 4, added=None) -> RoundTables:
 @pytest.fixture
 def rounds() -> list[RoundTables]:
     """Fold 0 likes round 1 best, fold 1 round 2; the mean likes round 1 and 2 alike."""
-    added = trail(("added", 1.0, "new"), ("left out", np.nan, ""))
+    added = pd.concat([trail(ADDED, LEFT_OUT, fold=fold) for fold in (0, 1)])
     return [
         tables(0, [HALF, HALF]),
         tables(1, [RIGHT, HALF], (RIGHT, RIGHT, WRONG, WRONG), added),
@@ -111,6 +114,16 @@ def test_each_fold_chooses_by_its_own_inner_slides(rounds):
     assert composed.prob.tolist() == [0.2, 0.8] * 4
 
 
+def test_a_round_that_added_nothing_is_not_chosen():
+    assert choose_round([tables(0, [HALF, HALF]), tables(1, [RIGHT, RIGHT], added=trail(LEFT_OUT))]) == 0
+
+
+def test_a_fold_does_not_choose_a_round_that_added_nothing_to_it():
+    added = pd.concat([trail(LEFT_OUT), trail(ADDED, fold=1)])
+    entries = [tables(0, [HALF, HALF]), tables(1, [RIGHT, RIGHT], added=added)]
+    assert chosen_by_fold(entries)[0] == {0: 0, 1: 1}
+
+
 def test_labels_of_a_fold_do_not_choose_its_round(rounds):
     for entry in rounds:
         entry.inner[1] = table([WRONG])
@@ -130,7 +143,7 @@ def test_a_row_tells_what_was_learned_and_how_it_scores(rounds):
     assert [row["number"] for row in rows] == [0, 1, 2]
     assert rows[0]["labels_used"] == {"mean": 102.0, "by_fold": [100, 104]}
     assert (rows[0]["added"], rows[0]["against_round_0"]) == (None, None)
-    assert rows[1]["added"]["tumor"] == 1
+    assert rows[1]["added"]["tumor"] == 2
     assert rows[1]["inner"]["auroc"] == 0.75
     assert list(rows[1]["out_of_fold"]) == list(rows[1]["against_round_0"]) == list(SCORES)
     assert rows[1]["out_of_fold"]["auroc"]["value"] == 0.5

@@ -85,8 +85,19 @@ def test_the_planted_check_says_what_to_expect():
     assert (
         "Pool of a fold: 5,000 patches (4,000 test, 1,000 hidden); 1,000 on slides with training labels\n(transductive).\n" in text
     )
-    assert "Target precision 0.98: met.\n" in text
+    assert "Target precision 0.98: met, though the interval of tumor and of normal reaches below it.\n" in text
     assert "tumor   0.985 (0.975 to 0.995)  0.550 (0.540 to 0.560)    412        760" in text
+
+
+def test_a_planted_precision_whose_interval_is_all_above_the_target_is_met():
+    assert "Target precision 0.97: met.\n" in rounds_text(verdict(planted=verdict()["planted"] | {"target": 0.97}))
+
+
+def test_rounds_that_added_nothing_to_a_fold_are_told_to_be_no_choice_of_it():
+    rows = [row(0, 0.945, 0), row(1, 0.948, 0.003, facts=[fold_facts(), fold_facts(nothing="nothing is added")])]
+    text = rounds_text(verdict(rounds=rows))
+    assert "own leaves out rounds that added nothing to the fold" in text
+    assert "own leaves out" not in rounds_text(verdict())
 
 
 def test_slides_that_nobody_knows_are_told():
