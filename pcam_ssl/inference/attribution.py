@@ -111,4 +111,4 @@ def view_logits(network: Network, pixels: torch.Tensor) -> np.ndarray:
 
 
 def _float64(values: torch.Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()  # MPS has no float64

@@ -27,7 +27,7 @@ def centre_shares(
     logits, shares = np.empty(len(rows)), np.empty(len(rows))
     for batch in load(stream, range(len(stream)), workers, device):
         place = batch["place"].numpy()
-        found, maps = (values.double().cpu().numpy() for values in cam(batch["pixels"].to(device, non_blocking=True)))
+        found, maps = (values.cpu().double().numpy() for values in cam(batch["pixels"].to(device, non_blocking=True)))
         logits[place] = found
         shares[place] = centre_share(toward(maps, found >= 0), size_px)
         advance(len(place))

@@ -17,7 +17,7 @@ from pcam_ssl.report.explain_picture import panels, strip
 from pcam_ssl.report.explain_text import blur_text, call_text, centre_text, label_of, neighbours_heading, views_text
 from pcam_ssl.report.markup import Markup, card, tag
 from pcam_ssl.report.page import document
-from pcam_ssl.report.thumbnails import data_uri, thumbnail
+from pcam_ssl.report.thumbnails import data_uri, shorten, thumbnail
 
 PAGE = "explain.html"
 STYLE = Path(__file__).with_name("explain.css")
@@ -115,8 +115,8 @@ def _neighbours(explained: Explained) -> Markup | None:
         return None
     items = []
     for each, pixels in zip(explained.neighbours, explained.neighbour_pixels, strict=True):
-        lines = [label_of(each["label"]), f"cosine {each['cosine']:.4f}", f"slide {each['wsi'] or 'unknown'}"]
-        items.append(tag("li", thumbnail(pixels, each["id"], *lines), class_=COLOURS[each["label"]]))
+        lines = [label_of(each["label"]), f"cosine {each['cosine']:.4f}", f"slide {shorten(each['wsi'] or 'unknown')}"]
+        items.append(tag("li", thumbnail(pixels, each["id"], *lines), class_=COLOURS[each["label"]], title=each["wsi"]))
     tumor = sum(each["label"] == 1 for each in explained.neighbours)
     heading = f"{neighbours_heading(explained)}: {tumor} of {len(items)} tumor"
     return tag("div", tag("h3", heading), tag("ol", items, class_="near"))
