@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 
 def report(
-    runs: Annotated[list[Path], Argument(metavar="RUN...", help="folders of finished runs")],
+    runs: Annotated[list[Path], Argument(metavar="RUN", help="folders of finished runs")],
     sensitivity: Annotated[
         float | None,
         Option(help="operating point: at least this share of tumor patches is called tumor [default: 0.95]", metavar="SHARE"),

@@ -22,8 +22,8 @@ class Target:
 
     @property
     def text(self) -> str:
-        """'sensitivity of 95 %'."""
-        return f"{self.measure} of {100 * self.share:.6g} %"
+        """'sensitivity of 95%'."""
+        return f"{self.measure} of {100 * self.share:.6g}%"
 
 
 def target_asked(sensitivity: float | None, specificity: float | None) -> Target:

@@ -29,7 +29,7 @@ def operating_card(facts: Facts, target: Target) -> Markup:
         _scores(point),
         _slides(point),
         fold_out("Thresholds by fold", _thresholds(point)),
-        tag("p", how_to_ask(facts, target), class_="note"),
+        tag("p", "For another point: ", tag("code", how_to_ask(facts, target)), class_="note"),
     )
 
 

@@ -13,9 +13,9 @@ FEW_INNER_SLIDES = 10
 
 
 def percent(score: dict) -> tuple[str, str]:
-    """'91.2 %' and '85.0 to 95.5 %', or '-'."""
-    value = "-" if score["value"] is None else f"{100 * score['value']:.1f} %"
-    return value, "-" if score["low"] is None else f"{100 * score['low']:.1f} to {100 * score['high']:.1f} %"
+    """'91.2%' and '85.0% to 95.5%', or '-'."""
+    value = "-" if score["value"] is None else f"{score['value']:.1%}"
+    return value, "-" if score["low"] is None else f"{score['low']:.1%} to {score['high']:.1%}"
 
 
 def reached(point: OperatingPoint) -> str:
@@ -25,7 +25,7 @@ def reached(point: OperatingPoint) -> str:
     if score["value"] is None:
         return f"{measure.capitalize()} is not defined: the scored patches hold one class only."
     value, ends = percent(score)
-    text = f"Asked for: {measure} of at least {100 * share:.6g} %. Reached on the scored slides: {value}"
+    text = f"Asked for: {measure} of at least {100 * share:.6g}%. Reached on the scored slides: {value}"
     if score["low"] is None:
         return f"{text}, and how sure that is cannot be said: there is nothing to resample."
     text += f" ({ends})"
@@ -78,9 +78,8 @@ def threshold_text(found: FoldThreshold) -> str:
 
 def how_to_ask(facts: Facts, target: Target) -> str:
     """The command for another point."""
-    other = ("specificity", "0.95") if target.measure == SENSITIVITY else ("sensitivity", "0.98")
-    words = ["pcam-ssl", "report", str(facts.run.path), f"--{other[0]}", other[1]]
-    return f"Another point, or the same by {SPECIFICITY if target.measure == SENSITIVITY else SENSITIVITY}: {shlex.join(words)}"
+    measure, share = (SPECIFICITY, "0.95") if target.measure == SENSITIVITY else (SENSITIVITY, "0.98")
+    return shlex.join(["pcam-ssl", "report", str(facts.run.path), f"--{measure}", share])
 
 
 def better_where(curve: DecisionCurve) -> str:

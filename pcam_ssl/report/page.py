@@ -63,12 +63,12 @@ def document(title: str, body: list[Markup], style: str = "") -> str:
 def _scored(facts: Facts, target: Target) -> list[list[Markup]]:
     """Cards in columns of about equal height; a narrow page shows them one under the other."""
     return [
-        [score_card(facts), held_out_card(facts)],
-        [*curve_cards(facts), views_card(facts)],
+        [score_card(facts), held_out_card(facts), views_card(facts)],
+        [*curve_cards(facts), reliability_card(facts)],
         [operating_card(facts, target), decision_card(facts)],
     ]
 
 
 def _explained(facts: Facts) -> list[list[Markup]]:
     first, *others = learning_cards(facts)
-    return [[reliability_card(facts)], [slides_card(facts)], [first, *others]]
+    return [[slides_card(facts)], [first], others]

@@ -43,7 +43,7 @@ def test_the_target_is_met_on_the_rows_it_is_chosen_on():
 
 
 def test_a_target_in_words():
-    assert Target("specificity", 0.985).text == "specificity of 98.5 %"
+    assert Target("specificity", 0.985).text == "specificity of 98.5%"
 
 
 def test_every_outcome_by_its_name():

@@ -46,7 +46,7 @@ def test_the_operating_point_is_the_one_asked_for(invoke, write_run):
     run = write_run()
     point = json.loads(invoke(run.path, "--specificity", "0.9", "--json").stdout)["operating_point"]
     assert point["target"] == {"measure": "specificity", "share": 0.9}
-    assert "Operating point: specificity of 90 %" in (run.path / "report.html").read_text()
+    assert "Operating point: specificity of 90%" in (run.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

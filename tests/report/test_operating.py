@@ -144,9 +144,9 @@ def test_without_slides_misses_are_not_told_by_slide(point):
 
 def test_what_is_short_of_the_target_is_said(write_run, point):
     found = point(target=Target("sensitivity", 1.0))
-    assert "Asked for: sensitivity of at least 100 %. Reached on the scored slides: " in reached(found)
+    assert "Asked for: sensitivity of at least 100%. Reached on the scored slides: " in reached(found)
     found.scores["sensitivity"].update(value=0.8, low=0.7, high=0.9)
-    assert reached(found).endswith("80.0 % (70.0 to 90.0 %): measurably less than asked for.")
+    assert reached(found).endswith("80.0% (70.0% to 90.0%): measurably less than asked for.")
     found.scores["sensitivity"].update(value=0.95, low=0.7, high=1.0)
     assert reached(found).endswith("less than asked for, though the interval reaches it.")
 
