@@ -29,15 +29,12 @@ def page(comparison: dict[str, Any]) -> str:
     """The whole page; the same comparison gives the same text."""
     name = f"{Path(comparison['dataset']).name}: pcam-ssl compare"
     auroc, loss = learning_cards(comparison)
-    columns = [
-        [difference_card(comparison), correlation_card(comparison)],
-        [auroc],
-        [loss, leak_card(comparison)],
-    ]
+    cards = [difference_card(comparison), auroc, loss]
     body = [
         tag("header", tag("h1", name)),
         _verdict(comparison),
-        tag("div", [tag("div", cards, class_="column") for cards in columns], class_="columns"),
+        tag("div", [tag("div", each, class_="column") for each in cards], class_="columns"),
+        tag("div", correlation_card(comparison), leak_card(comparison), class_="pair"),
         _scores(comparison),
         _costs(comparison),
         _origin(comparison),
