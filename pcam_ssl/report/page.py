@@ -9,8 +9,12 @@ from pcam_ssl.report.blend_members import blend_card
 from pcam_ssl.report.curve_cards import curve_cards
 from pcam_ssl.report.facts import Facts, read_facts
 from pcam_ssl.report.figures import learning_cards, reliability_card, slides_card
+from pcam_ssl.report.gallery_cards import gallery_cards
+from pcam_ssl.report.map_card import map_card
 from pcam_ssl.report.markup import Markup, join, tag
+from pcam_ssl.report.model_card import FILE, model_card
 from pcam_ssl.report.operating_cards import decision_card, operating_card
+from pcam_ssl.report.pictures import Pictures
 from pcam_ssl.report.retrieval_card import retrieval_card
 from pcam_ssl.report.rounds_card import rounds_cards
 from pcam_ssl.report.sections import folds_card, held_out_card, provenance_card, score_card, verdict_block
@@ -19,7 +23,9 @@ from pcam_ssl.report.views_card import views_card
 from pcam_ssl.run import Run
 
 TEMPLATE = Path(__file__).with_name("page.html")
+STYLE = Path(__file__).with_name("gallery.css")
 DEFAULT_TARGET = Target()
+NO_PICTURES = Pictures()
 
 
 def write_report(run: Run) -> Path:
@@ -27,15 +33,16 @@ def write_report(run: Run) -> Path:
     return write_page(read_facts(run))
 
 
-def write_page(facts: Facts, target: Target = DEFAULT_TARGET) -> Path:
-    """Write `report.html` into the run of `facts`, with the operating point at `target`; its path."""
+def write_page(facts: Facts, target: Target = DEFAULT_TARGET, pictures: Pictures = NO_PICTURES) -> Path:
+    """Write `report.html` into the run of `facts`, with the operating point at `target`, and the model card beside it; the page's path."""
     path = facts.run.path / "report.html"
-    write_text(path, page(facts, target))
+    write_text(path, page(facts, target, pictures))
+    write_text(facts.run.path / FILE, model_card(facts, judge(facts)))
     return path
 
 
-def page(facts: Facts, target: Target = DEFAULT_TARGET) -> str:
-    """The whole page; the same run and target give the same text."""
+def page(facts: Facts, target: Target = DEFAULT_TARGET, pictures: Pictures = NO_PICTURES) -> str:
+    """The whole page; the same run, target and pictures give the same text."""
     verdict = judge(facts)
     name = f"{facts.run.path.resolve().name}: pcam-ssl {facts.info['command']}"
     body = [
@@ -45,13 +52,15 @@ def page(facts: Facts, target: Target = DEFAULT_TARGET) -> str:
             tag("div", [tag("div", cards, class_="column") for cards in row], class_="columns")
             for row in (_scored(facts, target), _explained(facts))
         ),
+        tag("div", gallery_cards(pictures), class_="wide"),
         tag("div", [*rounds_cards(facts.rounds), retrieval_card(facts.scores)], class_="pair"),
+        map_card(pictures),
         blend_card(facts.scores),
         folds_card(facts),
         provenance_card(facts),
         tag("footer", f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis."),
     ]
-    return document(name, body)
+    return document(name, body, STYLE.read_text(encoding="utf-8"))
 
 
 def document(title: str, body: list[Markup], style: str = "") -> str:

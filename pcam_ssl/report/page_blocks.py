@@ -6,9 +6,9 @@ from typing import Any
 
 HEADINGS = ("h1", "h2", "h3")
 SENTENCES = ("p", "caption", "footer")
-ITEMS = ("li", "figure", "div")
+ITEMS = ("li", "figure")
 # Elements whose text is taken when they end; whatever was gathered before belongs to none.
-GATHERING = (*HEADINGS, "p", "caption", "li", "figure", "dt", "dd", "th", "td", "summary", "pre")
+GATHERING = (*HEADINGS, "p", "caption", "dt", "dd", "th", "td", "summary", "pre")
 SKIPPED = ("style", "title", "svg")
 ABSENT = "Not shown: "
 
@@ -58,6 +58,7 @@ class _Reader(HTMLParser):
         self.term = ""
         self.rows: list[list[str]] = []
         self.skipping: list[str] = []
+        self.items = 0
 
     def handle_starttag(self, name, attributes):
         known = dict(attributes)
@@ -73,6 +74,9 @@ class _Reader(HTMLParser):
             self.text.append(f"{known['alt']}. ")
         elif name == "small":
             self.text.append(" (")
+        elif name in ITEMS:
+            self.text = self.text if self.items else []
+            self.items += 1
         elif name in GATHERING or known.get("class", "").startswith("tile "):
             self.text = []
 
@@ -92,9 +96,13 @@ class _Reader(HTMLParser):
             self.term = self._taken()
         elif name == "dd":
             self._add("item", f"{self.term}: {self._taken()}")
-        elif name in (*ITEMS, *SENTENCES, *HEADINGS, "summary"):
-            kinds = dict.fromkeys(ITEMS, "item") | dict.fromkeys(SENTENCES, "text") | {"summary": "opens"}
-            self._add(kinds.get(name, name), self._taken())
+        elif name in (*ITEMS, "div"):
+            self.items -= name in ITEMS
+            # A figure in an item, and a div in either, are part of it.
+            if not self.items:
+                self._add("item", self._taken())
+        elif name in (*SENTENCES, *HEADINGS, "summary"):
+            self._add("opens" if name == "summary" else "text" if name in SENTENCES else name, self._taken())
 
     def handle_data(self, data):
         if not self.skipping:

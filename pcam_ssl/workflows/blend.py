@@ -15,13 +15,13 @@ from pcam_ssl.files import digest_file, digest_text, write_json, write_text
 from pcam_ssl.inference.blend_nested import Blend, fit_blend, parts_of
 from pcam_ssl.inference.blend_weights import SPACES
 from pcam_ssl.inference.correlation import calibrated_logits
-from pcam_ssl.report.page import write_report
 from pcam_ssl.run import BLEND, MADE_BY, Run, versions
 from pcam_ssl.tables import read_table, write_table
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.blend_scores import score_blend
 from pcam_ssl.workflows.blend_tables import write_tables
 from pcam_ssl.workflows.compare_runs import ScoredRun, read_alike
+from pcam_ssl.workflows.report import first_report
 
 
 def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: float | None = None) -> Run:
@@ -52,7 +52,7 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
         os.replace(temporary, run.path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    write_report(run)
+    first_report(run)
     return run
 
 

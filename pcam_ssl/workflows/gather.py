@@ -16,12 +16,12 @@ from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
-from pcam_ssl.report.page import write_report
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.fold import PLAIN_TABLE
+from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.setting import Setting
 
 
@@ -55,7 +55,7 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
         scores["views"] = score_views(setting, oof)
     write_json(run.scores, scores)
     if oof is not None:
-        write_report(run)
+        first_report(run)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 

@@ -12,7 +12,6 @@ from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
-from pcam_ssl.report.page import write_report
 from pcam_ssl.run import POOLED, ROUNDS, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
@@ -21,6 +20,7 @@ from pcam_ssl.workflows.metric_train import metric_train
 from pcam_ssl.workflows.planted import planted_check
 from pcam_ssl.workflows.pool import describe_pool, pool_facts
 from pcam_ssl.workflows.pseudo_round import run_round
+from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.rounds_verdict import opinions, stop_after, truth_of_pool, write_verdict
 from pcam_ssl.workflows.teacher import check_teachers
@@ -185,7 +185,7 @@ def _write_reports(rounds: Rounds, last: int) -> None:
     if rounds.start.path.resolve() in (rounds.out.resolve(), rounds.out.resolve().parent):
         shown.append(rounds.start)
     for run in shown:
-        write_report(run)
+        first_report(run)
 
 
 def _tell_pool(rounds: Rounds) -> None:

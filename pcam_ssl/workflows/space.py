@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
 from pcam_ssl.run import REFIT, Run, run_in_use
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.embed import EMBEDDINGS, FACTS, IDS
 from pcam_ssl.workflows.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
+from pcam_ssl.workflows.recorded import recorded_dataset
 from pcam_ssl.workflows.scored import scored_predictions
 
 
@@ -81,16 +82,3 @@ def _embedder_again(network: dict, dataset: Dataset, device: str) -> Embedder:
         return frozen_embedder(network["model"], dataset.size_px, network["pretrained"], network["image_size"], device)
     fold = None if network["unit"] == REFIT else int(network["unit"].removeprefix("fold-"))
     return run_embedder(Run(Path(network["run"])), fold, device)
-
-
-def recorded_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
-    """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
-    path = Path(recorded if data is None else data)
-    if data is None and not path.exists():
-        raise UserError(f"{folder}: its dataset {path} is not there any more; say where it is with --data DATASET")
-    dataset = open_dataset(path)
-    if dataset.digest != digest:
-        raise UserError(
-            f"{folder}: made from another dataset (digest {digest[:12]}, {path} has {dataset.digest[:12]}); name that one with --data DATASET"
-        )
-    return dataset

@@ -54,3 +54,9 @@ def test_sections_with_their_tables_and_why_one_is_absent():
     assert first == {"title": "Run", "absent": None, "text": [], "charts": [], "tables": []}
     assert (second["title"], second["text"], second["tables"]) == ("A & B", ["x"], [{"head": ["n"], "rows": [["1"]]}])
     assert (third["title"], third["absent"]) == ("C", "it has no `e`; take f")
+
+
+def test_a_picture_in_an_item_is_part_of_it():
+    image = type(tag("p"))('<img alt="patch a1">')
+    item = tag("li", tag("figure", tag("div", image), tag("figcaption", "prob 0.9")), tag("div", tag("span", "near")))
+    assert page_blocks(tag("ol", item)) == [Block("item", "patch a1. prob 0.9near")]

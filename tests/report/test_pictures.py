@@ -1,0 +1,47 @@
+"""Which patches a report shows, and what it says of them in JSON."""
+
+import json
+
+import pandas as pd
+import pytest
+from pictured import pictures
+
+from pcam_ssl.report.pictures import Pictures, least_sure, surest_wrong
+from pcam_ssl.tables import predictions
+
+
+@pytest.fixture
+def scored() -> pd.DataFrame:
+    """Patch a is right and sure, b wrong and sure, c wrong and unsure, d right and unsure, e wrong and as sure as b."""
+    probs = [0.99, 0.9, 0.45, 0.52, 0.1]
+    return predictions(["a", "e", "c", "d", "b"], [1, 0, 1, 1, 1], [None] * 5, 0, [0.0] * 5, probs=probs)
+
+
+def test_the_surest_wrong_come_first_and_right_ones_never(scored):
+    assert surest_wrong(scored).id.tolist() == ["b", "e", "c"]
+
+
+def test_the_least_sure_come_first_right_or_wrong(scored):
+    assert least_sure(scored, 3).id.tolist() == ["d", "c", "b"]
+
+
+def test_a_prob_of_one_half_is_called_tumor():
+    table = predictions(["a", "b"], [1, 0], [None] * 2, 0, [0.0, 0.0], probs=[0.5, 0.5])
+    assert surest_wrong(table).id.tolist() == ["b"]
+
+
+def test_nothing_wrong_is_nothing_to_show(scored):
+    assert surest_wrong(scored[scored.id == "a"]).empty
+
+
+def test_json_holds_all_but_the_pixels():
+    told = json.loads(json.dumps(pictures().to_dict()))
+    (wrong,) = told["surest_wrong"]
+    assert (wrong["id"], wrong["call"], wrong["label"], wrong["explained"]["centre_share"]) == ("0a1b", "normal", 1, 0.4)
+    assert [each["id"] for each in wrong["neighbours"]] == ["n0", "n1"]
+    assert told["maps"][0]["same_label"] == {"value": 0.8, "by_chance": 0.5}
+    assert (told["maps"][0]["patches"], told["maps"][0]["of"]) == (4, 9)
+
+
+def test_nothing_was_asked_unless_it_is_said():
+    assert "`pcam-ssl report RUN` asks them" in Pictures().no_maps
