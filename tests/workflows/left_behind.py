@@ -37,9 +37,14 @@ def _round(run: Path, number: int) -> Path:
     return run / f"round-{number}" if number else run
 
 
+def turn(chosen):
+    """A change of patches that turns the labels of the ids in `chosen`."""
+    return lambda patches: patches.assign(label=patches.label.where(~patches.id.isin(set(chosen)), 1 - patches.label))
+
+
 def without_labels(frame: pd.DataFrame) -> pd.DataFrame:
     """Predictions without the truth that came along."""
-    return frame.drop(columns="label")
+    return frame.drop(columns="label", errors="ignore")
 
 
 def verdict(run: Path) -> dict:

@@ -4,18 +4,14 @@ import shutil
 
 import pandas as pd
 import pytest
-from left_behind import calibration, table, trail, verdict, weights, without_labels
+from left_behind import calibration, table, trail, turn, verdict, weights, without_labels
 
 from pcam_ssl.files import read_json
+from pcam_ssl.tables import write_table
 from pcam_ssl.workflows.gather import read_scores
 
 BLIND, OTHER, ROUNDS = 0, 1, (1, 2)
 TRUTH_BASED = {"out_of_fold", "against_round_0", "truth", "transductive"}
-
-
-def turn(chosen):
-    """A change of patches that turns the labels of the ids in `chosen`."""
-    return lambda patches: patches.assign(label=patches.label.where(~patches.id.isin(set(chosen)), 1 - patches.label))
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +144,12 @@ class TestAnotherFoldsNetwork:
         assert mine.id.tolist() == theirs.id.tolist()
         assert not mine.logit.equals(theirs.logit)
         assert set(mine.network_digest) != set(theirs.network_digest)
+
+
+def test_another_folds_trail_reaches_nothing_of_the_fold(fresh, two_rounds, make_rounds):
+    make_rounds(fresh, 1, "pseudo.stop_share=0.99")
+    path = fresh / "round-1" / "fold-1" / "pseudo.parquet"
+    write_table(path, table(path).assign(label=1 - table(path).label))
+    make_rounds(fresh, 1)
+    assert weights(fresh, 1, "fold-0") == weights(two_rounds, 1, "fold-0")
+    assert weights(fresh, 1, "fold-1") != weights(two_rounds, 1, "fold-1")

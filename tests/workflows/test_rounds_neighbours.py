@@ -3,12 +3,14 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
-from left_behind import added, table, trail
+from left_behind import added, calibration, table, trail, turn, weights, without_labels
 
 from pcam_ssl.workflows.metric_train import metric_train
 
-METRIC = ("method.name=metric", "method.projection=8", "neighbours.k=5", "train.batch_size=8", "data.label_budget=56")
+METRIC = ("method.name=metric", "method.projection=8", "neighbours.k=inner", "train.batch_size=8", "data.label_budget=56")
+ROUNDS = ("pseudo.agreement=true", "pseudo.k_best=12")
 UNITS = ("fold-0", "fold-1", "refit")
 
 
@@ -21,7 +23,7 @@ def metric_run(slides, tiny_recipe, tmp_path_factory):
 def run(metric_run, make_rounds, tmp_path_factory):
     """A metric run with two rounds that ask kNN. Do not write into it."""
     path = shutil.copytree(metric_run, tmp_path_factory.mktemp("metric") / "rounds")
-    make_rounds(path, 2, "pseudo.agreement=true", "pseudo.k_best=12")
+    make_rounds(path, 2, *ROUNDS)
     return path
 
 
@@ -47,7 +49,7 @@ def test_patches_asked_anew_get_the_same_opinion(run, metric_run, make_rounds, t
     for fold in (0, 1):
         (path / f"fold-{fold}" / "test.parquet").unlink()
         (path / f"fold-{fold}" / "test-knn.parquet").unlink()
-    make_rounds(path, 1, "pseudo.agreement=true", "pseudo.k_best=12", "pseudo.stop_share=0.99")
+    make_rounds(path, 1, *ROUNDS, "pseudo.stop_share=0.99")
     for fold in (0, 1):
         columns = ["logit", "prob", "view_std", "knn_prob"]
         np.testing.assert_allclose(trail(path, 1, fold)[columns], trail(run, 1, fold)[columns], rtol=0, atol=1e-5)
@@ -78,6 +80,35 @@ def test_the_refits_trail_stays_out_of_that_of_the_folds(run):
 @pytest.mark.parametrize("name", ["oof-knn", "oof-blend", "test-knn", "test-blend"])
 def test_a_round_has_the_tables_of_a_metric_run(run, name):
     assert list(table(run / "round-1" / f"{name}.parquet")) == list(table(run / f"{name}.parquet"))
+
+
+@pytest.fixture(scope="module")
+def own_turned(metric_run, slides, rewrite, tiny_recipe, make_rounds, tmp_path_factory):
+    """The same two rounds from nothing, folds held fixed, with scrambled labels of the slides that fold 0 scores."""
+    folder, folds = tmp_path_factory.mktemp("turned"), table(metric_run / "folds.parquet")
+    data = rewrite(slides, folder / "slides", turn(folds.id[folds.fold == 0]))
+    recipe = tiny_recipe(*METRIC, "cv.refit=false", f"cv.folds_file={metric_run / 'folds.parquet'}")
+    path = metric_train(recipe, data, folder / "run").path
+    make_rounds(path, 2, *ROUNDS)
+    return path
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_labels_of_a_fold_reach_nothing_of_it_by_way_of_neighbours(own_turned, run, number):
+    assert weights(own_turned, number, "fold-0") == weights(run, number, "fold-0")
+    assert calibration(own_turned, number, "fold-0") == calibration(run, number, "fold-0")
+    folders = [(path / f"round-{number}" if number else path) / "fold-0" for path in (own_turned, run)]
+    names = {path.name for path in folders[1].glob("*.parquet")} - {"pool.parquet"}
+    assert {"oof-knn.parquet", "test-blend.parquet", "inner-knn.parquet", *(["pseudo.parquet"] if number else [])} <= names
+    for name in names:
+        mine, theirs = (table(folder / name) for folder in folders)
+        if name != "pseudo.parquet":
+            mine, theirs = without_labels(mine), without_labels(theirs)
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True, obj=name)
+
+
+def test_they_reach_the_other_fold(own_turned, run):
+    assert not trail(own_turned, 1, 1).equals(trail(run, 1, 1))
 
 
 def test_a_round_is_searched_like_a_metric_run(run, command):
