@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.plans import ClassesBySlide, Shuffled
+from pcam_ssl.data.plans import ClassesBySlide, Mixed, Shuffled
 from pcam_ssl.errors import UserError
 
 LABELS = np.array([0, 1] * 12)
@@ -19,7 +19,8 @@ def test_passes_differ_in_order():
 
 
 @pytest.mark.parametrize(
-    "plan", [Shuffled(24, 5, 1), ClassesBySlide(LABELS, SLIDES, 8, 1), ClassesBySlide(LABELS, SLIDES, 8, 1, True)]
+    "plan",
+    [Shuffled(24, 5, 1), Mixed(6, 24, 5, 0.4, 1), ClassesBySlide(LABELS, SLIDES, 8, 1), ClassesBySlide(LABELS, SLIDES, 8, 1, True)],
 )
 def test_a_batch_is_a_function_of_its_step_alone(plan):
     later = plan.batch(7)
@@ -65,3 +66,29 @@ def test_too_few_patches_of_a_class_are_refused():
 def test_an_odd_batch_is_refused():
     with pytest.raises(UserError, match=r"train.batch_size is 7; .* make it even"):
         ClassesBySlide(LABELS, SLIDES, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "pseudo"),
+    [(0.5, 4), (0.25, 2), (0.8, 6), (0.01, 1), (0.99, 7)],  # 0.8 of 8 is 6.4; each kind has at least one
+)
+def test_a_mixed_batch_holds_labelled_patches_then_its_share_of_pseudo_labelled_ones(share, pseudo):
+    plan = Mixed(10, 30, 8, share, seed=0)
+    for step in range(5):
+        assert (plan.batch(step) >= 10).tolist() == [False] * (8 - pseudo) + [True] * pseudo
+
+
+def test_each_kind_goes_round_in_passes_of_its_own():
+    plan = Mixed(4, 16, 5, 0.6, seed=0)
+    shown = np.stack([plan.batch(step) for step in range(4)])
+    assert sorted(shown[:2, :2].ravel()) == sorted(shown[2:, :2].ravel()) == [0, 1, 2, 3]
+    assert sorted(shown[:, 2:].ravel()) == list(range(4, 16))
+
+
+def test_few_pseudo_labels_come_again_to_keep_the_ratio():
+    assert Mixed(10, 11, 4, 0.5, seed=0).batch(3)[2:].tolist() == [10, 10]
+
+
+def test_the_kinds_are_not_shuffled_alike():
+    plan = Mixed(50, 100, 100, 0.5, seed=0)
+    assert plan.batch(0)[:50].tolist() != (plan.batch(0)[50:] - 50).tolist()

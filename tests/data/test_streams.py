@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcam_ssl.data.plans import Shuffled
-from pcam_ssl.data.streams import EvalStream, Pixels, TrainStream, load
+from pcam_ssl.data.streams import EvalStream, Pixels, PseudoPart, TrainStream, load
 from pcam_ssl.data.views import Views, id_key
 
 CPU = torch.device("cpu")
@@ -23,9 +23,9 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def train_stream(pixels, policy="strong", seed=3, rank=0, size=1, batch_size=8) -> TrainStream:
+def train_stream(pixels, policy="strong", seed=3, rank=0, size=1, batch_size=8, pseudo=None) -> TrainStream:
     rows, labels = np.arange(5, 25), np.arange(20) % 2
-    return TrainStream(pixels, rows, labels, Shuffled(20, batch_size, seed), Views(policy), seed, rank, size)
+    return TrainStream(pixels, rows, labels, Shuffled(20, batch_size, seed), Views(policy), seed, rank, size, pseudo=pseudo)
 
 
 def eval_stream(pixels, rows, batch_size=4, random_views=0, policy="strong") -> EvalStream:
@@ -68,11 +68,45 @@ def test_steps_and_seeds_change_the_views(pixels):
     assert not torch.equal(first["pixels"][one], later["pixels"][two])
 
 
+def pseudo_part(ramp_steps=0, n_labelled=12) -> PseudoPart:
+    weights = np.r_[np.ones(12), 0.1 * np.arange(1, 9)].astype(np.float32)
+    return PseudoPart(n_labelled, weights, Views("none"), ramp_steps)
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (100, 1.0)])
+def test_weights_of_pseudo_labels_rise_linearly_and_those_of_labels_stay(step, share):
+    found = pseudo_part(ramp_steps=4).weights_of(np.array([12, 0, 19, 11]), step)
+    assert found.dtype == np.float32
+    assert found.tolist() == pytest.approx([0.1 * share, 1, 0.8 * share, 1])
+
+
+def test_without_a_ramp_weights_are_whole_from_the_first_step():
+    assert pseudo_part().weights_of(np.array([12, 19]), 0).tolist() == pytest.approx([0.1, 0.8])
+
+
+def test_a_batch_with_pseudo_labels_holds_their_weights_soft_labels_and_views(pixels):
+    labels = np.r_[np.zeros(12), np.full(8, 0.9)]
+    stream = TrainStream(
+        pixels, np.arange(5, 25), labels, Shuffled(20, 20, 0), Views("strong"), 0, pseudo=pseudo_part(ramp_steps=2)
+    )
+    batch = stream[0]
+    index = batch["index"].numpy()
+    is_pseudo = index >= 12
+    assert batch["weight"].tolist() == pytest.approx(np.where(is_pseudo, 0.05 * (index - 11), 1).tolist())
+    assert batch["label"].tolist() == pytest.approx(np.where(is_pseudo, 0.9, 0).tolist())
+    unchanged = (batch["pixels"].numpy() == pixels.array[5 + index]).all(axis=(1, 2, 3))
+    assert unchanged[is_pseudo].all() and not unchanged[~is_pseudo].all()
+
+
+def test_a_batch_without_pseudo_labels_has_no_weights(pixels):
+    assert "weight" not in train_stream(pixels)[0]
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_together_see_what_one_process_sees(pixels, size):
     for step in (0, 3, 7):
-        whole = train_stream(pixels)[step]
-        parts = [train_stream(pixels, rank=rank, size=size)[step] for rank in range(size)]
+        whole = train_stream(pixels, pseudo=pseudo_part(ramp_steps=5))[step]
+        parts = [train_stream(pixels, rank=rank, size=size, pseudo=pseudo_part(ramp_steps=5))[step] for rank in range(size)]
         assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
 
 
