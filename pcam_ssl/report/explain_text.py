@@ -4,14 +4,13 @@ from typing import Any
 
 from pcam_ssl.inference.attribution_facts import CLASSES, Explained
 from pcam_ssl.inference.centre import even_share
-from pcam_ssl.report.neighbours_text import LABELS
 
 FLAT = "no part of the patch speaks for the call: the map is flat"
 
 
 def label_of(label: int | None) -> str:
     """tumor, normal, or unlabelled."""
-    return LABELS[label]
+    return "unlabelled" if label is None else CLASSES[label]
 
 
 def percent(share: float) -> str:
