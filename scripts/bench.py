@@ -14,6 +14,7 @@ from bench_inputs import Inputs, machine
 from bench_measure import NotMeasured, Row
 from bench_metric import embedding, metric
 from bench_packing import batches, importing
+from bench_report import report
 from bench_rounds import rounds
 from bench_scoring import bootstrap, starting, views
 from bench_training import against_plain_way, gpu, step
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "rounds": rounds,
     "help": starting,
     "bootstrap": bootstrap,
+    "report": report,
     "gpu": gpu,
 }
 # Tables of BENCHMARKS.md; a GPU's numbers come from another machine than the CPU's, so each is written apart.
