@@ -16,38 +16,42 @@ MOST_PX = 96
 """Pictures are no larger, so that two dozen patches with neighbours stay under a megabyte."""
 
 WRONG, UNSURE = "Surest wrong", "Least sure"
+WRONG_TOLD = "On the wrong side of prob 0.5, the surest first: look for wrong labels, artefacts, and what a slide has of its own."
+UNSURE_TOLD = "Nearest to prob 0.5, right or wrong."
 
 
 def gallery_cards(pictures: Pictures) -> list[Markup]:
     """Both galleries, or why they are not there."""
     if pictures.no_cases:
         return [absent(title, pictures.no_cases) for title in (WRONG, UNSURE)]
-    wrong = "no scored patch is on the wrong side of prob 0.5"
+    legend = _legend(pictures)
+    if not pictures.wrong:
+        none = absent(WRONG, "no scored patch is on the wrong side of prob 0.5")
+        return [none, _card(UNSURE, f"{UNSURE_TOLD} {legend}", pictures.unsure)]
     return [
-        _card(
-            WRONG,
-            "On the wrong side of prob 0.5, the surest first: look for wrong labels, artefacts, and what a slide has of its own.",
-            pictures.wrong,
-            pictures,
-        )
-        if pictures.wrong
-        else absent(WRONG, wrong),
-        _card(UNSURE, "Nearest to prob 0.5, right or wrong.", pictures.unsure, pictures),
+        _card(WRONG, f"{WRONG_TOLD} {legend}", pictures.wrong),
+        _card(UNSURE, f"{UNSURE_TOLD} Shown as above.", pictures.unsure),
     ]
 
 
-def _card(title: str, note: str, cases: list[Case], pictures: Pictures) -> Markup:
-    size_px = len(cases[0].pixels)
+def _legend(pictures: Pictures) -> str:
+    """What the pictures of a patch are."""
+    size_px = len(pictures.unsure[0].pixels)
     low, high = centre_bounds(size_px)
-    notes = [note, f"Outlined: the centre {high - low} px, which alone decide the label in PatchCamelyon."]
+    told = [f"Outlined: the centre {high - low} px, which alone decide the label in PatchCamelyon. Orange: tumor; blue: normal."]
     if pictures.no_explanations is None:
-        notes.append(
-            f"Beside each patch: what speaks for the call (Grad-CAM of the fold that never saw it), and its share in the centre ({percent(even_share(size_px))} if spread evenly)."
-        )
-        notes.append(f"Beneath: the nearest labelled patches of other slides, {pictures.asked}; orange tumor, blue normal.")
+        even = percent(even_share(size_px))
+        told.append("Beside each patch: what speaks for the call, by Grad-CAM of the fold that never saw it,")
+        told.append(f"and its share in the centre ({even} if spread evenly).")
     else:
-        notes.append(f"Explanations and neighbours are not shown: {pictures.no_explanations}.")
-    return card(title, tag("p", " ".join(notes), class_="note"), tag("ol", [_case(case) for case in cases], class_="cases"))
+        told.append(f"Explanations are not shown: {pictures.no_explanations}.")
+    if pictures.asked:
+        told.append(f"Beneath: the nearest labelled patches of other slides, {pictures.asked}.")
+    return " ".join(told)
+
+
+def _card(title: str, note: str, cases: list[Case]) -> Markup:
+    return card(title, tag("p", note, class_="note"), tag("ol", [_case(case) for case in cases], class_="cases"))
 
 
 def _case(case: Case) -> Markup:

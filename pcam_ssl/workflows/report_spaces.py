@@ -23,8 +23,9 @@ from pcam_ssl.workflows.queries import by_id
 
 MAPS, ON_MAPS = 3, 1500
 """Folds that get a map, and patches on all maps together."""
-GALLERY = 1000
-"""Labelled patches among which a fold's neighbours are looked for. The whole set would be embedded anew by every fold: minutes, for a page."""
+GALLERY, GALLERIES = 2000, 5000
+"""Labelled patches among which a fold's neighbours are looked for, at most, and of all folds together. Every fold embeds its own: the whole
+of a large dataset would take minutes, for a page."""
 NEIGHBOURS = 4
 
 
@@ -48,11 +49,12 @@ def lay_out(
     where an embedding is not finite, and for a `method` that is not there.
     """
     chosen = map_folds(scored, networks.finished)
-    gallery = _sample(networks.folds.frame.id[networks.folds.frame.visible], GALLERY, seed)
-    visible = int(networks.folds.frame.visible.sum())
     cases = [*pictures.wrong, *pictures.unsure]
+    folds = sorted({case.fold for case in cases if case.fold in networks.finished} | set(chosen))
+    visible = networks.folds.frame.id[networks.folds.frame.visible]
+    gallery = _sample(visible, min(GALLERY, GALLERIES // len(folds)), seed)
     maps, found = [], {}
-    for k in sorted({case.fold for case in cases if case.fold in networks.finished} | set(chosen)):
+    for k in folds:
         mine = _sample(scored.id[scored.fold == k], ON_MAPS // len(chosen), seed) if k in chosen else []
         asked = [case.id for case in cases if case.fold == k]
         wanted = pd.Index([*mine, *gallery, *asked]).unique()
@@ -62,14 +64,11 @@ def lay_out(
         if asked:
             parts = [embeddings[wanted.get_indexer(ids)] for ids in (gallery, asked)]
             found |= _neighbours(networks, gallery, asked, *parts)
-    among = (
-        f"among {len(gallery):,} labelled patches"
-        if len(gallery) == visible
-        else f"among {len(gallery):,} drawn from {visible:,} labelled patches"
-    )
-    full = "" if len(gallery) == visible else " (`pcam-ssl explain RUN --id ID` asks all)"
+    among = f"among {len(gallery):,} labelled patches"
+    if len(gallery) < len(visible):
+        among = f"among {len(gallery):,} drawn from {len(visible):,} labelled patches (`pcam-ssl explain RUN --id ID` asks all)"
     pictures = _each(pictures, lambda case: _with(case, found.get(case.id, []), networks))
-    return replace(pictures, maps=maps, no_maps=None, asked=f"{among}{full}")
+    return replace(pictures, maps=maps, no_maps=None, asked=among)
 
 
 def map_folds(scored: pd.DataFrame, finished: tuple[int, ...]) -> dict[int, float | None]:

@@ -28,7 +28,8 @@ onload = () => {{
   const page = document.querySelector("iframe").contentDocument, style = page.defaultView.getComputedStyle(page.body);
   const letters = [...page.querySelectorAll("svg.chart text")].map(text => text.getBoundingClientRect().height);
   document.querySelector("pre").textContent = JSON.stringify(
-    {{over_px: page.documentElement.scrollWidth - page.documentElement.clientWidth, background: style.backgroundColor, smallest_px: Math.min(...letters)}});
+    {{over_px: page.documentElement.scrollWidth - page.documentElement.clientWidth, background: style.backgroundColor, smallest_px: Math.min(...letters),
+      scripts: page.scripts.length, pictures: page.images.length}});
 }}</script>"""
 
 

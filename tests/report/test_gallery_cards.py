@@ -44,13 +44,13 @@ def test_the_centre_is_outlined_on_patch_and_explanation():
 
 
 def test_says_among_which_patches_neighbours_were_looked_for():
-    assert "the nearest labelled patches of other slides, among 5 labelled patches;" in gallery_cards(pictures())[0]
+    assert "the nearest labelled patches of other slides, among 5 labelled patches." in gallery_cards(pictures())[0]
 
 
 def test_without_networks_the_patches_are_there_and_the_reason_is_said():
     bare = case(explained=None, neighbours=[], neighbour_pixels=[])
-    wrong, _ = gallery_cards(pictures(wrong=[bare], no_explanations="the networks were deleted"))
-    assert "Explanations and neighbours are not shown: the networks were deleted." in wrong
+    wrong, _ = gallery_cards(pictures(wrong=[bare], no_explanations="the networks were deleted", asked=""))
+    assert "Explanations are not shown: the networks were deleted.</p>" in wrong
     assert wrong.count("<img") == 1
 
 
@@ -85,3 +85,9 @@ def test_two_full_galleries_stay_under_a_megabyte_and_a_half():
     worst = case(neighbour_pixels=[noise, noise])
     shown = pictures(wrong=[worst] * 12, unsure=[worst] * 12)
     assert sum(map(len, gallery_cards(shown))) < 1_500_000
+
+
+def test_what_the_pictures_are_is_said_once():
+    cards = gallery_cards(pictures())
+    assert ["Outlined" in card for card in cards] == [True, False]
+    assert "Outlined" in gallery_cards(pictures(wrong=[]))[1]

@@ -139,7 +139,7 @@ def test_networks_that_are_gone_leave_the_patches_and_the_reason(copy):
     told = report(copy)
     assert len(told.pictures.unsure) == 12
     assert "its networks (fold-K/model.safetensors) are gone" in told.to_dict()["absent"]["Embedding map"]
-    assert "Explanations and neighbours are not shown: " in told.path.read_text()
+    assert "Explanations are not shown: " in told.path.read_text()
 
 
 def test_a_run_under_rounds_is_shown_by_its_own_networks(copy):
