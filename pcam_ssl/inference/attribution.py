@@ -44,7 +44,7 @@ class GradCam:
     def _logit(self, images: torch.Tensor) -> torch.Tensor:
         backbone = self.network.backbone
         if hasattr(backbone, "blocks") and hasattr(backbone.blocks[-1], "norm1"):
-            with _passing(backbone.blocks[-1].norm1, lambda tokens: self._tokens(tokens)):
+            with _passing(backbone.blocks[-1].norm1, self._tokens):
                 features = backbone(images)
         else:
             features = backbone.forward_head(self._feature_map(backbone.forward_features(images)))
@@ -54,22 +54,36 @@ class GradCam:
 
     def _feature_map(self, features: torch.Tensor) -> torch.Tensor:
         if not isinstance(features, torch.Tensor) or features.ndim != 4:
-            raise UserError(
-                f"explain: {self.network.config.name} has no feature map that Grad-CAM could be laid over; explain a run of a convolutional network or a vision transformer"
-            )
-        if getattr(self.network.backbone, "output_fmt", "NCHW") == "NHWC":
-            return self.grid(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.grid(features)
+            raise self._no_map()
+        channels_last = getattr(self.network.backbone, "output_fmt", "NCHW") == "NHWC"
+        return self._channels_last(features) if channels_last else self.grid(features)
+
+    def _channels_last(self, features: torch.Tensor) -> torch.Tensor:
+        """`[B, h, w, D]` through the grid and back."""
+        return self.grid(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`[B, T, D]` through the grid and back; class and register tokens stand before the patches'."""
-        if tokens.ndim != 3:
-            return self._feature_map(tokens)
-        extra = getattr(self.network.backbone, "num_prefix_tokens", 0)
-        extra = extra if isqrt(tokens.shape[1] - extra) ** 2 == tokens.shape[1] - extra else 0
+        """`[B, T, D]` through the grid and back; class and register tokens stand before the patches'. Some blocks keep `[B, h, w, D]`."""
+        if tokens.ndim == 4:
+            return self._channels_last(tokens)
+        # Some backbones name a class token that joins only after their blocks.
+        extra = next(
+            (n for n in (getattr(self.network.backbone, "num_prefix_tokens", 0), 0) if _is_square(tokens.shape[1] - n)), None
+        )
+        if extra is None:
+            raise self._no_map()
         side = isqrt(tokens.shape[1] - extra)
         laid = tokens[:, extra:].transpose(1, 2).unflatten(2, (side, side))  # [B, D, h, w]
         return torch.cat([tokens[:, :extra], self.grid(laid).flatten(2).transpose(1, 2)], dim=1)
+
+    def _no_map(self) -> UserError:
+        return UserError(
+            f"explain: {self.network.config.name} has no feature map that Grad-CAM could be laid over; explain a run of a convolutional network or a vision transformer"
+        )
+
+
+def _is_square(number: int) -> bool:
+    return isqrt(number) ** 2 == number
 
 
 @contextmanager

@@ -5,11 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.attribution import GradCam, explain_views, turn_back, view_logits
 from pcam_ssl.inference.predict import dihedral
-from pcam_ssl.models.network import build_network
+from pcam_ssl.models.network import Network, build_network
 
 pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
 SIZE_PX = 64
@@ -67,6 +68,19 @@ def test_a_transformers_tokens_are_laid_where_they_came_from():
     assert unlike.nonzero().tolist() == [[0, 3]]
 
 
+def test_blocks_that_keep_the_grid_are_laid_by_their_rows_and_columns(pixels):
+    torch.manual_seed(0)
+    backbone = VisionTransformerSAM(img_size=SIZE_PX, patch_size=16, embed_dim=24, depth=1, num_heads=2, num_classes=0)
+    network = Network(backbone, network_of("test_resnet").config).eval()
+    changed = pixels[:1].clone()
+    changed[:, :16, 48:] = 255  # row 0, column 3
+    cam, laid = GradCam(network), []
+    cam.grid.register_forward_hook(lambda module, given, output: laid.append(output.detach()[0]))
+    assert cam(pixels[:1])[1].shape == (1, 4, 4)
+    cam(changed)
+    assert ((laid[0] - laid[1]).abs().sum(0) > 1e-3).nonzero().tolist() == [[0, 3]]
+
+
 def test_a_map_leaves_no_hook_behind(pixels):
     network = network_of("test_vit")
     GradCam(network)(pixels)
@@ -103,6 +117,13 @@ def test_a_backbone_without_a_map_is_told_in_one_line(features):
         UserError, match=r"^explain: test_resnet has no feature map that Grad-CAM could be laid over; explain a run of"
     ):
         cam(torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))
+
+
+def test_tokens_that_make_no_square_are_told_in_one_line(pixels):
+    network = network_of("test_vit")
+    network.backbone.blocks[-1].norm1.register_forward_hook(lambda module, given, output: output[:, :53])
+    with pytest.raises(UserError, match=r"^explain: test_vit has no feature map"):
+        GradCam(network)(pixels)
 
 
 def test_an_absent_captum_is_told_in_one_line(monkeypatch):
