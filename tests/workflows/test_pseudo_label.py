@@ -50,6 +50,17 @@ def test_no_pseudo_label_lands_on_what_the_fold_is_judged_by(two_rounds, folds, 
     assert not set(chosen) & set(folds.id[folds.visible])
 
 
+def test_pool_patches_of_labelled_slides_are_counted_and_told(two_rounds_copy, folds, patches, make_rounds, capsys):
+    told = make_rounds(two_rounds_copy, 2)["pool"]
+    counts = []
+    for fold in FOLDS:
+        labelled = set(folds.wsi[(folds.fold != fold) & ~folds[f"inner_{fold}"] & folds.visible])
+        counts.append(int(patches.wsi.loc[trail(two_rounds_copy, 1, fold).id].isin(labelled).sum()))
+    assert min(counts) > 0 and told["on_training_slides"] == np.mean(counts)
+    sentence = f"{counts[0]} of them on slides that also have training labels, so what is learnt there is transductive"
+    assert sentence in capsys.readouterr().err
+
+
 @every_trail
 def test_a_trail_names_the_network_that_made_it(two_rounds, number, fold):
     from hashlib import sha256

@@ -1,11 +1,14 @@
 """When rounds end early: each rule by name, before a student is trained where it can be; and the planted check."""
 
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 from left_behind import table, trail
 
 from pcam_ssl.files import read_json
-from pcam_ssl.tables import write_table
+from pcam_ssl.tables import read_table, write_table
 
 PLANTED = ("pseudo.planted_share=0.3", "pseudo.planted_precision=0.999")
 
@@ -43,6 +46,62 @@ def test_too_many_flips_stop_before_the_round_that_would_learn_them(fresh, make_
     assert "pseudo-labels changed their class" in told["stopped"] and "(pseudo.stop_flips=0.01)" in told["stopped"]
     assert len(told["rounds"]) == 2
     assert not students(fresh / "round-2")
+
+
+@pytest.fixture
+def all_normal(fresh, make_rounds):
+    """A round 0 that calls every pool patch normal, with probs of about 0.3."""
+    make_rounds(fresh, 1, "pseudo.stop_share=0.99")
+    shutil.rmtree(fresh / "round-1")
+    for path in [*fresh.glob("fold-*/pool.parquet"), *fresh.glob("fold-*/test.parquet")]:
+        rows, notes = read_table(path)
+        write_table(path, rows.assign(prob=np.linspace(0.28, 0.32, len(rows))), notes)
+    return fresh
+
+
+def test_one_class_alone_keeps_no_ratio_so_nothing_is_added(all_normal, make_rounds):
+    told = make_rounds(all_normal, 2, "pseudo.balance=prior", "pseudo.stop_share=0.01")
+    assert told["stopped"].startswith("0 of 42 pool patches would be added")
+    facts = read_json(all_normal / "round-1" / "fold-0" / "selection.json")
+    assert facts["nothing"] == "nothing is added: of 19 patches, 14 by pseudo.k_best, 5 by pseudo.balance left out"
+    reasons = trail(all_normal, 1, 0).reason
+    assert reasons.str.match(r"no tumor patch is left to keep a tumor share of 0\.3\d* \(pseudo\.balance\)").sum() == 5
+    assert not students(all_normal / "round-1")
+
+
+def test_one_class_alone_is_off_the_prior_where_nothing_balances(all_normal, make_rounds):
+    told = make_rounds(all_normal, 2, "pseudo.stop_ratio=0.25")
+    assert told["stopped"] == (
+        "0.000 of what would be added is tumor, and 0.300 of the pool is expected to be; they differ by more than 0.25 (pseudo.stop_ratio=0.25)"
+    )
+    assert not students(all_normal / "round-1")
+
+
+@pytest.fixture(scope="module")
+def one_class_inside(slides, rewrite, train, tmp_path_factory):
+    """A run whose folds have tumor on one training slide each, so that none is left for their inner slides."""
+    from pcam_ssl.data.store import open_dataset
+
+    folder, patches = tmp_path_factory.mktemp("one-class"), open_dataset(slides).patches
+    names = sorted(patches.wsi[patches.label.notna()].unique())
+    frame = pd.DataFrame({"id": patches.id, "wsi": patches.wsi})[patches.label.notna()]
+    tumor = frame.groupby("wsi").id.transform(lambda ids: [n % 2 for n in range(len(ids))]) * frame.wsi.isin(names[:2])
+    data = rewrite(slides, folder / "slides", lambda rows: rows.assign(label=tumor.reindex(rows.index).astype("Int8")))
+    return train(folder / "run", "train.batch_size=8", "train.epochs=1", data=data).path
+
+
+def test_inner_slides_of_one_class_prove_no_precision(one_class_inside, make_rounds, tmp_path):
+    path = shutil.copytree(one_class_inside, tmp_path / "run")
+    told = make_rounds(path, 2, "pseudo.precision=0.6", "pseudo.k_best=null", "pseudo.stop_share=0.01")
+    assert told["stopped"].startswith("0 of ")
+    thresholds = read_json(path / "round-1" / "fold-0" / "selection.json")["thresholds"]
+    assert thresholds["tumor"]["reason"].startswith("tumor: the inner slides hold normal patches only (")
+
+
+def test_inner_slides_of_one_class_choose_no_round(one_class_inside, make_rounds, tmp_path):
+    told = make_rounds(shutil.copytree(one_class_inside, tmp_path / "run"), 2, "pseudo.stop_worse=true")
+    assert [row["inner"]["auroc"] for row in told["rounds"]] == [None] * 3
+    assert (told["best"], told["stopped"], told["chosen_by_fold"]["rounds"]) == (0, None, {"0": 0, "1": 0})
 
 
 @pytest.fixture
