@@ -66,7 +66,7 @@ def _case(case: Case) -> Markup:
         "figcaption",
         tag("b", f"{label_of(case.label)}, called {case.call}"),
         [tag("span", line) for line in lines],
-        tag("span", shorten(case.id, 22), title=case.id, class_="id"),
+        tag("span", shorten(case.id, 22), title=case.id, class_="id", aria_hidden="true"),
     )
     return tag(
         "li", tag("figure", tag("div", pictures, class_="shown-patch"), caption), _neighbours(case), class_=COLOURS[case.label]

@@ -76,7 +76,7 @@ def _pair(each: FoldMap) -> Markup:
     maps = [_map(each, np.where(each.labels == 1, 2, 1), f"{title}: {len(each.labels):,} patches coloured by label; numbers below")]
     if by_slide:
         maps.append(_map(each, _slide_colours(each.slides), f"{title}: the same patches coloured by slide; numbers below"))
-    return tag("figure", tag("figcaption", head), tag("div", maps, class_="two"))
+    return tag("figure", tag("figcaption", head, aria_hidden="true"), tag("div", maps, class_="two"))
 
 
 def _slide_colours(slides: list[str | None]) -> np.ndarray:

@@ -64,7 +64,7 @@ class _Reader(HTMLParser):
         known = dict(attributes)
         if name == "svg" and known.get("role") == "img":
             self._add("chart", known["aria-label"])
-        if self.skipping or name in SKIPPED or known.get("class") == "legend":
+        if self.skipping or name in SKIPPED or known.get("class") == "legend" or known.get("aria-hidden") == "true":
             self.skipping += [name] if not self.skipping or name == self.skipping[0] else []
         elif name == "table":
             self.rows = []
@@ -90,8 +90,11 @@ class _Reader(HTMLParser):
         elif name == "pre":
             self.blocks.append(Block("pre", "".join(self.text)))
             self.text = []
-        elif name in ("small", "span", "b"):
-            self.text.append(")" if name == "small" else " ")
+        elif name == "small":
+            self.text.append(")")
+        elif name in ("span", "b"):
+            # Lines of a caption stand one under the other.
+            self.text.append("; " if self.items else " ")
         elif name == "dt":
             self.term = self._taken()
         elif name == "dd":
@@ -110,7 +113,7 @@ class _Reader(HTMLParser):
 
     def _taken(self) -> str:
         text, self.text = " ".join("".join(self.text).split()), []
-        return text
+        return text.removesuffix(";")
 
     def _add(self, kind: str, text: str) -> None:
         if text:
