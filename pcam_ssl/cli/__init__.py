@@ -13,6 +13,8 @@ from pcam_ssl.cli import (
     doctor,
     embed,
     explain,
+    explore,
+    export,
     predict,
     pseudo_label,
     recipes,
@@ -40,6 +42,8 @@ app.command("predict")(predict.predict)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
+app.command("explore")(explore.explore)
 app.command("compare")(compare.compare)
 app.command("blend")(blend.blend)
 app.command("report")(report.report)
