@@ -7,7 +7,7 @@ from pcam_ssl.inference.operating_point import Target
 from pcam_ssl.report.charts import Axis, Chart, Mark, dot_rows, legend
 from pcam_ssl.report.curve_cards import NO_OOF, ONE_CLASS
 from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three
+from pcam_ssl.report.markup import Markup, absent, card, fold_out, join, table, tag, three
 from pcam_ssl.report.operating_facts import OperatingPoint, operating_point
 from pcam_ssl.report.operating_text import asked, better_where, by_slide, how_to_ask, percent, reached, threshold_text
 
@@ -45,7 +45,8 @@ def _scores(point: OperatingPoint) -> Markup:
     alarms = point.scores["false_positives_per_1000"]
     ends = "-" if alarms["low"] is None else f"{alarms['low']:.1f} to {alarms['high']:.1f}"
     rows.append(["false positives per 1,000 patches", "-" if alarms["value"] is None else f"{alarms['value']:.1f}", ends])
-    return table(["at this point", "value", "95 % interval"], rows)
+    shown = [[label, join([value, tag("small", ends) if ends != "-" else None])] for label, value, ends in rows]
+    return table(["at this point", "value, 95 % interval"], shown)
 
 
 def _slides(point: OperatingPoint) -> list[Markup | None]:

@@ -52,6 +52,7 @@ def page(facts: Facts, target: Target = DEFAULT_TARGET, pictures: Pictures = NO_
             tag("div", [tag("div", cards, class_="column") for cards in row], class_="columns")
             for row in (_scored(facts, target), _explained(facts))
         ),
+        tag("div", learning_cards(facts), class_="pair"),
         tag("div", gallery_cards(pictures), class_="wide"),
         tag("div", [*rounds_cards(facts.rounds), retrieval_card(facts.scores)], class_="pair"),
         map_card(pictures),
@@ -72,12 +73,11 @@ def document(title: str, body: list[Markup], style: str = "") -> str:
 def _scored(facts: Facts, target: Target) -> list[list[Markup]]:
     """Cards in columns of about equal height; a narrow page shows them one under the other."""
     return [
-        [score_card(facts), held_out_card(facts), views_card(facts)],
-        [*curve_cards(facts), reliability_card(facts)],
-        [operating_card(facts, target), decision_card(facts)],
+        [score_card(facts), held_out_card(facts)],
+        curve_cards(facts),
+        [operating_card(facts, target)],
     ]
 
 
 def _explained(facts: Facts) -> list[list[Markup]]:
-    first, *others = learning_cards(facts)
-    return [[slides_card(facts)], [first], others]
+    return [[slides_card(facts)], [reliability_card(facts), views_card(facts)], [decision_card(facts)]]
