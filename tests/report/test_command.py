@@ -4,10 +4,12 @@ import json
 
 import pytest
 import typer
+from told_rounds import verdict
 from typer.testing import CliRunner
 
 from pcam_ssl.cli.report import report
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import write_json
 
 
 @pytest.fixture
@@ -78,3 +80,55 @@ def test_a_folder_without_a_run_is_refused(invoke, tmp_path):
     error = invoke(tmp_path).exception
     assert isinstance(error, UserError)
     assert str(error) == f"{tmp_path}: no run there; `pcam-ssl baseline --out {tmp_path}` makes one"
+
+
+def test_markdown_is_the_page_and_nothing_else_is_printed(invoke, write_run):
+    run = write_run(name="run <b>|c")
+    printed = invoke(run.path, "--md").stdout
+    assert printed.startswith("# run &lt;b&gt;|c: pcam-ssl baseline\n\nCan be believed\n")
+    assert "| AUROC | 0." in printed
+
+
+def test_several_runs_are_one_markdown_after_the_other(invoke, write_run):
+    printed = invoke(write_run(name="a").path, write_run(name="b").path, "--md").stdout
+    assert [line for line in printed.splitlines() if line.startswith("# ")] == [
+        "# a: pcam-ssl baseline",
+        "# b: pcam-ssl baseline",
+    ]
+
+
+def test_json_holds_scores_sections_and_why_some_are_absent(invoke, write_run):
+    run = write_run()
+    printed = json.loads(invoke(run.path, "--json").stdout)
+    assert printed["scores"] == json.loads(run.scores.read_text())
+    assert printed["model_card"] == str(run.path / "model-card.md")
+    assert printed["done"]["Trained"].startswith("resnet18 from ")
+    curve = next(section for section in printed["sections"] if section["title"] == "ROC curve")
+    assert curve["charts"] and curve["tables"][0]["head"][0] == "false positive rate"
+    assert printed["absent"]["Scores on held-out slides"] == "the dataset has no labelled test split"
+    assert printed["absent"]["Embedding map"].endswith("say where it is with --data DATASET")
+
+
+def test_a_folder_of_rounds_alone_is_reported_by_its_best_round(invoke, write_run, edit):
+    write_run(name="rounds")
+    out = write_run(name="rounds/round-1").path.parent
+    (out / "run.json").unlink()
+    write_json(out / "rounds.json", verdict(best=1))
+    edit(out / "round-1" / "run.json", lambda info: info.update(command="pseudo-label"))
+    assert invoke(out).stdout.startswith(f"{out / 'round-1' / 'report.html'}: ")
+    assert "Use round 1 from here on" in (out / "round-1" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--md", "--json"), "--md, --json: one of them is printed; name one"),
+        (("--map", "tsne"), "--map tsne: choose pca or umap"),
+        (("--device", "gpu"), "--device gpu: choose auto, cpu, cuda or mps"),
+        (("--data", "/nowhere"), "/nowhere: no such dataset; make it with `pcam-ssl data import SOURCE /nowhere`"),
+    ],
+)
+def test_bad_options_are_told_and_nothing_is_written(invoke, write_run, words, error):
+    run = write_run()
+    assert str(invoke(run.path, *words).exception) == error
+    assert not (run.path / "report.html").exists()
