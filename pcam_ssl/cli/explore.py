@@ -56,7 +56,7 @@ def explore(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        print(f"{facts['file']}: {facts['n']:,} patches, map {facts['map']} of the embedding by {facts['unit']}")
+        print(f"{facts['file']}: {facts['n']:,} patches, map {facts['map']} of the embedding by {facts['unit']}", flush=True)
     if serve:
         serve_atlas(facts["file"], port)
     elif not as_json:

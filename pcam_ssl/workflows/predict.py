@@ -7,6 +7,7 @@ import pandas as pd
 from pcam_ssl.data.store import PIXELS, Dataset
 from pcam_ssl.data.streams import Pixels
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_target
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.predict import TestViews, predict_logits
 from pcam_ssl.inference.scores import score_report
@@ -36,8 +37,7 @@ def predict_source(
     """
     run, out = run_in_use(run_path, round), Path(out)
     info = run.info()
-    if out.suffix != ".parquet":
-        raise UserError(f"--out {out}: Predictions are parquet; name it {out.with_suffix('.parquet')}")
+    check_target("--out", out, ".parquet")
     if info["command"] == BLEND:
         return predict_blend(run, source, out, predict_source, split=split, device=device, skip_bad=skip_bad)
     folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))

@@ -29,7 +29,8 @@ def test_json_holds_the_scores(command, finished, slides, tmp_path):
     ("run", "words", "problem"),
     [
         ("nowhere", ["--out", "new.parquet"], "nowhere: no run there; `pcam-ssl baseline --out nowhere` makes one"),
-        (None, ["--out", "new.csv"], "--out new.csv: Predictions are parquet; name it new.parquet"),
+        (None, ["--out", "new.csv"], "--out new.csv: is written as parquet; name it new.parquet"),
+        (None, ["--out", "."], "--out .: is a folder; name a file in it"),
         (None, ["--out", "new.parquet", "--device", "gpu"], "--device gpu: choose auto, cpu, cuda or mps"),
         (None, ["--out", "new.parquet", "--split", "holdout"], "no patches in split holdout; it has test, train, valid"),
     ],
