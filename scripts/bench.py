@@ -10,6 +10,7 @@ from pathlib import Path
 # Measured is the checkout that this script lies in, not what may be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench_compare import comparing
 from bench_inputs import Inputs, machine
 from bench_measure import NotMeasured, Row
 from bench_metric import embedding, metric
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "help": starting,
     "bootstrap": bootstrap,
     "report": report,
+    "compare": comparing,
     "gpu": gpu,
 }
 # Tables of BENCHMARKS.md; a GPU's numbers come from another machine than the CPU's, so each is written apart.

@@ -12,7 +12,7 @@ from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
-from pcam_ssl.run import POOLED, ROUNDS, Run, hold
+from pcam_ssl.run import BLEND, POOLED, ROUNDS, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.cross_validation import loader_workers
@@ -106,6 +106,11 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
         if info["command"] == ROUNDS:
             raise UserError(
                 f"{path}: is a pseudo-label round itself; name the run it belongs to ({info.get('round_0', 'unknown')})"
+            )
+        if info["command"] == BLEND:
+            members = ", ".join(dict.fromkeys(member["run"] for member in info["blend"]["members"]))
+            raise UserError(
+                f"{path}: a blend has no network per fold whose pseudo-labels are blind to that fold's labels; start rounds from one of its runs ({members})"
             )
         if info["status"] == "done":
             return run
