@@ -25,6 +25,8 @@ class FoldThreshold:
     n_positive: int = 0
     n_slides: int | None = None
     reason: str | None = None
+    shared_slides: int = 0
+    """Inner slides of which the fold scores patches too: none but where folds tear slides."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def operating_point(facts: Facts, target: Target) -> OperatingPoint | str:
             "a blend keeps no inner slides, so no threshold can be chosen apart from the patches it scores; ask it of its members"
         )
     rows = facts.labelled
-    found = tuple(_fold_threshold(facts, int(k), rows.id[rows.fold == k], target) for k in sorted(rows.fold.unique()))
+    found = tuple(_fold_threshold(facts, int(k), rows[rows.fold == k], target) for k in sorted(rows.fold.unique()))
     known = {entry.fold: entry.threshold for entry in found if entry.threshold is not None}
     if not known:
         return "; ".join(dict.fromkeys(entry.reason for entry in found if entry.reason)) or "no patch is scored"
@@ -102,7 +104,7 @@ def operating_point(facts: Facts, target: Target) -> OperatingPoint | str:
     return OperatingPoint(target, found, scored, int((~kept).sum()), groups, facts.recipe.get("seed", 0))
 
 
-def _fold_threshold(facts: Facts, k: int, scored_ids: pd.Series, target: Target) -> FoldThreshold:
+def _fold_threshold(facts: Facts, k: int, scored: pd.DataFrame, target: Target) -> FoldThreshold:
     path = facts.run.fold(k) / INNER
     if not path.exists():
         return FoldThreshold(
@@ -112,10 +114,11 @@ def _fold_threshold(facts: Facts, k: int, scored_ids: pd.Series, target: Target)
     inner = inner[inner.label.notna()]
     labels, n_slides = inner.label.to_numpy(np.int64), inner.wsi.nunique() or None
     counts = (len(labels), int(labels.sum()), n_slides)
-    if inner.id.isin(scored_ids).any():
+    if inner.id.isin(scored.id).any():
         return FoldThreshold(
             k, None, *counts, "inner slides hold patches that the fold scores, so no threshold may be chosen on them"
         )
     if not 0 < counts[1] < len(labels):
         return FoldThreshold(k, None, *counts, "inner slides hold one class only, so no threshold can be chosen on them")
-    return FoldThreshold(k, choose_threshold(labels, inner.prob.to_numpy(), target), *counts)
+    shared = len(set(inner.wsi.dropna()) & set(scored.wsi.dropna()))
+    return FoldThreshold(k, choose_threshold(labels, inner.prob.to_numpy(), target), *counts, shared_slides=shared)

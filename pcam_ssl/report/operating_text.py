@@ -40,6 +40,8 @@ def asked(point: OperatingPoint) -> str:
     """Where the thresholds come from, and what weakens them."""
     known = [found for found in point.thresholds if found.threshold is not None]
     text = "Each fold's threshold was chosen on its inner slides, which it neither trains on nor scores."
+    if any(found.shared_slides for found in known):
+        text = "Each fold's threshold was chosen on inner patches. Folds tear slides here, so patches of the same slides are scored: the point flatters."
     slides = [found.n_slides for found in known if found.n_slides]
     if slides and min(slides) < FEW_INNER_SLIDES:
         few = f"{min(slides)}" if min(slides) == max(slides) else f"{min(slides)} to {max(slides)}"

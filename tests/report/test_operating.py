@@ -158,6 +158,13 @@ def test_names_of_slides_are_escaped(write_run):
     assert "&lt;script&gt;" in shown
 
 
+def test_slides_that_are_torn_are_named_as_what_they_are(point):
+    torn, whole = point(name="torn", torn=True), point()
+    assert all(found.shared_slides for found in torn.thresholds)
+    assert "Folds tear slides here" in asked(torn)
+    assert "neither trains on nor scores" in asked(whole)
+
+
 def test_the_json_is_plain(write_run, point):
     import json
 

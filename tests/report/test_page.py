@@ -9,6 +9,7 @@ import pytest
 from pcam_ssl.errors import UserError
 from pcam_ssl.report.page import write_report
 from pcam_ssl.run import Run
+from pcam_ssl.tables import read_table, write_table
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br"}
@@ -170,6 +171,22 @@ def test_a_section_that_cannot_be_made_says_why(write_run, report, gone, reason)
 )
 def test_what_is_not_there_is_explained(report, choices, reason):
     assert reason in report(**choices).text
+
+
+def test_one_class_has_neither_curve_nor_net_benefit_nor_operating_point(report):
+    text = report(slides=("a",), one_class="a").text
+    assert text.count("Not shown: the scored patches hold one class only.") == 3
+    assert "Operating point: sensitivity of 95%Not shown: inner slides hold one class only" in text
+
+
+def test_constant_predictions_are_called_what_they_are(write_run, report):
+    run = write_run()
+    for path in (run.path / "oof.parquet", *run.path.glob("fold-*/inner.parquet")):
+        write_table(path, read_table(path)[0].assign(prob=0.4, logit=-0.4))
+    page = report(run)
+    assert "Every patch has the same prob (0.400), so no threshold tells patches apart." in page.text
+    assert "At no threshold is acting on the network measurably worth more" in page.text
+    assert page.open == []
 
 
 def test_inner_slides_of_one_class_have_no_curve(write_run, report):
