@@ -39,8 +39,12 @@ def check_space(folder: Path, needed_bytes: int) -> None:
     """Raises UserError where the disk of `folder` has fewer than `needed_bytes` free."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + SPARE_BYTES:
-        wanted = f"{needed_bytes / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
+        wanted = f"{_size(needed_bytes + SPARE_BYTES)} needed, {_size(free)} free"
         raise UserError(f"{folder}: not enough disk space ({wanted}); free some, or name a dataset on another disk")
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 class DatasetWriter:

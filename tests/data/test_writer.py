@@ -122,7 +122,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 def test_room_is_checked_before_the_first_patch(tmp_path, make_pixels, monkeypatch):
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10**8))
     with (
-        pytest.raises(UserError, match=r"not enough disk space \(0.8 GB needed, 0.1 GB free\)"),
+        pytest.raises(UserError, match=r"not enough disk space \(835 MB needed, 100 MB free\)"),
         DatasetWriter(tmp_path / "set", 16, source="here", source_format="test", expected=10**6) as writer,
     ):
         writer.append(make_pixels(1), ["a"], "train")
