@@ -46,7 +46,7 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
     _tell(runs, blend)
     temporary = run.path.with_name(f".{run.path.name}.{os.getpid()}.part")
     try:
-        temporary.mkdir(parents=True)
+        _make(temporary)
         _write(Run(temporary), runs, blend, identity)
         # An empty folder gives way, anything else was refused.
         os.replace(temporary, run.path)
@@ -54,6 +54,13 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
         shutil.rmtree(temporary, ignore_errors=True)
     first_report(run)
     return run
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder.parent}: a file has that name, or a folder above it; choose another --out") from None
 
 
 def _identity(run: ScoredRun) -> dict[str, Any]:
