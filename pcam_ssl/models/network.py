@@ -104,9 +104,8 @@ def build_network(
         with torch.no_grad():
             network(torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8))
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"model.image_size: {name} cannot take {image_size or size_px} px ({str(error).splitlines()[0]}); set another size"
-        ) from None
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"model.image_size: {name} cannot take {image_size or size_px} px ({why}); set another size") from None
     return network
 
 

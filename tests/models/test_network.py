@@ -96,3 +96,8 @@ def test_a_size_the_backbone_cannot_take_is_one_line(size):
         build_network("test_vit", False, 32, image_size=size)
     assert str(caught.value).startswith("model.image_size: test_vit cannot take 50 px (")
     assert "\n" not in str(caught.value)
+
+
+def test_a_backbone_that_fails_without_a_word_is_one_line_too():
+    with pytest.raises(UserError, match=r"model.image_size: halonet26t cannot take 96 px \(AssertionError\); set another size"):
+        build_network("halonet26t", False, 96)
