@@ -11,6 +11,8 @@ ITEMS = ("li", "figure")
 GATHERING = (*HEADINGS, "p", "caption", "dt", "dd", "th", "td", "summary", "pre")
 SKIPPED = ("style", "title", "svg")
 ABSENT = "Not shown: "
+# Between pictures and lines of a caption, which stand one under the other; no text of a page holds it.
+BREAK = "\0"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class _Reader(HTMLParser):
         elif name == "tr":
             self.rows.append([])
         elif name == "img" and known.get("alt"):
-            self.text.append(f"{known['alt']}. ")
+            self.text += [BREAK, known["alt"], BREAK]
         elif name == "small":
             self.text.append(" (")
         elif name in ITEMS:
@@ -93,8 +95,7 @@ class _Reader(HTMLParser):
         elif name == "small":
             self.text.append(")")
         elif name in ("span", "b"):
-            # Lines of a caption stand one under the other.
-            self.text.append("; " if self.items else " ")
+            self.text.append(BREAK if self.items else " ")
         elif name == "dt":
             self.term = self._taken()
         elif name == "dd":
@@ -112,8 +113,8 @@ class _Reader(HTMLParser):
             self.text.append(data)
 
     def _taken(self) -> str:
-        text, self.text = " ".join("".join(self.text).split()), []
-        return text.removesuffix(";")
+        lines, self.text = "".join(self.text).split(BREAK), []
+        return "; ".join(" ".join(line.split()) for line in lines if line.strip())
 
     def _add(self, kind: str, text: str) -> None:
         if text:

@@ -35,7 +35,7 @@ def test_a_legend_is_left_out_since_the_chart_says_it():
 def test_a_picture_is_its_words():
     image = tag("img", src="data:,", alt="patch a1").removesuffix("</img>")
     figure = tag("figure", type(tag("p"))(image), tag("figcaption", tag("b", "a1"), tag("span", "tumor"), tag("span", "prob 0.9")))
-    assert page_blocks(figure) == [Block("item", "patch a1. a1; tumor; prob 0.9")]
+    assert page_blocks(figure) == [Block("item", "patch a1; a1; tumor; prob 0.9")]
 
 
 def test_an_interval_stands_in_brackets():
@@ -59,7 +59,7 @@ def test_sections_with_their_tables_and_why_one_is_absent():
 def test_a_picture_in_an_item_is_part_of_it():
     image = type(tag("p"))('<img alt="patch a1">')
     item = tag("li", tag("figure", tag("div", image), tag("figcaption", "prob 0.9")), tag("div", tag("span", "near")))
-    assert page_blocks(tag("ol", item)) == [Block("item", "patch a1. prob 0.9near")]
+    assert page_blocks(tag("ol", item)) == [Block("item", "patch a1; prob 0.9near")]
 
 
 def test_what_a_screen_reader_leaves_out_is_left_out():

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def test_json_and_markdown_say_what_the_page_says(copy):
     assert facts["absent"]["Nearest neighbours"].startswith("the run made no kNN")
     markdown = told.to_markdown()
     assert all(f"\n## {section['title']}\n" in markdown for section in facts["sections"][1:])
-    assert f"patch {told.pictures.unsure[0].id}. what speaks for" in markdown
+    assert f"patch {told.pictures.unsure[0].id}; what speaks for" in markdown
 
 
 def test_a_run_that_has_just_ended_has_its_page_with_patches_and_says_how_to_have_the_rest(finished):
@@ -160,6 +161,14 @@ def test_a_map_that_is_not_known_is_refused_before_anything_is_read(tmp_path):
         report_runs([tmp_path], Target(), Asked(method="tsne"))
 
 
+def test_a_map_by_umap_without_umap_is_refused_and_nothing_is_written(copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    before = (copy.path / "report.html").read_bytes()
+    with pytest.raises(UserError, match=r"UMAP is not installed; pip install 'pcam-ssl\[explore\]'"):
+        report(copy, method="umap")
+    assert (copy.path / "report.html").read_bytes() == before
+
+
 def test_maps_are_of_the_lowest_the_middle_and_the_highest_fold():
     probs = {0: [0.1, 0.9], 1: [0.9, 0.1], 2: [0.5, 0.5], 3: [0.2, 0.9], 4: [0.9, 0.9]}
     tables = [predictions([f"{k}a", f"{k}b"], [0, 1 if k < 4 else 0], [None] * 2, k, [0.0] * 2, probs=p) for k, p in probs.items()]
@@ -170,3 +179,9 @@ def test_maps_are_of_the_lowest_the_middle_and_the_highest_fold():
 def test_few_folds_all_have_a_map_even_of_one_class():
     tables = [predictions([f"{k}a", f"{k}b"], [k, k], [None] * 2, k, [0.0] * 2) for k in (0, 1)]
     assert map_folds(pd.concat(tables), (0, 1)) == {0: None, 1: None}
+
+
+def test_rounds_end_with_pages_that_show_their_verdict(two_rounds):
+    said = escape(json.loads((two_rounds / "rounds.json").read_text())["verdict"])
+    for folder in (two_rounds, two_rounds / "round-1", two_rounds / "round-2"):
+        assert said in (folder / "report.html").read_text()

@@ -67,6 +67,11 @@ def test_report_refuses_in_one_line(pooled, command):
     assert problem.startswith(f"{pooled / 'round-1'}: no report without out-of-fold scores, and they are withheld (")
 
 
+def test_the_page_of_round_0_shows_what_they_learned_from(pooled):
+    page = (pooled.parent / "report.html").read_text()
+    assert "Pseudo-label rounds, pooled" in page and "Pooled: whether 2 rounds helped cannot be told." in page
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_folds_decide_alike_where_their_pools_overlap(experiment, pooled, number):
     decisions = ["id", "logit", "prob", "decision", "reason", "label", "weight", "change", "network_digest"]
