@@ -38,7 +38,7 @@ def planted_check(rounds: Rounds) -> dict | None:
                 f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(setting, unit)} training slides are hidden"
             )
         train_missing(setting, unit)
-    return rounds.world.lead(lambda: _scores(rounds, run, units))
+    return rounds.world.lead(lambda: _told(_scores(rounds, run, units)))
 
 
 def planted_unit(rounds: Rounds, unit: Unit) -> Unit:
@@ -106,6 +106,19 @@ def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
         "met": not missed,
         "reason": reason,
     }
+
+
+def _told(check: dict) -> dict:
+    """Says what was found before hours go into rounds."""
+    for name, entry in check["classes"].items():
+        say(f"planted check, {name}: precision {_interval(entry['precision'])}, coverage {_interval(entry['coverage'])}")
+    return check
+
+
+def _interval(score: dict) -> str:
+    if score["value"] is None:
+        return f"not known ({score['reason']})"
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}) of {score['n']}"
 
 
 def _by_class(scores: dict) -> dict[str, dict]:

@@ -132,8 +132,12 @@ def test_the_rounds_that_were_asked_for_are_not_stopped_after_the_last(perfect, 
     assert make_rounds(perfect, 1, "pseudo.stop_worse=true")["stopped"] is None
 
 
-def test_a_planted_check_that_misses_stops_before_any_round(fresh, make_rounds):
-    told = make_rounds(fresh, 2, *PLANTED)
+def test_a_planted_check_that_misses_stops_before_any_round(fresh, make_rounds, capsys):
+    told, said = make_rounds(fresh, 2, *PLANTED), capsys.readouterr().err
+    for name, entry in told["planted"]["classes"].items():
+        found = entry["precision"]["value"]
+        words = "not known (" if found is None else f"{found:.3f} ({entry['precision']['low']:.3f} to "
+        assert f"planted check, {name}: precision {words}" in said
     assert told["planted"]["met"] is False
     assert told["stopped"].startswith("the precision of planted pseudo-labels is below 0.999: ")
     assert "pseudo.planted_stop=true" in told["stopped"]
