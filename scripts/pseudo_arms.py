@@ -160,27 +160,30 @@ def arms_table(tables: dict[int, dict[str, pd.DataFrame]], clusters: np.ndarray,
 
 
 def rounds_table(options) -> str:
-    """Precision and coverage of the pseudo-labels by arm, round and class, over all seeds."""
+    """Pseudo-labels by arm, round and class, with their precision and coverage: one number a seed."""
     lines = [
         "",
-        "| arm, round | class | precision (each seed) | coverage (each seed) | AUROC of the round, mean of seeds |",
-        "|---|---|---|---|---|",
+        "| arm, round | class | added | precision | coverage | AUROC of the round |",
+        "|---|---|---|---|---|---|",
     ]
     for arm in ("naive", "sure", "quarter", "soft"):
         verdicts = [
             read_json(path) for seed in options.seeds if (path := options.out / f"seed-{seed}" / arm / "rounds.json").exists()
         ]
-        for number in range(1, min((len(verdict["rounds"]) for verdict in verdicts), default=1)):
-            rows = [verdict["rounds"][number] for verdict in verdicts]
-            auroc = np.mean([row["out_of_fold"]["auroc"]["value"] for row in rows])
+        for number in range(1, max((len(verdict["rounds"]) for verdict in verdicts), default=1)):
+            # A seed whose rounds ended earlier, because too little was sure, has a gap here.
+            rows = [verdict["rounds"][number] if number < len(verdict["rounds"]) else None for verdict in verdicts]
+            aurocs = ", ".join((row and f"{row['out_of_fold']['auroc']['value']:.3f}") or "-" for row in rows)
             for name in ("tumor", "normal"):
-                shares = [", ".join(_share(row["truth"][kind][name]) for row in rows) for kind in ("precision", "coverage")]
-                lines.append(f"| {arm}, {number} | {name} | {shares[0]} | {shares[1]} | {auroc:.3f} |")
+                added = ", ".join((row and f"{row['added'][name]:,}") or "-" for row in rows)
+                shares = [", ".join(_share(row, kind, name) for row in rows) for kind in ("precision", "coverage")]
+                lines.append(f"| {arm}, {number} | {name} | {added} | {shares[0]} | {shares[1]} | {aurocs} |")
     return "\n".join(lines)
 
 
-def _share(score: dict) -> str:
-    return "-" if score["value"] is None else f"{score['value']:.3f}"
+def _share(row: dict | None, kind: str, name: str) -> str:
+    value = row and row["truth"][kind][name]["value"]
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":
