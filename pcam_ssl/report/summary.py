@@ -79,6 +79,7 @@ def files_of(run: Run) -> list[tuple[str, str]]:
     """Label and name of the files a person opens next, those that exist."""
     named = [
         ("open", "report.html"),
+        ("model card", "model-card.md"),
         ("scores", "scores.json"),
         ("out of fold", "oof.parquet"),
         ("test", "test.parquet"),

@@ -149,6 +149,16 @@ def test_a_run_under_rounds_is_shown_by_its_own_networks(copy):
     assert pictures_of(facts, Asked(device="cpu")).no_maps is None
 
 
+def test_unknown_slides_still_have_neighbours_and_maps_by_label(train, slides, rewrite, tmp_path):
+    data = rewrite(slides, tmp_path / "data", lambda patches: patches.assign(wsi=pd.array([None] * len(patches), dtype="str")))
+    told = report(train(tmp_path / "run", data=data))
+    for case in told.pictures.unsure:
+        assert case.wsi is None and len(case.neighbours) == 4
+        assert case.id not in [each["id"] for each in case.neighbours]
+    assert all(each.likeness["same_slide"]["value"] is None for each in told.pictures.maps)
+    assert told.path.read_text().count('class="map"') == len(told.pictures.maps)
+
+
 def test_a_blend_says_that_it_has_no_network(finished, tmp_path):
     blend = blend_runs([str(finished.path)], tmp_path / "blend")
     told = report(blend)
