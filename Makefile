@@ -40,6 +40,6 @@ wheel: .venv/installed
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "== installing pcam-ssl and what it needs into .venv (minutes, once; torch is large)"
 	@if $(BIN)/python -m pip install --quiet uv; \
-	then $(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	then $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --editable '.[dev]'; \
 	else echo "== uv cannot be had: going on with pip, which is slower"; $(BIN)/python -m pip install --editable '.[dev]'; fi
 	@touch $@
