@@ -56,7 +56,7 @@ class FoldMap:
     """Patches that the fold scored; those of the map are a sample."""
     method: str
     likeness: dict[str, Any]
-    """See `inference.likeness`."""
+    """See `inference.map_numbers`."""
 
     def to_dict(self) -> dict[str, Any]:
         """All but the places, in JSON values."""

@@ -12,7 +12,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.inference.embedding_map import embedding_map
 from pcam_ssl.inference.exclusion import leave_out
 from pcam_ssl.inference.index import build_index
-from pcam_ssl.inference.likeness import likeness
+from pcam_ssl.inference.map_numbers import likeness
 from pcam_ssl.inference.neighbors import search
 from pcam_ssl.inference.search_result import SearchResult, count_left_out
 from pcam_ssl.report.pictures import Case, FoldMap, Pictures

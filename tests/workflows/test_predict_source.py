@@ -111,7 +111,7 @@ def test_a_run_without_a_finished_fold(copy, slides, tmp_path):
 def test_another_suffix(travelled, slides, tmp_path):
     assert (
         refusal(travelled, slides, tmp_path / "new.csv")
-        == f"--out {tmp_path}/new.csv: Predictions are parquet; name it {tmp_path}/new.parquet"
+        == f"--out {tmp_path}/new.csv: is written as parquet; name it {tmp_path}/new.parquet"
     )
 
 
