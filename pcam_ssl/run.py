@@ -128,7 +128,8 @@ def find_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command:
 
 def begin_run(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
     """Write what a run is identified by; run.json comes last and stands for all of it."""
-    write_text(run.recipe, f"{MADE_BY} {__version__}. `pcam-ssl {command} --recipe THIS_FILE` repeats the run.\n{to_yaml(recipe)}")
+    repeat = f"pcam-ssl {command} {'ROUND_0 ' if command == ROUNDS else ''}--recipe THIS_FILE"
+    write_text(run.recipe, f"{MADE_BY} {__version__}. `{repeat}` repeats the run.\n{to_yaml(recipe)}")
     write_json(
         run.provenance,
         {

@@ -10,6 +10,7 @@ from pcam_ssl.report.figures import forest
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
 from pcam_ssl.report.table import NAMES, counts_text
 from pcam_ssl.report.verdict import Verdict, what_was_done
+from pcam_ssl.run import ROUNDS
 
 
 def verdict_block(facts: Facts, verdict: Verdict) -> Markup:
@@ -157,17 +158,12 @@ def repeat_command(facts: Facts) -> str:
     path = facts.run.path
     if "blend" in facts.info:
         return blend_command(facts.info, f"{path}-again")
-    words = [
-        "pcam-ssl",
-        facts.info["command"],
-        "--data",
-        facts.info["dataset"],
-        "--recipe",
-        str(facts.run.recipe),
-        "--out",
-        f"{path}-again",
-    ]
-    return shlex.join(words)
+    same = ["--data", facts.info["dataset"], "--recipe", str(facts.run.recipe), "--out"]
+    if facts.info["command"] == ROUNDS:
+        start, number = facts.info["round_0"], str(facts.info["round"])
+        # A round begins with the rounds before it.
+        return shlex.join(["pcam-ssl", ROUNDS, start, "--rounds", number, *same, f"{path.resolve().parent}-again"])
+    return shlex.join(["pcam-ssl", facts.info["command"], *same, f"{path}-again"])
 
 
 def changed_keys(recipe: dict) -> str:

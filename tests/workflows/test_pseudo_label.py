@@ -1,5 +1,6 @@
 """Two rounds on a tiny run: what each fold learns from, what is left behind, and how they go on."""
 
+import shlex
 import shutil
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from left_behind import added, check_same, table, trail, verdict, weights
 
 from pcam_ssl.data.store import open_dataset
+from pcam_ssl.report.facts import read_facts
+from pcam_ssl.report.sections import repeat_command
 from pcam_ssl.run import Run, run_in_use
 from pcam_ssl.selection.columns import TRAIL_COLUMNS
 from pcam_ssl.workflows.baseline import baseline
@@ -164,6 +167,12 @@ def test_rounds_elsewhere_equal_rounds_inside(two_rounds, fresh, make_rounds, tm
     assert not (fresh / "round-1").exists()
     for fold in FOLDS:
         assert weights(out, 1, f"fold-{fold}") == weights(two_rounds, 1, f"fold-{fold}")
+
+
+def test_the_command_in_its_report_repeats_a_round(two_rounds_copy, command):
+    told = repeat_command(read_facts(Run(two_rounds_copy / "round-1")))
+    assert command(*shlex.split(told)[1:]).code == 0
+    assert weights(two_rounds_copy.with_name("run-again"), 1, "fold-0") == weights(two_rounds_copy, 1, "fold-0")
 
 
 def test_round_0_is_made_where_there_is_none(slides, tiny, command, selection_words, tmp_path):
