@@ -44,14 +44,13 @@ def main() -> None:
     dataset = valid_as_test(open_dataset(options.data), options.out / "dataset")
     rows = [row for seed in options.seeds for row in compare(options, dataset, seed)]
     table = pd.DataFrame(rows)
-    mean = table.groupby("way", sort=False)[["promised", "kept"]].mean()
     print("| way | seed | promised out of fold | kept on new slides | promised - kept |\n|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row['way']} | {row['seed']} | {row['promised']:.3f} | {row['kept']:.3f} | {row['promised'] - row['kept']:+.3f} |"
         )
     if options.figure:
-        write_text(options.figure, figure(mean))
+        write_text(options.figure, figure(table))
 
 
 def valid_as_test(dataset: Dataset, path: Path) -> Path:
@@ -106,27 +105,35 @@ def _auroc(trained, dataset: Dataset, part: pd.DataFrame) -> float:
     return roc_auc_score(part.label.astype(int), logits)
 
 
-def figure(mean: pd.DataFrame) -> str:
-    """Promised and kept, one row a way, as an SVG file that stands alone."""
-    low, high = mean.to_numpy().min() - 0.005, mean.to_numpy().max() + 0.005
+def figure(table: pd.DataFrame) -> str:
+    """Promised and kept, one row a way, as an SVG file that stands alone: small marks are seeds, large ones their mean."""
+    low, high = table[["promised", "kept"]].to_numpy().min() - 0.002, table[["promised", "kept"]].to_numpy().max() + 0.002
+    left, width, row_height = 190, 400, 52
 
     def place(value: float) -> float:
-        return 200 + 380 * (value - low) / (high - low)
+        return left + width * (value - low) / (high - low)
+
+    def mark(value: float, y: float, radius: int, full: bool) -> str:
+        colour = "#1f5fbf" if full else "#b3541e"
+        return f'<circle cx="{place(value):.1f}" cy="{y}" r="{radius}" fill="{colour if full else "#fff"}" stroke="{colour}" stroke-width="2"/>'
 
     parts = [
-        text(200, 20, "AUROC promised out of fold (full) and kept on new slides (hollow), mean of folds and seeds", "start", 11)
+        text(10, 22, "AUROC promised out of fold (full, blue) and kept on new slides (hollow, orange)", "start", 13),
+        text(10, 40, f"large: mean of {table.seed.nunique()} seeds; small: each seed", "start", 11),
     ]
-    for number, (way, row) in enumerate(mean.iterrows()):
-        y = 50 + 34 * number
+    for number, (way, rows) in enumerate(table.groupby("way", sort=False)):
+        y, promised, kept = 80 + row_height * number, rows.promised.mean(), rows.kept.mean()
         parts += [
-            text(190, y + 4, way, "end"),
-            f'<line x1="{place(row.promised):.1f}" x2="{place(row.kept):.1f}" y1="{y}" y2="{y}" stroke="#888" stroke-width="2"/>',
-            f'<circle cx="{place(row.kept):.1f}" cy="{y}" r="6" fill="#fff" stroke="#b3541e" stroke-width="2"/>',
-            f'<circle cx="{place(row.promised):.1f}" cy="{y}" r="6" fill="#b3541e"/>',
-            text(place(row.promised), y - 10, f"{row.promised:.3f}", "middle", 10),
-            text(place(row.kept), y + 19, f"{row.kept:.3f}", "middle", 10),
+            text(left - 12, y + 4, way, "end"),
+            f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#ddd"/>',
+            *(mark(value, y - 8, 3, True) for value in rows.promised),
+            *(mark(value, y + 8, 3, False) for value in rows.kept),
+            mark(promised, y - 8, 6, True),
+            mark(kept, y + 8, 6, False),
+            text(place(promised), y - 18, f"{promised:.3f}", "middle", 10),
+            text(place(kept), y + 27, f"{kept:.3f}", "middle", 10),
         ]
-    height = 50 + 34 * len(mean)
+    height = 80 + row_height * table.way.nunique()
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 620 {height}" width="620" height="{height}" font-family="sans-serif">'
     return "\n".join([head, f'<rect width="620" height="{height}" fill="#fff"/>', *parts, "</svg>", ""])
 
