@@ -88,9 +88,10 @@ def operating_point(facts: Facts, target: Target) -> OperatingPoint | str:
     """The run at the target, or why there is none."""
     if facts.oof is None:
         return "oof.parquet is not in the run folder"
-    if facts.info["command"] == BLEND:
+    if facts.info["command"] == BLEND and not any(facts.run.path.glob(f"fold-*/{INNER}")):
         return (
-            "a blend keeps no inner slides, so no threshold can be chosen apart from the patches it scores; ask it of its members"
+            "this blend keeps no inner slides, so no threshold can be chosen apart from the patches it scores; ask it of its members"
+            " (a blend by mean or logit-mean keeps them, where its members keep the same)"
         )
     rows = facts.labelled
     found = tuple(_fold_threshold(facts, int(k), rows[rows.fold == k], target) for k in sorted(rows.fold.unique()))

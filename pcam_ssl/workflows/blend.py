@@ -18,6 +18,7 @@ from pcam_ssl.inference.correlation import calibrated_logits
 from pcam_ssl.run import BLEND, MADE_BY, Run, versions
 from pcam_ssl.tables import read_table, write_table
 from pcam_ssl.terminal import say, warn
+from pcam_ssl.workflows.blend_inner import write_inner
 from pcam_ssl.workflows.blend_scores import score_blend
 from pcam_ssl.workflows.blend_tables import write_tables
 from pcam_ssl.workflows.compare_runs import ScoredRun, read_alike
@@ -142,7 +143,9 @@ def _write(folder: Run, runs: list[ScoredRun], blend: Blend, identity: dict[str,
     options = {"resamples": first.recipe.get("score.resamples", 2000), "seed": first.recipe.get("seed", 0)}
     write_text(folder.recipe, _recipe(described, options))
     write_table(folder.folds, _folds(runs), read_table(first.run.folds)[1])
-    oof, test = write_tables(folder, runs, blend, folder.table_notes(info, blend=blend.method))
+    notes = folder.table_notes(info, blend=blend.method)
+    oof, test = write_tables(folder, runs, blend, notes)
+    write_inner(folder, runs, blend, identity["max_correlation"], notes)
     write_json(folder.scores, score_blend(folder, runs, blend, oof, test, info, options))
     write_json(folder.provenance, {**info, "status": "done", "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 

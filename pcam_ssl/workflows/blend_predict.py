@@ -35,7 +35,7 @@ def predict_blend(
     """
     described = run.info()["blend"]
     members = [member for member in described["members"] if member["weight"] > 0]
-    problems = [problem for member in members if (problem := _problem(run, member)) is not None]
+    problems = [problem for member in members if (problem := member_problem(run, member)) is not None]
     if problems:
         raise UserError(*dict.fromkeys(problems))
     with open_source(source, skip_bad) as dataset, tempfile.TemporaryDirectory(prefix="pcam-ssl-") as folder:
@@ -54,7 +54,8 @@ def predict_blend(
     return len(patches), _report(run, table)
 
 
-def _problem(run: Run, member: dict[str, Any]) -> str | None:
+def member_problem(run: Run, member: dict[str, Any]) -> str | None:
+    """Why a blend cannot ask one of its members any more, None where it can."""
     path = Path(member["run"])
     if not Run(path).provenance.exists():
         return f"{run.path}: blends {path}, which is no run any more; put it back, or blend the others anew"

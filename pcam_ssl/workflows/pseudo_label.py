@@ -12,18 +12,19 @@ from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
-from pcam_ssl.run import BLEND, POOLED, ROUNDS, Run, hold
+from pcam_ssl.run import POOLED, ROUNDS, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
+from pcam_ssl.workflows.blend_members import members_of, own_recipe
 from pcam_ssl.workflows.cross_validation import loader_workers
 from pcam_ssl.workflows.metric_train import metric_train
+from pcam_ssl.workflows.opinion import check_round_0
 from pcam_ssl.workflows.planted import planted_check
 from pcam_ssl.workflows.pool import describe_pool, pool_facts
 from pcam_ssl.workflows.pseudo_round import run_round
 from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.rounds_verdict import opinions, stop_after, truth_of_pool, write_verdict
-from pcam_ssl.workflows.teacher import check_teachers
 from pcam_ssl.world import join_world, own_rank
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
@@ -50,13 +51,13 @@ def pseudo_label(
         raise UserError(f"--rounds {wanted}: ask for at least one round")
     start = _round_0(Path(path), recipe, list(settings), data)
     settings = [*settings, "pseudo.pooled=true"] if pooled else list(settings)
-    pooled = load_recipe(recipe, settings, start.load_recipe()).pseudo.pooled
+    pooled = load_recipe(recipe, settings, own_recipe(start, members_of(start))).pseudo.pooled
     rounds = open_rounds(start, recipe, settings, _folder(start, out, pooled), data)
     world = rounds.world
     with interruptible(str(rounds.out)), ExitStack() as locks:
         lock = rounds.out / ".rounds.lock"
         world.lead(lambda: locks.enter_context(hold(lock, f"pseudo-label rounds of {rounds.out}")) and None)
-        world.lead(lambda: _tell_pool(rounds))
+        world.lead(lambda: _tell(rounds))
         planted = planted_check(rounds)
         stopped = _planted_stop(rounds, planted)
         last = 0
@@ -76,11 +77,11 @@ def pseudo_label(
 def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, data: Path | str | None = None) -> Rounds:
     """Everything the rounds on a finished run share. Raises UserError where they cannot be done."""
     info = start.info()
-    begun = Run(out / "round-1")
-    base = (begun if begun.recipe.exists() else start).load_recipe()
-    chosen = load_recipe(recipe, settings, base)
+    begun, members = Run(out / "round-1"), members_of(start)
+    own = own_recipe(start, members)
+    chosen = load_recipe(recipe, settings, begun.load_recipe() if begun.recipe.exists() else own)
     _check_recipe(start.path, chosen)
-    _check_kept(start, chosen)
+    _check_kept(start.path, own, chosen)
     _check_folder(start, out)
     dataset = open_dataset(data or info["dataset"])
     if dataset.digest != info["dataset_digest"]:
@@ -91,8 +92,8 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     world = join_world(chosen.train.device)
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
     folds = read_folds(start.folds, dataset.patches)
-    rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world))
-    world.lead(lambda: check_teachers(start, rounds.units))
+    rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
+    world.lead(lambda: check_round_0(rounds))
     world.lead(lambda: _check_pools(rounds))
     world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
@@ -106,11 +107,6 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
         if info["command"] == ROUNDS:
             raise UserError(
                 f"{path}: is a pseudo-label round itself; name the run it belongs to ({info.get('round_0', 'unknown')})"
-            )
-        if info["command"] == BLEND:
-            members = ", ".join(dict.fromkeys(member["run"] for member in info["blend"]["members"]))
-            raise UserError(
-                f"{path}: a blend has no network per fold whose pseudo-labels are blind to that fold's labels; start rounds from one of its runs ({members})"
             )
         if info["status"] == "done":
             return run
@@ -149,14 +145,14 @@ def _check_recipe(path: Path, recipe: Recipe) -> None:
         raise UserError("pseudo: nothing says which patches are sure enough; set pseudo.precision, confidence, top_share or k_best")
 
 
-def _check_kept(start: Run, recipe: Recipe) -> None:
-    """Refuse students that could not be compared with round 0."""
-    before, now = flatten(start.load_recipe().dump()), flatten(recipe.dump())
+def _check_kept(path: Path, own: Recipe, recipe: Recipe) -> None:
+    """Refuse students that could not be compared with round 0, whose recipe is `own`."""
+    before, now = flatten(own.dump()), flatten(recipe.dump())
     fixed = (*FIXED, "views.") if recipe.predict.random_views else FIXED
     changed = [f"{key}: {before.get(key)} -> {now[key]}" for key in now if key.startswith(fixed) and now[key] != before.get(key)]
     if changed:
         raise UserError(
-            f"{start.path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"
+            f"{path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"
         )
 
 
@@ -193,7 +189,12 @@ def _write_reports(rounds: Rounds, last: int) -> None:
         first_report(run)
 
 
-def _tell_pool(rounds: Rounds) -> None:
+def _tell(rounds: Rounds) -> None:
+    if rounds.members:
+        say(
+            f"{rounds.start.path}: a blend has no recipe; its students, and the planted check, train under that of its first run"
+            f" {rounds.members[0].run.path} as --recipe and --set change it"
+        )
     for unit in rounds.units:
         say(f"{unit.name}: pool of {describe_pool(pool_facts(rounds.dataset, rounds.folds, unit))}")
 

@@ -8,6 +8,7 @@ from pcam_ssl.data.store import Dataset
 from pcam_ssl.engine.precision import Precision
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import ROUNDS_FILE, Run
+from pcam_ssl.workflows.blend_members import Member
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit, refit_unit
 from pcam_ssl.world import World
 
@@ -29,6 +30,8 @@ class Rounds:
     world: World
     precision: Precision
     workers: int
+    members: tuple[Member, ...] = ()
+    """Of round 0 where that is a blend: it has no networks of its own."""
 
     def run(self, number: int) -> Run:
         """The run of a round."""

@@ -14,11 +14,12 @@ from pcam_ssl.selection.stops import no_better
 from pcam_ssl.selection.truth import added_scores
 from pcam_ssl.tables import predictions, read_table
 from pcam_ssl.workflows.gather import score_groups
+from pcam_ssl.workflows.opinion import opinion
 from pcam_ssl.workflows.pool import pool_facts, pool_rows
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.selecting import SELECTION, TRAIL
 from pcam_ssl.workflows.setting import Unit
-from pcam_ssl.workflows.teacher import inner_table, pool_table
+from pcam_ssl.workflows.teacher import inner_table
 
 
 def round_tables(rounds: Rounds, number: int) -> RoundTables:
@@ -50,7 +51,7 @@ def opinions(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame |
     for unit in _folds(rounds):
         pool = pool_rows(rounds.dataset, rounds.folds, unit)
         pool = pool[pool.id.isin(truth.id)].reset_index(drop=True)
-        tables.append(pool_table(rounds.setting(number), unit, unit.folder(rounds.run(number)), pool))
+        tables.append(opinion(rounds, number, unit, pool))
     whole = pd.concat(tables, ignore_index=True)
     whole["calibrated"] = inverse_sigmoid(whole.prob.clip(1e-15, 1 - 1e-15))
     mean = whole.groupby("id")[["logit", "calibrated", "view_std"]].mean().loc[truth.id]

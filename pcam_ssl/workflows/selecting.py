@@ -14,10 +14,11 @@ from pcam_ssl.files import digest_text, read_json, write_json
 from pcam_ssl.selection.decide import decide
 from pcam_ssl.tables import read_table, write_table
 from pcam_ssl.terminal import say
+from pcam_ssl.workflows.opinion import opinion, opinion_digest
 from pcam_ssl.workflows.pool import pool_rows
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.setting import Unit
-from pcam_ssl.workflows.teacher import inner_evidence, pool_table, teacher_digest
+from pcam_ssl.workflows.teacher import inner_evidence
 
 TRAIL, SELECTION = "pseudo.parquet", "selection.json"
 
@@ -57,12 +58,11 @@ def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
 
 
 def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
-    teacher = unit.folder(rounds.run(number - 1))
-    pool = pool_table(rounds.setting(number), unit, teacher, pool_rows(rounds.dataset, rounds.folds, unit))
+    pool = opinion(rounds, number - 1, unit, pool_rows(rounds.dataset, rounds.folds, unit))
 
     def decided() -> None:
         previous = _previous(rounds, number, [unit])
-        inner, cluster = inner_evidence(teacher, rounds.folds)
+        inner, cluster = inner_evidence(unit.folder(rounds.run(number - 1)), rounds.folds)
         trail, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
         _write(rounds, number, unit, trail, facts)
         say(f"round {number}, {unit.name}: {_words(facts)}")
@@ -78,7 +78,7 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
         return
     pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in rounds.units}
     whole = pd.concat(pools.values()).drop_duplicates("id").sort_values("row").reset_index(drop=True)
-    tables = [pool_table(rounds.setting(number), unit, unit.folder(rounds.run(number - 1)), whole) for unit in folds]
+    tables = [opinion(rounds, number - 1, unit, whole) for unit in folds]
 
     def decided() -> None:
         evidence = [inner_evidence(unit.folder(rounds.run(number - 1)), rounds.folds) for unit in folds]
@@ -104,7 +104,7 @@ def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _digest(rounds: Rounds, number: int, units: list[Unit]) -> str:
     """Of the networks that make these pseudo-labels."""
-    digests = [teacher_digest(unit.folder(rounds.run(number - 1))) for unit in units]
+    digests = [opinion_digest(rounds, number - 1, unit) for unit in units]
     return digests[0] if len(digests) == 1 else digest_text("".join(digests))
 
 

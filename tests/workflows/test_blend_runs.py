@@ -186,16 +186,10 @@ def test_without_test_predictions_of_all_members_there_is_no_test_table(members,
     assert "no test.parquet is written: b predicted no test split" in capsys.readouterr().err
 
 
-def test_pseudo_label_rounds_start_from_a_member_and_not_from_a_blend(members, tmp_path):
-    from pcam_ssl.workflows.pseudo_label import pseudo_label
-
-    run = blended(members[:2] + members[:1], tmp_path / "out")
-    with pytest.raises(UserError) as refused:
-        pseudo_label(run.path, 1)
-    (line,) = refused.value.problems
-    assert line.startswith(f"{run.path}: a blend has no network per fold whose pseudo-labels are blind")
-    assert line.endswith(f"start rounds from one of its runs ({members[0].path}, {members[1].path})")
-    assert not (run.path / "rounds.json").exists() and not (run.path / "round-1").exists()
+def test_without_inner_predictions_of_all_members_there_are_none(members, tmp_path, capsys):
+    run = blended(members, tmp_path / "out")
+    assert not list(run.path.glob("fold-*"))
+    assert "no inner.parquet is written" in capsys.readouterr().err
 
 
 def test_a_mark_of_one_member_marks_the_blend(members, tmp_path):
