@@ -114,7 +114,7 @@ def test_a_folder_of_rounds_alone_is_reported_by_its_best_round(invoke, write_ru
     out = write_run(name="rounds/round-1").path.parent
     (out / "run.json").unlink()
     write_json(out / "rounds.json", verdict(best=1))
-    edit(out / "round-1" / "run.json", lambda info: info.update(command="pseudo-label"))
+    edit(out / "round-1" / "run.json", lambda info: info.update(command="pseudo-label", round_0="runs/k", round=1))
     assert invoke(out).stdout.startswith(f"{out / 'round-1' / 'report.html'}: ")
     assert "Use round 1 from here on" in (out / "round-1" / "report.html").read_text()
 

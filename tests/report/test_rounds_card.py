@@ -61,7 +61,7 @@ def test_a_run_shows_the_rounds_on_top_of_it_and_a_round_those_it_is_one_of(writ
     write_json(run.path / "pooled" / "rounds.json", pooled())
     assert list(read_facts(run).rounds) == [run.path, run.path / "pooled"]
     round_1 = write_run(name="run/round-1")
-    edit(round_1.provenance, lambda info: info.update(command="pseudo-label"))
+    edit(round_1.provenance, lambda info: info.update(command="pseudo-label", round_0=str(run.path), round=1))
     assert list(read_facts(round_1).rounds) == [run.path]
     assert "Use round 2 from here on" in write_report(round_1).read_text()
 

@@ -16,7 +16,8 @@ from pcam_ssl.workflows.baseline import baseline
 
 METHODS = {
     "fixmatch": ["method.name=fixmatch", "method.threshold=0.55", "train.ema_decay=0.9"],
-    "mean_teacher": ["method.name=mean_teacher", "method.decay=0.9", "train.ema_decay=null"],
+    # Two epochs, the second at the whole weight of the consistency loss.
+    "mean_teacher": ["method.name=mean_teacher", "method.decay=0.9", "method.ramp_epochs=1", "train.ema_decay=null"],
 }
 SGD = ["optim.name=sgd", "optim.lr=0.005", "train.batch_size=8", "data.label_budget=48"]
 
