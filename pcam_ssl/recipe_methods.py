@@ -80,7 +80,9 @@ class MeanTeacher(Section):
     ratio: int = Field(2, ge=1, description="unlabelled patches a step for each labelled one")
     weak: Literal["none", "d4", "standard", "strong"] = Field("d4", description="views that the teacher sees")
     strong: Literal["none", "d4", "standard", "strong"] = Field("standard", description="views that the student sees")
-    ramp_epochs: float = Field(5.0, ge=0, description="linear rise of the weight over this many epochs; the paper takes a quarter of the training")
+    ramp_epochs: float = Field(
+        5.0, ge=0, description="linear rise of the weight over this many epochs; the paper takes a quarter of the training"
+    )
 
 
 # Methods that learn from a pool of unlabelled patches beside the labels.

@@ -67,5 +67,7 @@ def test_an_absent_mlflow_is_told_in_one_line(monkeypatch, tmp_path):
 def test_a_place_that_takes_no_events_is_told_in_one_line(monkeypatch, tmp_path):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://nowhere")
-    with pytest.raises(UserError, match=r"^train.mlflow: gopher://nowhere takes no events \(.*\); mend that, set MLFLOW_TRACKING_URI"):
+    with pytest.raises(
+        UserError, match=r"^train.mlflow: gopher://nowhere takes no events \(.*\); mend that, set MLFLOW_TRACKING_URI"
+    ):
         mlflow_log(tmp_path / "fold-0", {})
