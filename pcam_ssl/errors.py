@@ -25,6 +25,11 @@ class LeakError(UserError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, in one line; its type where it says nothing, as zipfile's EOFError and bare assertions do."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(word: str, choices, n: int = 3) -> str:
     """' Did you mean a, b?' for the choices closest to `word`, or '' when none is close."""
     from difflib import get_close_matches

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl import __version__
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
 
 SCHEMA_VERSION = "1"
@@ -104,6 +104,6 @@ def read_table(path: Path | str) -> tuple[pd.DataFrame, dict[str, str]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name a table that a pcam-ssl command wrote") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]}); make it again") from None
+        raise UserError(f"{path}: cannot be read as parquet ({first_line(error)}); make it again") from None
     notes = {k.decode()[9:]: v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"pcam_ssl.")}
     return table.to_pandas(), notes

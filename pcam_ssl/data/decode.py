@@ -6,6 +6,8 @@ import sys
 import numpy as np
 from PIL import Image
 
+from pcam_ssl.errors import first_line
+
 FORMATS = ("TIFF", "PNG", "JPEG", "BMP", "WEBP")
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -30,7 +32,7 @@ def decode(encoded: bytes) -> np.ndarray:
     except Image.UnidentifiedImageError:
         raise BadImage("empty file" if not encoded else "not an image") from None
     except Exception as error:  # Pillow raises many kinds of error for damaged files
-        raise BadImage(f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+        raise BadImage(f"damaged ({first_line(error)})") from None
 
 
 def edge_px(encoded: bytes) -> int | None:

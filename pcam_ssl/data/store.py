@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import read_json
 from pcam_ssl.tables import PATCH_COLUMNS, conform, read_table
 
@@ -68,7 +68,7 @@ def open_dataset(path: Path | str) -> Dataset:
         patches = conform(read_table(path / PATCHES)[0], PATCH_COLUMNS)
         manifest["digest"]
     except (ValueError, KeyError, EOFError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from None
+        raise _damaged(path, first_line(error)) from None
     if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1:] != (pixels.shape[1], pixels.shape[1], 3):
         raise _damaged(path, f"{PIXELS} holds {pixels.dtype} {list(pixels.shape)}, not uint8 [N, H, H, 3]")
     if len(patches) != len(pixels) or not np.array_equal(patches["row"], np.arange(len(pixels))):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import read_json, write_json
 
 FILE, DATABASE = "mlflow.json", "mlflow.db"
@@ -66,7 +66,7 @@ def _one_line(address: str, failure: type[Exception]):
     try:
         yield
     except failure as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"train.mlflow: {address} takes no events ({reason}); mend that, set MLFLOW_TRACKING_URI, or leave the key out"
         ) from None

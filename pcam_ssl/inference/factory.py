@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.inference.unit_rows import row_lengths, unit_chunks, unit_rows
 
 TRAINING_ROWS = 2**18
@@ -71,7 +71,7 @@ def untrained_index(dimension: int, factory: str):
 
 def _said(error: RuntimeError) -> str:
     """The end of FAISS's message, without its source file and condition."""
-    return str(error).strip().splitlines()[0].rpartition(": ")[2].strip()
+    return first_line(error).rpartition(": ")[2].strip()
 
 
 def default_parameters(index) -> dict[str, int]:

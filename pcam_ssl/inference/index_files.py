@@ -12,7 +12,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import read_json, write_json
 from pcam_ssl.inference.backend import Backend, choose_backend
 from pcam_ssl.inference.factory import set_parameters
@@ -80,7 +80,7 @@ def _read(folder: Path, notes: Notes, rebuild: str, backend: Backend) -> Embeddi
         listed = read_table(folder / IDS_FILE)[0]
         order, table = listed["row"].to_numpy(), conform(listed.sort_values("row"), COLUMNS)
     except (RuntimeError, UserError, ValueError, KeyError) as error:
-        raise _damaged(folder, str(error).splitlines()[0].rpartition(": ")[2], rebuild) from None
+        raise _damaged(folder, first_line(error).rpartition(": ")[2], rebuild) from None
     if not (index.ntotal == len(order) == notes.count and index.d == notes.dimension):
         found = f"{index.ntotal:,} vectors, {len(order):,} ids, {notes.count:,} in {NOTES_FILE}"
         raise _damaged(folder, f"its files disagree: {found}", rebuild)

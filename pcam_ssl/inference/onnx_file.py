@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.inference.exported import Exported
 
 LARGEST_BYTES = 2 * 10**9
@@ -61,7 +61,7 @@ def _graph(exported: Exported, size_px: int):
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise UserError(
             f"--onnx: torch cannot export {architecture} ({reason[:200]}); score patches with `pcam-ssl predict`"
         ) from None

@@ -9,7 +9,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.models.backbone import create_backbone, resolve_backbone
 
 
@@ -104,8 +104,9 @@ def build_network(
         with torch.no_grad():
             network(torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8))
     except (RuntimeError, AssertionError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"model.image_size: {name} cannot take {image_size or size_px} px ({why}); set another size") from None
+        raise UserError(
+            f"model.image_size: {name} cannot take {image_size or size_px} px ({first_line(error)}); set another size"
+        ) from None
     return network
 
 

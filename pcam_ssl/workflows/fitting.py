@@ -12,7 +12,7 @@ from pcam_ssl.engine.fit import Plan, Training, fit
 from pcam_ssl.engine.mlflow_log import mlflow_log
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.tensorboard import tensorboard_log
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.metrics import auroc, nll
 from pcam_ssl.inference.predict import PLAIN
@@ -85,7 +85,7 @@ def _compiler_refusals():
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"train.compile: torch cannot compile here ({reason}); mend that, or set train.compile=false") from None
 
 

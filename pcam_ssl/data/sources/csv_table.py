@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pcam_ssl.data.sources.listing import SPLITS, name_first
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 
 MISSING = ("", "na", "nan", "none", "null", "<na>")
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -18,9 +18,7 @@ def read_csv(content: bytes, name: str, required: list[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{name}: cannot be read as csv ({str(error).splitlines()[0]}); save it as UTF-8 csv with a header"
-        ) from None
+        raise UserError(f"{name}: cannot be read as csv ({first_line(error)}); save it as UTF-8 csv with a header") from None
     frame.columns = frame.columns.str.strip()
     absent = [column for column in required if column not in frame]
     if absent:

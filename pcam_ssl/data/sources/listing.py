@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pcam_ssl.data.decode import BadImage
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 
 RECORD_COLUMNS = {"id": "str", "split": "str", "label": "Int8", "wsi": "str", "x": "Int32", "y": "Int32", "place": "str"}
 SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}
@@ -61,7 +61,7 @@ def reading(path: Path, *kinds: type[Exception]):
     try:
         yield
     except kinds as error:
-        raise UserError(f"{path}: damaged or cut short ({str(error).splitlines()[0]}); download it again") from error
+        raise UserError(f"{path}: damaged or cut short ({first_line(error)}); download it again") from error
 
 
 def places_in(ids: pd.Series, among: pd.Series) -> np.ndarray:

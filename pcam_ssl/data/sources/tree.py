@@ -12,7 +12,7 @@ from posixpath import basename, splitext
 import numpy as np
 
 from pcam_ssl.data.decode import SUFFIXES, BadImage
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 
 ENTRY_FIELDS = ("header_offset", "compress_size", "file_size", "CRC", "flag_bits", "compress_type", "_end_offset")
 """What reading an entry needs of its ZipInfo; the last, where a Python has it, refuses overlapping entries."""
@@ -78,7 +78,7 @@ class ZipTree:
         try:
             return self._archive.read(entry)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
-            raise BadImage(f"cannot be read from the archive ({str(error).splitlines()[0]})") from None
+            raise BadImage(f"cannot be read from the archive ({first_line(error)})") from None
 
 
 Tree = FolderTree | ZipTree

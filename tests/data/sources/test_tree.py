@@ -64,3 +64,16 @@ def test_places_in_is_the_first_place_or_none():
 @pytest.mark.parametrize(("name", "expected"), [("train/a.b.tif", "a.b"), ("a.png", "a"), ("a/b/c", "c")])
 def test_stem_is_the_file_name_without_suffix(name, expected):
     assert stem(name) == expected
+
+
+def test_an_archive_that_ends_inside_an_entry_is_one_line(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"x" * 10)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\x01\x02")
+    # Both sizes of the listing say more than the archive holds: zipfile raises EOFError without a word.
+    content[place + 20 : place + 28] = (10_000).to_bytes(4, "little") * 2
+    path.write_bytes(content)
+    with pytest.raises(BadImage, match=r"^cannot be read from the archive \(.+\)$"):
+        ZipTree(path).read("a.png")
