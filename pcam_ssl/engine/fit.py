@@ -32,6 +32,8 @@ class Plan:
     head_first_epochs: int = 0
     keep_best: bool = False
     checkpoint_s: float = 300.0
+    check_steps: int = 1
+    """Losses, stop requests and the time since the last checkpoint are looked at after every so many steps."""
     workers: int = 0
 
     @property
@@ -96,7 +98,6 @@ def fit(
     rewind(training.step)
     advance(training.step, "")
     pending: list[torch.Tensor] = []
-    check_steps = CHECK_STEPS_GPU if world.device.type == "cuda" else 1
     wrapped, phase = None, None
     begun = saved = time.monotonic()
     with stop_requests() as stop:
@@ -112,10 +113,10 @@ def fit(
             training.step += 1
 
             at_epoch_end = training.step % plan.steps_per_epoch == 0
-            late = time.monotonic() - saved > plan.checkpoint_s
-            if not (at_epoch_end or late or len(pending) >= check_steps):
+            # By the step alone: processes that looked at clocks of their own would meet in different collectives.
+            if not (at_epoch_end or training.step % plan.check_steps == 0):
                 continue
-            losses, stopping = _agree(pending, stop.came, world)
+            losses, stopping, late = _agree(pending, stop.came, time.monotonic() - saved > plan.checkpoint_s, world)
             _check_finite(losses, training.step, world)
             training.epoch_loss += sum(losses)
             advance(len(losses), f"epoch {epoch + 1}/{plan.epochs} loss {losses[-1]:.3f}")
@@ -126,8 +127,9 @@ def fit(
                 log({**event, "epoch": epoch + 1, "seconds": round(time.monotonic() - begun, 2)})
                 training.method.train()
                 begun = time.monotonic()
-            if world.leads and (at_epoch_end or late or stopping):
-                save_checkpoint(folder, training.state())
+            if at_epoch_end or late or stopping:
+                if world.leads:
+                    save_checkpoint(folder, training.state())
                 saved = time.monotonic()
             if stopping:
                 break
@@ -162,10 +164,11 @@ def train_step(
     return loss.detach()
 
 
-def _agree(pending: list[torch.Tensor], stop: bool, world: World) -> tuple[list[float], bool]:
-    """Losses as means over processes, and whether any process was asked to stop: all must leave the loop at one step."""
-    *losses, stopping = world.mean(torch.stack([*pending, pending[0].new_tensor(float(stop))])).tolist()
-    return losses, stopping > 0
+def _agree(pending: list[torch.Tensor], stop: bool, late: bool, world: World) -> tuple[list[float], bool, bool]:
+    """What all processes know alike: losses as means over them, whether any was asked to stop, whether any finds a checkpoint due."""
+    flags = pending[0].new_tensor([float(stop), float(late)])
+    *losses, stopping, due = world.mean(torch.cat([torch.stack(pending), flags])).tolist()
+    return losses, stopping > 0, due > 0
 
 
 def _check_finite(losses: list[float], last_step: int, world: World) -> None:

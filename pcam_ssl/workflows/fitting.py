@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
-from pcam_ssl.engine.fit import Plan, Training, fit
+from pcam_ssl.engine.fit import CHECK_STEPS_GPU, Plan, Training, fit
 from pcam_ssl.engine.mlflow_log import mlflow_log
 from pcam_ssl.engine.optim import Schedule, build_optimizer
 from pcam_ssl.engine.tensorboard import tensorboard_log
@@ -51,6 +51,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
         head_first_epochs=recipe.model.head_first_epochs,
         keep_best=options.choose != "last",
         checkpoint_s=options.checkpoint_s,
+        check_steps=CHECK_STEPS_GPU if world.device.type == "cuda" else 1,
         workers=setting.workers,
     )
     metrics = Metrics(folder / "metrics.jsonl")
