@@ -55,6 +55,21 @@ def labelled_rows(patches: pd.DataFrame) -> pd.DataFrame:
     return patches[usable].sort_values("row").reset_index(drop=True)
 
 
+def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str]:
+    """What the bootstrap resamples: slides where known, else proxy groups, else patches."""
+    if oof.wsi.notna().all():
+        return oof.wsi, "slide"
+    if folds.grouping == "stain clusters":
+        return folds.frame.set_index("id").group.loc[oof.id].reset_index(drop=True), "stain cluster"
+    return None, "patch"
+
+
+def stored_groups(path: Path | str, table: pd.DataFrame) -> pd.Series | None:
+    """As `score_groups`, from a run's folds.parquet alone, for where its dataset is not at hand."""
+    frame, metadata = read_table(path)
+    return score_groups(Folds(frame, metadata["grouping"]), table)[0]
+
+
 def check_groups(frame: pd.DataFrame, source: str) -> None:
     """Raises LeakError naming `source` where a group is in two folds, or in a fold's training and inner part."""
     n_folds_of_group = frame.groupby("group")["fold"].nunique()

@@ -5,23 +5,29 @@ import pandas as pd
 
 from pcam_ssl.errors import UserError
 
-N_CANDIDATES = 32
+N_CANDIDATES = 64
+SEVERAL = 3
+"""Inner slides that should hold each class, where training keeps at least as many."""
 
 
 def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> np.ndarray:
     """Codes of the groups to keep inside, from group codes [N] and labels [N] of a fold's visible training rows.
 
-    Of some seeded random draws of whole groups it takes the one that leaves both classes in training and inside, then
-    the one nearest to `share` of the rows and to the overall share of tumor. Raises ValueError for fewer than two groups.
+    Of some seeded random draws of whole groups it takes the one that leaves both classes in training and inside, then the one
+    with several slides of each class inside (a temperature or threshold from one slide is that slide's), then the one nearest to
+    `share` of the rows and to the overall share of tumor. Raises ValueError for fewer than two groups.
     """
     names, codes = np.unique(codes, return_inverse=True)
     if len(names) < 2:
         raise ValueError("fewer than two groups")
     sizes = np.bincount(codes)
     tumors = np.bincount(codes, weights=labels)
+    holds = np.stack([tumors < sizes, tumors > 0])  # [2, G] normal, tumor
     generator = np.random.default_rng(seed)
-    candidates = [_draw(generator.permutation(len(names)), sizes, share) for _ in range(N_CANDIDATES)]
-    best = min(candidates, key=lambda chosen: _cost(chosen, sizes, tumors, share))
+    # Of very many groups any draw is near enough.
+    orders = [generator.permutation(len(names)) for _ in range(min(N_CANDIDATES, 1 + 10**6 // len(names)))]
+    candidates = [chosen for order in orders for chosen in _draws(order, sizes, share)]
+    best = min(candidates, key=lambda chosen: _cost(chosen, sizes, tumors, holds, share))
     return names[best]
 
 
@@ -46,14 +52,20 @@ def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, shar
     return pd.DataFrame(columns, index=frame.index)
 
 
-def _draw(order: np.ndarray, sizes: np.ndarray, share: float) -> np.ndarray:
-    """The first groups of `order` whose rows come nearest to `share`: at least one group, never all."""
+def _draws(order: np.ndarray, sizes: np.ndarray, share: float) -> list[np.ndarray]:
+    """The first groups of `order` whose rows come nearest to `share`, and with a few more within twice that: at least one, never all."""
     filled = np.cumsum(sizes[order])[:-1]
-    return order[: np.abs(filled - share * sizes.sum()).argmin() + 1]
+    nearest = np.abs(filled - share * sizes.sum()).argmin()
+    more = np.searchsorted(filled, 2 * share * sizes.sum(), side="right") - 1 - nearest
+    return [order[: nearest + extra + 1] for extra in range(min(max(more, 0), 2 * SEVERAL) + 1)]
 
 
-def _cost(chosen: np.ndarray, sizes: np.ndarray, tumors: np.ndarray, share: float) -> tuple[bool, bool, float]:
+def _cost(
+    chosen: np.ndarray, sizes: np.ndarray, tumors: np.ndarray, holds: np.ndarray, share: float
+) -> tuple[bool, bool, int, float]:
     n_rows, n_tumor = sizes[chosen].sum(), tumors[chosen].sum()
     n_left, n_tumor_left = sizes.sum() - n_rows, tumors.sum() - n_tumor
     imbalance = abs(n_rows / sizes.sum() - share) + abs(n_tumor / n_rows - tumors.sum() / sizes.sum())
-    return not 0 < n_tumor_left < n_left, not 0 < n_tumor < n_rows, imbalance
+    wanted = np.minimum(SEVERAL, holds.sum(axis=1) // 2)
+    missing = np.maximum(wanted - holds[:, chosen].sum(axis=1), 0).sum()
+    return not 0 < n_tumor_left < n_left, not 0 < n_tumor < n_rows, int(missing), imbalance

@@ -11,7 +11,7 @@ from pcam_ssl.inference.centre import centre_share
 
 @dataclass(frozen=True)
 class NetworkView:
-    """One network's logits of class 1 of N patches, each divided by its temperature, and its signed maps."""
+    """One network's logits of class 1 of N patches, and its signed maps."""
 
     logits: np.ndarray
     """float64 `[N, V]`, one for each view."""
@@ -61,10 +61,11 @@ def view_agreement(maps: np.ndarray) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def summarise(networks: list[NetworkView], size_px: int) -> list[Summary]:
-    """Each patch by the mean of the networks: mean calibrated logits, as in fold -1 of test.parquet; each network's map counts the same."""
+def summarise(networks: list[NetworkView], size_px: int, temperature: float = 1.0) -> list[Summary]:
+    """Each patch by the mean of the networks: the mean logit by its `temperature`, as in fold -1 of test.parquet; each network's map counts the same."""
     by_view, no_centre, no_surround = (
-        np.mean([getattr(network, name) for network in networks], axis=0) for name in ("logits", "no_centre", "no_surround")
+        np.mean([getattr(network, name) for network in networks], axis=0) / temperature
+        for name in ("logits", "no_centre", "no_surround")
     )
     logits = by_view.mean(axis=1)
     calls = logits >= 0

@@ -11,9 +11,9 @@ at a bar, whose intervals are 0.03 to 0.07 wide), and not at all for scores at p
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_array
 
+from pcam_ssl.inference.confidence import PLAIN, POSITIVE, SHARE, Groups, count_groups, group_codes, student_interval
 from pcam_ssl.inference.metrics import (
     ROUNDING,
     SENSITIVITY,
@@ -46,31 +46,21 @@ class Cells:
 
 
 def intervals(labels, probs, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, dict]:
-    """Each of `point_scores` with its percentile interval: {name: {"value", "low", "high", "resamples"}}.
+    """Each of `point_scores` with its interval (`confidence.student_interval`): {name: {"value", "low", "high", "resamples"}}.
 
     `labels` [N] 0 or 1, `probs` [N] of class 1, `groups` [N] slide of each row (rows without one count as one slide), or None:
     each patch is then its own group, which is too narrow where patches share slides. `resamples` counts the resamples in which
     the score was defined (both classes drawn); the others are left out. Where there is no interval, `low` and `high` are None
-    and `reason` says why. The ECE of a resample lies above that of the rows by its own noise, so on few rows its interval
-    leans upward and may hardly reach the value.
+    and `reason` says why. The ECE of few rows lies above that of many by its own noise, and its interval with it.
     """
-    labels = np.asarray(labels, dtype=np.int64)
-    codes, n_groups = _group_codes(groups, len(labels))
-    values = point_scores(labels, probs)
-    drawn = _resampled(labels, [probs], codes, n_groups, resamples, seed)[0] if n_groups > 1 else None
-    return {name: _interval(value, drawn and drawn[name], level) for name, value in values.items()}
+    return intervals_and_differences(labels, [probs], groups, resamples, seed, level)[0][0]
 
 
 def paired_differences(
     labels, probs_a, probs_b, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> dict[str, dict]:
     """The same as `intervals` for score of b minus score of a, on the same rows and the same resampled slides."""
-    labels = np.asarray(labels, dtype=np.int64)
-    codes, n_groups = _group_codes(groups, len(labels))
-    a, b = point_scores(labels, probs_a), point_scores(labels, probs_b)
-    values = {name: None if a[name] is None else b[name] - a[name] for name in a}
-    drawn = _resampled(labels, [probs_a, probs_b], codes, n_groups, resamples, seed) if n_groups > 1 else None
-    return {name: _interval(value, drawn and drawn[1][name] - drawn[0][name], level) for name, value in values.items()}
+    return intervals_and_differences(labels, [probs_a, probs_b], groups, resamples, seed, level)[1][1]
 
 
 def intervals_and_differences(
@@ -78,35 +68,64 @@ def intervals_and_differences(
 ) -> list[tuple[dict[str, dict], dict[str, dict]]]:
     """For each of `several_probs` ([N] each) its `intervals`, and its `paired_differences` to the first: all from the same resamples, drawn once."""
     labels = np.asarray(labels, dtype=np.int64)
-    codes, n_groups = _group_codes(groups, len(labels))
+    codes = group_codes(groups, len(labels))
+    counted = count_groups(codes, labels)
     values = [point_scores(labels, probs) for probs in several_probs]
-    drawn = _resampled(labels, several_probs, codes, n_groups, resamples, seed) if n_groups > 1 else [None] * len(values)
+    drawn = _resampled(labels, several_probs, codes, counted.n, resamples, seed) if counted.enough else [None] * len(values)
     first, drawn_first = values[0], drawn[0]
     told = []
     for value, draws in zip(values, drawn, strict=True):
-        scores = {name: _interval(value[name], draws and draws[name], level) for name in value}
+        scores = {name: _interval(value[name], draws and draws[name], counted, _kind(name), level) for name in value}
         gaps = {name: None if value[name] is None else value[name] - first[name] for name in value}
-        told.append((scores, {name: _interval(gaps[name], draws and draws[name] - drawn_first[name], level) for name in value}))
+        differences = {
+            name: _interval(gaps[name], draws and draws[name] - drawn_first[name], counted, PLAIN, level) for name in value
+        }
+        told.append((scores, differences))
     return told
 
 
-def _interval(value: float | None, drawn: np.ndarray | None, level: float) -> dict:
+def within_folds(labels, probs, folds, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict:
+    """Mean over folds of the AUROC within each, with its interval: {"value", "low", "high", "resamples", "folds"}.
+
+    Forman and Scholz 2010, Apples-to-apples in cross-validation studies: a pooled AUROC also ranks patches of different folds
+    against each other, whose networks need not share a scale; the mean of the folds' own does not. `folds` int [N]. Folds
+    of one class have no AUROC and are left out; `folds` counts the others. Slides are resampled within their fold.
+    """
+    labels, probs, folds = np.asarray(labels, dtype=np.int64), np.asarray(probs), np.asarray(folds)
+    codes = group_codes(groups, len(labels))
+    counted = count_groups(codes, labels)
+    parts = [folds == fold for fold in np.unique(folds) if len(set(labels[folds == fold])) == 2]
+    found = [_auroc_resampled(labels[rows], probs[rows], codes[rows], resamples, (seed, k)) for k, rows in enumerate(parts)]
+    value = float(np.mean([own for own, _ in found])) if found else None
+    # A fold whose slides show no spread would narrow the interval of all.
+    drawn = np.mean([draws for _, draws in found], axis=0) if found and all(draws is not None for _, draws in found) else None
+    return {**_interval(value, drawn, counted, SHARE, level), "folds": len(parts)}
+
+
+def _auroc_resampled(labels, probs, codes, resamples: int, seed) -> tuple[float, np.ndarray | None]:
+    """AUROC, and the same in resamples [R], spread as wide as so few groups call for; None where the groups are not enough."""
+    value, counted = point_scores(labels, probs)["auroc"], count_groups(codes, labels)
+    if not counted.enough:
+        return value, None
+    codes = np.unique(codes, return_inverse=True)[1]
+    drawn = _resampled(labels, [probs], codes, counted.n, resamples, seed)[0]["auroc"]
+    return value, value + (drawn - value) * np.sqrt(counted.n / (counted.n - 1))
+
+
+def _kind(name: str) -> str:
+    return POSITIVE if name == "nll" else SHARE
+
+
+def _interval(value: float | None, drawn: np.ndarray | None, groups: Groups, kind: str, level: float) -> dict:
     drawn = np.empty(0) if drawn is None else drawn[~np.isnan(drawn)]
     if value is None:
         reason = "the score is not defined: one class only"
-    elif not len(drawn):
-        reason = "one slide only, or no resample holds both classes"
+    elif len(drawn) < 2:
+        reason = "fewer than two slides hold the rarer class, so no spread between slides can be seen"
     else:
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        low, high = student_interval(value, drawn, groups, kind, level)
         return {"value": value, "low": float(low), "high": float(high), "resamples": len(drawn)}
     return {"value": value, "low": None, "high": None, "resamples": len(drawn), "reason": reason}
-
-
-def _group_codes(groups, n_rows: int) -> tuple[np.ndarray, int]:
-    if groups is None:
-        return np.arange(n_rows), n_rows
-    codes, names = pd.factorize(pd.array(groups, dtype="str"), sort=True, use_na_sentinel=False)
-    return codes, len(names)
 
 
 def _resampled(labels, several_probs, codes, n_groups: int, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:

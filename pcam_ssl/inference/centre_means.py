@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.inference.confidence import PLAIN, count_groups, student_interval
 from pcam_ssl.inference.scores import interval_text
 from pcam_ssl.inference.slide_means import mean_intervals
 
@@ -57,12 +58,13 @@ def _difference(shares: np.ndarray, right: np.ndarray, codes: np.ndarray, resamp
         for weights in (True, None)
     )  # [S, 2]
     value = float(np.subtract(*(sums.sum(axis=0) / counts.sum(axis=0))))
-    if n < 2:
-        return {"value": value, "low": None, "high": None, "reason": "one slide only"}
+    counted = count_groups(codes, right)
+    if not counted.enough:
+        return {"value": value, "low": None, "high": None, "reason": "right or wrong calls are on one slide only"}
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)  # [R, S]
     with np.errstate(invalid="ignore"):
         drawn = (times @ sums) / (times @ counts)
     # A resample without a wrong call has no difference.
     both = drawn[np.isfinite(drawn).all(axis=1)]
-    low, high = np.quantile(both[:, 0] - both[:, 1], [0.025, 0.975])
+    low, high = student_interval(value, both[:, 0] - both[:, 1], counted, PLAIN)
     return {"value": value, "low": float(low), "high": float(high), "resamples": len(both)}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcam_ssl.inference.confidence import PLAIN, count_groups, group_codes, student_interval
 from pcam_ssl.inference.tallies import resampled_totals
 
 THRESHOLDS = np.arange(1, 100) / 100
@@ -32,7 +33,7 @@ class DecisionCurve:
 
 
 def decision_curve(labels, probs, groups, resamples: int = 500, seed: int = 0, level: float = 0.95) -> DecisionCurve:
-    """The curve of labels [N] and calibrated probs [N] of class 1 (Vickers and Elkin 2006), with pointwise percentile bands.
+    """The curve of labels [N] and calibrated probs [N] of class 1 (Vickers and Elkin 2006), with pointwise bands.
 
     At a threshold p of prob a false positive costs p / (1 - p) true positives: whoever acts at p holds the two for so
     unequal. `groups` [N] is resampled as in `bootstrap.intervals`. Thresholds are a grid, so none is chosen here.
@@ -41,11 +42,13 @@ def decision_curve(labels, probs, groups, resamples: int = 500, seed: int = 0, l
     cells = np.searchsorted(THRESHOLDS, probs, side="right") + n_cells * np.asarray(labels, dtype=np.int64)
     ((network,), (treat_all,)) = _benefit(np.bincount(cells, minlength=2 * n_cells)[None])
     drawn = resampled_totals(cells, 2 * n_cells, groups, resamples, seed)
-    if not len(drawn):
+    counted = count_groups(group_codes(groups, len(cells)), labels)
+    if not len(drawn) or not counted.enough:
         return DecisionCurve(network, treat_all, None, None, None)
     drawn_network, drawn_all = _benefit(drawn)
-    low, high = np.quantile(drawn_network, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    gain_low = np.quantile(drawn_network - np.maximum(drawn_all, 0), (1 - level) / 2, axis=0)
+    low, high = student_interval(network, drawn_network, counted, PLAIN, level)
+    gain, drawn_gain = network - np.maximum(treat_all, 0), drawn_network - np.maximum(drawn_all, 0)
+    gain_low, _ = student_interval(gain, drawn_gain, counted, PLAIN, level)
     return DecisionCurve(network, treat_all, low, high, gain_low)
 
 

@@ -13,11 +13,10 @@ VIEWS = 8
 
 @dataclass(frozen=True)
 class Member:
-    """A network of a run, in float32 on the CPU, and its temperature."""
+    """A network of a run, in float32 on the CPU."""
 
     unit: str
     network: Network
-    temperature: float
     digest: str
     """Of its weights."""
 
@@ -25,15 +24,14 @@ class Member:
 class Exported(nn.Module):
     """One network, or the mean of several, with calibration inside; `d4` scores all eight D4 views, `space` says where they are averaged.
 
-    The mean of several is that of `predict`: of logits, and of calibrated logits for the prob. Several networks have no embedding in
+    The mean of several is that of `predict`: of logits, and `temperature` makes a prob of it. Several networks have no embedding in
     common, so none is given. The embedding is that of the patch as it is, whatever the views: what `embed` writes.
     """
 
-    def __init__(self, members: list[Member], d4: bool = False, space: str = "logit"):
+    def __init__(self, members: list[Member], temperature: float, d4: bool = False, space: str = "logit"):
         super().__init__()
         self.networks = nn.ModuleList(member.network for member in members)
-        self.temperatures = [member.temperature for member in members]
-        self.d4, self.space = d4, space
+        self.temperature, self.d4, self.space = temperature, d4, space
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -45,8 +43,8 @@ class Exported(nn.Module):
         views = torch.cat([dihedral(pixels, element) for element in range(VIEWS)]) if self.d4 else pixels
         said = [network(views) for network in self.networks]
         logits = [self._over_views(each["logit"]) for each in said]
-        calibrated = [logit / temperature for logit, temperature in zip(logits, self.temperatures, strict=True)]
-        scores = torch.stack(logits).mean(0), torch.sigmoid(torch.stack(calibrated).mean(0))
+        logit = torch.stack(logits).mean(0)
+        scores = logit, torch.sigmoid(logit / self.temperature)
         return (*scores, said[0]["embedding"][: pixels.shape[0]]) if len(said) == 1 else scores
 
     def _over_views(self, logits: torch.Tensor) -> torch.Tensor:

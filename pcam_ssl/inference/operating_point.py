@@ -6,10 +6,13 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.inference.confidence import SHARE, count_groups, group_codes, student_interval
 from pcam_ssl.inference.metrics import ROUNDING
 from pcam_ssl.inference.tallies import resampled_totals
 
 SENSITIVITY, SPECIFICITY = "sensitivity", "specificity"
+PER = {"false_positives_per_1000": 1000}
+"""Scores that are counts among so many patches."""
 OUTCOMES = ("true positive", "false negative", "false positive", "true negative")
 
 
@@ -64,15 +67,17 @@ def outcome_scores(cells, groups, resamples: int = 2000, seed: int = 0, level: f
     {name: {"value", "low", "high"}}, intervals from resampled `groups` as in `bootstrap.intervals`. A score that the patches
     cannot define is None, and resamples that cannot define it are left out.
     """
+    cells = np.asarray(cells)
     values = _scores(np.bincount(cells, minlength=4)[None].astype(np.float64))
     drawn = _scores(resampled_totals(cells, 4, groups, resamples, seed))
+    counted = count_groups(group_codes(groups, len(cells)), cells < 2)
     told = {}
     for name, (value,) in values.items():
-        known = drawn[name][np.isfinite(drawn[name])]
-        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]).tolist() if len(known) else (None, None)
-        told[name] = {"value": float(value), "low": low, "high": high}
-        if np.isnan(value):
-            told[name] = dict.fromkeys(("value", "low", "high"))
+        known, per = drawn[name][np.isfinite(drawn[name])], PER.get(name, 1)
+        low = high = None
+        if counted.enough and len(known) > 1 and np.isfinite(value):
+            low, high = (per * float(end) for end in student_interval(value / per, known / per, counted, SHARE, level))
+        told[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
     return told
 
 

@@ -9,6 +9,7 @@ is of its class, else 0. CMC@5 (cumulative match characteristic, Gray et al. 200
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.inference.confidence import SHARE
 from pcam_ssl.inference.slide_means import mean_intervals
 from pcam_ssl.inference.unit_rows import unit_rows
 
@@ -43,7 +44,7 @@ def summarise(per_query: pd.DataFrame, resamples: int = 2000, seed: int = 0, lev
         defined = per_query[per_query[columns[0]].notna()]
         summary[scope] = None
         if len(defined):
-            entries = mean_intervals(defined[columns].to_numpy(), _slide_names(defined["wsi"]), resamples, seed, level)
+            entries = mean_intervals(defined[columns].to_numpy(), _slide_names(defined["wsi"]), resamples, seed, level, SHARE)
             summary[scope] = {**dict(zip(MEASURES, entries, strict=True)), "queries": len(defined)}
     if summary["across_slides"] is None:
         known = per_query["wsi"].notna().any()

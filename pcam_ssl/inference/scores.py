@@ -5,9 +5,10 @@ import pandas as pd
 from scipy.special import expit
 
 from pcam_ssl.inference import metrics
-from pcam_ssl.inference.bootstrap import intervals
+from pcam_ssl.inference.bootstrap import intervals, within_folds
+from pcam_ssl.inference.confidence import FEWEST, count_groups, group_codes
 
-# Below this many groups a percentile interval is known to be too narrow (Cameron, Gelbach and Miller 2008).
+# With fewer slides of the rarer class a score rests on a handful of patients, however wide its interval.
 FEW_GROUPS = 10
 
 
@@ -32,30 +33,37 @@ def score_report(
     return {
         **_counts(frame),
         "n_unlabelled": int((~labelled).sum()),
-        "interval": interval_text(groups, len(frame), resamples, unit),
+        "interval": interval_text(groups, len(frame), resamples, unit, labels),
         "scores": scores,
+        "within_folds": {"auroc": within_folds(labels, probs, frame.fold, groups, resamples, seed)},
         "scores_before_calibration": scores if same else intervals(labels, before, groups, resamples, seed),
         "per_fold": [_fold_scores(fold, rows) for fold, rows in frame.groupby("fold")],
         "per_slide": [_slide_scores(slide, rows) for slide, rows in frame.groupby("wsi")],
     }
 
 
-def interval_text(groups, n: int, resamples: int, unit: str = "slide") -> str:
-    """What the intervals are, said honestly, for `groups` [N] or None and `n` patches."""
+def interval_text(groups, n: int, resamples: int, unit: str = "slide", labels=None) -> str:
+    """What the intervals are, said honestly, for `groups` [N] or None and `n` patches; with `labels` [N] few of a class are named."""
     if n < 2:
         return f"none: {n} labelled patches"
+    how = f"Student's t on {resamples} resamples"
     if groups is None:
-        return f"95 % bootstrap over patches, {resamples} resamples; no slide ids, so too narrow where patches share a slide"
-    n_groups = pd.Series(groups, dtype="str").nunique(dropna=False)
-    if n_groups < 2:
+        return f"95 %, {how} of patches; no slide ids, so too narrow where patches share a slide"
+    counted = count_groups(group_codes(groups, n), labels)
+    if counted.n < FEWEST:
         return f"none: one {unit} only, nothing to resample"
-    text = f"95 % {unit}-clustered bootstrap, {resamples} resamples"
-    return text + (f"; only {n_groups} {unit}s, so probably too narrow" if n_groups < FEW_GROUPS else "")
+    if not counted.enough:
+        return f"none: of {counted.n} {unit}s {counted.rarer} holds the rarer class, so no spread can be seen"
+    few = f"; only {counted.rarer} hold the rarer class, and all rests on them" if counted.rarer < FEW_GROUPS else ""
+    return f"95 %, {how} of {counted.n} {unit}s{few}"
 
 
 def _counts(frame: pd.DataFrame) -> dict:
-    """`n_slides` is None where no row names its slide."""
-    return {"n": len(frame), "n_positive": int(frame.label.sum()), "n_slides": int(frame.wsi.nunique()) or None}
+    """`n_slides`, and of them those that hold each class, are None where no row names its slide."""
+    slides = {"n_slides": frame, "n_slides_tumor": frame[frame.label == 1], "n_slides_normal": frame[frame.label == 0]}
+    known = frame.wsi.notna().any()
+    counts = {name: int(rows.wsi.nunique()) if known else None for name, rows in slides.items()}
+    return {"n": len(frame), "n_positive": int(frame.label.sum()), **counts}
 
 
 def _fold_scores(fold: int, rows: pd.DataFrame) -> dict:

@@ -4,22 +4,26 @@ A mean needs only each slide's sum and count, so this is shorter than `bootstrap
 """
 
 import numpy as np
-import pandas as pd
+
+from pcam_ssl.inference.confidence import PLAIN, count_groups, group_codes, student_interval
 
 CHUNK = 2**22
 
 
-def mean_intervals(values: np.ndarray, slides=None, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> list[dict]:
-    """For each column of values [N, M] its mean with a percentile interval: {"value", "low", "high", "resamples"}.
+def mean_intervals(
+    values: np.ndarray, slides=None, resamples: int = 2000, seed: int = 0, level: float = 0.95, kind: str = PLAIN
+) -> list[dict]:
+    """For each column of values [N, M] its mean with its interval (`confidence.student_interval`, `kind`): {"value", "low", "high", "resamples"}.
 
     `slides` [N] are names (patches without one count as one slide); None makes every patch a slide of its own, which is too
     narrow where patches share slides. With one slide `low` and `high` are None and `reason` says so. All columns are
     resampled together.
     """
     n, m = values.shape
-    codes = np.arange(n) if slides is None else pd.factorize(pd.array(slides, dtype="str"), sort=True, use_na_sentinel=False)[0]
-    n_slides = int(codes.max(initial=-1)) + 1
-    if n_slides < 2:
+    codes = group_codes(slides, n)
+    counted = count_groups(codes)
+    n_slides = counted.n
+    if not counted.enough:
         return [
             {"value": float(mean), "low": None, "high": None, "resamples": 0, "reason": "one slide only"}
             for mean in values.mean(axis=0)
@@ -32,8 +36,9 @@ def mean_intervals(values: np.ndarray, slides=None, resamples: int = 2000, seed:
     for start in range(0, resamples, step):
         times = rng.multinomial(n_slides, np.full(n_slides, 1 / n_slides), size=min(step, resamples - start))  # [R, S]
         drawn[start : start + step] = (times @ sums) / (times @ counts)[:, None]
-    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    means = values.mean(axis=0)
+    ends = student_interval(means, drawn, counted, kind, level)
     return [
         {"value": float(mean), "low": float(low), "high": float(high), "resamples": resamples}
-        for mean, low, high in zip(values.mean(axis=0), *ends, strict=True)
+        for mean, low, high in zip(means, *ends, strict=True)
     ]

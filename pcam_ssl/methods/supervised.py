@@ -38,9 +38,11 @@ class Supervised(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         logit = self.network(batch["pixels"])["logit"]
+        # A weight of tumor patches shifts the logits that fit best by its log; learned on shifted ones, the network's own stay true.
+        shifted = logit + self.pos_weight.log()
         target = batch["label"] * (1 - self.label_smoothing) + self.label_smoothing / 2
         if self.loss == "focal":
             weight = torch.where(batch["label"] > 0.5, self.pos_weight, 1.0) * batch.get("weight", 1.0)
-            return {"loss": (weight * sigmoid_focal_loss(logit, target, alpha=-1, gamma=self.focal_gamma)).mean(), "logit": logit}
-        loss = functional.binary_cross_entropy_with_logits(logit, target, batch.get("weight"), pos_weight=self.pos_weight)
+            return {"loss": (weight * sigmoid_focal_loss(shifted, target, alpha=-1, gamma=self.focal_gamma)).mean(), "logit": logit}
+        loss = functional.binary_cross_entropy_with_logits(shifted, target, batch.get("weight"), pos_weight=self.pos_weight)
         return {"loss": loss, "logit": logit}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcam_ssl.inference.confidence import PLAIN, Groups, count_groups, group_codes, student_interval
 from pcam_ssl.inference.metrics import ECE_BINS, ROUNDING, ece_bin
 from pcam_ssl.inference.tallies import resampled_totals
 
@@ -31,14 +32,15 @@ class Curve:
 
 
 def roc(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
-    """True by false positive rate from labels [N] (both classes) and probs [N] of class 1, its pointwise percentile band from resampled groups.
+    """True by false positive rate from labels [N] (both classes) and probs [N] of class 1, its pointwise band from resampled groups.
 
     `groups` [N] names the slide of each row; None resamples patches. Resamples of one class are left out; there is no band where
     nothing else can be drawn.
     """
     (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
-    curves = [(false / false[-1], true / true[-1]) for false, true in drawn]
-    return Curve(other / other[-1], tumor / tumor[-1], *_band([np.interp(GRID, *curve) for curve in curves], level), steps=False)
+    x, y = other / other[-1], tumor / tumor[-1]
+    curves = [np.interp(GRID, false / false[-1], true / true[-1]) for false, true in drawn]
+    return Curve(x, y, *_band(np.interp(GRID, x, y), curves, _counted(labels, groups), level), steps=False)
 
 
 def precision_recall(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
@@ -48,8 +50,9 @@ def precision_recall(labels, probs, groups, resamples: int = RESAMPLES, seed: in
     precision; a straight line between points would promise what no threshold gives (Davis and Goadrich 2006).
     """
     (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
+    x, y = tumor[1:] / tumor[-1], _precision(other, tumor)[1:]
     held = [_held(GRID, true / true[-1], _precision(false, true)) for false, true in drawn]
-    return Curve(tumor[1:] / tumor[-1], _precision(other, tumor)[1:], *_band(held, level), steps=True)
+    return Curve(x, y, *_band(_held(GRID, x, y), held, _counted(labels, groups), level), steps=True)
 
 
 def _called(labels, probs, groups, resamples: int, seed: int):
@@ -76,8 +79,15 @@ def _held(x, xs: np.ndarray, ys: np.ndarray):
     return ys[np.searchsorted(xs, np.clip(x, ROUNDING, 1) - ROUNDING / 2)]
 
 
-def _band(drawn: list[np.ndarray], level: float) -> tuple:
-    return tuple(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)) if drawn else (None, None)
+def _counted(labels, groups) -> Groups:
+    return count_groups(group_codes(groups, len(labels)), labels)
+
+
+def _band(value: np.ndarray, drawn: list[np.ndarray], counted: Groups, level: float) -> tuple:
+    """Both ends along the curve, within 0 and 1."""
+    if len(drawn) < 2 or not counted.enough:
+        return None, None
+    return tuple(np.clip(end, 0, 1) for end in student_interval(value, np.stack(drawn), counted, PLAIN, level))
 
 
 @dataclass(frozen=True)

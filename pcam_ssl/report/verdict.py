@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcam_ssl.inference.scores import FEW_GROUPS
 from pcam_ssl.report.blend_members import blend_words
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.table import counts_text
@@ -71,6 +72,7 @@ def _doubts(facts: Facts) -> list[str]:
         lines.append(f"How sure the score is cannot be said: {auroc.get('reason', 'there is no interval')}.")
     elif auroc["low"] <= 0.5:
         lines.append("The score cannot be told from guessing: its interval reaches 0.5.")
+    lines += few_slides(facts.scores["out_of_fold"])
     for split, report in (facts.scores["held_out"] or {}).items():
         held = report["scores"]["auroc"]["value"]
         if held is not None and auroc["low"] is not None and held < auroc["low"]:
@@ -78,6 +80,16 @@ def _doubts(facts: Facts) -> list[str]:
                 f"Held-out slides ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
             )
     return lines
+
+
+def few_slides(report: dict) -> list[str]:
+    """A sentence where so few slides hold a class that the score is that of a handful of patients."""
+    few = {name: report.get(f"n_slides_{name}") for name in ("tumor", "normal")}
+    return [
+        f"Only {n} of {report['n_slides']} slides hold {name} patches, and every score rests on them; score more such slides."
+        for name, n in few.items()
+        if n is not None and n < FEW_GROUPS
+    ]
 
 
 def _gain(scores: dict) -> list[str]:

@@ -66,6 +66,28 @@ def upper_bound(shares: NestedShares, level: float) -> np.ndarray:
     return np.where(wrong > 0, betaincinv(n - wrong + 1, np.maximum(wrong, 1e-300), level), 1.0)
 
 
+def faultless_bound(n: int, clusters: int, level: float) -> float:
+    """The lower bound that `n` patches of `clusters` slides give where all are right: the most that they can prove."""
+    if not n:
+        return 0.0
+    ones = np.ones(1)
+    shares = NestedShares(n * ones, n * ones, clusters * ones, n * ones if clusters == 1 else ones)
+    return float(lower_bound(shares, level)[0])
+
+
+def faultless_patches(precision: float, clusters: int, level: float) -> int | None:
+    """How many patches of `clusters` slides, all right, prove `precision`; None where no number does, as on one slide."""
+    if clusters < 2:
+        return None
+    low, high = clusters, clusters
+    while faultless_bound(high, clusters, level) < precision:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if faultless_bound(middle, clusters, level) >= precision else (middle + 1, high)
+    return high
+
+
 def share_interval(right, slides=None, level: float = 0.95) -> dict[str, float | int | None]:
     """Two-sided interval of the share of `right` bool [N]: value, low, high (None without rows), and the counts right and n."""
     right = np.asarray(right, dtype=bool)

@@ -15,6 +15,7 @@ from pcam_ssl.inference.knn import gallery_votes, knn_logits
 from pcam_ssl.inference.knn_choice import Blend
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions
+from pcam_ssl.workflows.calibration import INNER_KNN, mean_calibrator
 from pcam_ssl.workflows.gather import mean_of_folds
 from pcam_ssl.workflows.knn_fold import embed_patches, training_gallery
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit
@@ -43,7 +44,9 @@ def neighbours_table(
         setting = Setting(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
         fold_head = head[head.fold == k]
         parts.append(_fold(setting, unit, trained.network, kind, fold_head, replace(setting, dataset=source), patches))
-    return pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
+    # Blended logits are made of calibrated ones, so their mean is as it should be.
+    calibrator = mean_calibrator(run, range(folds.n_folds), INNER_KNN) if kind == "knn" else None
+    return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
 
 
 def _fold(setting: Setting, unit: Unit, network, kind: str, head: pd.DataFrame, source: Setting, patches: pd.DataFrame):

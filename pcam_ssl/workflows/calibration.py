@@ -1,22 +1,44 @@
-"""Calibration on a unit's inner slides."""
+"""Calibration on inner slides: of a unit, and of the mean over folds."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.folds import score_groups, stored_groups
 from pcam_ssl.inference.calibrate import Calibrator, fit_calibrator
+from pcam_ssl.run import Run
+from pcam_ssl.tables import read_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.setting import Setting
 
+INNER, INNER_KNN = "inner", "inner-knn"
+"""Tables of a fold's inner slides: what its head says of them, and what its neighbours say."""
 
-def calibrator_of(inner: pd.DataFrame) -> Calibrator:
-    """A temperature from Predictions of the inner slides."""
-    slides = inner.wsi.to_numpy() if inner.wsi.notna().all() else None
-    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), slides)
+
+def calibrator_of(setting: Setting, inner: pd.DataFrame) -> Calibrator:
+    """A temperature from Predictions of the inner slides; stain clusters count where slides are not known."""
+    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), score_groups(setting.folds, inner)[0])
 
 
 def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
     """A temperature from Predictions of the inner slides; where none can be fitted, that is said."""
-    calibrator = calibrator_of(inner)
+    calibrator = calibrator_of(setting, inner)
     if calibrator.reason and setting.world.leads:
         say(calibrator.reason)
     return calibrator
+
+
+def mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Calibrator:
+    """The temperature of the mean logit of `folds`, from the inner slides of them all, each scored by its own fold's network.
+
+    A finished run has it in run.json; that of some of its folds is fitted here from their tables `name`. No inner patch is
+    scored by several networks that never saw it, so that a mean of several is less noisy than what T is fitted on, and T is
+    rather too high than too low.
+    """
+    folds = list(folds)
+    stored = run.info().get("mean_calibration", {})
+    if name in stored and stored["folds"] == folds:
+        return Calibrator.from_dict(stored[name])
+    inner = pd.concat([read_table(run.fold(k) / f"{name}.parquet")[0] for k in folds], ignore_index=True)
+    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), stored_groups(run.folds, inner))

@@ -83,7 +83,7 @@ def _begin(
     with ExitStack() as opening:
         _hold(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
         run = find_run(out, *identity)
-        folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else _folds(recipe, dataset)
+        folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(recipe, dataset)
         _check_folds(recipe, dataset, folds, only, run)
         check_initial_run(recipe, folds)
         if not run.provenance.exists():
@@ -121,7 +121,8 @@ def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
     return recipe.model_copy(update={"train": train, "cv": cv, "neighbours": neighbours})
 
 
-def _folds(recipe: Recipe, dataset: Dataset) -> Folds:
+def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
+    """The folds that a run of this recipe begins with."""
     cv = recipe.cv
     if cv.folds_file is not None:
         return read_folds(cv.folds_file, dataset.patches)

@@ -9,13 +9,16 @@ import pandas as pd
 import torch
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import read_json
 from pcam_ssl.inference.attribution import GradCam, explain_views, view_logits
 from pcam_ssl.inference.attribution_facts import Explained
 from pcam_ssl.inference.attribution_summary import NetworkView, Summary, summarise
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.centre import without_centre, without_surround
+from pcam_ssl.models.artefact import FACTS
 from pcam_ssl.report.explain_page import check_folder, write_explained
 from pcam_ssl.terminal import progress
+from pcam_ssl.workflows.calibration import mean_calibrator
 from pcam_ssl.workflows.explain_neighbours import nearest_labelled
 from pcam_ssl.workflows.networks import Networks, open_networks
 from pcam_ssl.workflows.queries import by_id
@@ -100,17 +103,26 @@ def _summaries(networks: Networks, pixels: np.ndarray, folds: list[tuple[int, ..
                 found = _view(trained, cam, pixels[part])
                 views |= {(k, n): _row(found, place) for place, n in enumerate(part)}
                 advance(len(part))
-    return [summarise([views[k, n] for k in each], networks.dataset.size_px)[0] for n, each in enumerate(folds)]
+    temperatures = {each: _temperature(networks, each) for each in set(folds)}
+    size_px = networks.dataset.size_px
+    return [summarise([views[k, n] for k in each], size_px, temperatures[each])[0] for n, each in enumerate(folds)]
+
+
+def _temperature(networks: Networks, folds: tuple[int, ...]) -> float:
+    """Of one fold's own logits, or of the mean logit of several."""
+    if len(folds) > 1:
+        return mean_calibrator(networks.run, folds).temperature
+    return Calibrator.from_dict(read_json(networks.fold(folds[0]) / FACTS)["calibration"]).temperature
 
 
 def _view(trained: Trained, cam: GradCam, pixels: np.ndarray) -> NetworkView:
     """In float32 whatever the run was trained in: gradients in bfloat16 have two digits."""
-    device, temperature = trained.world.device, Calibrator.from_dict(trained.facts["calibration"]).temperature
+    device = trained.world.device
     found = explain_views(cam, torch.from_numpy(pixels).to(device))
     blurred = [
         view_logits(trained.network, torch.from_numpy(change(pixels)).to(device)) for change in (without_centre, without_surround)
     ]
-    return NetworkView(found.logits / temperature, blurred[0] / temperature, blurred[1] / temperature, found.maps)
+    return NetworkView(found.logits, *blurred, found.maps)
 
 
 def _row(view: NetworkView, place: int) -> NetworkView:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pcam_ssl.data.folds import score_groups
 from pcam_ssl.data.store import PIXELS
 from pcam_ssl.data.streams import Pixels
 from pcam_ssl.errors import UserError
@@ -14,7 +15,6 @@ from pcam_ssl.inference.centre import even_share
 from pcam_ssl.inference.centre_means import centre_means
 from pcam_ssl.run import ROUNDS
 from pcam_ssl.terminal import progress
-from pcam_ssl.workflows.gather import score_groups
 from pcam_ssl.workflows.networks import open_networks
 from pcam_ssl.workflows.trained import load_trained
 

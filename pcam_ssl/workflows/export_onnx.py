@@ -10,14 +10,15 @@ import torch
 from pcam_ssl import __version__
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, check_target
+from pcam_ssl.files import atomic_write, check_target, read_json
 from pcam_ssl.inference.exported import Exported, Member
 from pcam_ssl.inference.onnx_file import largest_differences, require_onnx, write_onnx
-from pcam_ssl.models.artefact import load_network
+from pcam_ssl.models.artefact import FACTS, load_network
 from pcam_ssl.recipe import Predict
 from pcam_ssl.run import run_in_use
 from pcam_ssl.selection.columns import CLASSES
 from pcam_ssl.terminal import say
+from pcam_ssl.workflows.calibration import mean_calibrator
 from pcam_ssl.workflows.embedder import unit_digest
 from pcam_ssl.workflows.networks import Networks, open_networks
 
@@ -47,11 +48,12 @@ def export_onnx(
     require_onnx()
     networks = open_networks(run_in_use(path, round).path, data)
     options = networks.run.load_recipe().predict
-    members = [_member(folder) for folder in _folders(networks, fold, all_folds)]
+    folders = _folders(networks, fold, all_folds)
+    members = [_member(folder) for folder in folders]
     _tell_views(d4, options)
-    exported = Exported(members, d4, options.mean).eval()
+    exported = Exported(members, _temperature(networks, folders), d4, options.mean).eval()
     dataset = networks.dataset
-    notes = _notes(networks, members, d4)
+    notes = _notes(networks, members, exported.temperature, d4)
     with atomic_write(out) as temporary:
         say(f"{out}: exporting, then checking; this takes a minute or so")
         write_onnx(temporary, exported, dataset.size_px, notes, _doc(dataset.size_px, exported, notes))
@@ -82,8 +84,15 @@ def _folders(networks: Networks, fold: int | None, all_folds: bool) -> list[Path
 
 
 def _member(folder: Path) -> Member:
-    network, facts = load_network(folder, torch.device("cpu"))
-    return Member(folder.name, network, facts["calibration"]["temperature"], unit_digest(folder))
+    network, _ = load_network(folder, torch.device("cpu"))
+    return Member(folder.name, network, unit_digest(folder))
+
+
+def _temperature(networks: Networks, folders: list[Path]) -> float:
+    """Of the one network's logits, or of the mean logit of several folds."""
+    if len(folders) > 1:
+        return mean_calibrator(networks.run, networks.finished).temperature
+    return read_json(folders[0] / FACTS)["calibration"]["temperature"]
 
 
 def _tell_views(d4: bool, options: Predict) -> None:
@@ -109,7 +118,7 @@ def _refuse_different(differences: dict[str, float], n: int, dataset: Dataset) -
         )
 
 
-def _notes(networks: Networks, members: list[Member], d4: bool) -> dict[str, str]:
+def _notes(networks: Networks, members: list[Member], temperature: float, d4: bool) -> dict[str, str]:
     """The file's metadata: strings."""
     config, size = members[0].network.config, networks.dataset.size_px
     resized = f"resized to {config.image_size} px, " if config.image_size not in (None, size) else ""
@@ -123,7 +132,7 @@ def _notes(networks: Networks, members: list[Member], d4: bool) -> dict[str, str
         "views": "mean of the eight D4 views" if d4 else "the patch as it is",
         "model": config.name,
         "units": [member.unit for member in members],
-        "temperature": [member.temperature for member in members],
+        "temperature": temperature,
         "network_digest": [member.digest for member in members],
         "recipe_digest": networks.info["recipe_digest"],
         "dataset_digest": networks.info["dataset_digest"],

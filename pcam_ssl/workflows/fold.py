@@ -49,7 +49,7 @@ def train_unit(setting: Setting, unit: Unit) -> None:
         save_retrieval(setting, unit, neighbours["retrieval"])
     if setting.test_views.count > 1 and "oof" in scored:
         plain = scored["oof"][1]
-        tables[PLAIN_TABLE] = plain.assign(prob=calibrator_of(inner_plain).prob(plain.logit))
+        tables[PLAIN_TABLE] = plain.assign(prob=calibrator_of(setting, inner_plain).prob(plain.logit))
     for name, table in tables.items():
         save_predictions(setting, unit, name, table)
     if setting.world.leads:

@@ -4,14 +4,14 @@ import time
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.data.folds import Folds, labelled_rows
+from pcam_ssl.data.folds import Folds, labelled_rows, score_groups
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
 from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_differences
+from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
@@ -19,6 +19,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
+from pcam_ssl.workflows.calibration import INNER, INNER_KNN, mean_calibrator
 from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.fold import PLAIN_TABLE
 from pcam_ssl.workflows.report import first_report
@@ -37,7 +38,11 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     notes = run.table_notes(info, round=setting.round, views=setting.test_views.count)
     if oof is not None:
         write_table(run.path / "oof.parquet", oof, notes)
-    test = gather_test(run, folds) if (dataset.patches.split == "test").any() else None
+    calibrators = {name: mean_calibrator(run, range(folds.n_folds), name) for name in _inner_tables(run)}
+    run.update(
+        mean_calibration={"folds": list(range(folds.n_folds)), **{name: found.to_dict() for name, found in calibrators.items()}}
+    )
+    test = gather_test(run, folds, calibrator=calibrators[INNER]) if (dataset.patches.split == "test").any() else None
     if test is not None:
         write_table(run.path / "test.parquet", test, notes)
         if submission_problem(dataset) is None:
@@ -59,6 +64,10 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
+def _inner_tables(run: Run) -> list[str]:
+    return [name for name in (INNER, INNER_KNN) if (run.fold(0) / f"{name}.parquet").exists()]
+
+
 def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str]) -> dict:
     """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, their gain over the head, and the retrieval measures."""
     run, folds, score = setting.run, setting.folds, setting.recipe.score
@@ -69,7 +78,8 @@ def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str
         oof = gather_oof(run, folds, f"oof-{kind}")
         write_table(run.path / f"oof-{kind}.parquet", oof, notes)
         if (run.fold(0) / f"test-{kind}.parquet").exists():
-            write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}"), notes)
+            calibrator = mean_calibrator(run, range(folds.n_folds), INNER_KNN) if kind == "knn" else None
+            write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}", calibrator), notes)
         gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
     per_query = pd.concat([read_table(run.fold(k) / "retrieval.parquet")[0] for k in range(folds.n_folds)], ignore_index=True)
@@ -100,21 +110,24 @@ def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
     return oof.set_index("id").loc[scored].reset_index()
 
 
-def gather_test(run: Run, folds: Folds, name: str = "test") -> pd.DataFrame:
-    """Every fold's rows, then their mean as fold -1: logits are averaged, and probs where the folds' temperatures have made them comparable."""
+def gather_test(run: Run, folds: Folds, name: str = "test", calibrator: Calibrator | None = None) -> pd.DataFrame:
+    """Every fold's rows, then their mean as fold -1 (`mean_of_folds`)."""
     parts = [
         check_predictions(read_table(run.fold(k) / f"{name}.parquet")[0], f"{run.fold(k)}/{name}.parquet")
         for k in range(folds.n_folds)
     ]
-    return pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
+    return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
 
 
-def mean_of_folds(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Predictions of fold -1 from the folds' Predictions of the same ids in the same order."""
+def mean_of_folds(parts: list[pd.DataFrame], calibrator: Calibrator | None = None) -> pd.DataFrame:
+    """Predictions of fold -1 from the folds' Predictions of the same ids in the same order: logits are averaged.
+
+    The prob is that of the mean logit by `calibrator` (`calibration.mean_calibrator`); None for logits that are calibrated already.
+    """
     first = parts[0]
     logits, stds = (np.mean([part[name].to_numpy() for part in parts], axis=0) for name in ("logit", "view_std"))
-    calibrated = np.mean([inverse_sigmoid(part.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for part in parts], axis=0)
-    return predictions(first.id, first.label, first.wsi, -1, logits, stds, expit(calibrated))
+    probs = (calibrator or Calibrator()).prob(logits)
+    return predictions(first.id, first.label, first.wsi, -1, logits, stds, probs)
 
 
 def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:
@@ -163,15 +176,6 @@ def score_run(
         mean = test[test.fold == -1]
         scores["held_out"] = {"test": score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)}
     return scores
-
-
-def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str]:
-    """What the bootstrap resamples: slides where known, else proxy groups, else patches."""
-    if oof.wsi.notna().all():
-        return oof.wsi, "slide"
-    if folds.grouping == "stain clusters":
-        return folds.frame.set_index("id").group.loc[oof.id].reset_index(drop=True), "stain cluster"
-    return None, "patch"
 
 
 def read_scores(run: Run) -> dict:

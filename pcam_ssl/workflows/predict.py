@@ -16,6 +16,7 @@ from pcam_ssl.run import BLEND, run_in_use
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress, warn
 from pcam_ssl.workflows.blend_predict import predict_blend
+from pcam_ssl.workflows.calibration import mean_calibrator
 from pcam_ssl.workflows.gather import mean_of_folds
 from pcam_ssl.workflows.source import open_source, split_rows
 from pcam_ssl.workflows.trained import load_trained
@@ -51,7 +52,8 @@ def predict_source(
                 f"{source}: the run was trained on these patches, so scores of its train split are no estimate; use oof.parquet, or --split test"
             )
         parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
-        table = pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
+        calibrator = mean_calibrator(run, [int(path.parent.name.removeprefix("fold-")) for path in folders])
+        table = pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
         write_table(out, table, run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path))
         return len(patches), _report(table, recipe)
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pcam_ssl.data.folds import labelled_rows, read_folds
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.folds import Folds, labelled_rows, read_folds
+from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import choose_precision
 from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
@@ -16,11 +16,12 @@ from pcam_ssl.run import POOLED, ROUNDS, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.blend_members import members_of, own_recipe
-from pcam_ssl.workflows.cross_validation import loader_workers
+from pcam_ssl.workflows.cross_validation import folds_of, loader_workers
 from pcam_ssl.workflows.metric_train import metric_train
 from pcam_ssl.workflows.opinion import check_round_0
 from pcam_ssl.workflows.planted import planted_check
 from pcam_ssl.workflows.pool import describe_pool, pool_facts
+from pcam_ssl.workflows.provable import provable_text
 from pcam_ssl.workflows.pseudo_round import run_round
 from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.rounds import Rounds
@@ -111,14 +112,17 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
         if info["status"] == "done":
             return run
         chosen, data = run.load_recipe(), data or info["dataset"]
-        _check_recipe(path, load_recipe(recipe, settings, chosen))
+        asked = load_recipe(recipe, settings, chosen)
+        _check_recipe(path, asked)
     else:
-        chosen = load_recipe(recipe or "baseline", settings)
+        asked = chosen = load_recipe(recipe or "baseline", settings)
         _check_recipe(path, chosen)
         data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")
         _check_some_unlabelled(chosen, data)
         if not own_rank():
             say(f"{path}: no run there, so round 0 is trained first")
+    dataset = open_dataset(data)
+    _tell_provable(asked, dataset, read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(chosen, dataset))
     train = metric_train if chosen.method.name == "metric" else baseline
     return train(chosen, data, path)
 
@@ -195,8 +199,15 @@ def _tell(rounds: Rounds) -> None:
             f"{rounds.start.path}: a blend has no recipe; its students, and the planted check, train under that of its first run"
             f" {rounds.members[0].run.path} as --recipe and --set change it"
         )
+    _tell_provable(rounds.recipe, rounds.dataset, rounds.folds)
     for unit in rounds.units:
         say(f"{unit.name}: pool of {describe_pool(pool_facts(rounds.dataset, rounds.folds, unit))}")
+
+
+def _tell_provable(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
+    text = provable_text(recipe.pseudo, dataset, folds)
+    if text is not None and not own_rank():
+        say(text)
 
 
 def _planted_stop(rounds: Rounds, planted: dict | None) -> str | None:

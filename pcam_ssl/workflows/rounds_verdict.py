@@ -7,13 +7,13 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
+from pcam_ssl.data.folds import score_groups
 from pcam_ssl.files import read_json, write_json
 from pcam_ssl.inference.rounds import RoundTables, choose_round, chosen_scores, inner_scores, round_rows, verdict_sentence
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.selection.stops import no_better
 from pcam_ssl.selection.truth import added_scores
 from pcam_ssl.tables import predictions, read_table
-from pcam_ssl.workflows.gather import score_groups
 from pcam_ssl.workflows.opinion import opinion
 from pcam_ssl.workflows.pool import pool_facts, pool_rows
 from pcam_ssl.workflows.rounds import Rounds

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.folds import Folds
+from pcam_ssl.data.folds import Folds, score_groups
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.inference.calibrate import Calibrator
@@ -13,7 +13,6 @@ from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, read_table, write_table
 from pcam_ssl.workflows.fold import predict_rows
-from pcam_ssl.workflows.gather import score_groups
 from pcam_ssl.workflows.knn_fold import vote_probs
 from pcam_ssl.workflows.setting import Setting, Unit
 

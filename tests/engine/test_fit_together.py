@@ -46,7 +46,9 @@ def trained(world: World, check_steps: int, checkpoint_s: float):
     torch.manual_seed(0)
     method = Linear()
     optimizer = torch.optim.SGD(method.parameters(), 0.05)
-    training = Training(method, optimizer, Schedule({"name": "constant"}, 0.05, 2, STEPS), None, torch.amp.GradScaler("cpu", enabled=False))
+    training = Training(
+        method, optimizer, Schedule({"name": "constant"}, 0.05, 2, STEPS), None, torch.amp.GradScaler("cpu", enabled=False)
+    )
     losses, saved = [], []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("pcam_ssl.engine.fit.save_checkpoint", lambda *state: saved.append(1))

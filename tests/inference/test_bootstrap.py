@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
+from scipy.stats import t as student
 
 from pcam_ssl.inference import bootstrap
-from pcam_ssl.inference.bootstrap import intervals, paired_differences
+from pcam_ssl.inference.bootstrap import intervals, paired_differences, within_folds
 from pcam_ssl.inference.metrics import auroc, point_scores
 
 
@@ -76,10 +77,14 @@ def test_slides_are_drawn_evenly():
     assert drawn.mean(axis=1) == pytest.approx([1, 1, 1, 1], abs=0.05)
 
 
-def test_accuracy_interval_of_two_slides_by_hand():
-    # One slide all right, one all wrong: a resample is right by 0, 1/2, or 1, each end with chance 1/4.
-    found = intervals([1, 0, 1, 0], [0.9, 0.1, 0.1, 0.9], ["a", "a", "b", "b"])["accuracy"]
-    assert found == {"value": 0.5, "low": 0.0, "high": 1.0, "resamples": 2000}
+def test_nll_interval_by_hand():
+    # Two slides of row NLL log 2 and 3 log 2: a resample means log 2, 2 log 2 or 3 log 2 with chance 1/4, 1/2, 1/4.
+    probs = [0.5, 0.5, 0.125, 0.875]
+    found = intervals([1, 0, 1, 0], probs, ["a", "a", "b", "b"], resamples=20_000)["nll"]
+    drawn = np.repeat(np.log(np.array([1, 2, 3]) * np.log(2)), [1, 2, 1])
+    reach = student.ppf(0.975, 1) * drawn.std() * np.sqrt(2)
+    assert found["value"] == pytest.approx(2 * np.log(2))
+    assert np.log([found["low"], found["high"]]) == pytest.approx(np.log(found["value"]) + np.array([-reach, reach]), rel=0.03)
 
 
 def test_order_of_rows_does_not_matter(rows):
@@ -121,7 +126,7 @@ def test_one_slide_has_a_value_and_no_interval():
         "low": None,
         "high": None,
         "resamples": 0,
-        "reason": "one slide only, or no resample holds both classes",
+        "reason": "fewer than two slides hold the rarer class, so no spread between slides can be seen",
     }
 
 
@@ -132,10 +137,40 @@ def test_one_class_has_no_auroc():
 
 
 def test_resamples_of_one_class_are_left_out_and_counted():
-    # Each slide holds one class: half of the resamples draw one slide twice and define no AUROC.
-    found = intervals([1, 0], [0.9, 0.1], ["a", "b"])
-    assert 900 < found["auroc"]["resamples"] < 1100
+    # Each slide holds one class: of 4^4 equally likely draws 2 x 2^4 are of one class and define no AUROC.
+    found = intervals([1, 1, 0, 0], [0.9, 0.4, 0.5, 0.1], list("abcd"))
+    assert 1700 < found["auroc"]["resamples"] < 1800
     assert found["accuracy"]["resamples"] == 2000
+
+
+def test_slides_with_one_class_alone_do_not_count_for_the_other():
+    # Twenty slides, and all tumor on one of them: nobody can say how tumor differs between slides.
+    labels, probs, slides = slides_that_differ(np.random.default_rng(3), n_slides=20)
+    labels = np.where(slides == 0, labels, 0)
+    assert intervals(labels, probs, slides, resamples=20)["auroc"]["low"] is None
+
+
+def test_the_mean_within_folds_by_hand():
+    # Fold 0 ranks all pairs right and fold 1 half of them; pooled, the folds' scales do not fit.
+    labels, folds = [1, 0, 1, 0, 1, 0], [0, 0, 1, 1, 1, 1]
+    probs = [0.3, 0.2, 0.9, 0.8, 0.7, 0.75]
+    found = within_folds(labels, probs, folds, None, resamples=20)
+    assert (found["value"], found["folds"]) == (pytest.approx((1 + 1 / 2) / 2), 2)
+
+
+def test_folds_of_one_class_are_left_out_of_the_mean_within_folds():
+    found = within_folds([1, 0, 0, 0], [0.9, 0.1, 0.5, 0.6], [0, 0, 1, 1], None, resamples=20)
+    assert (found["value"], found["folds"]) == (1.0, 1)
+
+
+def test_a_shift_between_folds_leaves_the_mean_within_folds_alone(rows):
+    labels, probs, slides = rows
+    folds = slides % 3
+    shifted = expit(logit(np.clip(probs, 0.005, 0.995)) + 2 * folds)
+    same, moved = (within_folds(labels, each, folds, slides, resamples=50) for each in (probs, shifted))
+    assert moved["value"] == pytest.approx(same["value"], abs=0.005)
+    assert auroc(labels, shifted) < auroc(labels, probs) - 0.05
+    assert same["low"] < same["value"] < same["high"]
 
 
 def test_clustered_intervals_cover_and_patch_intervals_do_not():

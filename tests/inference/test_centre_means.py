@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pcam_ssl.inference.centre_means import centre_means
+from pcam_ssl.inference.confidence import PLAIN, count_groups, student_interval
 
 SHARES = np.array([0.2, 0.4, 0.1, 0.3, np.nan])
 RIGHT = np.array([True, True, False, False, True])
@@ -14,7 +15,7 @@ def test_means_and_counts_by_hand():
     assert [found[name]["n"] for name in ("all", "right", "wrong")] == [4, 2, 2]
     assert [found[name]["value"] for name in ("all", "right", "wrong")] == pytest.approx([0.25, 0.3, 0.2])
     assert found["difference"]["value"] == pytest.approx(0.1) and found["flat"] == 1
-    assert found["interval"].startswith("95 % slide-clustered bootstrap, 100 resamples")
+    assert found["interval"].startswith("95 %, Student's t on 100 resamples of 3 slides")
 
 
 def test_the_difference_is_paired_within_slides():
@@ -35,7 +36,8 @@ def test_the_interval_is_that_of_a_plain_double_loop():
     for times in np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=500):
         weight = times[[codes[slide] for slide in slides]]
         drawn.append(np.average(shares[right], weights=weight[right]) - np.average(shares[~right], weights=weight[~right]))
-    assert (found["low"], found["high"]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    counted = count_groups(slides, right)
+    assert (found["low"], found["high"]) == pytest.approx(student_interval(found["value"], np.array(drawn), counted, PLAIN))
 
 
 def test_without_a_wrong_call_there_is_no_difference():
@@ -45,13 +47,13 @@ def test_without_a_wrong_call_there_is_no_difference():
 
 
 def test_resamples_without_a_wrong_call_are_left_out():
-    found = centre_means(np.array([0.2, 0.4, 0.1]), np.array([True, True, False]), ["a", "b", "c"], resamples=300)
+    found = centre_means(np.array([0.2, 0.4, 0.1, 0.2]), np.array([True, True, False, False]), list("abcd"), resamples=300)
     assert found["difference"]["resamples"] < 300 and np.isfinite(found["difference"]["low"])
 
 
 def test_one_slide_gives_no_interval():
     found = centre_means(SHARES[:4], RIGHT[:4], ["a"] * 4, resamples=100)
-    assert (found["difference"]["low"], found["difference"]["reason"]) == (None, "one slide only")
+    assert (found["difference"]["low"], found["difference"]["reason"]) == (None, "right or wrong calls are on one slide only")
 
 
 def test_patches_are_resampled_where_slides_are_unknown():

@@ -21,7 +21,7 @@ def exported():
     torch.manual_seed(0)
     network = build_network("test_resnet", False, SIZE_PX, image_size=32, projection=8)
     torch.nn.init.normal_(network.head.weight)
-    return Exported([Member("fold-0", network, 1.7, "digest")]).eval()
+    return Exported([Member("fold-0", network, "digest")], 1.7).eval()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def changed(exported, name, value):
     """The same network with one tensor filled with `value`."""
     network = build_network("test_resnet", False, SIZE_PX, image_size=32, projection=8)
     network.load_state_dict(exported.networks[0].state_dict() | {name: torch.full_like(network.state_dict()[name], value)})
-    return Exported([Member("fold-0", network, 1.7, "digest")]).eval()
+    return Exported([Member("fold-0", network, "digest")], 1.7).eval()
 
 
 def test_another_network_is_seen_in_the_outputs_it_changes(file, exported, patches):
@@ -103,7 +103,7 @@ def test_a_network_that_is_no_graph_is_told_by_name(exported, tmp_path):
     network = exported.networks[0]
     fickle = Fickle(network.backbone, network.config)
     with pytest.raises(UserError, match="torch cannot export test_resnet"):
-        write_onnx(tmp_path / "network.onnx", Exported([Member("fold-0", fickle, 1.0, "digest")]), SIZE_PX, {}, "")
+        write_onnx(tmp_path / "network.onnx", Exported([Member("fold-0", fickle, "digest")], 1.0), SIZE_PX, {}, "")
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "onnxruntime"])

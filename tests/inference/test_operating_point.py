@@ -65,9 +65,10 @@ def test_scores_by_hand():
 def test_intervals_come_from_whole_slides():
     rng = np.random.default_rng(0)
     slides = np.repeat(np.arange(20), 50)
-    cells = np.where(rng.random(20)[slides] < 0.7, 0, 1)  # a slide is found as a whole, or missed
+    cells = np.where(rng.random(20)[slides] < 0.7, 0, 1)  # a slide's tumor is found as a whole, or missed
+    cells[::2] = 3  # each slide has normal patches too
     together, apart = (outcome_scores(cells, groups)["sensitivity"] for groups in (slides, None))
-    assert together["high"] - together["low"] > 4 * (apart["high"] - apart["low"])
+    assert together["high"] - together["low"] > 3 * (apart["high"] - apart["low"])
     assert together["low"] < together["value"] < together["high"]
 
 

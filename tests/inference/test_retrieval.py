@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference import retrieval
+from pcam_ssl.inference.confidence import SHARE
 from pcam_ssl.inference.retrieval import MEASURES, query_scores, relevance_measures, retrieval_scores, summarise
 from pcam_ssl.inference.slide_means import mean_intervals
 
@@ -151,17 +153,26 @@ def test_a_nan_embedding_is_named(embedded):
 
 
 def test_intervals_by_hand():
-    # Slides of equal size with means 0 and 1: a resample is 0, 1/2 or 1 with odds 1 : 2 : 1.
+    # Slides of equal size with means 0 and 1: a resample is 0, 1/2 or 1 with odds 1 : 2 : 1, of variance 1/8; two slides double it.
     values = np.array([[0.0], [0.0], [1.0], [1.0]])
-    entry = mean_intervals(values, ["a", "a", "b", "b"], resamples=500)[0]
-    assert entry == {"value": 0.5, "low": 0.0, "high": 1.0, "resamples": 500}
+    entry = mean_intervals(values, ["a", "a", "b", "b"], resamples=5000)[0]
+    assert (entry["value"], entry["resamples"]) == (0.5, 5000)
+    assert entry["high"] - 0.5 == pytest.approx(0.5 - entry["low"]) == pytest.approx(student.ppf(0.975, 1) / 2, rel=0.03)
+
+
+def test_a_share_stays_within_0_and_1():
+    entry = mean_intervals(np.array([[0.0], [0.0], [1.0], [1.0]]), ["a", "a", "b", "b"], resamples=50, kind=SHARE)[0]
+    assert 0 <= entry["low"] < 0.5 < entry["high"] <= 1
 
 
 def test_intervals_weigh_slides_by_their_patches():
     values = np.array([[0.0]] * 9 + [[1.0]])
     slides = ["a"] * 9 + ["b"]
-    drawn = mean_intervals(values, slides, resamples=2000, level=0.4)[0]
-    assert drawn["value"] == drawn["low"] == drawn["high"] == pytest.approx(0.1)
+    # A resample is 0, 1/10 or 1 with odds 1 : 2 : 1; slides that weighed alike would give 0, 1/2, 1.
+    entry = mean_intervals(values, slides, resamples=5000)[0]
+    assert entry["value"] == pytest.approx(0.1)
+    spread = np.std([0, 0.1, 0.1, 1]) * np.sqrt(2)
+    assert entry["high"] - 0.1 == pytest.approx(student.ppf(0.975, 1) * spread, rel=0.03)
 
 
 def test_intervals_cover_the_truth_where_slides_differ():

@@ -69,6 +69,8 @@ def test_per_fold(report, labelled):
         "n": 36,
         "n_positive": first.label.sum(),
         "n_slides": 4,
+        "n_slides_tumor": first[first.label == 1].wsi.nunique(),
+        "n_slides_normal": first[first.label == 0].wsi.nunique(),
         "scores": point_scores(first.label.to_numpy(), first.prob.to_numpy()),
     }
 
@@ -92,7 +94,7 @@ def test_without_slides_patches_are_resampled_and_it_says_so(frame):
     report = score_report(frame.assign(wsi=pd.array([None] * N, dtype="str")), None, resamples=50)
     assert (report["n_slides"], report["per_slide"]) == (None, [])
     assert report["interval"] == (
-        "95 % bootstrap over patches, 50 resamples; no slide ids, so too narrow where patches share a slide"
+        "95 %, Student's t on 50 resamples of patches; no slide ids, so too narrow where patches share a slide"
     )
 
 
@@ -105,11 +107,18 @@ def test_without_labels_there_are_no_scores(frame):
 @pytest.mark.parametrize(
     ("groups", "unit", "text"),
     [
-        (np.arange(40), "slide", "95 % slide-clustered bootstrap, 2000 resamples"),
-        (np.arange(40) % 12, "stain cluster", "95 % stain cluster-clustered bootstrap, 2000 resamples"),
-        (np.arange(40) % 3, "slide", "95 % slide-clustered bootstrap, 2000 resamples; only 3 slides, so probably too narrow"),
+        (np.arange(40), "slide", "95 %, Student's t on 2000 resamples of 40 slides"),
+        (np.arange(40) % 12, "stain cluster", "95 %, Student's t on 2000 resamples of 12 stain clusters"),
+        (
+            np.arange(40) % 20,
+            "slide",
+            "95 %, Student's t on 2000 resamples of 20 slides; only 3 hold the rarer class, and all rests on them",
+        ),
+        (np.arange(40) % 38, "slide", "none: of 38 slides 1 holds the rarer class, so no spread can be seen"),
         (np.zeros(40), "slide", "none: one slide only, nothing to resample"),
     ],
 )
 def test_interval_is_named_honestly(groups, unit, text):
-    assert interval_text(groups, 40, 2000, unit) == text
+    few = {20: [1, 2, 3], 38: [1]}.get(len(set(groups)))
+    labels = None if few is None else np.isin(np.arange(40), few).astype(int)
+    assert interval_text(groups, 40, 2000, unit, labels) == text

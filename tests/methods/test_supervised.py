@@ -37,7 +37,9 @@ def test_bce_by_hand():
 
 
 def test_pos_weight_multiplies_the_tumor_terms():
-    expected = mean([-3 * math.log(sigmoid(2)), -3 * math.log(sigmoid(-1)), -math.log(1 - sigmoid(0.5))])
+    shift = math.log(3)
+    right = [sigmoid(2 + shift), sigmoid(-1 + shift), 1 - sigmoid(0.5 + shift)]
+    expected = mean([-w * math.log(p) for p, w in zip(right, (3, 3, 1), strict=True)])
     assert loss(pos_weight=3.0) == pytest.approx(expected, rel=1e-6)
 
 
@@ -54,9 +56,27 @@ def test_focal_by_hand(gamma):
 
 
 def test_focal_takes_pos_weight_too():
-    right = [sigmoid(2), sigmoid(-1), 1 - sigmoid(0.5)]
+    shift = math.log(3)
+    right = [sigmoid(2 + shift), sigmoid(-1 + shift), 1 - sigmoid(0.5 + shift)]
     expected = mean([-w * (1 - p) ** 2 * math.log(p) for p, w in zip(right, (3, 3, 1), strict=True)])
     assert loss(loss="focal", pos_weight=3.0) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("pos_weight", [1.0, 3.0, 0.2])
+def test_the_logit_that_fits_best_means_the_true_share_whatever_the_weight(pos_weight):
+    labels = torch.tensor([1.0] * 3 + [0.0] * 7)
+    logit = torch.zeros(10, requires_grad=True)
+    method = Supervised(Fixed(), pos_weight=pos_weight)
+    optimizer = torch.optim.LBFGS([logit], max_iter=100, tolerance_grad=1e-9)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = method({"pixels": logit.mean().expand(10), "label": labels})["loss"]
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert sigmoid(logit.mean().item()) == pytest.approx(0.3, abs=1e-3)
 
 
 def test_auto_pos_weight_is_negatives_over_positives():

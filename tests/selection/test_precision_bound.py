@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import beta, t
 
-from pcam_ssl.selection.precision_bound import cluster_codes, lower_bound, nested_shares, share_interval, upper_bound
+from pcam_ssl.selection.precision_bound import (
+    cluster_codes,
+    faultless_bound,
+    faultless_patches,
+    lower_bound,
+    nested_shares,
+    share_interval,
+    upper_bound,
+)
 
 
 def last_bound(right, slides=None, level=0.95):
@@ -119,3 +127,20 @@ def test_ignoring_slides_would_claim_too_much():
         right = rng.random(800) < np.repeat(rng.beta(0.9 * 9, 0.1 * 9, 20), 40)
         held += last_bound(right) <= 0.9
     assert held / 400 < 0.85
+
+
+@pytest.mark.parametrize(("clusters", "needed"), [(3, 466), (10, 183)])
+def test_patches_that_prove_a_precision_where_all_are_right(clusters, needed):
+    assert faultless_patches(0.98, clusters, 0.95) == needed
+    assert faultless_bound(needed, clusters, 0.95) >= 0.98 > faultless_bound(needed - 1, clusters, 0.95)
+
+
+def test_the_faultless_bound_is_that_of_the_rows():
+    right, slides = np.ones(60, bool), np.arange(60) % 4
+    assert faultless_bound(60, 4, 0.9) == pytest.approx(lower_bound(nested_shares(right, slides).at([-1]), 0.9)[0])
+
+
+def test_one_slide_or_none_proves_nothing():
+    assert faultless_patches(0.6, 1, 0.95) is None
+    assert faultless_bound(10_000, 1, 0.95) < 0.1
+    assert faultless_bound(0, 0, 0.95) == 0

@@ -1,0 +1,62 @@
+"""What inner slides can prove is said before anything is trained."""
+
+import numpy as np
+import pytest
+
+from pcam_ssl.data.folds import labelled_rows, read_folds
+from pcam_ssl.data.splits import make_folds
+from pcam_ssl.data.store import open_dataset
+from pcam_ssl.recipe_pseudo import Pseudo
+from pcam_ssl.workflows.provable import evidence, provable_text
+
+
+@pytest.fixture
+def dataset(slides):
+    return open_dataset(slides)
+
+
+@pytest.fixture
+def folds(dataset):
+    return make_folds(dataset.patches, n_folds=2, inner_share=0.3)
+
+
+def test_counts_are_those_of_the_inner_slides(dataset, folds):
+    labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
+    entry = next(each for each in evidence(folds, labels, 0.95) if each.label == 1)
+    rows = folds.inner_mask(0) & (labels == 1)
+    assert (entry.n, entry.clusters) == (rows.sum(), folds.frame.wsi[rows].nunique())
+
+
+def test_what_cannot_be_proven_is_one_line_with_the_way_out(dataset, folds):
+    text = provable_text(Pseudo(precision=0.98), dataset, folds)
+    assert "\n" not in text
+    assert "pseudo.precision 0.98" in text and "tumor in any fold" in text and "pseudo.top_share" in text
+
+
+def test_a_precision_within_reach_is_said_too(dataset, folds):
+    text = provable_text(Pseudo(precision=0.6, precision_level=0.51), dataset, folds)
+    assert "can prove it" in text
+
+
+def test_without_a_precision_nothing_is_said(dataset, folds):
+    assert provable_text(Pseudo(precision=None, k_best=3), dataset, folds) is None
+
+
+def test_it_is_said_before_round_0_is_trained(command, slides, tiny, tmp_path, monkeypatch):
+    def train(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcam_ssl.workflows.pseudo_label.baseline", train)
+    settings = [word for setting in tiny() for word in ("--set", setting)]
+    done = command("pseudo-label", tmp_path / "run", "--data", slides, *settings)
+    assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
+
+
+def test_it_is_said_before_the_planted_check(command, finished, tmp_path, monkeypatch):
+    def check(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcam_ssl.workflows.pseudo_label.planted_check", check)
+    done = command("pseudo-label", finished.path, "--out", tmp_path / "rounds", "--rounds", 1)
+    assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
+    assert read_folds(finished.folds, open_dataset(finished.info()["dataset"]).patches).n_folds == 2
