@@ -7,7 +7,7 @@ from pcam_ssl.errors import UserError
 
 N_CANDIDATES = 64
 SEVERAL = 3
-"""Inner slides that should hold each class, where training keeps at least as many."""
+"""Inner slides that should hold each class, where training keeps at least twice as many."""
 
 
 def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> np.ndarray:
@@ -66,6 +66,6 @@ def _cost(
     n_rows, n_tumor = sizes[chosen].sum(), tumors[chosen].sum()
     n_left, n_tumor_left = sizes.sum() - n_rows, tumors.sum() - n_tumor
     imbalance = abs(n_rows / sizes.sum() - share) + abs(n_tumor / n_rows - tumors.sum() / sizes.sum())
-    wanted = np.minimum(SEVERAL, holds.sum(axis=1) // 2)
+    wanted = np.minimum(SEVERAL, holds.sum(axis=1) // 3)
     missing = np.maximum(wanted - holds[:, chosen].sum(axis=1), 0).sum()
     return not 0 < n_tumor_left < n_left, not 0 < n_tumor < n_rows, int(missing), imbalance

@@ -8,7 +8,7 @@ from pcam_ssl.report.blend_members import blend_command
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.figures import forest
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
-from pcam_ssl.report.table import NAMES, counts_text
+from pcam_ssl.report.table import NAMES, WITHIN_FOLDS, counts_text
 from pcam_ssl.report.verdict import Verdict, what_was_done
 from pcam_ssl.run import ROUNDS
 
@@ -46,6 +46,9 @@ def score_card(facts: Facts) -> Markup:
     out, floor, above = scores["out_of_fold"], scores["floor"], scores["above_floor"]
     columns = [out["scores"]] + ([floor["scores"], above] if floor else [])
     rows = [[label, *(with_interval(column[name], column is above) for column in columns)] for name, label in NAMES.items()]
+    if out["within_folds"]["auroc"]["folds"] > 1:
+        within = [with_interval(report["within_folds"]["auroc"]) for report in ([out, floor] if floor else [out])]
+        rows.insert(1, [WITHIN_FOLDS, *within, *(["-"] if floor else [])])
     notes = [f"{counts_text(out)}. Intervals: {out['interval']}."]
     if not floor:
         notes.append("No colour floor: the recipe has score.floor false.")

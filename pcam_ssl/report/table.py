@@ -18,6 +18,9 @@ NAMES = {
     "specificity_at_sensitivity_95": "specificity at 95 % sensitivity",
 }
 
+WITHIN_FOLDS = "AUROC, mean within folds"
+"""What each fold's network ranks among its own patches: no scale is shared between folds."""
+
 
 def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
     """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
@@ -26,6 +29,8 @@ def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
     lines.append(_line("", "score  95 % interval", *(["floor  95 % interval"] if floor else [])))
     for name, label in NAMES.items():
         lines.append(_line(label, *(_cell(report["scores"][name]) for report in reports)))
+        if name == "auroc" and scores["within_folds"]["auroc"]["folds"] > 1:
+            lines.append(_line(WITHIN_FOLDS, *(_cell(report["within_folds"]["auroc"]) for report in reports)))
     lines += wrap(f"interval: {scores['interval']}", WIDTH)
     if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
         lines.append("- : not defined, because a class is absent")
@@ -35,7 +40,10 @@ def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
 def counts_text(scores: dict) -> str:
     """'1,243 patches (447 tumor) of 34 slides' for a `score_report`."""
     text = f"{scores['n']:,} patches ({scores['n_positive']:,} tumor)"
-    text += f" of {scores['n_slides']:,} slides" if scores["n_slides"] else ", slides unknown"
+    if scores["n_slides"]:
+        text += f" of {scores['n_slides']:,} slides, {scores['n_slides_tumor']:,} with tumor"
+    else:
+        text += ", slides unknown"
     return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
 
 
