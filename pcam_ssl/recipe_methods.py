@@ -30,7 +30,7 @@ class Metric(Section):
         description="positives from other slides, negatives of the own slide where it has any (triplet, supcon, multi_similarity)",
     )
     miner: Literal["none", "multi_similarity", "batch_hard", "semihard", "hard"] = Field(
-        "none", description="which pairs of a batch count"
+        "none", description="which pairs of a batch count; with slide_aware, of those that slides allow"
     )
     margin_deg: float = Field(28.6, ge=0, lt=90, description="angular margin of the ArcFace losses, in degrees")
     scale: float = Field(16.0, gt=0, description="inverse temperature of the ArcFace losses")
