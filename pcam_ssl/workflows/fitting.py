@@ -23,10 +23,10 @@ from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten
 from pcam_ssl.run import Metrics, Run
-from pcam_ssl.terminal import progress, warn
+from pcam_ssl.terminal import progress, say, warn
 from pcam_ssl.workflows.pool import with_pool
 from pcam_ssl.workflows.setting import Setting, Unit
-from pcam_ssl.workflows.training_set import steps_per_epoch, train_stream, training_set
+from pcam_ssl.workflows.training_set import mix_words, steps_per_epoch, train_stream, training_set
 
 
 def fit_unit(setting: Setting, unit: Unit) -> Training:
@@ -41,6 +41,8 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
     training = _training(setting, unit, network, patches.labels, steps)
     stream = train_stream(setting, unit, patches, seed)
+    if world.leads and (words := mix_words(stream.plan)) is not None:
+        say(f"{unit.name}: {words}")
     world.share(options.batch_size, "train.batch_size")
     stream = with_pool(setting, unit, stream, seed, steps)
     plan = Plan(

@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pcam_ssl.data.folds import labelled_rows, read_folds
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.engine.precision import choose_precision
@@ -25,6 +27,7 @@ from pcam_ssl.workflows.pseudo_round import run_round
 from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.rounds_verdict import opinions, stop_after, truth_of_pool, write_verdict
+from pcam_ssl.workflows.training_set import check_batches
 from pcam_ssl.world import join_world, own_rank
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
@@ -95,6 +98,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
     world.lead(lambda: check_round_0(rounds))
     world.lead(lambda: _check_pools(rounds))
+    world.lead(lambda: _check_batches(rounds))
     world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
 
@@ -178,6 +182,17 @@ def _check_pools(rounds: Rounds) -> None:
             raise UserError(
                 f"{unit.name} of {rounds.start.path} has a pool of {n} patches, less than a batch of {batch}; import more, or lower train.batch_size"
             )
+
+
+def _check_batches(rounds: Rounds) -> None:
+    """Whatever the selection adds, a student's labels must be able to fill its batches."""
+    recipe, labels = rounds.recipe, rounds.setting(0).rows.label.to_numpy(np.int64)
+    if recipe.method.name == "metric" and recipe.train.batch_size < 4:
+        raise UserError(
+            f"train.batch_size is {recipe.train.batch_size}; labels and pseudo-labels of two classes share a batch, so make it 4 or more"
+        )
+    for unit in rounds.units:
+        check_batches(recipe, labels[unit.train])
 
 
 def _write_reports(rounds: Rounds, last: int) -> None:
