@@ -1,6 +1,6 @@
 """What a finished run prints: can the score be believed, the score beside its floor, and what to open."""
 
-from pcam_ssl.report.table import score_table
+from pcam_ssl.report.table import score_table, split_words, transductive_sentence
 from pcam_ssl.run import Run
 
 
@@ -17,7 +17,8 @@ def run_summary(run: Run, scores: dict) -> str:
     if scores.get("neighbours"):
         blocks.append(neighbours_table(scores))
     for split, report in (scores["held_out"] or {}).items():
-        blocks.append(score_table(report, f"Held out: {split}, mean of folds"))
+        words = split_words(split, report)
+        blocks.append(score_table(report, f"{words[0].upper()}{words[1:]}, mean of folds"))
     warnings = score_warnings(scores)
     if warnings:
         blocks.append("\n".join(f"WARNING: {line}" for line in warnings))
@@ -59,6 +60,8 @@ def score_warnings(scores: dict) -> list[str]:
         lines.append(
             "selected_on_fold: each fold's epoch was chosen on the patches it is scored on, so scores are too good; report train.choose=inner"
         )
+    if (sentence := transductive_sentence(scores)) is not None:
+        lines.append(sentence)
     return lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pcam_ssl.report.blend_members import blend_words
 from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.table import counts_text
+from pcam_ssl.report.table import counts_text, transductive_sentence
 
 BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not believe"}
 
@@ -26,7 +26,8 @@ class Verdict:
 def judge(facts: Facts) -> Verdict:
     """The verdict on the out-of-fold AUROC: leaks first, then doubts, then what is left above colour alone."""
     leaks, doubts, gain = _leaks(facts), _doubts(facts), _gain(facts.scores)
-    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"]]
+    sentence = transductive_sentence(facts.scores)
+    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"], *([f"{sentence[0].upper()}{sentence[1:]}."] if sentence else [])]
     if facts.scores["scheme"] == "random":
         # The note of cv.scheme random says what the headline says.
         remarks = [remark for remark in remarks if not remark.startswith("cv.scheme random")]
@@ -75,7 +76,7 @@ def _doubts(facts: Facts) -> list[str]:
         held = report["scores"]["auroc"]["value"]
         if held is not None and auroc["low"] is not None and held < auroc["low"]:
             lines.append(
-                f"Held-out slides ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
+                f"{'The pool' if report.get('transductive') else 'Held-out slides'} ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
             )
     return lines
 

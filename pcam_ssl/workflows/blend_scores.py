@@ -52,7 +52,10 @@ def score_blend(
         scores["floor"] = None
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
-        scores["held_out"] = {"test": score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)}
+        report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
+        # Members of one dataset and the same folds have the same pools, or none.
+        share = max((held["test"].get("in_pool", 0.0) for one in known if (held := one["held_out"])), default=0.0)
+        scores["held_out"] = {"test": {**report, "transductive": share > 0, "in_pool": share}}
     return scores
 
 

@@ -17,7 +17,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.workflows.checks import check_dataset, check_initial_run, selected_on_fold
+from pcam_ssl.workflows.checks import check_dataset, check_initial_run, learned_from_pool, selected_on_fold
 from pcam_ssl.workflows.fitting import new_network
 from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
@@ -100,6 +100,7 @@ def _begin(
             threads=torch.get_num_threads(),
             argv=sys.argv,
             selected_on_fold=selected_on_fold(recipe),
+            learned_from_pool=learned_from_pool(recipe),
         )
     say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
     for note in folds.notes:

@@ -15,12 +15,12 @@ from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_diffe
 from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
-from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.fold import PLAIN_TABLE
+from pcam_ssl.workflows.pool import transductive
 from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.setting import Setting
 
@@ -46,7 +46,7 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
         say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
         if floor is None and recipe.score.floor:
             floor = floor_table(run, dataset, folds, recipe.seed, notes)
-    scores = score_run(recipe, folds, oof, test, floor, info)
+    scores = score_run(setting, oof, test, floor, info)
     if withheld is not None:
         scores["withheld"] = withheld
     elif recipe.neighbours.use:
@@ -139,9 +139,10 @@ def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict
 
 
 def score_run(
-    recipe: Recipe, folds: Folds, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
+    setting: Setting, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
 ) -> dict:
-    """What stands in scores.json; out-of-fold and held-out scores apart."""
+    """What stands in scores.json; out-of-fold and held-out scores apart, and of those whether networks learned from the scored patches."""
+    recipe, folds = setting.recipe, setting.folds
     options = {"resamples": recipe.score.resamples, "seed": recipe.seed}
     marks = {
         "scheme": recipe.cv.scheme,
@@ -161,7 +162,9 @@ def score_run(
         scores["above_floor"] = paired_differences(oof.label.to_numpy(np.int64), floor.prob, oof.prob, clusters, **options)
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
-        scores["held_out"] = {"test": score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)}
+        report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
+        known = transductive(setting.dataset, folds, mean.id[mean.label.notna()], info["learned_from_pool"])
+        scores["held_out"] = {"test": {**report, **known}}
     return scores
 
 
