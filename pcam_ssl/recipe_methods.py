@@ -23,7 +23,7 @@ class Metric(Section):
         "arcface", description="metric loss on the unit-length embedding"
     )
     weight: float = Field(0.5, gt=0, description="of the metric loss; the classification loss has weight 1")
-    classify: bool = Field(True, description="false: the metric loss alone; then only kNN scores mean anything")
+    classify: bool = Field(True, description="false: the metric loss alone; the run's predictions are then those of kNN")
     projection: int = Field(128, ge=2, description="dimensions of the embedding")
     slide_aware: bool = Field(
         False,

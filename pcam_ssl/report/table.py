@@ -39,6 +39,11 @@ def counts_text(scores: dict) -> str:
     return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
 
 
+def by_knn(scores: dict) -> bool:
+    """Whether kNN made the run's predictions, since no classifier was trained (`method.classify: false`)."""
+    return scores.get("scored_by") == "knn"
+
+
 def split_words(split: str, report: dict) -> str:
     """'held out: test', or 'transductive: test' where its scored patches were in the pool that networks learned from."""
     return f"{'transductive' if report.get('transductive') else 'held out'}: {split}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pcam_ssl.report.blend_members import blend_words
 from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.table import counts_text, transductive_sentence
+from pcam_ssl.report.table import by_knn, counts_text, transductive_sentence
 
 BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not believe"}
 
@@ -96,6 +96,8 @@ def what_was_done(facts: Facts) -> list[tuple[str, str]]:
     start = "published weights" if recipe.get("model.pretrained") else "random weights"
     start = f"the weights of {recipe['model.init']}" if recipe.get("model.init") else start
     trained = f"{recipe.get('model.name', 'unknown network')} from {start}, {recipe.get('train.epochs', '?')} epochs"
+    if by_knn(scores):
+        trained += "; no classifier (method.classify=false): kNN among each fold's training patches makes the predictions"
     data = f"{counts_text(scores['out_of_fold'])}, dataset {Path(facts.info['dataset']).name}"
     if (budget := recipe.get("data.label_budget")) is not None:
         data += f"; only {budget:,} labels were trained on"

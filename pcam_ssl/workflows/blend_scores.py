@@ -34,6 +34,7 @@ def score_blend(
         "grouping": known[0]["grouping"],
         "slides_shared_across_folds": any(one["slides_shared_across_folds"] for one in known),
         "selected_on_fold": info["selected_on_fold"],
+        "scored_by": "blend",
         "notes": list(dict.fromkeys(note for one in known for note in one["notes"])),
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],

@@ -68,7 +68,8 @@ def _told(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
 def _network(info: dict[str, Any], recipe: dict[str, Any]) -> str:
     if "blend" in info:
         return f"{info['blend']['method']} of {sum(member['weight'] > 0 for member in info['blend']['members'])}"
-    return str(recipe.get("model.name", "unknown"))
+    name = str(recipe.get("model.name", "unknown"))
+    return name if recipe.get("method.classify", True) else f"{name}, kNN"
 
 
 def _held_out(run: ScoredRun, options: dict[str, int]) -> dict[str, dict] | None:

@@ -46,6 +46,7 @@ def export_onnx(
     check_target("--onnx", out, ".onnx")
     require_onnx()
     networks = open_networks(run_in_use(path, round).path, data)
+    networks.require_head("--onnx")
     options = networks.run.load_recipe().predict
     members = [_member(folder) for folder in _folders(networks, fold, all_folds)]
     _tell_views(d4, options)

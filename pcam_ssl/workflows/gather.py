@@ -50,7 +50,8 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     if withheld is not None:
         scores["withheld"] = withheld
     elif recipe.neighbours.use:
-        scores["neighbours"] = gather_neighbours(setting, oof, notes)
+        beside = gather_neighbours(setting, oof, notes) if recipe.scored_by == "head" else {}
+        scores["neighbours"] = {**beside, "retrieval": gather_retrieval(setting)}
     if oof is not None:
         scores["views"] = score_views(setting, oof)
     write_json(run.scores, scores)
@@ -60,7 +61,7 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
 
 
 def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str]) -> dict:
-    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, their gain over the head, and the retrieval measures."""
+    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, and their gain over the head."""
     run, folds, score = setting.run, setting.folds, setting.recipe.score
     options = {"resamples": score.resamples, "seed": setting.recipe.seed}
     clusters, unit = score_groups(folds, head)
@@ -72,8 +73,15 @@ def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str
             write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}"), notes)
         gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
-    per_query = pd.concat([read_table(run.fold(k) / "retrieval.parquet")[0] for k in range(folds.n_folds)], ignore_index=True)
-    return {**scores, "retrieval": {"queried": len(per_query), **summarise(per_query, **options)}}
+    return scores
+
+
+def gather_retrieval(setting: Setting) -> dict:
+    """The retrieval measures of every scored patch in its fold's embedding, with intervals."""
+    folders = [setting.run.fold(k) for k in range(setting.folds.n_folds)]
+    per_query = pd.concat([read_table(folder / "retrieval.parquet")[0] for folder in folders], ignore_index=True)
+    options = {"resamples": setting.recipe.score.resamples, "seed": setting.recipe.seed}
+    return {"queried": len(per_query), **summarise(per_query, **options)}
 
 
 def score_views(setting: Setting, oof: pd.DataFrame) -> dict | None:
@@ -149,6 +157,7 @@ def score_run(
         "grouping": folds.grouping,
         "slides_shared_across_folds": folds.grouping == "none",
         "selected_on_fold": info["selected_on_fold"],
+        "scored_by": recipe.scored_by,
         "notes": list(folds.notes),
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],

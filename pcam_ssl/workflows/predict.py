@@ -16,6 +16,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import BLEND, run_in_use
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress, warn
+from pcam_ssl.workflows.blend_neighbours import neighbours_table
 from pcam_ssl.workflows.blend_predict import predict_blend
 from pcam_ssl.workflows.gather import mean_of_folds
 from pcam_ssl.workflows.pool import transductive
@@ -58,8 +59,11 @@ def predict_source(
             warn(
                 f"{source}: transductive: {known['in_pool']:.0%} of these patches were in the pool that the networks learned from, so scores on them are no estimate for new slides"
             )
-        parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
-        table = pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
+        if recipe.scored_by == "knn":
+            table = neighbours_table(run, "knn", None, dataset, patches, device)
+        else:
+            parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
+            table = pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
         write_table(out, table, run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path))
         return len(patches), _report(table, recipe)
 

@@ -85,6 +85,8 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     chosen = load_recipe(recipe, settings, begun.load_recipe() if begun.recipe.exists() else own)
     _check_recipe(start.path, chosen)
     _check_kept(start.path, own, chosen)
+    for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
+        _check_opinions(path, theirs, chosen)
     _check_folder(start, out)
     dataset = open_dataset(data or info["dataset"])
     if dataset.digest != info["dataset_digest"]:
@@ -157,6 +159,15 @@ def _check_kept(path: Path, own: Recipe, recipe: Recipe) -> None:
     if changed:
         raise UserError(
             f"{path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"
+        )
+
+
+def _check_opinions(path: Path, own: Recipe, recipe: Recipe) -> None:
+    """Refuse selectors that ask a classifier where the run that labels the first pool, of recipe `own`, has trained none."""
+    asked = [key for key, on in (("agreement", recipe.pseudo.agreement), ("view_std", recipe.pseudo.view_std is not None)) if on]
+    if asked and own.scored_by == "knn":
+        raise UserError(
+            f"pseudo.{asked[0]} asks a classifier, and {path} has none (method.classify=false); drop it, or train a run with method.classify=true"
         )
 
 
