@@ -200,6 +200,24 @@ class Recipe(Section):
             raise ValueError("predict.random_views draws from views.policy, which is none; set views.policy")
         return self
 
+    @model_validator(mode="after")
+    def _something_scores(self):
+        if self.scored_by == "head":
+            return self
+        if self.neighbours.use is False:
+            raise ValueError(
+                "method.classify=false leaves kNN alone to score patches, and neighbours.use is false; set one of them to true"
+            )
+        if self.pseudo.agreement or self.pseudo.view_std is not None:
+            key = "agreement" if self.pseudo.agreement else "view_std"
+            raise ValueError(f"pseudo.{key} asks a classifier, and method.classify=false trains none; drop one of the two")
+        return self
+
+    @property
+    def scored_by(self) -> Literal["head", "knn"]:
+        """What gives a run its Predictions: the classifier, or kNN where none is trained (`method.classify: false`)."""
+        return "knn" if self.method.name == "metric" and not self.method.classify else "head"
+
     def dump(self) -> dict[str, Any]:
         """Plain nested dict of every key."""
         return self.model_dump(mode="json")

@@ -23,14 +23,14 @@ class Metric(Section):
         "arcface", description="metric loss on the unit-length embedding"
     )
     weight: float = Field(0.5, gt=0, description="of the metric loss; the classification loss has weight 1")
-    classify: bool = Field(True, description="false: the metric loss alone; then only kNN scores mean anything")
+    classify: bool = Field(True, description="false: the metric loss alone; the run's predictions are then those of kNN")
     projection: int = Field(128, ge=2, description="dimensions of the embedding")
     slide_aware: bool = Field(
         False,
         description="positives from other slides, negatives of the own slide where it has any (triplet, supcon, multi_similarity)",
     )
     miner: Literal["none", "multi_similarity", "batch_hard", "semihard", "hard"] = Field(
-        "none", description="which pairs of a batch count"
+        "none", description="which pairs of a batch count; with slide_aware, of those that slides allow"
     )
     margin_deg: float = Field(28.6, ge=0, lt=90, description="angular margin of the ArcFace losses, in degrees")
     scale: float = Field(16.0, gt=0, description="inverse temperature of the ArcFace losses")

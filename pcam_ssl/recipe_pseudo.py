@@ -35,7 +35,9 @@ class Pseudo(Section):
     weight_scale: float = Field(1.0, gt=0, le=10, description="multiplies every weight; a label has weight 1")
     ramp_epochs: float = Field(0.0, ge=0, description="linear rise of the weights over the first epochs of a student")
     mix: Annotated[float, Field(gt=0, lt=1)] | Literal["all"] = Field(
-        "all", description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together"
+        "all",
+        description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together,"
+        " or where a method draws by class (metric) the share of the patches, half at most",
     )
     noise: Literal["same", "d4", "standard", "strong"] = Field(
         "strong", description="training views of pseudo-labelled patches; same: those of views.policy"

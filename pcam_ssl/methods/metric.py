@@ -1,5 +1,6 @@
 """Metric learning: an embedding in which patches of a class lie together, beside or instead of the classifier."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from pytorch_metric_learning import losses, miners
 from torch import nn
 from torch.nn import functional
 
-from pcam_ssl.methods.slide_pairs import keep_slide_pairs, slide_pairs
+from pcam_ssl.methods.slide_pairs import mine, slide_masks
 from pcam_ssl.models.network import Network
 from pcam_ssl.world import gather_with_gradient
 
@@ -31,15 +32,14 @@ class Metric(nn.Module):
         self,
         network: Network,
         loss: nn.Module,
-        miner: nn.Module | None = None,
+        miner: Callable | None = None,
         weight: float = 1.0,
         classify: bool = True,
-        slide_aware: bool = False,
         log_odds: float = 0.0,
     ):
         super().__init__()
         self.network, self.metric_loss, self.miner = network, loss, miner
-        self.weight, self.classify, self.slide_aware = weight, classify, slide_aware
+        self.weight, self.classify = weight, classify
         self.register_buffer("log_odds", torch.tensor(log_odds))
         if not classify:
             # Processes that train together wait for the gradient of every parameter that asks for one.
@@ -55,7 +55,6 @@ class Metric(nn.Module):
             build_miner(options),
             options["weight"],
             options["classify"],
-            options["slide_aware"],
             float(np.log(share / (1 - share))),
         )
 
@@ -72,10 +71,7 @@ class Metric(nn.Module):
 
     def _metric(self, embedding: torch.Tensor, label: torch.Tensor, slide: torch.Tensor) -> torch.Tensor:
         embedding, label, slide = (gather_with_gradient(value) for value in (embedding, label, slide))
-        chosen = self.miner(embedding, label) if self.miner is not None else None
-        if self.slide_aware:
-            pairs = slide_pairs(label, slide)
-            chosen = pairs if chosen is None else keep_slide_pairs(chosen, pairs, len(label))
+        chosen = self.miner(embedding, label, slide) if self.miner is not None else None
         return self.metric_loss(embedding, label, chosen)
 
 
@@ -101,13 +97,18 @@ def build_loss(options: dict[str, Any], embedding_size: int) -> nn.Module:
     return builders[options["loss"]]()
 
 
-def build_miner(options: dict[str, Any]) -> nn.Module | None:
-    """The library's miner `options['miner']`, or None."""
+def build_miner(options: dict[str, Any]) -> Callable | None:
+    """What chooses pairs or triplets from (embedding, label, slide): the library's miner `options['miner']`, or with `slide_aware` the
+    same rule among the pairs that slides allow; None where every pair of a batch counts."""
+    if options["slide_aware"]:
+        return lambda embedding, label, slide: mine(embedding, *slide_masks(label, slide), options)
     builders = {
-        "none": lambda: None,
         "multi_similarity": lambda: miners.MultiSimilarityMiner(epsilon=options["miner_epsilon"]),
         "batch_hard": lambda: miners.BatchHardMiner(),
         "semihard": lambda: miners.TripletMarginMiner(margin=options["triplet_margin"], type_of_triplets="semihard"),
         "hard": lambda: miners.TripletMarginMiner(margin=options["triplet_margin"], type_of_triplets="hard"),
     }
-    return builders[options["miner"]]()
+    if options["miner"] == "none":
+        return None
+    miner = builders[options["miner"]]()
+    return lambda embedding, label, slide: miner(embedding, label)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pcam_ssl.inference.rounds import gain_numbers, gain_word
 from pcam_ssl.report.charts import Axis, Chart, Mark, dot_rows, legend, spanning
-from pcam_ssl.report.compare_words import name_of
+from pcam_ssl.report.compare_words import name_of, split_note
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, join, table, tag, three
 
 COLOURS = 8
@@ -156,11 +156,13 @@ def leak_card(comparison: dict[str, Any]) -> Markup:
     )
     chart.line([ends.low, ends.high], [ends.low, ends.high], "c0", "folds as hard as held-out slides", "dashed")
     for place, run, split, out_of_fold, held_out in points:
-        said = f"{run['name']}: {three(out_of_fold)} out of fold, {three(held_out)} on {split}"
+        said = f"{run['name']}: {three(out_of_fold)} out of fold, {three(held_out)} on {split_note(run, split)}"
         chart.dots([out_of_fold], [held_out], look(place)[0], [said], "square" if place // COLOURS % 2 else "circle", 5)
     entries = [("square" if place // COLOURS % 2 else "circle", look(place)[0], run["name"]) for place, run, *_ in points]
-    listed = [[run["name"], split, three(a), three(b), f"{b - a:+.3f}"] for _, run, split, a, b in points]
+    listed = [[run["name"], split_note(run, split), three(a), three(b), f"{b - a:+.3f}"] for _, run, split, a, b in points]
     note = "Below the line the folds promise more than held-out slides keep: slides shared across folds do that, and so do harder slides."
+    if any(run["in_pool"].get(split) for _, run, split, *_ in points):
+        note += " Transductive points are no held-out ones: those networks learned from the scored patches, without their labels."
     return card(
         title,
         legend([*entries, ("dashed", "c0", "equal")]),

@@ -11,6 +11,7 @@ from pcam_ssl.report.compare_words import (
     rate_text,
     remarks,
     short_count,
+    split_note,
     title,
     verdict,
 )
@@ -82,7 +83,7 @@ def _costs(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
 def _leaks(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
     rows = []
     for run, name in zip(comparison["runs"], names, strict=True):
-        held = [f"{_interval(score)}  {split}" for split, score in (run["held_out"] or {}).items()]
+        held = [f"{_interval(score)}  {split_note(run, split)}" for split, score in (run["held_out"] or {}).items()]
         rows.append([name, _interval(run["scores"]["auroc"]), ", ".join(held) or "-"])
     return rows
 

@@ -74,6 +74,11 @@ def marked_note(comparison: dict[str, Any]) -> str | None:
     return None
 
 
+def split_note(run: dict[str, Any], split: str) -> str:
+    """'test', or 'test, transductive' where the run's networks learned from scored patches of it."""
+    return f"{split}, transductive" if run["in_pool"].get(split) else split
+
+
 def short_count(n: int | None) -> str:
     """'21.3 M', '372 k', or '-'."""
     if n is None:

@@ -8,6 +8,7 @@ from pcam_ssl.report.curve_cards import NO_OOF
 from pcam_ssl.report.curves import reliability
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three
+from pcam_ssl.report.table import split_words
 
 COLOURS = 8
 CHART_SLIDES, TABLE_SLIDES = 48, 1000
@@ -17,7 +18,7 @@ def forest(facts: Facts) -> Markup:
     """AUROC of network, floor and held-out splits, each with its interval, on one axis."""
     scores = facts.scores
     named = [("network, out of fold", "c1", scores["out_of_fold"]), ("colour floor", "c0", scores["floor"])]
-    named += [(f"network, held-out {split}", "c2", report) for split, report in (scores["held_out"] or {}).items()]
+    named += [(f"network, {split_words(split, report)}", "c2", report) for split, report in (scores["held_out"] or {}).items()]
     rows = []
     for name, colour, report in named:
         score = report and report["scores"]["auroc"]

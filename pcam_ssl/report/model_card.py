@@ -9,7 +9,7 @@ from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.markdown import block, escaped, fenced, table
 from pcam_ssl.report.markup import three
 from pcam_ssl.report.sections import changed_keys, repeat_command
-from pcam_ssl.report.table import NAMES
+from pcam_ssl.report.table import NAMES, split_words, transductive_sentence
 from pcam_ssl.report.verdict import Verdict, what_was_done
 from pcam_ssl.run import BLEND, REFIT
 
@@ -67,7 +67,8 @@ def _data(facts: Facts) -> list[str]:
         f"Folds grouped by {facts.scores['grouping']} (cv.scheme {facts.scores['scheme']})",
     ]
     held = [f"{split} ({report['n']:,} patches)" for split, report in (facts.scores["held_out"] or {}).items()]
-    return [*lines, f"Held out: {', '.join(held) or 'no labelled split'}"]
+    kind = "Scored too, transductive" if transductive_sentence(facts.scores) else "Held out"
+    return [*lines, f"{kind}: {', '.join(held) or 'no labelled split'}"]
 
 
 def _training(facts: Facts) -> list[str]:
@@ -85,10 +86,11 @@ def _scores(facts: Facts, verdict: Verdict) -> str:
     reports = {"out of fold": scores["out_of_fold"]}
     if scores["floor"]:
         reports["colour floor"] = scores["floor"]
-    reports |= {f"held out: {escaped(split)}": report for split, report in (scores["held_out"] or {}).items()}
+    for split, report in (scores["held_out"] or {}).items():
+        reports[escaped(split_words(split, report))] = report
     rows = [[label, *(_cell(report["scores"][name]) for report in reports.values())] for name, label in NAMES.items()]
     said = block(escaped(f"{verdict.badge}: {verdict.headline}"))
-    note = f"Intervals: {scores['out_of_fold']['interval']}. Each patch was scored by the fold that never trained on it; held-out splits by the mean of folds."
+    note = f"Intervals: {scores['out_of_fold']['interval']}. Each patch was scored by the fold that never trained on it; other splits by the mean of folds."
     return f"{said}\n\n{table(['score', *reports], rows)}\n\n{block(escaped(note))}"
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pcam_ssl.report.markup import Markup, absent, card, table, tag, with_interval
+from pcam_ssl.report.table import by_knn
 
 TITLE = "Nearest neighbours"
 MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
@@ -14,6 +15,9 @@ def retrieval_card(scores: dict[str, Any]) -> Markup:
     neighbours = scores.get("neighbours")
     if not neighbours:
         return absent(TITLE, "the run made no kNN; `pcam-ssl metric-train`, or neighbours.use=true, does")
+    if by_knn(scores):
+        note = "The scores of this page are those of kNN: the fold's training patches vote; no patch that it trained on is scored."
+        return card(TITLE, tag("p", note, class_="note"), *_retrieval(neighbours["retrieval"]))
     head = scores["out_of_fold"]["scores"]["auroc"]
     rows: list[list] = [["head", with_interval(head), "-"]]
     for kind, name in KINDS.items():

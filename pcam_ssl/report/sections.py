@@ -8,7 +8,7 @@ from pcam_ssl.report.blend_members import blend_command
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.figures import forest
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
-from pcam_ssl.report.table import NAMES, WITHIN_FOLDS, counts_text
+from pcam_ssl.report.table import NAMES, WITHIN_FOLDS, counts_text, split_words, transductive_sentence
 from pcam_ssl.report.verdict import Verdict, what_was_done
 from pcam_ssl.run import ROUNDS
 
@@ -21,7 +21,7 @@ def verdict_block(facts: Facts, verdict: Verdict) -> Markup:
         tiles.append(_tile("Colour floor", scores["floor"]["scores"]["auroc"], "c0"))
         tiles.append(_tile("Above floor, paired", scores["above_floor"]["auroc"], "plain", signed=True))
     for split, report in (scores["held_out"] or {}).items():
-        tiles.append(_tile(f"AUROC held out: {split}", report["scores"]["auroc"], "c2"))
+        tiles.append(_tile(f"AUROC {split_words(split, report)}", report["scores"]["auroc"], "c2"))
     words = [
         tag("p", tag("span", verdict.badge, class_="badge"), class_="lead"),
         tag("p", verdict.headline, class_="headline"),
@@ -59,7 +59,7 @@ def score_card(facts: Facts) -> Markup:
 
 
 def held_out_card(facts: Facts) -> Markup:
-    """Scores on splits that no fold trained on or was chosen by, the mean of all folds' networks."""
+    """Scores on splits whose labels no fold trained on or was chosen by, the mean of all folds' networks."""
     if not facts.scores["held_out"]:
         return absent("Scores on held-out slides", "the dataset has no labelled test split")
     parts = []
@@ -69,7 +69,9 @@ def held_out_card(facts: Facts) -> Markup:
             tag("p", f"Split {split}, mean of all folds: {counts_text(report)}. Intervals: {report['interval']}.", class_="note")
         )
         parts.append(table(["score", f"network on {split}"], rows))
-    return card("Scores on held-out slides", *parts)
+    if (sentence := transductive_sentence(facts.scores)) is None:
+        return card("Scores on held-out slides", *parts)
+    return card("Transductive scores", tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="note"), *parts)
 
 
 def folds_card(facts: Facts) -> Markup:

@@ -1,6 +1,6 @@
 """What a finished run prints: can the score be believed, the score beside its floor, and what to open."""
 
-from pcam_ssl.report.table import score_table
+from pcam_ssl.report.table import by_knn, score_table, split_words, transductive_sentence
 from pcam_ssl.run import Run
 
 
@@ -11,13 +11,14 @@ def run_summary(run: Run, scores: dict) -> str:
         if scores["scheme"] == "grouped"
         else f"Out of fold, cv.scheme {scores['scheme']}"
     )
-    blocks = [score_table(scores["out_of_fold"], title, scores["floor"])]
+    blocks = [score_table(scores["out_of_fold"], f"{title}{', by kNN' if by_knn(scores) else ''}", scores["floor"])]
     if (gain := floor_sentence(scores)) is not None:
         blocks.append(gain)
     if scores.get("neighbours"):
         blocks.append(neighbours_table(scores))
     for split, report in (scores["held_out"] or {}).items():
-        blocks.append(score_table(report, f"Held out: {split}, mean of folds"))
+        words = split_words(split, report)
+        blocks.append(score_table(report, f"{words[0].upper()}{words[1:]}, mean of folds"))
     warnings = score_warnings(scores)
     if warnings:
         blocks.append("\n".join(f"WARNING: {line}" for line in warnings))
@@ -28,17 +29,21 @@ def run_summary(run: Run, scores: dict) -> str:
 def neighbours_table(scores: dict) -> str:
     """kNN and blend beside the head, paired, and how well neighbours agree in class."""
     neighbours = scores["neighbours"]
-    lines = [
-        f"{'AUROC out of fold':<24} {'score':<26} against the head, paired",
-        f"{'head':<24} {_interval(scores['out_of_fold']['scores']['auroc'])}",
-    ]
-    for kind in ("knn", "blend"):
+    kinds = [kind for kind in ("knn", "blend") if kind in neighbours]
+    lines = []
+    if kinds:
+        lines = [
+            f"{'AUROC out of fold':<24} {'score':<26} against the head, paired",
+            f"{'head':<24} {_interval(scores['out_of_fold']['scores']['auroc'])}",
+        ]
+    for kind in kinds:
         entry = neighbours[kind]
         score, gain = entry["out_of_fold"]["scores"]["auroc"], entry["above_head"]["auroc"]
         lines.append(f"{ {'knn': 'kNN', 'blend': 'blend of both'}[kind]:<24} {_interval(score):<26} {_interval(gain, '+.3f')}")
     names = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
     across = neighbours["retrieval"]["across_slides"]
-    lines.append(f"\n{'retrieval':<24} {'all slides':<26} across slides only")
+    lines += [""] * bool(kinds)
+    lines.append(f"{'retrieval':<24} {'all slides':<26} across slides only")
     for key, name in names.items():
         cells = [_interval(neighbours["retrieval"]["all_slides"][key]), _interval(across[key]) if across else "- (no slides known)"]
         lines.append(f"{name:<24} {cells[0]:<26} {cells[1]}")
@@ -59,6 +64,8 @@ def score_warnings(scores: dict) -> list[str]:
         lines.append(
             "selected_on_fold: each fold's epoch was chosen on the patches it is scored on, so scores are too good; report train.choose=inner"
         )
+    if (sentence := transductive_sentence(scores)) is not None:
+        lines.append(sentence)
     return lines
 
 

@@ -47,6 +47,31 @@ def counts_text(scores: dict) -> str:
     return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
 
 
+def by_knn(scores: dict) -> bool:
+    """Whether kNN made the run's predictions, since no classifier was trained (`method.classify: false`)."""
+    return scores.get("scored_by") == "knn"
+
+
+def split_words(split: str, report: dict) -> str:
+    """'held out: test', or 'transductive: test' where its scored patches were in the pool that networks learned from."""
+    return f"{'transductive' if report.get('transductive') else 'held out'}: {split}"
+
+
+def transductive_sentence(scores: dict) -> str | None:
+    """What scores of patches that were in the pool mean, None for a scores.json without any."""
+    shares = [
+        f"{report['in_pool']:.0%} of the scored patches of {split}"
+        for split, report in (scores["held_out"] or {}).items()
+        if report.get("transductive")
+    ]
+    if not shares:
+        return None
+    return (
+        f"transductive: {', '.join(shares)} were in the pool that the networks learned from, so the scores there say how well"
+        " this very set is labelled, not what to expect of new slides"
+    )
+
+
 def _line(label: str, *cells: str) -> str:
     return f"{label:<31}{''.join(f'   {cell:<21}' for cell in cells)}".rstrip()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pcam_ssl.inference.scores import FEW_GROUPS
 from pcam_ssl.report.blend_members import blend_words
 from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.table import counts_text
+from pcam_ssl.report.table import by_knn, counts_text, transductive_sentence
 
 BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not believe"}
 
@@ -27,7 +27,8 @@ class Verdict:
 def judge(facts: Facts) -> Verdict:
     """The verdict on the out-of-fold AUROC: leaks first, then doubts, then what is left above colour alone."""
     leaks, doubts, gain = _leaks(facts), _doubts(facts), _gain(facts.scores)
-    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"]]
+    sentence = transductive_sentence(facts.scores)
+    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"], *([f"{sentence[0].upper()}{sentence[1:]}."] if sentence else [])]
     if facts.scores["scheme"] == "random":
         # The note of cv.scheme random says what the headline says.
         remarks = [remark for remark in remarks if not remark.startswith("cv.scheme random")]
@@ -77,7 +78,7 @@ def _doubts(facts: Facts) -> list[str]:
         held = report["scores"]["auroc"]["value"]
         if held is not None and auroc["low"] is not None and held < auroc["low"]:
             lines.append(
-                f"Held-out slides ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
+                f"{'The pool' if report.get('transductive') else 'Held-out slides'} ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
             )
     return lines
 
@@ -107,6 +108,8 @@ def what_was_done(facts: Facts) -> list[tuple[str, str]]:
     start = "published weights" if recipe.get("model.pretrained") else "random weights"
     start = f"the weights of {recipe['model.init']}" if recipe.get("model.init") else start
     trained = f"{recipe.get('model.name', 'unknown network')} from {start}, {recipe.get('train.epochs', '?')} epochs"
+    if by_knn(scores):
+        trained += "; no classifier (method.classify=false): kNN among each fold's training patches makes the predictions"
     data = f"{counts_text(scores['out_of_fold'])}, dataset {Path(facts.info['dataset']).name}"
     if (budget := recipe.get("data.label_budget")) is not None:
         data += f"; only {budget:,} labels were trained on"

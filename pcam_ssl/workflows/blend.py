@@ -138,6 +138,7 @@ def _write(folder: Run, runs: list[ScoredRun], blend: Blend, identity: dict[str,
         "begun": begun,
         "versions": versions(),
         "selected_on_fold": any(run.facts.scores["selected_on_fold"] for run in runs),
+        "learned_from_pool": any(run.facts.info.get("learned_from_pool", False) for run in runs),
         "blend": described,
     }
     options = {"resamples": first.recipe.get("score.resamples", 2000), "seed": first.recipe.get("seed", 0)}

@@ -34,6 +34,7 @@ def score_blend(
         "grouping": known[0]["grouping"],
         "slides_shared_across_folds": any(one["slides_shared_across_folds"] for one in known),
         "selected_on_fold": info["selected_on_fold"],
+        "scored_by": "blend",
         "notes": list(dict.fromkeys(note for one in known for note in one["notes"])),
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],
@@ -52,7 +53,10 @@ def score_blend(
         scores["floor"] = None
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
-        scores["held_out"] = {"test": score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)}
+        report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
+        # Members of one dataset and the same folds have the same pools, or none.
+        share = max((held["test"].get("in_pool", 0.0) for one in known if (held := one["held_out"])), default=0.0)
+        scores["held_out"] = {"test": {**report, "transductive": share > 0, "in_pool": share}}
     return scores
 
 

@@ -7,6 +7,7 @@ from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run
 from pcam_ssl.tables import read_table
 from pcam_ssl.terminal import warn
@@ -43,6 +44,13 @@ def selected_on_fold(recipe: Recipe) -> bool:
     if recipe.train.choose == "fold":
         return True
     return recipe.model.init is not None and Run(Path(recipe.model.init)).info()["selected_on_fold"]
+
+
+def learned_from_pool(recipe: Recipe) -> bool:
+    """Whether networks of this recipe learn from their pools of unlabelled patches, or start from weights that have."""
+    if isinstance(recipe.method, CONSISTENCY):
+        return True
+    return recipe.model.init is not None and Run(Path(recipe.model.init)).info().get("learned_from_pool", False)
 
 
 def check_initial_run(recipe: Recipe, folds: Folds) -> None:

@@ -60,6 +60,7 @@ def _told(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
         "marks": [*score_warnings(facts.scores), *(["all patches have one prob: it ranks nothing"] if constant else [])],
         "selected_on_fold": facts.scores["selected_on_fold"],
         "held_out": _held_out(run, options),
+        "in_pool": {split: report["in_pool"] for split, report in (facts.scores["held_out"] or {}).items() if "in_pool" in report},
         "learning": learning(facts.events),
     }
 
@@ -67,7 +68,8 @@ def _told(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
 def _network(info: dict[str, Any], recipe: dict[str, Any]) -> str:
     if "blend" in info:
         return f"{info['blend']['method']} of {sum(member['weight'] > 0 for member in info['blend']['members'])}"
-    return str(recipe.get("model.name", "unknown"))
+    name = str(recipe.get("model.name", "unknown"))
+    return name if recipe.get("method.classify", True) else f"{name}, kNN"
 
 
 def _held_out(run: ScoredRun, options: dict[str, int]) -> dict[str, dict] | None:

@@ -91,6 +91,8 @@ def _read(spec: str, name: str) -> ScoredRun:
     file = scored.file("oof")
     if not file.exists():
         mend = f"train with neighbours.use=true, or name {path} alone" if table else "train the run again"
+        if not facts.recipe.get("method.classify", True):
+            mend = f"its own predictions are kNN's (method.classify=false), so name {path} alone"
         raise UserError(f"{spec}: {file.name} is not in the run; {mend}")
     return replace(scored, facts=replace(facts, oof=check_predictions(read_table(file)[0], str(file)))) if table else scored
 

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pcam_ssl.data.folds import Folds, labelled_rows, read_folds, write_folds
@@ -18,13 +17,13 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.workflows.checks import check_dataset, check_initial_run, selected_on_fold
+from pcam_ssl.workflows.checks import check_dataset, check_initial_run, learned_from_pool, selected_on_fold
 from pcam_ssl.workflows.fitting import new_network
 from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
 from pcam_ssl.workflows.pool import check_pools
 from pcam_ssl.workflows.setting import Setting, Unit, fold_unit, refit_unit
-from pcam_ssl.workflows.training_set import batch_plan
+from pcam_ssl.workflows.training_set import check_batches
 from pcam_ssl.world import World, join_world
 
 GATHER_WAIT_S = 600.0
@@ -101,6 +100,7 @@ def _begin(
             threads=torch.get_num_threads(),
             argv=sys.argv,
             selected_on_fold=selected_on_fold(recipe),
+            learned_from_pool=learned_from_pool(recipe),
         )
     say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
     for note in folds.notes:
@@ -142,13 +142,12 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
     if unknown:
         raise UserError(f"--fold {unknown[0]}: {run.path} has folds 0 to {folds.n_folds - 1}")
     labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
-    slides, _ = pd.factorize(folds.frame.group)
     for unit in (fold_unit(folds, k) for k in range(folds.n_folds)):
         if not unit.inner.any():
             raise UserError(
                 f"{unit.name} has no labelled inner patches to choose and calibrate by; raise data.label_budget or cv.inner_share"
             )
-        batch_plan(recipe, labels[unit.train], slides[unit.train], recipe.seed)
+        check_batches(recipe, labels[unit.train])
         k, n = recipe.neighbours.k, int(unit.train.sum())
         if recipe.neighbours.use and k != "inner" and k > n:
             raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower it")

@@ -48,6 +48,7 @@ def explain_patches(
     if len(ids) > MOST:
         raise UserError(f"--id: a page shows at most {MOST} patches, these are {len(ids):,}; name fewer, or take --whole-fold K")
     networks = open_networks(path, data, round)
+    networks.require_head("explain")
     folder = Path(out) if out is not None else networks.run.path / "explain"
     check_folder(folder)
     told = explained(networks, ids, fold=fold, neighbours=neighbours, device=device)
@@ -64,6 +65,7 @@ def explained(
     network, whose gallery is embedded once and kept in RUN/fold-K/index; 0 needs no embedding.
     Raises UserError for ids and folds that are not there, and for a backbone without a map.
     """
+    networks.require_head("explain")
     ids = list(ids)
     if not ids:
         return []

@@ -28,6 +28,7 @@ def explain_fold(
     there, or of a round of pooled pseudo-labels, whose right calls flatter.
     """
     networks = open_networks(path, data, round)
+    networks.require_head("explain")
     folder, dataset, recipe = networks.fold(k, "--whole-fold"), networks.dataset, networks.recipe
     if networks.info["command"] == ROUNDS and recipe.pseudo.pooled:
         raise UserError(

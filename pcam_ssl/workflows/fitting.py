@@ -23,10 +23,11 @@ from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten
 from pcam_ssl.run import Metrics, Run
-from pcam_ssl.terminal import progress, warn
+from pcam_ssl.terminal import progress, say, warn
+from pcam_ssl.workflows.knn_fold import watched_logits
 from pcam_ssl.workflows.pool import with_pool
 from pcam_ssl.workflows.setting import Setting, Unit
-from pcam_ssl.workflows.training_set import steps_per_epoch, train_stream, training_set
+from pcam_ssl.workflows.training_set import mix_words, steps_per_epoch, train_stream, training_set
 
 
 def fit_unit(setting: Setting, unit: Unit) -> Training:
@@ -41,6 +42,8 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
     steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
     training = _training(setting, unit, network, patches.labels, steps)
     stream = train_stream(setting, unit, patches, seed)
+    if world.leads and (words := mix_words(stream.plan)) is not None:
+        say(f"{unit.name}: {words}")
     world.share(options.batch_size, "train.batch_size")
     stream = with_pool(setting, unit, stream, seed, steps)
     plan = Plan(
@@ -55,6 +58,10 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
         workers=setting.workers,
     )
     metrics = Metrics(folder / "metrics.jsonl")
+    if world.leads and recipe.scored_by == "knn":
+        say(
+            f"{unit.name}: method.classify=false trains no classifier, so kNN scores the patches and what is watched after each epoch"
+        )
     on_fold = options.choose == "fold" and unit.score.any()
     chosen_by = setting.rows[unit.score if on_fold else unit.inner]
     bar = progress(unit.name, plan.total, "batches") if world.leads else nullcontext(lambda *_: None)
@@ -66,7 +73,7 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
             folder=folder,
             precision=setting.precision,
             world=world,
-            evaluate=partial(_evaluate, setting, chosen_by, "fold" if on_fold else "inner"),
+            evaluate=partial(_evaluate, setting, unit, chosen_by, "fold" if on_fold else "inner"),
             keep=partial(_keep, folder) if world.leads else lambda training: None,
             log=_logger(metrics, folder, recipe) if world.leads else lambda event: None,
             rewind=metrics.rewind if world.leads else lambda step: None,
@@ -143,9 +150,12 @@ def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray
     return Training(method, optimizer, schedule, ema, scaler)
 
 
-def _evaluate(setting: Setting, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
-    """AUROC and NLL of one plain view, after an epoch."""
+def _evaluate(setting: Setting, unit: Unit, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
+    """AUROC and NLL of one plain view, after an epoch: of the classifier, or of kNN where none is trained."""
     labels = rows.label.to_numpy(np.int64)
-    logits, *_ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
+    if setting.recipe.scored_by == "knn":
+        logits = watched_logits(setting, unit, network, rows)
+    else:
+        logits, *_ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
     score, loss = auroc(labels, logits), nll(labels, Calibrator().prob(logits))
     return {"score": score, "loss": loss, f"{name}_auroc": score, f"{name}_nll": loss}

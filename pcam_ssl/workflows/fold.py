@@ -2,6 +2,8 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +15,7 @@ from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress
 from pcam_ssl.workflows.calibration import calibrate, calibrator_of
 from pcam_ssl.workflows.fitting import fit_unit
-from pcam_ssl.workflows.knn_fold import save_retrieval, score_neighbours
+from pcam_ssl.workflows.knn_fold import knn_tables, save_retrieval, score_neighbours
 from pcam_ssl.workflows.setting import Setting, Unit
 
 PLAIN_TABLE = "oof-plain"
@@ -28,36 +30,59 @@ def train_unit(setting: Setting, unit: Unit) -> None:
     training = fit_unit(setting, unit)
     network = training.method.network
     load_weights(folder, network)
-    inner, inner_plain = predict_views(setting, network, setting.rows[unit.inner], unit, "inner")
-    calibrator = calibrate(setting, inner)
+    scored = (_by_neighbours if setting.recipe.scored_by == "knn" else _by_head)(setting, unit, network)
     if setting.world.leads:
         save_facts(
             folder,
             network,
             fold=unit.number,
-            calibration=calibrator.to_dict(),
+            scored_by=setting.recipe.scored_by,
+            calibration=scored.calibration,
             precision=setting.precision.to_dict(),
             recipe=setting.recipe.dump(),
             dataset_digest=setting.dataset.digest,
         )
-    scored = {name: predict_views(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
-    tables = {"inner": inner, **{name: table for name, (table, _) in scored.items()}}
-    tables, more = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}, {}
-    if setting.recipe.neighbours.use:
-        neighbours = score_neighbours(setting, unit, network, tables)
-        tables, more = {**tables, **neighbours["tables"]}, {"neighbours": neighbours["facts"]}
-        save_retrieval(setting, unit, neighbours["retrieval"])
-    if setting.test_views.count > 1 and "oof" in scored:
-        plain = scored["oof"][1]
-        tables[PLAIN_TABLE] = plain.assign(prob=calibrator_of(setting, inner_plain).prob(plain.logit))
-    for name, table in tables.items():
+    save_retrieval(setting, unit, scored.retrieval)
+    for name, table in scored.tables.items():
         save_predictions(setting, unit, name, table)
     if setting.world.leads:
         facts = {"fold": unit.number, "epoch": training.best["epoch"], "seconds": round(time.time() - begun, 1)}
         counts = {name: int(getattr(unit, name).sum()) for name in ("train", "inner", "score")}
         machine = {"processes": setting.world.size, "precision": setting.precision.to_dict()}
-        write_json(folder / "fold.json", {**facts, **counts, **machine, "calibration": calibrator.to_dict(), **more})
+        more = {"neighbours": scored.neighbours} if scored.neighbours else {}
+        write_json(folder / "fold.json", {**facts, **counts, **machine, "calibration": scored.calibration, **more})
         remove_checkpoints(folder)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a unit says: Predictions by name of table, the calibration of those that are the run's own, and what `knn_tables` tells."""
+
+    tables: dict[str, pd.DataFrame]
+    calibration: dict[str, Any]
+    neighbours: dict[str, Any] | None = None
+    retrieval: pd.DataFrame | None = None
+
+
+def _by_head(setting: Setting, unit: Unit, network: Network) -> Scored:
+    """Predictions of the classifier, and of kNN beside it where the recipe asks for them."""
+    inner, inner_plain = predict_views(setting, network, setting.rows[unit.inner], unit, "inner")
+    calibrator = calibrate(setting, inner)
+    scored = {name: predict_views(setting, network, rows, unit, name) for name, rows in scored_rows(setting, unit).items()}
+    tables = {"inner": inner, **{name: table for name, (table, _) in scored.items()}}
+    tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}
+    found = score_neighbours(setting, unit, network, tables) if setting.recipe.neighbours.use else {"tables": {}}
+    if setting.test_views.count > 1 and "oof" in scored:
+        plain = scored["oof"][1]
+        tables[PLAIN_TABLE] = plain.assign(prob=calibrator_of(setting, inner_plain).prob(plain.logit))
+    return Scored({**tables, **found["tables"]}, calibrator.to_dict(), found.get("facts"), found.get("retrieval"))
+
+
+def _by_neighbours(setting: Setting, unit: Unit, network: Network) -> Scored:
+    """Predictions of kNN alone: without a classification loss the head is as it was made."""
+    asked = {"inner": setting.rows[unit.inner], **scored_rows(setting, unit)}
+    found = knn_tables(setting, unit, network, asked)
+    return Scored(found["tables"], found["facts"]["calibration"], found["facts"], found["retrieval"])
 
 
 def scored_rows(setting: Setting, unit: Unit) -> dict[str, pd.DataFrame]:

@@ -15,13 +15,13 @@ from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
-from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.calibration import INNER, INNER_KNN, mean_calibrator
 from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.fold import PLAIN_TABLE
+from pcam_ssl.workflows.pool import transductive
 from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.setting import Setting
 
@@ -51,11 +51,12 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
         say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
         if floor is None and recipe.score.floor:
             floor = floor_table(run, dataset, folds, recipe.seed, notes)
-    scores = score_run(recipe, folds, oof, test, floor, info)
+    scores = score_run(setting, oof, test, floor, info)
     if withheld is not None:
         scores["withheld"] = withheld
     elif recipe.neighbours.use:
-        scores["neighbours"] = gather_neighbours(setting, oof, notes)
+        beside = gather_neighbours(setting, oof, notes) if recipe.scored_by == "head" else {}
+        scores["neighbours"] = {**beside, "retrieval": gather_retrieval(setting)}
     if oof is not None:
         scores["views"] = score_views(setting, oof)
     write_json(run.scores, scores)
@@ -69,7 +70,7 @@ def _inner_tables(run: Run) -> list[str]:
 
 
 def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str]) -> dict:
-    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, their gain over the head, and the retrieval measures."""
+    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, and their gain over the head."""
     run, folds, score = setting.run, setting.folds, setting.recipe.score
     options = {"resamples": score.resamples, "seed": setting.recipe.seed}
     clusters, unit = score_groups(folds, head)
@@ -82,8 +83,15 @@ def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str
             write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}", calibrator), notes)
         gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
-    per_query = pd.concat([read_table(run.fold(k) / "retrieval.parquet")[0] for k in range(folds.n_folds)], ignore_index=True)
-    return {**scores, "retrieval": {"queried": len(per_query), **summarise(per_query, **options)}}
+    return scores
+
+
+def gather_retrieval(setting: Setting) -> dict:
+    """The retrieval measures of every scored patch in its fold's embedding, with intervals."""
+    folders = [setting.run.fold(k) for k in range(setting.folds.n_folds)]
+    per_query = pd.concat([read_table(folder / "retrieval.parquet")[0] for folder in folders], ignore_index=True)
+    options = {"resamples": setting.recipe.score.resamples, "seed": setting.recipe.seed}
+    return {"queried": len(per_query), **summarise(per_query, **options)}
 
 
 def score_views(setting: Setting, oof: pd.DataFrame) -> dict | None:
@@ -152,15 +160,17 @@ def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict
 
 
 def score_run(
-    recipe: Recipe, folds: Folds, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
+    setting: Setting, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
 ) -> dict:
-    """What stands in scores.json; out-of-fold and held-out scores apart."""
+    """What stands in scores.json; out-of-fold and held-out scores apart, and of those whether networks learned from the scored patches."""
+    recipe, folds = setting.recipe, setting.folds
     options = {"resamples": recipe.score.resamples, "seed": recipe.seed}
     marks = {
         "scheme": recipe.cv.scheme,
         "grouping": folds.grouping,
         "slides_shared_across_folds": folds.grouping == "none",
         "selected_on_fold": info["selected_on_fold"],
+        "scored_by": recipe.scored_by,
         "notes": list(folds.notes),
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],
@@ -174,7 +184,9 @@ def score_run(
         scores["above_floor"] = paired_differences(oof.label.to_numpy(np.int64), floor.prob, oof.prob, clusters, **options)
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
-        scores["held_out"] = {"test": score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)}
+        report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
+        known = transductive(setting.dataset, folds, mean.id[mean.label.notna()], info["learned_from_pool"])
+        scores["held_out"] = {"test": {**report, **known}}
     return scores
 
 

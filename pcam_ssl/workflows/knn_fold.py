@@ -1,4 +1,4 @@
-"""A fold's second opinion: its training patches vote by nearest neighbours, alone and blended with the classifier."""
+"""A fold's training patches vote by nearest neighbours: alone, or beside the classifier and blended with it."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from scipy.special import logit as inverse_sigmoid
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.embed import embed_rows
 from pcam_ssl.inference.index import EmbeddingIndex, build_index
-from pcam_ssl.inference.knn import gallery_votes, knn_logits
+from pcam_ssl.inference.knn import TEMPERATURE, K, gallery_votes, knn_logits
 from pcam_ssl.inference.knn_choice import KS, blend_weight, choose_k_and_temperature
 from pcam_ssl.inference.retrieval import query_scores
 from pcam_ssl.models.network import Network
@@ -18,49 +18,67 @@ from pcam_ssl.workflows.calibration import calibrate
 from pcam_ssl.workflows.setting import Setting, Unit
 
 
-def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
-    """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`), and what was chosen on inner slides.
+def knn_tables(setting: Setting, unit: Unit, network: Network, asked: dict[str, pd.DataFrame]) -> dict:
+    """Calibrated kNN Predictions of the patches `asked` for by name (`inner`, and where there are any `oof`, `test`), and what was chosen on inner slides.
 
-    The gallery is the fold's training patches: inner slides stay out, they choose k, temperature and blend. Returns
-    {"tables": {"oof-knn": ..., "oof-blend": ...}, "facts": plain values, "retrieval": measures of each
-    scored patch, None where none is scored}.
+    The gallery is the fold's training patches: inner slides stay out, they choose k and temperature. Returns {"tables": by the same
+    names, "facts": plain values, "retrieval": measures of each scored patch, None where none is scored}.
     """
     gallery = training_gallery(setting, unit, network)
     vote, votes = _choose(setting, unit, network, gallery)
     logits = {"inner": knn_logits(*(part[:, : vote["k"]] for part in votes), vote["temperature"])}
     embeddings = {}
-    for name, table in head.items():
+    for name, table in asked.items():
         if name != "inner":
             embeddings[name] = embed_patches(setting, network, _rows(setting, table.id))
             logits[name] = knn_logits(*gallery_votes(gallery, embeddings[name], vote["k"]), vote["temperature"])
-    knn = {name: _like(head[name], logits[name]) for name in head}
+    knn = {name: predictions(table.id, table.label, table.wsi, unit.number, logits[name]) for name, table in asked.items()}
     calibrator = calibrate(setting, knn["inner"])
     knn = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in knn.items()}
-    inner = head["inner"]
-    blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
-    if blend.reason and setting.world.leads:
-        say(f"{unit.name}: blend of head and kNN: {blend.reason}")
-    tables = {"inner-knn": knn["inner"]}
-    for name in embeddings:
-        tables[f"{name}-knn"] = knn[name]
-        blended = blend.logits(_calibrated(head[name]), _calibrated(knn[name]))
-        tables[f"{name}-blend"] = head[name].assign(logit=blended, prob=expit(blended))
     retrieval = None
-    if "oof" in head:
-        scored = head["oof"]
+    if "oof" in asked:
+        scored = asked["oof"]
         slides = scored.wsi if scored.wsi.notna().all() else None
         retrieval = query_scores(
             embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=setting.recipe.seed
         )
-    facts = {"vote": vote, "calibration": calibrator.to_dict(), "blend": blend.to_dict(), "gallery": len(gallery)}
-    return {"tables": tables, "facts": facts, "retrieval": retrieval}
+    facts = {"vote": vote, "calibration": calibrator.to_dict(), "gallery": len(gallery)}
+    return {"tables": knn, "facts": facts, "retrieval": retrieval}
+
+
+def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
+    """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`): `knn_tables`, the tables named
+    `oof-knn`, `oof-blend` and so on. Inner slides choose the blend too."""
+    found = knn_tables(setting, unit, network, head)
+    knn, inner = found["tables"], head["inner"]
+    blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
+    if blend.reason and setting.world.leads:
+        say(f"{unit.name}: blend of head and kNN: {blend.reason}")
+    tables = {"inner-knn": knn["inner"]}
+    for name in head.keys() - {"inner"}:
+        tables[f"{name}-knn"] = knn[name]
+        blended = blend.logits(_calibrated(head[name]), _calibrated(knn[name]))
+        tables[f"{name}-blend"] = head[name].assign(logit=blended, prob=expit(blended))
+    return {**found, "tables": tables, "facts": {**found["facts"], "blend": blend.to_dict()}}
+
+
+def watched_logits(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame) -> np.ndarray:
+    """kNN logits `[n]` of patches while a network trains: k and temperature as the recipe says, the defaults where inner slides choose them later."""
+    options, gallery = setting.recipe.neighbours, training_gallery(setting, unit, network)
+    k = min(K, len(gallery)) if options.k == "inner" else options.k
+    temperature = TEMPERATURE if options.temperature == "inner" else options.temperature
+    return knn_logits(*gallery_votes(gallery, embed_patches(setting, network, patches), k), temperature)
+
+
+def vote_logits(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame, vote: dict) -> np.ndarray:
+    """kNN logits `[n]` of further `patches` by the vote that `knn_tables` chose and told in its facts."""
+    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(setting, network, patches), vote["k"])
+    return knn_logits(*votes, vote["temperature"])
 
 
 def vote_probs(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame, facts: dict) -> np.ndarray:
-    """Calibrated kNN probs `[n]` of further `patches` by the vote that `score_neighbours` chose and told in its facts."""
-    vote = facts["vote"]
-    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(setting, network, patches), vote["k"])
-    return Calibrator.from_dict(facts["calibration"]).prob(knn_logits(*votes, vote["temperature"]))
+    """The same, calibrated: probs `[n]`."""
+    return Calibrator.from_dict(facts["calibration"]).prob(vote_logits(setting, unit, network, patches, facts["vote"]))
 
 
 def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame | None) -> None:
@@ -107,10 +125,6 @@ def embed_patches(setting: Setting, network: Network, patches: pd.DataFrame) -> 
 
 def _rows(setting: Setting, ids: pd.Series) -> pd.DataFrame:
     return setting.dataset.patches.set_index("id").loc[ids]
-
-
-def _like(table: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
-    return predictions(table.id, table.label, table.wsi, int(table.fold.iloc[0]), logits)
 
 
 def _calibrated(table: pd.DataFrame) -> np.ndarray:

@@ -48,6 +48,14 @@ class Networks:
         say(f"{what}: the network of {chosen.name}, since the run has none on all slides; --fold K takes another")
         return chosen
 
+    def require_head(self, what: str) -> None:
+        """Raises UserError where the run's heads never learned, so that `what` would show an untrained classifier."""
+        if self.recipe.scored_by == "knn":
+            raise UserError(
+                f"{what}: {self.run.path} trained no classifier (method.classify=false), kNN scores its patches; `pcam-ssl search` and"
+                " `pcam-ssl export --parquet` show its embedding, method.classify=true trains a classifier too"
+            )
+
     def scored(self) -> pd.DataFrame:
         """Predictions by id, by networks that never learned the label: out of fold, else the mean over folds of the test split."""
         return scored_predictions(self.run)

@@ -17,6 +17,7 @@ from pcam_ssl.workflows.cross_validation import train_missing
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.setting import Unit
 from pcam_ssl.workflows.teacher import inner_evidence, teacher_digest
+from pcam_ssl.workflows.training_set import scarce_words
 
 
 def planted_check(rounds: Rounds) -> dict | None:
@@ -37,6 +38,8 @@ def planted_check(rounds: Rounds) -> dict | None:
             say(
                 f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(setting, unit)} training slides are hidden"
             )
+            if (words := scarce_words(rounds.recipe, setting.rows.label.to_numpy(np.int64)[unit.train])) is not None:
+                say(f"planted check, {unit.name}: {words}")
         train_missing(setting, unit)
     return rounds.world.lead(lambda: _told(_scores(rounds, run, units)))
 

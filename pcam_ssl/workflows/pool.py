@@ -28,6 +28,18 @@ def pool_rows(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     return rows.assign(label=pd.array([pd.NA] * len(rows), dtype="Int8")).reset_index(drop=True)
 
 
+def transductive(dataset: Dataset, folds: Folds, ids: pd.Series, learned: bool) -> dict[str, bool | float]:
+    """`in_pool`, the share of scored patches `ids` that at least one fold's pool holds, and `transductive`, whether there are any; nothing is
+    where the networks have not `learned` from their pools. Never so out of fold: what a fold scores is not in its pool."""
+    share = float(ids.isin(pool_ids(dataset, folds)).mean()) if learned and len(ids) else 0.0
+    return {"transductive": share > 0, "in_pool": share}
+
+
+def pool_ids(dataset: Dataset, folds: Folds) -> set[str]:
+    """The patches in the pool of at least one fold."""
+    return set().union(*(pool_rows(dataset, folds, fold_unit(folds, k)).id for k in range(folds.n_folds)))
+
+
 def pool_facts(dataset: Dataset, folds: Folds, unit: Unit) -> dict[str, int]:
     """Counts of the unit's pool: `patches`; by source `test`, `unlabelled`, `hidden`; `on_training_slides` (slides that also
     carry training labels: what is said of them is transductive); `without_slide`; and, not in it, `left_out_slides` and

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pcam_ssl.data.folds import read_folds
 from pcam_ssl.data.store import PIXELS, Dataset
 from pcam_ssl.data.streams import Pixels
 from pcam_ssl.errors import UserError
@@ -15,9 +16,11 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import BLEND, run_in_use
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress, warn
+from pcam_ssl.workflows.blend_neighbours import neighbours_table
 from pcam_ssl.workflows.blend_predict import predict_blend
 from pcam_ssl.workflows.calibration import mean_calibrator
 from pcam_ssl.workflows.gather import mean_of_folds
+from pcam_ssl.workflows.pool import transductive
 from pcam_ssl.workflows.source import open_source, split_rows
 from pcam_ssl.workflows.trained import load_trained
 
@@ -51,9 +54,18 @@ def predict_source(
             warn(
                 f"{source}: the run was trained on these patches, so scores of its train split are no estimate; use oof.parquet, or --split test"
             )
-        parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
-        calibrator = mean_calibrator(run, [int(path.parent.name.removeprefix("fold-")) for path in folders])
-        table = pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
+        in_pool = dataset.digest == info["dataset_digest"] and info.get("learned_from_pool", False)
+        known = transductive(dataset, read_folds(run.folds, dataset.patches), patches.id, True) if in_pool else None
+        if known and known["transductive"]:
+            warn(
+                f"{source}: transductive: {known['in_pool']:.0%} of these patches were in the pool that the networks learned from, so scores on them are no estimate for new slides"
+            )
+        if recipe.scored_by == "knn":
+            table = neighbours_table(run, "knn", None, dataset, patches, device)
+        else:
+            parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
+            calibrator = mean_calibrator(run, [int(path.parent.name.removeprefix("fold-")) for path in folders])
+            table = pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
         write_table(out, table, run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path))
         return len(patches), _report(table, recipe)
 

@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pcam_ssl.data.folds import Folds, labelled_rows, read_folds
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import choose_precision
@@ -26,6 +28,7 @@ from pcam_ssl.workflows.pseudo_round import run_round
 from pcam_ssl.workflows.report import first_report
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.rounds_verdict import opinions, stop_after, truth_of_pool, write_verdict
+from pcam_ssl.workflows.training_set import check_batches
 from pcam_ssl.world import join_world, own_rank
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
@@ -83,6 +86,8 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     chosen = load_recipe(recipe, settings, begun.load_recipe() if begun.recipe.exists() else own)
     _check_recipe(start.path, chosen)
     _check_kept(start.path, own, chosen)
+    for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
+        _check_opinions(path, theirs, chosen)
     _check_folder(start, out)
     dataset = open_dataset(data or info["dataset"])
     if dataset.digest != info["dataset_digest"]:
@@ -96,6 +101,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
     world.lead(lambda: check_round_0(rounds))
     world.lead(lambda: _check_pools(rounds))
+    world.lead(lambda: _check_batches(rounds))
     world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
 
@@ -160,6 +166,15 @@ def _check_kept(path: Path, own: Recipe, recipe: Recipe) -> None:
         )
 
 
+def _check_opinions(path: Path, own: Recipe, recipe: Recipe) -> None:
+    """Refuse selectors that ask a classifier where the run that labels the first pool, of recipe `own`, has trained none."""
+    asked = [key for key, on in (("agreement", recipe.pseudo.agreement), ("view_std", recipe.pseudo.view_std is not None)) if on]
+    if asked and own.scored_by == "knn":
+        raise UserError(
+            f"pseudo.{asked[0]} asks a classifier, and {path} has none (method.classify=false); drop it, or train a run with method.classify=true"
+        )
+
+
 def _check_folder(start: Run, out: Path) -> None:
     """Refuse to put rounds into another run, which would then pass for their round 0."""
     if Run(out).provenance.exists() and out.resolve() != start.path.resolve():
@@ -182,6 +197,17 @@ def _check_pools(rounds: Rounds) -> None:
             raise UserError(
                 f"{unit.name} of {rounds.start.path} has a pool of {n} patches, less than a batch of {batch}; import more, or lower train.batch_size"
             )
+
+
+def _check_batches(rounds: Rounds) -> None:
+    """Whatever the selection adds, a student's labels must be able to fill its batches."""
+    recipe, labels = rounds.recipe, rounds.setting(0).rows.label.to_numpy(np.int64)
+    if recipe.method.name == "metric" and recipe.train.batch_size < 4:
+        raise UserError(
+            f"train.batch_size is {recipe.train.batch_size}; labels and pseudo-labels of two classes share a batch, so make it 4 or more"
+        )
+    for unit in rounds.units:
+        check_batches(recipe, labels[unit.train])
 
 
 def _write_reports(rounds: Rounds, last: int) -> None:

@@ -66,6 +66,7 @@ def _begin(rounds: Rounds, number: int) -> None:
         precision=rounds.precision.to_dict(),
         argv=sys.argv,
         selected_on_fold=selected_on_fold(rounds.recipe) or rounds.start.info()["selected_on_fold"],
+        learned_from_pool=True,
     )
     say(f"{run.path}: round {number}, {rounds.folds.n_folds} folds on {rounds.world.device.type} in {rounds.precision.name}")
 

@@ -15,7 +15,7 @@ from pcam_ssl.selection.stops import no_better
 from pcam_ssl.selection.truth import added_scores
 from pcam_ssl.tables import predictions, read_table
 from pcam_ssl.workflows.opinion import opinion
-from pcam_ssl.workflows.pool import pool_facts, pool_rows
+from pcam_ssl.workflows.pool import pool_facts, pool_ids, pool_rows
 from pcam_ssl.workflows.rounds import Rounds
 from pcam_ssl.workflows.selecting import SELECTION, TRAIL
 from pcam_ssl.workflows.setting import Unit
@@ -62,9 +62,8 @@ def opinions(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame |
 
 def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
     """`id`, `label`, `wsi` of the pool patches whose label is known: for reports only, nothing that learns reads it."""
-    ids = pd.concat([pool_rows(rounds.dataset, rounds.folds, unit).id for unit in _folds(rounds)])
-    patches = rounds.dataset.patches
-    return patches.loc[patches.id.isin(set(ids)) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
+    ids, patches = pool_ids(rounds.dataset, rounds.folds), rounds.dataset.patches
+    return patches.loc[patches.id.isin(ids) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
 
 
 def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None]) -> dict:

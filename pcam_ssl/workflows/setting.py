@@ -11,7 +11,7 @@ from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import PIXELS, Dataset
 from pcam_ssl.data.streams import Pixels
 from pcam_ssl.engine.precision import Precision
-from pcam_ssl.inference.predict import TestViews, predict_logits
+from pcam_ssl.inference.predict import PLAIN, TestViews, predict_logits
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import REFIT, Run
 from pcam_ssl.world import World
@@ -41,6 +41,8 @@ class Setting:
 
     @property
     def test_views(self) -> TestViews:
+        if self.recipe.scored_by == "knn":
+            return PLAIN  # what an embedding is of
         options, views = self.recipe.predict, self.recipe.views
         return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, self.recipe.seed)
 

@@ -11,9 +11,9 @@ from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
 from pcam_ssl.run import Run
-from pcam_ssl.tables import check_predictions, read_table, write_table
+from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
 from pcam_ssl.workflows.fold import predict_rows
-from pcam_ssl.workflows.knn_fold import vote_probs
+from pcam_ssl.workflows.knn_fold import vote_logits, vote_probs
 from pcam_ssl.workflows.setting import Setting, Unit
 
 KEPT = "pool.parquet"
@@ -115,9 +115,14 @@ def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
 def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
     _check_calibration(folder)
     network, facts = load_network(folder, setting.world.device, setting.precision.channels_last)
-    table = predict_rows(setting, network, patches, unit, "pool")
-    table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
     neighbours = read_json(folder / "fold.json").get("neighbours")
-    if neighbours:
+    by_knn = facts.get("scored_by") == "knn"
+    if by_knn:
+        logits = vote_logits(setting, unit, network, patches, neighbours["vote"])
+        table = predictions(patches.id, patches.label, patches.wsi, unit.number, logits)
+    else:
+        table = predict_rows(setting, network, patches, unit, "pool")
+    table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
+    if neighbours and not by_knn:
         table["knn_prob"] = vote_probs(setting, unit, network, patches, neighbours)
     return table[OPINION]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.plans import ClassesBySlide, Mixed, Shuffled
+from pcam_ssl.data.plans import CLASSES, ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled, check_classes
 from pcam_ssl.data.streams import PseudoPart, TrainStream
 from pcam_ssl.data.views import Views
 from pcam_ssl.recipe import Recipe
@@ -70,19 +70,60 @@ def train_stream(setting: Setting, unit: Unit, patches: TrainingSet, seed: int) 
 
 
 def batch_plan(recipe: Recipe, labels: np.ndarray, slides: np.ndarray, seed: int, n_labelled: int | None = None):
-    """Which patches stand in a batch: all equally often, in `pseudo.mix`'s ratio, or for metric learning both classes from many slides."""
+    """Which patches stand in a batch: all equally often, or labels and pseudo-labels in a ratio; for metric learning both classes from many slides."""
+    size, n = recipe.train.batch_size, len(labels)
+    share = None if n_labelled is None or n_labelled == n else pseudo_share(recipe, n_labelled, n)
     if recipe.method.name == "metric":
-        return ClassesBySlide(
-            (labels > 0.5).astype(np.int64), slides, recipe.train.batch_size, seed, paired=recipe.method.slide_aware
-        )
-    if recipe.pseudo.mix != "all" and n_labelled is not None and n_labelled < len(labels):
-        return Mixed(n_labelled, len(labels), recipe.train.batch_size, recipe.pseudo.mix, seed)
-    return Shuffled(len(labels), recipe.train.batch_size, seed)
+        classes, paired = (labels > 0.5).astype(np.int64), recipe.method.slide_aware
+        if share is None:
+            return ClassesBySlide(classes, slides, size, seed, paired)
+        return MixedClassesBySlide(classes, slides, n_labelled, size, share, seed, paired)
+    return Shuffled(n, size, seed) if share is None else Mixed(n_labelled, n, size, share, seed)
+
+
+def pseudo_share(recipe: Recipe, n_labelled: int, n: int) -> float | None:
+    """Share of a batch that is pseudo-labelled, None where labels and pseudo-labels are shuffled together.
+
+    Methods that draw by class have no such shuffle; with `pseudo.mix: all` they take the share of the patches, and half at most: a
+    pool much larger than the labels would leave few labels in a batch.
+    """
+    if recipe.pseudo.mix != "all":
+        return recipe.pseudo.mix
+    return min((n - n_labelled) / n, 0.5) if recipe.method.name == "metric" else None
+
+
+def mix_words(plan) -> str | None:
+    """What of each batch is pseudo-labelled, in words; None where that is not set."""
+    if isinstance(plan, Mixed):
+        return f"a batch holds {(~plan.places).sum()} labels and {plan.places.sum()} pseudo-labels"
+    if not isinstance(plan, MixedClassesBySlide):
+        return None
+    counts = zip(CLASSES, plan.labelled.counts, plan.n_pseudo, strict=True)
+    held = "; ".join(f"{name}: {labels} labels, {pseudo} pseudo-labels" for name, labels, pseudo in counts)
+    few = [name for name, n in zip(CLASSES, plan.n_pseudo, strict=True) if n < plan.wanted]
+    more = f" ({' and '.join(few)}: fewer pseudo-labels than the mix asks for, labels fill the rest)" if few else ""
+    return f"a batch holds {held}{more}"
+
+
+def check_batches(recipe: Recipe, labels: np.ndarray) -> None:
+    """Raises UserError where labels `[n]` alone cannot fill a batch of a method that draws by class."""
+    if recipe.method.name == "metric":
+        check_classes(labels, recipe.train.batch_size)
+
+
+def scarce_words(recipe: Recipe, labels: np.ndarray) -> str | None:
+    """That a class of labels `[n]` is smaller than its half of a batch, whose patches are then drawn more than once; None where none is."""
+    half = recipe.train.batch_size // 2
+    few = {name: n for label, name in enumerate(CLASSES) if (n := int((labels == label).sum())) < half}
+    if recipe.method.name != "metric" or not few:
+        return None
+    found = " and ".join(f"{n} {name} patches" for name, n in few.items())
+    return f"trains on {found}, a batch asks for {half} of each class, so they stand in it more than once"
 
 
 def steps_per_epoch(recipe: Recipe, n: int, n_labelled: int | None = None) -> int:
     """Batches of an epoch: each of `n` training patches about once, or `train.samples_per_epoch`; in a set mix, each label about once."""
-    if recipe.pseudo.mix != "all" and n_labelled is not None and n_labelled < n and recipe.method.name != "metric":
+    if recipe.pseudo.mix != "all" and n_labelled is not None and n_labelled < n:
         n = round(n_labelled / (1 - recipe.pseudo.mix))
     seen = min(n, recipe.train.samples_per_epoch or n)
     return max(1, round(seen / recipe.train.batch_size))

@@ -134,6 +134,13 @@ def test_miners_work_with_slides(miner):
     assert torch.isfinite(value)
 
 
+def test_slide_aware_mining_leaves_no_anchor_without_a_triplet():
+    # Slides 0 and 1 hold both classes: of all pairs batch_hard would take negatives of the other slide, which are not allowed.
+    chosen = method("method.loss=triplet", "method.miner=batch_hard", "method.slide_aware=true").miner
+    anchors, positives, negatives = chosen(at_angles(DEGREES), LABELS, torch.tensor([0, 1, 0, 1]))
+    assert [part.tolist() for part in (anchors, positives, negatives)] == [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1]]
+
+
 @pytest.mark.parametrize("loss", ["arcface", "subcenter_arcface", "proxy_anchor"])
 def test_class_vectors_survive_saving_and_loading_to_the_bit(tmp_path, loss):
     from pcam_ssl.models.network import build_network

@@ -29,6 +29,7 @@ def run(name, auroc, gap=None, **more):
         "marks": [],
         "selected_on_fold": False,
         "held_out": None,
+        "in_pool": {},
         **facts,
         **more,
     }

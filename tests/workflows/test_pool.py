@@ -9,7 +9,7 @@ import pytest
 from pcam_ssl.data.folds import Folds
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.tables import PATCH_COLUMNS, conform
-from pcam_ssl.workflows.pool import describe_pool, pool_facts, pool_rows
+from pcam_ssl.workflows.pool import describe_pool, pool_facts, pool_rows, transductive
 from pcam_ssl.workflows.setting import fold_unit, refit_unit
 
 # id, split, label, slide, fold, inner in fold 0, visible
@@ -117,3 +117,11 @@ def test_the_pool_in_words(facts):
         "2 of them on slides that also have training labels, so what is learnt there is transductive; 1 of unknown slide; "
         "5 more left out: on slides that are scored or inner, or copies of such patches"
     )
+
+
+def test_the_share_of_scored_patches_that_some_fold_had_in_its_pool():
+    dataset, folds = make()
+    ids = pd.Series(["test", "test-labelled", "test-of-scored", "inner"])
+    assert transductive(dataset, folds, ids, learned=True) == {"transductive": True, "in_pool": 0.75}
+    assert transductive(dataset, folds, ids[3:], learned=True) == {"transductive": False, "in_pool": 0.0}
+    assert transductive(dataset, folds, ids, learned=False) == {"transductive": False, "in_pool": 0.0}

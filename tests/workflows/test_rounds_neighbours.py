@@ -73,6 +73,14 @@ def test_the_refit_gets_rounds_of_its_own_network(run):
         assert (rows.decision == "added").any()
 
 
+def test_a_planted_check_with_fewer_labels_than_a_batch_asks_for_trains_all_the_same(metric_run, make_rounds, tmp_path, capsys):
+    path = shutil.copytree(metric_run, tmp_path / "run")
+    # Fold 0 trains on 8 normal and 13 tumor patches, its planted check on fewer than the five of a class that a batch of 10 asks for.
+    told = make_rounds(path, 1, "train.batch_size=10", "train.epochs=1", "pseudo.planted_share=0.6", "pseudo.stop_share=0.99")
+    assert told["planted"]["folds"] == [0] and "pseudo.stop_share" in told["stopped"]
+    assert "a batch asks for 5 of each class, so they stand in it more than once" in capsys.readouterr().err
+
+
 def test_the_refits_trail_stays_out_of_that_of_the_folds(run):
     assert set(table(run / "round-1" / "pseudo.parquet").fold) == {0, 1}
 

@@ -56,6 +56,17 @@ def test_a_pool_smaller_than_a_batch(refused, fresh):
 
 
 @pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (16, "train.batch_size 16 asks for 8 patches of each class, the fold trains on 5 normal ones; lower it"),
+        (2, "train.batch_size is 2; labels and pseudo-labels of two classes share a batch, so make it 4 or more"),
+    ],
+)
+def test_labels_that_cannot_fill_the_batches_of_a_metric_student_are_told_first(refused, fresh, size, told):
+    assert refused(fresh, "method.name=metric", f"train.batch_size={size}", "pseudo.planted_share=0.3") == told
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("inner.parquet", "no such file, so no threshold can be chosen; this run was made by an older pcam-ssl: train it again"),

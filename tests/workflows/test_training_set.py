@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.data.folds import Folds
-from pcam_ssl.data.plans import ClassesBySlide, Mixed, Shuffled
+from pcam_ssl.data.plans import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.engine.precision import Precision
 from pcam_ssl.run import Run
 from pcam_ssl.tables import PATCH_COLUMNS, conform
 from pcam_ssl.workflows.setting import Setting, Unit
-from pcam_ssl.workflows.training_set import batch_plan, steps_per_epoch, train_stream, training_set
+from pcam_ssl.workflows.training_set import batch_plan, mix_words, steps_per_epoch, train_stream, training_set
 from pcam_ssl.world import World
 
 # id, split, label, slide; the four labelled ones come first, and the third of them does not train.
@@ -109,7 +109,8 @@ def test_the_ramp_is_counted_in_epochs_of_the_student(make_setting, more, steps)
         (("pseudo.mix=0.75",), 20, 20, 5),  # nothing was added
         (("train.samples_per_epoch=24",), 60, 20, 6),
         (("train.samples_per_epoch=24", "pseudo.mix=0.75"), 60, 20, 6),
-        (("method.name=metric", "pseudo.mix=0.75"), 60, 20, 15),  # its batches are mixed by class and slide
+        (("method.name=metric", "pseudo.mix=0.75"), 60, 20, 20),
+        (("method.name=metric",), 60, 20, 15),
         ((), 1, 1, 1),
     ],
 )
@@ -125,8 +126,41 @@ def test_the_mix_decides_the_plan(tiny_recipe):
     assert isinstance(batch_plan(tiny_recipe("pseudo.mix=0.5"), labels, slides, 0, 20), Shuffled)
 
 
+@pytest.mark.parametrize(
+    ("mix", "n_pseudo", "pseudo"),
+    # Of 20 patches in batches of 8: all is the share of the patches, half at most; a number is what it says.
+    [("all", 4, 1), ("all", 16, 2), ("0.75", 16, 3), ("0.75", 4, 2)],  # two of a class cannot be three
+)
+def test_metric_learning_draws_labels_and_pseudo_labels_apart(tiny_recipe, mix, n_pseudo, pseudo):
+    labels = np.array([0, 1] * 10, dtype=float)
+    recipe = tiny_recipe("method.name=metric", "train.batch_size=8", f"pseudo.mix={mix}")
+    plan = batch_plan(recipe, labels, np.arange(20), 0, 20 - n_pseudo)
+    assert isinstance(plan, MixedClassesBySlide) and plan.n_pseudo == (pseudo, pseudo)
+
+
+def test_metric_learning_pairs_the_slides_of_labels_where_it_is_slide_aware(tiny_recipe):
+    labels, slides = np.array([0, 1] * 10, dtype=float), np.repeat(np.arange(10), 2)
+    settings = ("method.name=metric", "method.loss=triplet", "train.batch_size=8")
+    for aware, shared in (("false", 0), ("true", 8)):
+        plan = batch_plan(tiny_recipe(*settings, f"method.slide_aware={aware}"), labels, slides, 0, 16)
+        assert len(plan.labelled.shared) == shared
+
+
 def test_a_soft_label_counts_for_the_class_it_is_nearer_to(tiny_recipe):
     labels = np.array([0, 0.4, 1, 0.6])
-    plan = batch_plan(tiny_recipe("method.name=metric", "train.batch_size=4"), labels, np.arange(4), 0, 2)
+    plan = batch_plan(tiny_recipe("method.name=metric", "train.batch_size=4"), labels, np.arange(4), 0)
     assert isinstance(plan, ClassesBySlide)
     assert [sorted(plan.batch(0)[place::2]) for place in (0, 1)] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("pseudo", "told"),
+    [
+        ([0, 1] * 8, "normal: 2 labels, 2 pseudo-labels; tumor: 2 labels, 2 pseudo-labels"),
+        ([0] * 16, "tumor: 4 labels, 0 pseudo-labels (tumor: fewer pseudo-labels than the mix asks for, labels fill the rest)"),
+    ],
+)
+def test_what_a_batch_holds_is_told(tiny_recipe, pseudo, told):
+    labels = np.array([0, 1] * 8 + pseudo, dtype=float)
+    plan = batch_plan(tiny_recipe("method.name=metric", "train.batch_size=8"), labels, np.arange(32), 0, 16)
+    assert mix_words(plan).endswith(told)
