@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.inference.scores import interval_text
-from pcam_ssl.inference.slide_means import mean_intervals
+from pcam_ssl.inference.slide_means import mean_intervals, resampled_sums
 
 RESAMPLES = 2000
 
@@ -61,7 +61,7 @@ def _difference(shares: np.ndarray, right: np.ndarray, codes: np.ndarray, resamp
         return {"value": value, "low": None, "high": None, "reason": "one slide only"}
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)  # [R, S]
     with np.errstate(invalid="ignore"):
-        drawn = (times @ sums) / (times @ counts)
+        drawn = resampled_sums(times, sums) / (times @ counts)
     # A resample without a wrong call has no difference.
     both = drawn[np.isfinite(drawn).all(axis=1)]
     low, high = np.quantile(both[:, 0] - both[:, 1], [0.025, 0.975])

@@ -11,6 +11,7 @@ from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.inference.blend import mean_over
 from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_differences
 from pcam_ssl.inference.floor import floor_oof
 from pcam_ssl.inference.retrieval import summarise
@@ -112,8 +113,8 @@ def gather_test(run: Run, folds: Folds, name: str = "test") -> pd.DataFrame:
 def mean_of_folds(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Predictions of fold -1 from the folds' Predictions of the same ids in the same order."""
     first = parts[0]
-    logits, stds = (np.mean([part[name].to_numpy() for part in parts], axis=0) for name in ("logit", "view_std"))
-    calibrated = np.mean([inverse_sigmoid(part.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for part in parts], axis=0)
+    logits, stds = (mean_over([part[name] for part in parts]) for name in ("logit", "view_std"))
+    calibrated = mean_over([inverse_sigmoid(part.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for part in parts])
     return predictions(first.id, first.label, first.wsi, -1, logits, stds, expit(calibrated))
 
 

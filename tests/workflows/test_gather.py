@@ -97,3 +97,18 @@ def test_without_slide_ids_stain_clusters_group_and_are_said_loudly(train, slide
     assert any("slides are not used" in note for note in scores["notes"])
     assert "WARNING: slides are not used" in capsys.readouterr().err
     assert "stain cluster-clustered bootstrap" in scores["out_of_fold"]["interval"]
+
+
+def test_a_patch_has_the_same_mean_of_folds_alone_as_among_others():
+    rng = np.random.default_rng(0)
+    columns = [(rng.normal(size=10), rng.uniform(0.01, 0.99, 10), rng.uniform(size=10)) for _ in range(15)]
+    ids = [f"p{place}" for place in range(10)]
+
+    def parts(rows):
+        return [
+            predictions(ids[rows], [1] * len(ids[rows]), ids[rows], k, logits[rows], stds[rows], probs[rows])
+            for k, (logits, probs, stds) in enumerate(columns)
+        ]
+
+    alone = pd.concat([mean_of_folds(parts(slice(place, place + 1))) for place in range(10)], ignore_index=True)
+    pd.testing.assert_frame_equal(mean_of_folds(parts(slice(None))), alone, check_exact=True)
