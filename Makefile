@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CONSTRAINT := constraints.txt
 export UV_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test bench lint docs wheel
+.PHONY: demo test test-portable bench lint docs wheel
 
 demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
@@ -17,6 +17,11 @@ demo: .venv/installed
 test: .venv/installed
 	@echo "== the tests, $(WORKERS) at a time (another number: make test WORKERS=8)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# The short form, as .ci/run takes it: make test-portable SHORT=1
+test-portable: .venv/installed
+	@echo "== the numeric tests with the kernels of other CPUs"
+	$(BIN)/python scripts/test_portable.py $(if $(SHORT),--short)
 
 bench: .venv/installed
 	$(BIN)/python scripts/bench.py

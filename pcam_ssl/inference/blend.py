@@ -1,9 +1,11 @@
 """One prediction from several: pooled as probs, as logits, or as ranks. Each patch's answer depends on that patch alone. No torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
-from scipy.special import log_expit, logsumexp
+from scipy.special import log_expit
 
 GRID = 1001
 
@@ -42,19 +44,40 @@ def pool(space: str, logits, weights, scales: list[RankScale] | None = None) -> 
 
     `space` is what is averaged: `logit`; `prob` (the answer is the logit of the mean prob, Stone 1961's opinion pool); or `rank`:
     each member's logit becomes its share on the member's own scale, shares are averaged, and the mean share is read back on the
-    average of the members' scales, so that a blend of equal members is that member. `scales` [M] serve `rank` alone.
+    average of the members' scales, so that a blend of equal members is that member. `scales` [M] serve `rank` alone. A lone member
+    of weight above 0 comes back as it is.
     """
     logits, weights = np.asarray(logits, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     used = np.flatnonzero(weights)
-    logits, weights = logits[:, used], weights[used]
+    members, weights = [logits[:, member] for member in used], weights[used]
+    if len(members) == 1:
+        return members[0].copy()
     if space == "logit":
-        return logits @ weights
+        return mean_over(members, weights)
     if space == "prob":
         # From logs, since 1 - prob has lost its digits where a prob is near 1.
-        return logsumexp(log_expit(logits), b=weights, axis=1) - logsumexp(log_expit(-logits), b=weights, axis=1)
+        tumor, normal = ([log_expit(sign * logit) for logit in members] for sign in (1, -1))
+        return _log_mean(tumor, weights) - _log_mean(normal, weights)
     scales = [scales[member] for member in used]
-    shares = np.stack([scale.share(column) for scale, column in zip(scales, logits.T, strict=True)], axis=1) @ weights
-    return np.stack([scale.logit(shares) for scale in scales], axis=1) @ weights
+    shares = mean_over([scale.share(logit) for scale, logit in zip(scales, members, strict=True)], weights)
+    return mean_over([scale.logit(shares) for scale in scales], weights)
+
+
+def mean_over(members: Sequence, weights=None) -> np.ndarray:
+    """The mean of M arrays of equal shape, float64 of that shape, under weights [M] of sum 1, or plain.
+
+    Summed array by array, so that each place is summed in the order of the members: a matrix product and numpy's reductions sum a
+    row alone in another order than among others, and the product's order differs between CPUs.
+    """
+    members = [np.asarray(values, dtype=np.float64) for values in members]
+    if weights is None:
+        return reduce(np.add, members) / len(members)
+    return reduce(np.add, [weight * values for weight, values in zip(weights, members, strict=True)])
+
+
+def _log_mean(logs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Log of the weighted mean of what has these logs, M arrays [N]; summed in the order of the members, as in `mean_over`."""
+    return reduce(np.logaddexp, [np.log(weight) + log for weight, log in zip(weights, logs, strict=True)])
 
 
 def _interpolated(values: np.ndarray, known: np.ndarray, answers: np.ndarray) -> np.ndarray:

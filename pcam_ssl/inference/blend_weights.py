@@ -4,8 +4,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from pcam_ssl.inference.blend import mean_over
 from pcam_ssl.inference.correlation import spearman
-from pcam_ssl.inference.metrics import auroc
+from pcam_ssl.inference.metrics import NLL_ROUNDING, auroc
 
 SPACES = {"mean": "prob", "logit-mean": "logit", "rank-mean": "rank", "weights": "logit", "greedy": "logit"}
 """What each method averages."""
@@ -41,11 +42,12 @@ def fitted_weights(logits, labels) -> np.ndarray:
     labels, n_members = np.asarray(labels, dtype=np.float64), logits.shape[1]
     if n_members == 1:
         return np.ones(1)
+    members = list(np.ascontiguousarray(logits.T))
 
     def nll(weights):
-        mixed = logits @ weights
-        gradient = (expit(mixed) - labels) @ logits / len(labels)
-        return np.mean(np.logaddexp(0, mixed) - labels * mixed), gradient
+        mixed = mean_over(members, weights)
+        errors = expit(mixed) - labels
+        return np.mean(np.logaddexp(0, mixed) - labels * mixed), np.array([np.mean(errors * member) for member in members])
 
     found = minimize(
         nll,
@@ -71,10 +73,10 @@ def greedy_weights(logits, labels, picks: int = PICKS) -> np.ndarray:
     total, chosen, best, best_size = np.zeros(len(logits)), [], np.inf, 0
     for size in range(1, picks + 1):
         costs = [np.log1p(np.exp(-(total + margin) / size)).mean() for margin in margins]
-        chosen.append(int(np.argmin(costs)))
+        # A later member, and a later pick, must gain more than rounding: of equal members the first is taken, and a lone best stays alone.
+        chosen.append(int(np.argmax(np.array(costs) <= min(costs) + NLL_ROUNDING)))
         total += margins[chosen[-1]]
-        # A later pick must gain more than rounding: a lone best member stays alone.
-        if costs[chosen[-1]] < best - 1e-12:
+        if costs[chosen[-1]] < best - NLL_ROUNDING:
             best, best_size = costs[chosen[-1]], size
     return np.bincount(chosen[:best_size], minlength=len(margins)) / best_size
 

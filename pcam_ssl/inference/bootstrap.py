@@ -186,14 +186,15 @@ def _cell_scores(cells: Cells, other: np.ndarray, tumor: np.ndarray) -> dict[str
         precision = true / np.maximum(true + false, 1)
         both = np.add.reduceat(tumor - (tumor + other) * cells.prob[:, None], cells.ece_starts, axis=0)
         scores = {
+            # Halves of counts, so exact in whatever order they are summed.
             "auroc": defined * np.einsum("br,br->r", other, true - tumor / 2) / (n_other * n_tumor),
-            "average_precision": defined * np.einsum("br,br->r", tumor, precision) / n_tumor,
+            "average_precision": defined * _over_cells(tumor * precision) / n_tumor,
             "accuracy": (true_called + n_other - false_called) / n,
             "balanced_accuracy": defined * (true_called / n_tumor + 1 - false_called / n_other) / 2,
             "f1": np.where(n_tumor > 0, 2 * true_called / (n_tumor + true_called + false_called), np.nan),
-            "nll": (cells.nll[0] @ other + cells.nll[1] @ tumor) / n,
-            "brier": (cells.brier[0] @ other + cells.brier[1] @ tumor) / n,
-            "ece": np.abs(both).sum(axis=0) / n,
+            "nll": _over_cells(cells.nll[0, :, None] * other + cells.nll[1, :, None] * tumor) / n,
+            "brier": _over_cells(cells.brier[0, :, None] * other + cells.brier[1, :, None] * tumor) / n,
+            "ece": _over_cells(np.abs(both)) / n,
         }
         for bar in SPECIFICITIES:
             allowed = (false <= (1 - bar + ROUNDING) * n_other).sum(axis=0)
@@ -203,3 +204,9 @@ def _cell_scores(cells: Cells, other: np.ndarray, tumor: np.ndarray) -> dict[str
         lost = np.take_along_axis(false, np.minimum(short, len(false) - 1)[None], axis=0)[0]
         scores[specificity_name(SENSITIVITY)] = defined * (1 - lost / n_other)
     return scores
+
+
+def _over_cells(values: np.ndarray) -> np.ndarray:
+    """Sums [R] of values [B, R] over the cells, one after the other: what a resample scores depends neither on how many are drawn at
+    once, as with a matrix product, nor on the CPU. numpy sums a lone column in another order than several."""
+    return values.cumsum(axis=0)[-1] if values.shape[1] == 1 else values.sum(axis=0)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pcam_ssl.inference.confidence import PLAIN, count_groups, student_interval
 from pcam_ssl.inference.scores import interval_text
-from pcam_ssl.inference.slide_means import mean_intervals
+from pcam_ssl.inference.slide_means import mean_intervals, resampled_sums
 
 RESAMPLES = 2000
 
@@ -63,7 +63,7 @@ def _difference(shares: np.ndarray, right: np.ndarray, codes: np.ndarray, resamp
         return {"value": value, "low": None, "high": None, "reason": "right or wrong calls are on one slide only"}
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)  # [R, S]
     with np.errstate(invalid="ignore"):
-        drawn = (times @ sums) / (times @ counts)
+        drawn = resampled_sums(times, sums) / (times @ counts)
     # A resample without a wrong call has no difference.
     both = drawn[np.isfinite(drawn).all(axis=1)]
     low, high = student_interval(value, both[:, 0] - both[:, 1], counted, PLAIN)

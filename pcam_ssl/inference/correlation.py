@@ -16,10 +16,12 @@ def pearson(logits) -> np.ndarray:
     """Correlation [M, M] of the columns of logits [N, M]; NaN beside a column that is constant."""
     logits = np.asarray(logits, dtype=np.float64)
     constant = np.ptp(logits, axis=0) == 0
-    deviations = logits - logits.mean(axis=0)
-    lengths = np.sqrt((deviations**2).sum(axis=0))
+    deviations = [column - column.mean() for column in logits.T]
+    # Pair by pair: in a matrix product what two columns share would hang on the columns beside them, and on the CPU.
+    products = np.array([[(one * other).sum() for other in deviations] for one in deviations])
+    squares = np.diagonal(products)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.clip(deviations.T @ deviations / np.outer(lengths, lengths), -1, 1)
+        found = np.clip(products / np.sqrt(np.outer(squares, squares)), -1, 1)
     np.fill_diagonal(found, 1.0)
     found[constant] = found[:, constant] = np.nan
     return found

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from pcam_ssl.inference.knn import TEMPERATURE, K, binary_nll, knn_logits
+from pcam_ssl.inference.metrics import NLL_ROUNDING
 
 KS = (5, 10, 20, 50, 100, 200)
 TEMPERATURES = (0.02, 0.04, 0.07, 0.15, 0.3, 1.0)
@@ -41,7 +42,7 @@ def choose_k_and_temperature(similarity, neighbor_labels, labels, ks=KS, tempera
     for k in [k for k in ks if k <= widest] or [widest]:
         for temperature in temperatures:
             nll = binary_nll(labels, knn_logits(similarity[:, :k], neighbor_labels[:, :k], temperature))
-            if best is None or nll < best.nll:
+            if best is None or nll < best.nll - NLL_ROUNDING:
                 best = Vote(k, temperature, nll, len(labels))
     return best
 
@@ -80,8 +81,9 @@ def blend_weight(head_logits, knn_logits, labels) -> Blend:
         return binary_nll(labels, weight * head + (1 - weight) * knn)
 
     inside = minimize_scalar(nll, bounds=(0, 1), method="bounded", options={"xatol": 1e-4}).x
-    weight = min((1.0, 0.0, float(inside)), key=nll)
-    return Blend(weight, nll(weight), len(labels))
+    costs = {weight: nll(weight) for weight in (1.0, 0.0, float(inside))}
+    weight = next(weight for weight, cost in costs.items() if cost <= min(costs.values()) + NLL_ROUNDING)
+    return Blend(weight, costs[weight], len(labels))
 
 
 def _no_choice(labels: np.ndarray) -> str | None:

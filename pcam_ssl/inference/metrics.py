@@ -12,6 +12,8 @@ SPECIFICITIES = (0.90, 0.95, 0.98)
 SENSITIVITY = 0.95
 # A share of counts such as 19/20 must pass the bar 0.95 in spite of rounding; counts are far coarser than this.
 ROUNDING = 1e-9
+NLL_ROUNDING = 1e-12
+"""By so much two equal mean NLLs may differ, summed in another order or on another CPU; no choice hangs on less."""
 
 
 def _two_classes(labels) -> bool:

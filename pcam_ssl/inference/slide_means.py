@@ -23,11 +23,9 @@ def mean_intervals(
     codes = group_codes(slides, n)
     counted = count_groups(codes)
     n_slides = counted.n
+    means = [float(column.mean()) for column in values.T]
     if not counted.enough:
-        return [
-            {"value": float(mean), "low": None, "high": None, "resamples": 0, "reason": "one slide only"}
-            for mean in values.mean(axis=0)
-        ]
+        return [{"value": mean, "low": None, "high": None, "resamples": 0, "reason": "one slide only"} for mean in means]
     sums = np.stack([np.bincount(codes, column, n_slides) for column in values.T], axis=1)  # [S, M]
     counts = np.bincount(codes, minlength=n_slides)
     rng = np.random.default_rng(seed)
@@ -35,10 +33,18 @@ def mean_intervals(
     step = max(1, CHUNK // n_slides)
     for start in range(0, resamples, step):
         times = rng.multinomial(n_slides, np.full(n_slides, 1 / n_slides), size=min(step, resamples - start))  # [R, S]
-        drawn[start : start + step] = (times @ sums) / (times @ counts)[:, None]
-    means = values.mean(axis=0)
-    ends = student_interval(means, drawn, counted, kind, level)
+        drawn[start : start + step] = resampled_sums(times, sums) / (times @ counts)[:, None]
+    # Each column by itself: beside others its spread would be summed in another order.
+    ends = [student_interval(mean, column.copy(), counted, kind, level) for mean, column in zip(means, drawn.T, strict=True)]
     return [
-        {"value": float(mean), "low": float(low), "high": float(high), "resamples": resamples}
-        for mean, low, high in zip(means, *ends, strict=True)
+        {"value": mean, "low": float(low), "high": float(high), "resamples": resamples}
+        for mean, (low, high) in zip(means, ends, strict=True)
     ]
+
+
+def resampled_sums(times: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Sums [R, M] over slides, whose own sums [S, M] count as often as they are drawn, `times` [R, S].
+
+    Each is summed by itself: in a matrix product the order of a sum depends on how many there are, and on the CPU.
+    """
+    return np.stack([(times * column).sum(axis=1) for column in sums.T], axis=1)

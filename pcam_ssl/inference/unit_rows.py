@@ -17,7 +17,7 @@ def row_lengths(embeddings, ids=None) -> np.ndarray:
     lengths = np.empty(len(embeddings))
     for start in range(0, len(embeddings), CHUNK):
         chunk = np.asarray(embeddings[start : start + CHUNK], dtype=np.float64)
-        lengths[start : start + CHUNK] = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
+        lengths[start : start + CHUNK] = np.sqrt((chunk * chunk).sum(axis=1))
     problems = []
     for broken, what, mend in (
         (~np.isfinite(lengths), "NaN or infinite", "the network diverged on them: embed again with a sound network, or drop them"),

@@ -6,7 +6,7 @@ from scipy.special import expit
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write
-from pcam_ssl.inference.blend import RankScale, pool
+from pcam_ssl.inference.blend import RankScale, mean_over, pool
 from pcam_ssl.inference.blend_nested import Blend, rank_scales
 from pcam_ssl.inference.blend_weights import SPACES
 from pcam_ssl.inference.correlation import calibrated_logits
@@ -91,7 +91,7 @@ def _test(runs: list[ScoredRun], method: str, weights: np.ndarray, scales: Scale
 
 def _blended(tables: list[pd.DataFrame], pooled: dict[str, np.ndarray], weights: np.ndarray) -> pd.DataFrame:
     """The first table with the blend's logits and probs, and the members' mean spread over views."""
-    view_std = (np.stack([table.view_std for table in tables], axis=1) * weights).sum(axis=1)
+    view_std = mean_over([table.view_std for table in tables], weights.T)
     return tables[0].assign(logit=pooled["logit"], prob=expit(pooled["prob"]), view_std=view_std)
 
 

@@ -10,6 +10,7 @@ from pcam_ssl.data.folds import Folds, labelled_rows, score_groups
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.inference.blend import mean_over
 from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_differences
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.floor import floor_oof
@@ -133,9 +134,8 @@ def mean_of_folds(parts: list[pd.DataFrame], calibrator: Calibrator | None = Non
     The prob is that of the mean logit by `calibrator` (`calibration.mean_calibrator`); None for logits that are calibrated already.
     """
     first = parts[0]
-    logits, stds = (np.mean([part[name].to_numpy() for part in parts], axis=0) for name in ("logit", "view_std"))
-    probs = (calibrator or Calibrator()).prob(logits)
-    return predictions(first.id, first.label, first.wsi, -1, logits, stds, probs)
+    logits, stds = (mean_over([part[name] for part in parts]) for name in ("logit", "view_std"))
+    return predictions(first.id, first.label, first.wsi, -1, logits, stds, (calibrator or Calibrator()).prob(logits))
 
 
 def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:

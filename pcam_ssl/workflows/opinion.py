@@ -8,6 +8,7 @@ import pandas as pd
 from pcam_ssl.engine.precision import choose_precision
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text
+from pcam_ssl.inference.blend import mean_over
 from pcam_ssl.workflows.blend_inner import INNER, as_member
 from pcam_ssl.workflows.blend_members import Member
 from pcam_ssl.workflows.blend_tables import blended_table
@@ -32,7 +33,7 @@ def opinion(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.D
     tables = [as_member(heads[member.run.path], member.table, unit.folder(member.run)) for member in rounds.members]
     weights = np.array([member.weight for member in rounds.members])
     blended = blended_table(tables, rounds.start.info()["blend"]["method"], weights, {})
-    return blended.assign(knn_prob=np.stack([table.knn_prob for table in tables], axis=1) @ weights)
+    return blended.assign(knn_prob=mean_over([table.knn_prob for table in tables], weights))
 
 
 def opinion_digest(rounds: Rounds, number: int, unit: Unit) -> str:

@@ -11,6 +11,7 @@ from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
+from pcam_ssl.inference.blend import mean_over
 from pcam_ssl.selection.decide import decide
 from pcam_ssl.tables import read_table, write_table
 from pcam_ssl.terminal import say
@@ -97,9 +98,9 @@ def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """The folds' pool tables as one: mean logits, calibrated and plain, mean spread and mean kNN prob."""
     first = tables[0].copy()
     for name in ("logit", "view_std", "knn_prob"):
-        first[name] = np.mean([table[name].to_numpy() for table in tables], axis=0)
+        first[name] = mean_over([table[name] for table in tables])
     calibrated = [inverse_sigmoid(table.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for table in tables]
-    return first.assign(prob=expit(np.mean(calibrated, axis=0)))
+    return first.assign(prob=expit(mean_over(calibrated)))
 
 
 def _digest(rounds: Rounds, number: int, units: list[Unit]) -> str:

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from patches_of_slides import SIZES, join, make_patches
 
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.data.stain import PATCH_STATISTICS
+from pcam_ssl.data.statistics import measure
 from pcam_ssl.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -242,3 +244,24 @@ def test_official_refuses_a_slide_in_both_splits():
     patches.loc[patches["split"] == "valid", "wsi"] = "train-slide-02"
     with pytest.raises(UserError, match=r"1 slides are in both train and valid, first train-slide-02; use cv.scheme grouped"):
         make_folds(patches, scheme="official")
+
+
+# on another machine
+
+
+@pytest.mark.parametrize(
+    ("grouping", "digest"),
+    [
+        ("slides", "08ca5c7e4ec4f711"),
+        ("stain clusters", "ea0214210070aeca"),
+    ],
+)
+def test_folds_are_the_same_on_every_cpu(grouping, digest):
+    """From the pixels on: statistics, stain clusters, strata and folds."""
+    rng = np.random.default_rng(0)
+    slides = rng.integers(40, size=600)
+    pixels = rng.integers(0, 60, (600, 24, 24, 3)) + rng.integers(60, 190, (40, 3))[slides][:, None, None]
+    patches = make_patches([600]).assign(**measure(pixels.astype(np.uint8)), wsi=[f"s{slide}" for slide in slides])
+    frame = make_folds(patches, n_folds=4, grouping=grouping, label_budget=400).frame
+    text = frame[["id", "group", "fold", "visible"]].to_csv(index=False)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest

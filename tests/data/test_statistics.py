@@ -1,3 +1,4 @@
+import hashlib
 import io
 from collections import defaultdict
 
@@ -6,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.statistics import measure, view_hashes
+from pcam_ssl.data.statistics import OPTICAL_DENSITY, measure, view_hashes
 
 
 def flat(colour, size_px=8):
@@ -114,3 +115,21 @@ def test_different_tissue_is_as_far_as_chance(tissue):
     assert apart.mean() == pytest.approx(32, abs=0.3)
     assert apart.std() == pytest.approx(4, abs=0.3)
     assert (apart <= 4).mean() < 2e-5
+
+
+def test_a_mean_density_is_exact_whatever_the_order_of_its_sum(make_pixels):
+    pixels = make_pixels(20, 96)
+    density = [round(value * 2**23) for value in OPTICAL_DENSITY]
+    assert all(whole / 2**23 == value for whole, value in zip(density, OPTICAL_DENSITY, strict=True))
+    found = measure(pixels)
+    for channel, name in enumerate(("od_r", "od_g", "od_b")):
+        sums = [sum(density[value] for value in patch[..., channel].ravel().tolist()) for patch in pixels]
+        assert found[name].tolist() == [np.float32(total / 2**23 / 96**2) for total in sums]
+
+
+def test_statistics_are_the_same_on_every_cpu(make_pixels):
+    found = measure(make_pixels(50, 33))
+    numbers = np.stack([found[name] for name in ("brightness", "stain_h", "stain_e", "od_r", "od_g", "od_b")])
+    assert hashlib.sha256(numbers.astype("<f4").tobytes() + "".join(found["view_hash"]).encode()).hexdigest() == (
+        "eb85d183c46a3205a2ee60842b780b923aa1bce33be3383b845abdbf42341f58"
+    )

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from pcam_ssl.inference.blend import pool, rank_scale
+from pcam_ssl.inference.blend import mean_over, pool, rank_scale
 
 
 def logit(prob):
@@ -58,9 +58,41 @@ def test_patches_beyond_the_reference_keep_their_order(logits):
 
 
 @pytest.mark.parametrize("space", ["prob", "logit", "rank"])
-def test_a_patch_is_pooled_the_same_alone_as_among_others(logits, space):
-    weights, scales = [0.2, 0.3, 0.5], scales_of(logits)
-    assert pool(space, logits[7:8], weights, scales)[0] == pool(space, logits, weights, scales)[7]
+def test_a_patch_is_pooled_the_same_alone_as_among_others(space):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n_members = int(rng.integers(2, 16))
+        logits, weights = rng.normal(size=(1300, n_members)) * rng.uniform(0.1, 30, n_members), rng.dirichlet(np.ones(n_members))
+        scales = scales_of(logits)
+        whole, order = pool(space, logits, weights, scales), rng.permutation(1300)
+        assert np.array_equal(pool(space, logits[order], weights, scales), whole[order])
+        for size in (1, 2, 3, 17, 300):
+            start = int(rng.integers(1300 - size))
+            part = slice(start, start + size)
+            assert np.array_equal(pool(space, logits[part], weights, scales), whole[part])
+            assert np.array_equal(pool(space, np.asfortranarray(logits[part]), weights, scales), whole[part])
+
+
+@pytest.mark.parametrize("space", ["prob", "logit", "rank"])
+def test_a_lone_member_of_weight_comes_back_to_the_bit(logits, space):
+    scales = scales_of(logits)
+    assert np.array_equal(pool(space, logits[:, :1], [1.0], scales[:1]), logits[:, 0])
+    assert np.array_equal(pool(space, logits, [0.0, 1.0, 0.0], scales), logits[:, 1])
+
+
+@pytest.mark.parametrize("space", ["prob", "logit", "rank"])
+def test_a_blend_of_equal_members_is_that_member(logits, space):
+    same = logits[:, [1] * 12]
+    assert pool(space, same, np.full(12, 1 / 12), scales_of(same)) == pytest.approx(logits[:, 1], abs=1e-9)
+
+
+@pytest.mark.parametrize("weights", [None, "given"])
+def test_a_place_has_the_same_mean_alone_as_among_others(weights):
+    rng = np.random.default_rng(3)
+    members, weights = rng.normal(size=(15, 300)), weights and rng.dirichlet(np.ones(15))
+    alone = [mean_over(members[:, place : place + 1], weights)[0] for place in range(300)]
+    assert np.array_equal(mean_over(members, weights), alone)
+    assert alone == pytest.approx(np.average(members, axis=0, weights=weights))
 
 
 @pytest.mark.parametrize("space", ["prob", "logit", "rank"])

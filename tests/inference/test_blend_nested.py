@@ -5,6 +5,7 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.blend_nested import fit_blend, parts_of, rank_scales
+from pcam_ssl.inference.blend_weights import SPACES
 from pcam_ssl.inference.metrics import auroc
 
 FITTED = ["weights", "greedy"]
@@ -100,3 +101,13 @@ def test_one_slide_leaves_nothing_to_fit_on():
 def test_each_member_has_its_own_scale_of_ranks():
     low, high = rank_scales(np.array([[0.0, 10.0], [1.0, 11.0]]))
     assert low.share([1.0]).tolist() == high.share([11.0]).tolist() == [0.75]
+
+
+@pytest.mark.parametrize("method", SPACES)
+def test_a_patch_is_blended_the_same_alone_as_among_others(method):
+    labels, logits, parts, usable = drawn(7, np.linspace(2, 0.5, 10))
+    blend, scales = fit_blend(method, logits, labels, parts, usable, "fold"), rank_scales(logits)
+    whole = blend.answer(logits, scales)
+    for size in (1, 2, 3, 100):
+        pieces = [blend.answer(logits[start : start + size], scales) for start in range(0, len(logits), size)]
+        assert np.array_equal(np.concatenate(pieces), whole)

@@ -83,3 +83,17 @@ def test_what_the_cap_dropped_has_no_weight_by_any_method(members, method):
 def test_plain_means_weigh_all_alike(members):
     labels, logits = members
     assert member_weights("mean", logits, labels) == pytest.approx([1 / 3] * 3)
+
+
+def test_of_members_that_rounding_alone_parts_greedy_selection_keeps_the_first(members):
+    labels, logits = members
+    better = logits[:, 0] + 1e-15 * (labels - 0.5)
+    assert greedy_weights(np.column_stack([logits[:, 0], better]), labels).tolist() == [1, 0]
+
+
+def test_fitted_weights_do_not_hang_on_how_logits_lie_in_memory():
+    rng = np.random.default_rng(4)
+    for _ in range(10):
+        labels = rng.integers(2, size=301)
+        logits = (labels[:, None] - 0.5) * rng.uniform(0, 3, 9) + rng.normal(size=(301, 9))
+        assert np.array_equal(fitted_weights(logits, labels), fitted_weights(np.asfortranarray(logits), labels))

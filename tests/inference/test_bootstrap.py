@@ -98,10 +98,20 @@ def test_the_seed_decides(rows):
     assert intervals(*rows, resamples=50, seed=1) != intervals(*rows, resamples=50, seed=2)
 
 
-def test_chunks_do_not_change_the_interval(rows, monkeypatch):
-    whole = intervals(*rows, resamples=60)["auroc"]
-    monkeypatch.setattr(bootstrap, "WEIGHTS", 30 * 7)
-    assert intervals(*rows, resamples=60)["auroc"] == pytest.approx(whole)
+@pytest.mark.parametrize("at_once", [1, 2, 7, 59])
+def test_chunks_do_not_change_the_intervals(rows, monkeypatch, at_once):
+    whole = intervals(*rows, resamples=60)
+    monkeypatch.setattr(bootstrap, "WEIGHTS", 30 * at_once)
+    assert intervals(*rows, resamples=60) == whole
+
+
+def test_a_run_has_the_same_intervals_alone_as_beside_others(rows, monkeypatch):
+    labels, probs, slides = rows
+    others = np.random.default_rng(8).uniform(size=len(probs))
+    # A chunk is as wide as the run with the most distinct probs allows, here that of the others.
+    monkeypatch.setattr(bootstrap, "CHUNK", len(others))
+    beside = bootstrap.intervals_and_differences(labels, [others, probs], slides, resamples=50)[1][0]
+    assert beside == intervals(labels, probs, slides, resamples=50)
 
 
 def test_a_higher_level_is_wider(rows):

@@ -159,3 +159,28 @@ def test_a_useless_partner_gets_no_weight(good, weight):
     right = np.where(labels == 1, 2.0, -2.0)
     logits = {"head": -right, "knn": -right, good: right}
     assert blend_weight(logits["head"], logits["knn"], labels).weight == weight
+
+
+def test_of_equal_votes_the_smallest_k_is_chosen_whatever_the_order_of_their_sums():
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        # Four neighbours are allowed, so that every k holds the same votes; numpy sums five of them in another order than ten.
+        similarity = np.full((30, 50), -np.inf)
+        similarity[:, :4] = -np.sort(-rng.uniform(0.2, 1, (30, 4)))
+        votes = similarity, rng.integers(2, size=(30, 50))
+        assert choose_k_and_temperature(*votes, np.arange(30) % 2, temperatures=(0.07,)).k == 5
+
+
+def test_of_two_opinions_that_rounding_alone_parts_the_head_stands_alone():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(2, size=300)
+    head = 2 * (labels - 0.5) + rng.normal(size=300)
+    assert blend_weight(head, head + 1e-15 * (labels - 0.5), labels).weight == 1.0
+
+
+def test_a_query_has_the_same_vote_alone_as_among_others():
+    rng = np.random.default_rng(4)
+    for k in (1, 5, 20, 200):
+        similarity, labels = -np.sort(-rng.uniform(-1, 1, (100, k)).astype(np.float32)), rng.integers(2, size=(100, k))
+        alone = [knn_logits(similarity[[query]], labels[[query]])[0] for query in range(100)]
+        assert np.array_equal(knn_logits(similarity, labels), alone)

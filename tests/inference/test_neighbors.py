@@ -30,7 +30,7 @@ def plain(embeddings, queries, k, allowed):
     unit = embeddings.astype(np.float64) / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
     rows = []
     for query, may in zip(queries.astype(np.float64), allowed, strict=True):
-        similarity = np.where(may, unit @ query / np.linalg.norm(query), -np.inf)
+        similarity = np.where(may, (unit * query).sum(axis=1) / np.linalg.norm(query), -np.inf)
         best = np.lexsort((np.arange(len(unit)), -similarity))[:k]
         rows.append(np.where(similarity[best] > -np.inf, best, -1))
     return np.array(rows)
@@ -198,7 +198,7 @@ def test_queries_in_chunks_answer_as_one(embeddings, slides, monkeypatch):
     monkeypatch.setattr(neighbors, "QUERIES", 17)
     parts = search(gallery, embeddings, 6, exclusion)
     np.testing.assert_array_equal(parts[1], whole[1])
-    np.testing.assert_allclose(parts[0], whole[0], atol=1e-6)
+    np.testing.assert_array_equal(parts[0], whole[0])
 
 
 def test_an_ivf_index_probing_all_cells_is_exact(embeddings, slides):
@@ -280,3 +280,39 @@ def test_matrix_products_restore_the_threshold():
     with matrix_products(128):
         assert faiss.cvar.distance_compute_blas_threshold <= 1024
     assert faiss.cvar.distance_compute_blas_threshold == before
+
+
+@pytest.fixture(params=[6, 33, 128])
+def repeats(request):
+    """Vectors [203, D] of eight kinds, and queries [40, D]: among equal vectors matrix products tell some apart."""
+    rng = np.random.default_rng(8)
+    kinds = rng.normal(size=(8, request.param)).astype(np.float32)
+    return kinds[rng.integers(8, size=203)], (kinds[rng.integers(8, size=40)] + rng.normal(size=(40, 1))).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [5, 100, 203])
+@pytest.mark.parametrize("slides", [np.full(203, -1), np.arange(203) % 5], ids=["no slides", "slides"])
+def test_equal_vectors_are_equally_similar_and_stand_in_order_of_row(repeats, slides, k):
+    embeddings, queries = repeats
+    gallery = gallery_of(embeddings, slides)
+    similarity, rows = search(gallery, queries, k, leave_out_slides(gallery, ["s0"] * 40))
+    allowed = np.tile((slides != 0) | (slides < 0), (40, 1))
+    for query, line in enumerate(plain(embeddings, queries, k, allowed)):
+        np.testing.assert_array_equal(rows[query], line)
+        for kind in np.unique(embeddings[line[line >= 0]], axis=0):
+            assert len(set(similarity[query, (embeddings[rows[query]] == kind).all(axis=1)].tolist()) - {-np.inf}) == 1
+
+
+@pytest.mark.parametrize("masked", [range(0), range(1, 400)], ids=["halved", "masked"])
+def test_a_query_finds_the_same_alone_as_among_others(repeats, masked, monkeypatch):
+    embeddings, queries = repeats
+    slides = np.arange(203) % 5
+    gallery = gallery_of(
+        embeddings + np.float32(0.01) * np.random.default_rng(9).normal(size=embeddings.shape).astype(np.float32), slides
+    )
+    exclusion = leave_out_slides(gallery, ["s1"] * 40)
+    alone = [search(gallery, queries[[query]], 20, exclusion.part([query])) for query in range(40)]
+    monkeypatch.setattr(neighbors, "MASKED_QUERIES", masked)
+    together = search(gallery, queries, 20, exclusion)
+    for part in (0, 1):
+        np.testing.assert_array_equal(together[part], np.concatenate([found[part] for found in alone]))

@@ -189,3 +189,10 @@ def test_without_slides_each_patch_is_drawn_alone():
     values = np.random.default_rng(0).normal(size=(100, 1))
     alone = mean_intervals(values, None, resamples=50)[0]
     assert alone == mean_intervals(values, [f"{row:03}" for row in range(100)], resamples=50)[0]
+
+
+def test_a_column_has_the_same_interval_alone_as_beside_others():
+    rng = np.random.default_rng(1)
+    values, slides = rng.uniform(size=(300, 8)), rng.integers(0, 40, 300).astype(str)
+    alone = [mean_intervals(values[:, [column]], slides, resamples=101)[0] for column in range(8)]
+    assert mean_intervals(values, slides, resamples=101) == alone

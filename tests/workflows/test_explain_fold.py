@@ -47,7 +47,7 @@ def test_means_are_over_all_that_the_fold_scored(facts, by_hand):
 
 
 def test_intervals_resample_slides(facts):
-    assert facts["interval"].startswith("95 % slide-clustered bootstrap, 100 resamples")
+    assert facts["interval"].startswith("95 %, Student's t on 100 resamples of ")
     assert facts["all"]["low"] <= facts["all"]["value"] <= facts["all"]["high"]
 
 

@@ -5,10 +5,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
 from pcam_ssl.workflows.gather import gather_oof, mean_of_folds, read_scores
@@ -24,8 +26,12 @@ def test_the_mean_of_folds_by_hand():
     assert mean.fold.tolist() == [-1, -1]
     assert mean.logit.tolist() == [2.0, -1.0]
     assert mean.view_std.tolist() == pytest.approx([0.2, 0.3])
-    # The mean of log-odds: odds 1 and 9 give 3, odds 1/4 and 4 give 1.
-    assert mean.prob.tolist() == pytest.approx([0.75, 0.5])
+    assert mean.prob.tolist() == pytest.approx(expit([2.0, -1.0]))
+
+
+def test_the_mean_of_folds_has_a_temperature_of_its_own():
+    parts = [fold(0, [1.0, -2.0], [0.5, 0.2], [0, 0]), fold(1, [3.0, 0.0], [0.9, 0.8], [0, 0])]
+    assert mean_of_folds(parts, Calibrator(2.0)).prob.tolist() == pytest.approx(expit([1.0, -0.5]))
 
 
 def test_probs_of_zero_and_one_stay_finite():
@@ -96,4 +102,19 @@ def test_without_slide_ids_stain_clusters_group_and_are_said_loudly(train, slide
     assert scores["grouping"] == "stain clusters"
     assert any("slides are not used" in note for note in scores["notes"])
     assert "WARNING: slides are not used" in capsys.readouterr().err
-    assert "stain cluster-clustered bootstrap" in scores["out_of_fold"]["interval"]
+    assert "stain clusters" in scores["out_of_fold"]["interval"]
+
+
+def test_a_patch_has_the_same_mean_of_folds_alone_as_among_others():
+    rng = np.random.default_rng(0)
+    columns = [(rng.normal(size=10), rng.uniform(0.01, 0.99, 10), rng.uniform(size=10)) for _ in range(15)]
+    ids = [f"p{place}" for place in range(10)]
+
+    def parts(rows):
+        return [
+            predictions(ids[rows], [1] * len(ids[rows]), ids[rows], k, logits[rows], stds[rows], probs[rows])
+            for k, (logits, probs, stds) in enumerate(columns)
+        ]
+
+    alone = pd.concat([mean_of_folds(parts(slice(place, place + 1))) for place in range(10)], ignore_index=True)
+    pd.testing.assert_frame_equal(mean_of_folds(parts(slice(None))), alone, check_exact=True)

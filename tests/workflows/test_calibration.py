@@ -1,0 +1,35 @@
+"""The mean of folds is calibrated on the inner slides of all of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from pcam_ssl.files import read_json
+from pcam_ssl.inference.calibrate import Calibrator, fit_temperature
+from pcam_ssl.tables import read_table
+from pcam_ssl.workflows.calibration import mean_calibrator
+
+
+def inner_of(run, folds) -> pd.DataFrame:
+    return pd.concat([read_table(run.fold(k) / "inner.parquet")[0] for k in folds])
+
+
+@pytest.mark.parametrize("folds", [(0, 1), (1,)])
+def test_it_is_fitted_on_every_fold_that_is_meant_and_slides_count_once(finished, folds):
+    inner = inner_of(finished, folds)
+    expected = fit_temperature(inner.logit, inner.label.to_numpy(np.int64), inner.wsi.nunique())
+    assert mean_calibrator(finished, folds).temperature == pytest.approx(expected)
+
+
+def test_a_finished_run_keeps_it_and_its_test_table_has_it(finished):
+    kept = finished.info()["mean_calibration"]
+    assert kept["folds"] == [0, 1]
+    test = read_table(finished.path / "test.parquet")[0]
+    mean = test[test.fold == -1]
+    np.testing.assert_allclose(mean.prob, Calibrator.from_dict(kept["inner"]).prob(mean.logit))
+    assert kept["inner"]["temperature"] != 1
+    for k in (0, 1):
+        own = Calibrator.from_dict(read_json(finished.fold(k) / "fold.json")["calibration"])
+        rows = test[test.fold == k]
+        np.testing.assert_allclose(rows.prob, expit(rows.logit / own.temperature))
