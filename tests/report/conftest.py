@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from skips import skip_pages
 
 from pcam_ssl.files import write_json, write_text
 from pcam_ssl.inference.bootstrap import paired_differences
@@ -21,6 +22,10 @@ from pcam_ssl.tables import predictions, write_table
 
 RESAMPLES = 100
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HEADLESS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--no-first-run"),
+    *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 # The page runs no script, so the page around it measures: a frame can be narrower than a window.
 FRAME = """<iframe src="{uri}" style="border:0;width:{width_px}px;height:900px"></iframe><pre></pre><script>
@@ -119,28 +124,21 @@ def edit():
 
 
 @pytest.fixture
-def measured(tmp_path):
+def measured(tmp_path, request):
     """measured(path, width_px, dark): what a real browser lays out in a frame of that width; skips where there is none."""
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
+        skip_pages(request.config, "chromium is not installed")
 
     def measured(path, width_px: int, dark: bool) -> dict:
         frame = tmp_path / "frame.html"
         frame.write_text(FRAME.format(uri=path.as_uri(), width_px=width_px))
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--allow-file-access-from-files",
-        ]
-        options += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={tmp_path / 'profile'}"]
+        colours = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
         shown = subprocess.run(
-            [CHROMIUM, *options, "--dump-dom", frame.as_uri()],
+            [CHROMIUM, *HEADLESS, colours, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()],
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         return json.loads(re.search(r"<pre>(.*?)</pre>", shown.stdout)[1])
 
