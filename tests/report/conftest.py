@@ -1,5 +1,6 @@
 """A finished run, written file by file without training: what a report reads, and nothing more; and a browser that shows the page."""
 
+import functools
 import json
 import re
 import shutil
@@ -45,10 +46,10 @@ def write_run(tmp_path):
     def write_run(name: str = "run", floor: bool = True, held_out: bool = False, marks: dict | None = None, **choices) -> Run:
         run = Run(tmp_path / name)
         run.path.mkdir()
-        oof, colour = _predictions(**choices)
+        oof, scores = _scored(floor, held_out, **choices)
         _write_folds(run, oof)
         write_table(run.path / "oof.parquet", oof)
-        _write_scores(run, oof, colour if floor else None, held_out, marks or {})
+        write_json(run.scores, scores | (marks or {}))
         write_text(run.recipe, to_yaml(Recipe()))
         versions = {"python": "3.11.7", "pcam-ssl": "0.1.0"}
         dataset = {"dataset": "/data/some slides", "dataset_digest": "d" * 64, "recipe_digest": "e" * 64}
@@ -93,7 +94,10 @@ def _write_folds(run: Run, oof: pd.DataFrame) -> None:
         write_text(run.fold(k) / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in events))
 
 
-def _write_scores(run: Run, oof: pd.DataFrame, colour: np.ndarray | None, held_out: bool, marks: dict) -> None:
+@functools.cache  # most runs are alike, and scoring one takes longer than all the rest
+def _scored(floor: bool, held_out: bool, **choices) -> tuple[pd.DataFrame, dict]:
+    """Predictions and what `scores.json` says of them. Do not change either."""
+    oof, colour = _predictions(**choices)
     labels = oof.label.to_numpy(np.int64)
     groups = oof.wsi if oof.wsi.notna().all() else None
     report = score_report(oof, groups, RESAMPLES, uncalibrated_logits=oof.logit)
@@ -105,10 +109,10 @@ def _write_scores(run: Run, oof: pd.DataFrame, colour: np.ndarray | None, held_o
         "notes": [],
     }
     scores |= {"out_of_fold": report, "floor": None, "above_floor": None, "held_out": {"test": report} if held_out else None}
-    if colour is not None:
+    if floor:
         scores["floor"] = score_report(oof.assign(prob=colour), groups, RESAMPLES, uncalibrated_logits=oof.logit)
         scores["above_floor"] = paired_differences(labels, colour, oof.prob, groups, RESAMPLES)
-    write_json(run.scores, scores | marks)
+    return oof, scores
 
 
 @pytest.fixture
