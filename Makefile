@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CONSTRAINT := constraints.txt
 export UV_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test test-portable bench lint docs wheel
+.PHONY: demo test quick test-portable bench lint docs wheel
 
 demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
@@ -17,6 +17,10 @@ demo: .venv/installed
 test: .venv/installed
 	@echo "== the tests, $(WORKERS) at a time (another number: make test WORKERS=8)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# Only what trains no network and starts no second process: under a minute, for every save.
+quick: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not trains and not processes"
 
 # The short form, as .ci/run takes it: make test-portable SHORT=1
 test-portable: .venv/installed

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import Finished, Started
 
-pytest_plugins = ["searched"]
+pytest_plugins = ["costs", "searched", "skips"]
 
 TINY = (
     "cv.folds=2",

@@ -9,7 +9,14 @@ import pytest
 TWIN = "twin"
 """Id of the test patch that repeats the first of its split."""
 
-METRIC = ("method.name=metric", "method.projection=8", "neighbours.k=5", "train.epochs=1", "score.resamples=100")
+METRIC = (
+    "method.name=metric",
+    "method.projection=8",
+    "neighbours.k=5",
+    "train.batch_size=8",
+    "train.epochs=1",
+    "score.resamples=100",
+)
 
 
 @pytest.fixture(scope="session")

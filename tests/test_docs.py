@@ -19,6 +19,7 @@ def generated() -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
 
 
+@pytest.mark.processes
 def test_the_command_reference_is_current(generated):
     assert (ROOT / "docs" / "cli.md").read_text().strip() == generated, "run `make docs`"
 
@@ -28,6 +29,7 @@ def sections(generated: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=lambda page: page.name)
 def test_commands_and_options_that_are_shown_exist(page, generated):
     known = sections(generated)

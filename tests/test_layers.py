@@ -62,6 +62,7 @@ def fresh_python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.processes
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['pcam-ssl', '--help']\n"
@@ -75,6 +76,7 @@ def test_help_loads_nothing_heavy():
     assert printed.splitlines()[-2:] == ["code 0", "[]"]
 
 
+@pytest.mark.processes
 def test_modules_that_say_no_torch_load_no_torch():
     names = [
         "pcam_ssl." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")

@@ -57,6 +57,7 @@ def test_html_without_a_sweep_is_refused(command, tmp_path):
     assert done.problems == ["--html: only with --sweep; a run's own page is written as RUN/report.html"]
 
 
+@pytest.mark.trains
 def test_a_sweep_compares_what_it_trained_and_exits_2_where_one_failed(command, tiny, slides, tmp_path):
     settings = [word for each in tiny("train.epochs=1") if not each.startswith("model.name=") for word in ("--set", each)]
     words = ["--data", slides, "--out", tmp_path / "zoo", "--html", tmp_path / "zoo.html", *settings]

@@ -7,6 +7,8 @@ from documented import documented
 
 from pcam_ssl.data.store import open_dataset
 
+pytestmark = pytest.mark.trains
+
 TINY_BACKBONES = {"resnet34": "test_resnet", "densenet121": "test_vit", "resnet101": "test_efficientnet"}
 
 

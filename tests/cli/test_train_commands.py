@@ -40,6 +40,7 @@ def change_labels(patches, value):
     return patches.assign(label=patches.label.mask(patches.label.notna(), value))
 
 
+@pytest.mark.trains
 def test_scores_go_to_stdout_and_talk_to_stderr(baseline, tmp_path):
     finished = baseline()
     assert finished.code == 0
@@ -49,17 +50,20 @@ def test_scores_go_to_stdout_and_talk_to_stderr(baseline, tmp_path):
     assert "2 folds grouped by slides, on cpu in fp32 (asked for)" in finished.err
 
 
+@pytest.mark.trains
 def test_json_is_scores_json(baseline, tmp_path):
     finished = baseline(words=["--json"])
     assert json.loads(finished.out) == json.loads((tmp_path / "run" / "scores.json").read_text())
 
 
+@pytest.mark.trains
 def test_one_fold_prints_no_scores(baseline):
     finished = baseline(words=["--fold", 1])
     assert (finished.code, finished.out) == (0, "")
     assert "folds 0 are still to be trained" in finished.err
 
 
+@pytest.mark.trains
 def test_the_dataset_may_come_from_the_environment(command, slides, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("PCAM_SSL_DATA", str(slides))
     settings = [word for setting in tiny("train.epochs=1") for word in ("--set", setting)]
@@ -107,6 +111,7 @@ def test_a_backbone_that_cannot_take_the_size(refused):
     assert problem.startswith("model.image_size: test_vit cannot take 50 px (")
 
 
+@pytest.mark.trains
 def test_a_mended_command_starts_where_a_refused_one_wrote_nothing(baseline):
     assert baseline("model.name=test_resnt").code == 2
     assert baseline("train.epochs=1").code == 0
@@ -149,6 +154,7 @@ def test_no_labels(refused, slides, rewrite, tmp_path):
     ]
 
 
+@pytest.mark.trains
 def test_an_empty_test_split_is_said_and_the_run_finishes(baseline, slides, rewrite, tmp_path):
     finished = baseline("train.epochs=1", data=rewrite(slides, tmp_path / "set", lambda patches: patches[patches.split != "test"]))
     assert finished.code == 0
@@ -157,6 +163,7 @@ def test_an_empty_test_split_is_said_and_the_run_finishes(baseline, slides, rewr
     assert not (tmp_path / "run" / "test.parquet").exists()
 
 
+@pytest.mark.trains
 def test_a_loss_that_is_not_finite(baseline):
     finished = baseline("optim.name=sgd", "optim.lr=1e30")
     assert finished.code == 2
@@ -171,18 +178,21 @@ def begun(baseline):
     assert baseline("train.epochs=1", words=["--fold", 0]).code == 0
 
 
+@pytest.mark.trains
 def test_a_run_of_another_recipe(begun, baseline):
     finished = baseline("train.epochs=1", "optim.lr=0.5")
     assert finished.code == 2
     assert "begun with another recipe (optim.lr: 0.003 -> 0.5); choose another --out, or delete that folder" in finished.problems[0]
 
 
+@pytest.mark.trains
 def test_a_run_of_another_dataset(begun, baseline, slides, rewrite, tmp_path):
     finished = baseline("train.epochs=1", data=rewrite(slides, tmp_path / "set", lambda patches: patches.iloc[1:]))
     assert finished.code == 2
     assert "begun on dataset" in finished.problems[0]
 
 
+@pytest.mark.trains
 def test_a_run_of_another_command(begun, command, slides, tmp_path):
     finished = command(
         "metric-train", "--data", slides, "--out", tmp_path / "run", "--set", "train.device=cpu", "--set", "cv.folds=2"
@@ -203,6 +213,7 @@ def test_a_file_in_the_way(baseline, tmp_path):
     assert baseline().problems == [f"{tmp_path}/run: a file has that name; choose another --out"]
 
 
+@pytest.mark.trains
 def test_a_slide_in_two_folds_of_a_folds_file_is_a_leak(baseline, begun, slides, tmp_path):
     from pcam_ssl.tables import read_table, write_table
 
@@ -238,6 +249,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", path], check=True)
 
 
+@pytest.mark.trains
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(baseline, small_disk):
     finished = baseline(words=["--out", small_disk / "run"])
     assert finished.code == 2
@@ -249,12 +261,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(baseline, small
     ] == []
 
 
+@pytest.mark.trains
 def test_room_made_the_same_command_goes_on(baseline, small_disk):
     assert baseline(words=["--out", small_disk / "run"]).code == 2
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     assert baseline(words=["--out", small_disk / "run"]).code == 0
 
 
+@pytest.mark.trains
 def test_ctrl_c_outside_of_training_says_how_to_go_on(baseline, monkeypatch, tmp_path):
     from pcam_ssl.workflows import cross_validation
 
@@ -267,6 +281,7 @@ def test_ctrl_c_outside_of_training_says_how_to_go_on(baseline, monkeypatch, tmp
     assert finished.problems == [f"{tmp_path}/run: stopped; what is finished is kept, and the same command goes on from there"]
 
 
+@pytest.mark.processes
 def test_the_module_is_the_command():
     words = [sys.executable, "-m", "pcam_ssl", "recipes", "show", "smok"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -85,6 +85,7 @@ def test_large_patches_pass_in_small_chunks(tmp_path, make_pixels, encode):
     assert np.array_equal(import_source(tmp_path / "images", tmp_path / "set").pixels, pixels)
 
 
+@pytest.mark.processes
 def test_a_killed_import_leaves_no_dataset_and_the_next_one_works(tmp_path, make_kaggle):
     source = make_kaggle()
     code = (

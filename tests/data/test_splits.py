@@ -88,7 +88,7 @@ def test_too_few_alike_slides_are_balanced_by_label_and_said_so():
     assert folds.notes == ("folds are balanced by label alone: too few slides look alike for 5 folds of each stain",)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is absent")
+@pytest.mark.skipif(not SHARED.exists(), reason=f"real patches are not at {SHARED}")
 def test_real_slide_sizes_make_grouped_folds():
     sizes = pd.read_csv(SHARED / "patch_id_wsi.csv")["wsi"].value_counts()
     assert_grouped(make_folds(make_patches(list(sizes), tumor=0.36)))

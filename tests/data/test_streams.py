@@ -123,7 +123,7 @@ def test_pixels_travel_as_a_path(pixels):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize("workers", [0, pytest.param(4, marks=pytest.mark.processes)])
 def test_workers_change_no_pixel_and_no_order(pixels, workers):
     stream = train_stream(pixels)
     loaded = list(load(stream, range(2, 9), workers, CPU))

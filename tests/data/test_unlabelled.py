@@ -80,7 +80,7 @@ def test_processes_together_see_what_one_process_sees(pixels, size):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.processes)])
 def test_workers_change_no_pixel_and_no_order(pixels, workers):
     made = stream(pixels, ramp_steps=6)
     loaded = list(load(made, range(2, 7), workers, torch.device("cpu")))

@@ -80,6 +80,7 @@ def test_repeated_ids_are_refused_by_name(tmp_path, make_pixels):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, make_pixels):
     code = (
         "import os, signal, sys, numpy as np\n"
@@ -103,6 +104,7 @@ def test_a_writer_at_work_is_left_alone_by_another(tmp_path, make_pixels):
     assert len(open_dataset(tmp_path / "set")) == 1
 
 
+@pytest.mark.processes
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     code = (
         "import resource, sys, numpy as np\n"

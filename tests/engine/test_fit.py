@@ -14,6 +14,8 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Adam, AdamW, Constant, Plateau, Sgd
 from pcam_ssl.world import World
 
+pytestmark = pytest.mark.trains
+
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)
 FP32 = Precision("fp32", False, "asked for")

@@ -14,6 +14,8 @@ from pcam_ssl.engine.optim import Schedule
 from pcam_ssl.engine.precision import Precision
 from pcam_ssl.world import World
 
+pytestmark = [pytest.mark.trains, pytest.mark.processes]
+
 STEPS = 40
 
 

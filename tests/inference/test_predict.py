@@ -118,6 +118,7 @@ def test_neighbours_rows_and_batch_size_do_not_matter(pixels):
         np.testing.assert_allclose(some_std, std[order], rtol=0, atol=1e-4)
 
 
+@pytest.mark.processes
 def test_workers_change_no_bit(pixels):
     views = TestViews(random_views=1)
     assert all(np.array_equal(a, b) for a, b in zip(predict(pixels, views), predict(pixels, views, workers=2), strict=True))
@@ -143,6 +144,7 @@ def predict_in_world(world: World, path):
     return predict(Pixels(path), TestViews(random_views=1), world=world)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("size", [2, 4])
 def test_every_process_gets_every_patch_once(pixels, size):
     expected = predict(pixels, TestViews(random_views=1))

@@ -11,6 +11,8 @@ from pcam_ssl.models.network import build_network
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.world import World
 
+pytestmark = pytest.mark.processes
+
 BATCH, RATIO = 4, 2
 SETTINGS = {"fixmatch": ["method.threshold=0.51"], "mean_teacher": []}  # an untrained network is sure of little
 

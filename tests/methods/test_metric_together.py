@@ -11,6 +11,8 @@ from pcam_ssl.models.network import build_network
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.world import World
 
+pytestmark = pytest.mark.processes
+
 LOSSES = ["arcface", "triplet", "supcon", "multi_similarity", "proxy_anchor"]
 BATCH = 8
 

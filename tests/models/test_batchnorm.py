@@ -55,16 +55,19 @@ def together(request):
     return in_every_rank(request.param, shared_step)
 
 
+@pytest.mark.processes
 def test_the_loss_is_that_of_the_whole_batch(alone, together):
     assert [loss for loss, _, _ in together] == pytest.approx([alone[0]] * len(together), rel=1e-6)
 
 
+@pytest.mark.processes
 def test_gradients_are_those_of_the_whole_batch(alone, together):
     for _, gradients, _ in together:
         for name, expected in alone[1].items():
             np.testing.assert_allclose(gradients[name], expected, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.processes
 def test_running_statistics_are_those_of_the_whole_batch(alone, together):
     for _, _, buffers in together:
         for name, expected in alone[2].items():

@@ -1,5 +1,6 @@
 """A finished run, written file by file without training: what a report reads, and nothing more; and a browser that shows the page."""
 
+import functools
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from skips import skip_pages
 
 from pcam_ssl.files import write_json, write_text
 from pcam_ssl.inference.bootstrap import paired_differences
@@ -21,6 +23,10 @@ from pcam_ssl.tables import predictions, write_table
 
 RESAMPLES = 100
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HEADLESS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--no-first-run"),
+    *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 # The page runs no script, so the page around it measures: a frame can be narrower than a window.
 FRAME = """<iframe src="{uri}" style="border:0;width:{width_px}px;height:900px"></iframe><pre></pre><script>
@@ -40,10 +46,10 @@ def write_run(tmp_path):
     def write_run(name: str = "run", floor: bool = True, held_out: bool = False, marks: dict | None = None, **choices) -> Run:
         run = Run(tmp_path / name)
         run.path.mkdir()
-        oof, colour = _predictions(**choices)
+        oof, scores = _scored(floor, held_out, **choices)
         _write_folds(run, oof)
         write_table(run.path / "oof.parquet", oof)
-        _write_scores(run, oof, colour if floor else None, held_out, marks or {})
+        write_json(run.scores, scores | (marks or {}))
         write_text(run.recipe, to_yaml(Recipe()))
         versions = {"python": "3.11.7", "pcam-ssl": "0.1.0"}
         dataset = {"dataset": "/data/some slides", "dataset_digest": "d" * 64, "recipe_digest": "e" * 64}
@@ -88,7 +94,10 @@ def _write_folds(run: Run, oof: pd.DataFrame) -> None:
         write_text(run.fold(k) / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in events))
 
 
-def _write_scores(run: Run, oof: pd.DataFrame, colour: np.ndarray | None, held_out: bool, marks: dict) -> None:
+@functools.cache  # most runs are alike, and scoring one takes longer than all the rest
+def _scored(floor: bool, held_out: bool, **choices) -> tuple[pd.DataFrame, dict]:
+    """Predictions and what `scores.json` says of them. Do not change either."""
+    oof, colour = _predictions(**choices)
     labels = oof.label.to_numpy(np.int64)
     groups = oof.wsi if oof.wsi.notna().all() else None
     report = score_report(oof, groups, RESAMPLES, uncalibrated_logits=oof.logit)
@@ -100,10 +109,10 @@ def _write_scores(run: Run, oof: pd.DataFrame, colour: np.ndarray | None, held_o
         "notes": [],
     }
     scores |= {"out_of_fold": report, "floor": None, "above_floor": None, "held_out": {"test": report} if held_out else None}
-    if colour is not None:
+    if floor:
         scores["floor"] = score_report(oof.assign(prob=colour), groups, RESAMPLES, uncalibrated_logits=oof.logit)
         scores["above_floor"] = paired_differences(labels, colour, oof.prob, groups, RESAMPLES)
-    write_json(run.scores, scores | marks)
+    return oof, scores
 
 
 @pytest.fixture
@@ -119,28 +128,21 @@ def edit():
 
 
 @pytest.fixture
-def measured(tmp_path):
+def measured(tmp_path, request):
     """measured(path, width_px, dark): what a real browser lays out in a frame of that width; skips where there is none."""
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
+        skip_pages(request.config, "chromium is not installed")
 
     def measured(path, width_px: int, dark: bool) -> dict:
         frame = tmp_path / "frame.html"
         frame.write_text(FRAME.format(uri=path.as_uri(), width_px=width_px))
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--allow-file-access-from-files",
-        ]
-        options += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={tmp_path / 'profile'}"]
+        colours = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
         shown = subprocess.run(
-            [CHROMIUM, *options, "--dump-dom", frame.as_uri()],
+            [CHROMIUM, *HEADLESS, colours, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()],
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         return json.loads(re.search(r"<pre>(.*?)</pre>", shown.stdout)[1])
 

@@ -24,6 +24,7 @@ def viewer(tmp_path, monkeypatch):
     return viewer
 
 
+@pytest.mark.processes
 def test_the_viewer_gets_file_columns_and_loopback(viewer):
     told = viewer(0)
     serve_atlas("e.parquet", 5055)
@@ -32,6 +33,7 @@ def test_the_viewer_gets_file_columns_and_loopback(viewer):
     assert words[0] == "e.parquet" and words[words.index("--host") + 1] == "127.0.0.1"
 
 
+@pytest.mark.processes
 def test_a_viewer_that_fails_is_told_with_its_code(viewer):
     viewer(3)
     with pytest.raises(UserError, match="Embedding Atlas stopped with code 3"):

@@ -131,6 +131,7 @@ def test_processes_change_no_loss_and_no_prediction(begin, alone, tmp_path, name
 
 @every_method
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.processes
 def test_workers_change_no_bit(train, settings, alone, tmp_path, name):
     run = train(tmp_path / "run", *settings(name), "train.workers=2", only=[0])
     assert (run.fold(0) / "model.safetensors").read_bytes() == (alone(name).fold(0) / "model.safetensors").read_bytes()
@@ -166,6 +167,7 @@ def test_the_shipped_recipes_are_alike_in_all_but_the_method():
     assert load_recipe("fixmatch").method.ratio == load_recipe("mean-teacher").method.ratio
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("recipe", ["fixmatch", "mean-teacher"])
 def test_the_shipped_recipes_train(recipe, slides, tmp_path):
     small = ["data.label_budget=40", "train.epochs=1", "train.batch_size=8", "model.name=test_resnet", "cv.inner_share=0.3"]

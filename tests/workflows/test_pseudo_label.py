@@ -175,6 +175,7 @@ def test_the_command_in_its_report_repeats_a_round(two_rounds_copy, command):
     assert weights(two_rounds_copy.with_name("run-again"), 1, "fold-0") == weights(two_rounds_copy, 1, "fold-0")
 
 
+@pytest.mark.trains
 def test_round_0_is_made_where_there_is_none(slides, tiny, command, selection_words, tmp_path):
     words = ["--data", slides, *(word for setting in tiny("train.epochs=1") for word in ("--set", setting))]
     made = command("pseudo-label", tmp_path / "new", "--rounds", 1, *words, *selection_words())

@@ -102,6 +102,7 @@ def test_a_run_that_has_just_ended_has_its_page_with_patches_and_says_how_to_hav
     assert (finished.path / "model-card.md").exists()
 
 
+@pytest.mark.processes
 def test_without_asking_networks_torch_is_not_even_loaded(finished):
     code = (
         "import sys; from pathlib import Path; from pcam_ssl.report.facts import read_facts; from pcam_ssl.run import Run\n"

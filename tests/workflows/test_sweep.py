@@ -92,6 +92,7 @@ def test_finished_runs_are_left_alone(swept, tiny, slides):
     assert [path.stat().st_mtime_ns for path in weights] == times and len(times) == 8
 
 
+@pytest.mark.trains
 def test_one_failure_costs_one_run(tiny, slides, tmp_path, capsys):
     settings = [setting for setting in tiny(*FAST) if not setting.startswith("model.name=")]
     result = sweep(None, settings, ["model.name=nosuch,test_resnet"], slides, tmp_path / "zoo")
@@ -102,6 +103,7 @@ def test_one_failure_costs_one_run(tiny, slides, tmp_path, capsys):
     assert not (tmp_path / "zoo" / "nosuch").exists()
 
 
+@pytest.mark.trains
 def test_folds_of_a_sweep_may_be_trained_one_at_a_time(tiny, slides, tmp_path, capsys):
     axes, out = ["views.policy=none,d4"], tmp_path / "zoo"
     assert sweep(None, tiny(*FAST), axes, slides, out, [1]).finished == ()

@@ -61,6 +61,7 @@ def test_only_the_leader_talks(start, argv):
     assert (ends[1].out, ends[1].err) == ("", "")
 
 
+@pytest.mark.processes
 def test_torchrun_starts_it(argv, alone, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pcam_ssl", *argv()]
     done = subprocess.run(launcher, capture_output=True, text=True, timeout=300, check=False)
