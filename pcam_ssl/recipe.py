@@ -33,9 +33,13 @@ class CrossValidation(Section):
     )
     refit: bool | Literal["auto"] = Field(
         "auto",
-        description="also train one network on all labelled slides (its scores are not claimed); auto: where method.name is metric",
+        description="also train one network on all labelled slides that folds learn from (its scores are not claimed); auto: where method.name is metric",
     )
-    folds_file: str | None = Field(None, min_length=1, description="folds.parquet of another run, to hold the folds fixed")
+    folds_file: str | None = Field(
+        None,
+        min_length=1,
+        description="folds.parquet of another run, to hold its folds and inner slides fixed; cv and data.label_budget must agree with it",
+    )
 
 
 class Model(Section):

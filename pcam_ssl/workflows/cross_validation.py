@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from pcam_ssl.data.folds import Folds, labelled_rows, read_folds, write_folds
-from pcam_ssl.data.splits import make_folds
+from pcam_ssl.data.splits import make_folds, with_budget
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import Precision, choose_precision
 from pcam_ssl.engine.stop import interruptible
@@ -124,7 +124,7 @@ def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
 def _folds(recipe: Recipe, dataset: Dataset) -> Folds:
     cv = recipe.cv
     if cv.folds_file is not None:
-        return read_folds(cv.folds_file, dataset.patches)
+        return _folds_of_file(recipe, read_folds(cv.folds_file, dataset.patches), dataset)
     return make_folds(
         dataset.patches,
         scheme=cv.scheme,
@@ -133,6 +133,29 @@ def _folds(recipe: Recipe, dataset: Dataset) -> Folds:
         label_budget=recipe.data.label_budget,
         seed=recipe.seed,
     )
+
+
+def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
+    """The folds of cv.folds_file: which fold scores a patch, and which are inner. The budget is the recipe's.
+
+    Raises UserError where the recipe speaks of other folds than the file holds: every report repeats what the recipe says.
+    """
+    cv, budget = recipe.cv, recipe.data.label_budget
+    stated = [("cv.scheme", cv.scheme, folds.scheme)]
+    stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
+    stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if folds.inner_share is not None else []
+    # Labels that the file hides cannot come back: the file's inner slides were chosen without them.
+    stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
+    other = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
+    if other:
+        said = "; ".join(
+            f"{key} is {theirs} there, {'null' if mine is None else mine} in the recipe" for key, mine, theirs in other
+        )
+        settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in other)
+        raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({said}); add {settings}, or name another file")
+    if budget is None or folds.label_budget is not None:
+        return folds
+    return with_budget(folds, dataset.patches, budget, recipe.seed)
 
 
 def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
