@@ -1,10 +1,11 @@
 import errno
 import hashlib
+import os
 
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, check_target, digest_file, digest_text, read_json, write_json, write_text
+from pcam_ssl.files import atomic_write, check_folder, check_target, digest_file, digest_text, read_json, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -50,31 +51,76 @@ def test_digests_are_sha256_unless_said_otherwise(tmp_path):
     assert digest_file(tmp_path / "a", "md5") == hashlib.md5(b"abc").hexdigest()
 
 
-@pytest.mark.parametrize("path", ["new.parquet", "deep/er/new.parquet", "old.parquet"])
+@pytest.mark.parametrize(
+    "path", ["new.parquet", "deep/er/new.parquet", "old.parquet", "NEW.PARQUET", "a b/µ.parquet", "link/new.parquet"]
+)
 def test_a_target_that_can_be_written_is_taken(tmp_path, path):
     (tmp_path / "old.parquet").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
     check_target("--out", tmp_path / path, ".parquet")
-    assert [each.name for each in tmp_path.iterdir()] == ["old.parquet"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "old.parquet"]
+
+
+BAD_PLACES = [
+    ("file/new.parquet", "file is a file, so no folder; choose another place"),
+    ("file/deeper/new.parquet", "file is a file, so no folder; choose another place"),
+    ("dangling/new.parquet", "dangling is a file, so no folder; choose another place"),
+    ("circle/new.parquet", "circle is a file, so no folder; choose another place"),
+    ("x" * 240 + ".parquet", "is longer than \\d+ bytes; choose a shorter one"),
+    ("x" * 300 + ".parquet", "File name too long; choose another place"),
+    ("y" * 250 + "/deep/new.parquet", "is longer than \\d+ bytes; choose a shorter one"),
+]
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A folder with everything in it that cannot be written to."""
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "dangling.parquet").symlink_to("nowhere.parquet")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    (tmp_path / "run" / "oof.parquet").touch()
+    os.mkfifo(tmp_path / "pipe.parquet")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
         ("folder.parquet", "is a folder; name a file in it"),
-        ("new.csv", "is written as parquet; name it .*new.parquet"),
+        ("", "is a folder; name a file in it"),
+        ("new.csv", "is written as parquet; name it .*new.csv.parquet"),
         ("new", "is written as parquet; name it .*new.parquet"),
-        ("file/new.parquet", "file is a file, so no folder; choose another place"),
-        ("file/deeper/new.parquet", "file is a file, so no folder; choose another place"),
+        ("dangling.parquet", "is a link to nowhere.parquet, which is not there; name another file"),
+        ("pipe.parquet", "is no file that could be replaced; name another"),
+        ("run/oof.parquet", "is a table that belongs to .*run.json; name another file"),
+        *BAD_PLACES,
     ],
 )
-def test_a_target_that_cannot_be_written_is_told_before_any_work(tmp_path, path, problem):
-    (tmp_path / "folder.parquet").mkdir()
-    (tmp_path / "file").touch()
+def test_a_target_that_cannot_be_written_is_told_before_any_work(places, path, problem):
     with pytest.raises(UserError, match=f"^--out .*: .*{problem}"):
-        check_target("--out", tmp_path / path, ".parquet")
+        check_target("--out", places / path, ".parquet")
 
 
-def test_a_target_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "problem"), [("file", "is a file, so no folder"), ("dangling", "is a link to nowhere"), *BAD_PLACES]
+)
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(places, path, problem):
+    with pytest.raises(UserError, match=f"^--out .*: .*{problem}"):
+        check_folder("--out", places / path)
+
+
+def test_a_new_table_in_a_run_is_no_table_of_the_run(places):
+    check_target("--out", places / "run" / "mine.parquet", ".parquet")
+
+
+@pytest.mark.parametrize(
+    "check", [lambda path: check_target("--out", path / "new.parquet", ".parquet"), lambda path: check_folder("--out", path)]
+)
+def test_a_place_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch, check):
     monkeypatch.setattr("pcam_ssl.files.os.access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written; choose another place"):
-        check_target("--out", tmp_path / "new.parquet", ".parquet")
+        check(tmp_path)

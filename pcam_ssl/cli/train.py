@@ -36,11 +36,14 @@ def baseline(
     Example: pcam-ssl baseline --sweep model.name=resnet34,densenet121 --out runs/zoo
     """
     from pcam_ssl.errors import UserError
+    from pcam_ssl.files import PAGE, check_target
     from pcam_ssl.recipe_files import load_recipe
     from pcam_ssl.workflows.baseline import baseline
     from pcam_ssl.workflows.sweep import sweep as train_sweep
 
     if sweep:
+        if html is not None:
+            check_target("--html", html, *PAGE)
         show_sweep(train_sweep(recipe, set or [], sweep, data, out or Path("runs/sweep"), fold or None), html, as_json)
         return
     if html is not None:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import LeakError, UserError
-from pcam_ssl.tables import conform, read_table, write_table
+from pcam_ssl.tables import FOLD_COLUMNS, conform, read_table, write_table
 
-FOLD_COLUMNS = {"id": "str", "wsi": "str", "group": "str", "fold": "Int8", "visible": "bool"}
 GROUPINGS = ("slides", "stain clusters", "none")
 
 
@@ -101,8 +100,14 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
     Raises UserError where the file is no folds table or was made for other patches or slides, LeakError where a group is torn.
     """
     frame, metadata = read_table(path)
-    inner = [name for name in frame.columns if name.startswith("inner_")]
-    if metadata.get("grouping") not in GROUPINGS or not inner:
+    inner = [name for name in frame.columns if str(name).startswith("inner_")]
+    known = inner and sorted(inner) == sorted(f"inner_{k}" for k in range(len(inner)))
+    try:
+        notes, share = json.loads(metadata["notes"]), metadata.get("inner_share")
+        share = None if share is None else float(share)
+    except (KeyError, ValueError):
+        known = False
+    if metadata.get("grouping") not in GROUPINGS or not known:
         raise UserError(f"{path}: not a folds table; name the folds.parquet of a run")
     try:
         frame = conform(frame, {**FOLD_COLUMNS, **dict.fromkeys(inner, "bool")})
@@ -120,5 +125,4 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
         moved = frame["id"][frame["group"] != slides]
         raise UserError(f"{path}: {len(moved)} patches have another slide now, first {moved.iloc[0]}; use another run folder")
     check_groups(frame, str(path))
-    share = metadata.get("inner_share")
-    return Folds(frame, metadata["grouping"], tuple(json.loads(metadata["notes"])), None if share is None else float(share))
+    return Folds(frame, metadata["grouping"], tuple(notes), share)

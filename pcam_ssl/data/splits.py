@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.folds import FOLD_COLUMNS, Folds, check_groups, labelled_rows, read_folds, write_folds
+from pcam_ssl.data.folds import Folds, check_groups, labelled_rows, read_folds, write_folds
 from pcam_ssl.data.inner import inner_columns
 from pcam_ssl.data.stain import proxy_groups, slide_clusters
 from pcam_ssl.errors import UserError, nearest
-from pcam_ssl.tables import conform
+from pcam_ssl.tables import FOLD_COLUMNS, conform
 
 __all__ = ["Folds", "make_folds", "read_folds", "write_folds"]
 

@@ -8,7 +8,7 @@ from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.terminal import warn
 
 
@@ -54,7 +54,7 @@ def check_initial_run(recipe: Recipe, folds: Folds) -> None:
         return
     run = Run(Path(recipe.model.init))
     run.info()
-    theirs, _ = read_table(run.folds)
+    theirs, _ = read_table(run.folds, FOLD_COLUMNS)
     columns = ["id", "group", "fold", *(f"inner_{k}" for k in range(folds.n_folds))]
     mine = folds.frame
     if (

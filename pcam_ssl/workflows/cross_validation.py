@@ -14,6 +14,7 @@ from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import Precision, choose_precision
 from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run, begin_run, find_run, hold
@@ -37,6 +38,7 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     several machines may share a run by asking for different folds.
     """
     world = join_world(recipe.train.device)
+    world.lead(lambda: check_folder("--out", out))
     precision = choose_precision(world.device, recipe.train.precision, recipe.train.channels_last)
     recipe = _resolved(recipe, precision)
     dataset = open_dataset(data)

@@ -7,17 +7,19 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
+from pcam_ssl import records
 from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_differences
 from pcam_ssl.inference.floor import floor_oof
+from pcam_ssl.inference.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import Run
-from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
+from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.fold import PLAIN_TABLE
@@ -72,7 +74,9 @@ def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str
             write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}"), notes)
         gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
-    per_query = pd.concat([read_table(run.fold(k) / "retrieval.parquet")[0] for k in range(folds.n_folds)], ignore_index=True)
+    per_query = pd.concat(
+        [read_table(run.fold(k) / "retrieval.parquet", RETRIEVAL)[0] for k in range(folds.n_folds)], ignore_index=True
+    )
     return {**scores, "retrieval": {"queried": len(per_query), **summarise(per_query, **options)}}
 
 
@@ -90,7 +94,7 @@ def score_views(setting: Setting, oof: pd.DataFrame) -> dict | None:
 
 def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
     """One row per labelled id, in dataset order."""
-    parts = [read_table(run.fold(k) / f"{name}.parquet")[0] for k in range(folds.n_folds)]
+    parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     scored = folds.frame.id[folds.frame.fold >= 0]
     oof = check_predictions(pd.concat(parts, ignore_index=True), f"{run.path}/fold-*/{name}.parquet")
     if sorted(oof.id) != sorted(scored):
@@ -102,10 +106,7 @@ def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
 
 def gather_test(run: Run, folds: Folds, name: str = "test") -> pd.DataFrame:
     """Every fold's rows, then their mean as fold -1: logits are averaged, and probs where the folds' temperatures have made them comparable."""
-    parts = [
-        check_predictions(read_table(run.fold(k) / f"{name}.parquet")[0], f"{run.fold(k)}/{name}.parquet")
-        for k in range(folds.n_folds)
-    ]
+    parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     return pd.concat([*parts, mean_of_folds(parts)], ignore_index=True)
 
 
@@ -175,7 +176,5 @@ def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str
 
 
 def read_scores(run: Run) -> dict:
-    """scores.json of a finished run. Raises UserError where it is not finished."""
-    if not run.scores.exists():
-        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
-    return read_json(run.scores)
+    """scores.json of a finished run. Raises UserError where it is not finished, or the file is damaged."""
+    return records.read_scores(run.path)

@@ -10,6 +10,7 @@ from pcam_ssl.data.store import open_dataset
 from pcam_ssl.engine.precision import choose_precision
 from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
 from pcam_ssl.run import POOLED, ROUNDS, Run, hold
@@ -49,6 +50,8 @@ def pseudo_label(
     """
     if wanted < 1:
         raise UserError(f"--rounds {wanted}: ask for at least one round")
+    if out is not None:
+        check_folder("--out", out)
     start = _round_0(Path(path), recipe, list(settings), data)
     settings = [*settings, "pseudo.pooled=true"] if pooled else list(settings)
     pooled = load_recipe(recipe, settings, own_recipe(start, members_of(start))).pseudo.pooled

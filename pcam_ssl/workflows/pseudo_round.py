@@ -10,7 +10,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.recipe_files import recipe_digest
 from pcam_ssl.run import begin_run, find_run
 from pcam_ssl.selection.stops import added_too_few, ratio_off, too_many_flips
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import selected_on_fold
 from pcam_ssl.workflows.cross_validation import train_missing
@@ -86,5 +86,5 @@ def _drop_untrained(rounds: Rounds, number: int) -> None:
 
 def _gather(rounds: Rounds, number: int) -> None:
     floor = rounds.start.path / "floor.parquet"
-    known: pd.DataFrame | None = read_table(floor)[0] if rounds.recipe.score.floor and floor.exists() else None
+    known: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
     gather_run(rounds.setting(number), known, WITHHELD if rounds.recipe.pseudo.pooled else None)

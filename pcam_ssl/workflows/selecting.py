@@ -1,6 +1,5 @@
 """The pseudo-labels of a round: for each unit what its own network of the round before is sure of, with a trail for every patch."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
+from pcam_ssl.selection.columns import TRAIL_COLUMNS
 from pcam_ssl.selection.decide import decide
 from pcam_ssl.tables import read_table, write_table
 from pcam_ssl.terminal import say
@@ -132,7 +132,7 @@ def _previous(rounds: Rounds, number: int, units: list[Unit]) -> pd.DataFrame | 
 def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
     path = unit.folder(rounds.run(number)) / TRAIL
     try:
-        return read_table(path)[0]
+        return read_table(path, TRAIL_COLUMNS)[0]
     except UserError:
         raise _damaged(path, rounds, number) from None
 
@@ -140,8 +140,8 @@ def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
 def _facts(rounds: Rounds, number: int, unit: Unit) -> dict:
     path = unit.folder(rounds.run(number)) / SELECTION
     try:
-        return read_json(path)
-    except json.JSONDecodeError:
+        return read_json(path, {"network_digest": str, "pool": int, "added": {"tumor": int, "normal": int}})
+    except UserError:
         raise _damaged(path, rounds, number) from None
 
 

@@ -9,6 +9,7 @@ import torch
 
 from pcam_ssl.engine.stop import Stopped
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.run import Run
@@ -131,5 +132,7 @@ def _check_folders(planned: list[SweptRun], out: Path) -> None:
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise UserError(f"--sweep: two values would both lie in {twice}; name each value once")
+    for path in paths:
+        check_folder("--out", path)
     if Run(out).provenance.exists():
         raise UserError(f"--out {out}: is a run itself, a sweep makes a folder of runs; choose another --out")
