@@ -5,7 +5,17 @@ import os
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, check_folder, check_target, digest_file, digest_text, read_json, write_json, write_text
+from pcam_ssl.files import (
+    atomic_write,
+    check_folder,
+    check_target,
+    digest_file,
+    digest_text,
+    misfit,
+    read_json,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -124,3 +134,40 @@ def test_a_place_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch, ch
     monkeypatch.setattr("pcam_ssl.files.os.access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written; choose another place"):
         check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"\x89PNG\xff\xfe", b"{}", b"[]", b"null", b'"a"', b'{"a": "1"}', b'{"a": true}', b"[" * 100_000]
+)
+def test_a_damaged_json_file_is_named_with_its_mend(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{path}: damaged \(.*\); train again$") as caught:
+        read_json(path, {"a": int}, "train again")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_json_file_is_named_with_its_mend(tmp_path):
+    with pytest.raises(UserError, match=r"a.json: no such file; train again$"):
+        read_json(tmp_path / "a.json", dict, "train again")
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "problem"),
+    [
+        ({"a": 1, "more": None}, {"a": int}, None),
+        ({"a": 1.5}, {"a": int}, "a holds a number, not a whole number"),
+        ({"a": 1}, {"a": (int, float)}, None),
+        ({"a": None}, {"a": (int, None)}, None),
+        ({"a": None}, {"a": int}, "a holds null, not a whole number"),
+        ({"a": {"b": [1, "x"]}}, {"a": {"b": [int]}}, "a.b[1] holds text, not a whole number"),
+        ({"a": {"b": 1}}, {"a": {"b": int, "c": int}}, "a.c is absent"),
+        ({"a": 1, "b": "x"}, {str: int, "a": int}, "b holds text, not a whole number"),
+        ({"a": {}}, {"a": ({"b": int}, None)}, "a.b is absent"),
+        ([], {"a": int}, "the file holds a list, not an object"),
+        ({}, [int], "the file holds an object, not a list"),
+        ([], None, None),
+    ],
+)
+def test_what_is_not_of_a_shape_is_named(value, shape, problem):
+    assert misfit(value, shape) == problem

@@ -199,5 +199,5 @@ def _gather(setting: Setting, shared: bool, locks: ExitStack) -> None:
     run = setting.run
     if shared:
         _hold(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
-    if run.info()["status"] != "done":
+    if run.info().get("status") != "done" or not run.scores.exists():
         gather_run(setting)

@@ -111,7 +111,7 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
             raise UserError(
                 f"{path}: is a pseudo-label round itself; name the run it belongs to ({info.get('round_0', 'unknown')})"
             )
-        if info["status"] == "done":
+        if info.get("status") == "done":
             return run
         chosen, data = run.load_recipe(), data or info["dataset"]
         _check_recipe(path, load_recipe(recipe, settings, chosen))

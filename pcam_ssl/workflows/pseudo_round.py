@@ -24,7 +24,7 @@ def run_round(rounds: Rounds, number: int) -> str | None:
     world, run = rounds.world, rounds.run(number)
     world.lead(lambda: _begin(rounds, number))
     facts = select(rounds, number)
-    if world.lead(lambda: run.info()["status"]) == "done":
+    if world.lead(lambda: run.info().get("status") == "done" and run.scores.exists()):
         return None
     if (stopped := stop_before(rounds, facts)) is not None:
         return stopped
@@ -57,7 +57,7 @@ def _begin(rounds: Rounds, number: int) -> None:
     begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
     if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
         raise UserError(f"{run.path}: its round 0 was another run ({info['round_0']}); choose another --out, or delete that folder")
-    if info["status"] == "done":
+    if info.get("status") == "done":
         return
     run.update(
         **begun,

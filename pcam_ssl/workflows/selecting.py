@@ -38,7 +38,7 @@ def select(rounds: Rounds, number: int) -> list[dict]:
 
     def gathered() -> list[dict]:
         whole = pd.concat([_trail(rounds, number, unit) for unit in folds], ignore_index=True)
-        if run.info()["status"] != "done" or not (run.path / TRAIL).exists():
+        if run.info().get("status") != "done" or not (run.path / TRAIL).exists():
             write_table(run.path / TRAIL, whole, run.table_notes(run.info(), round=number))
         return [_facts(rounds, number, unit) for unit in folds]
 
