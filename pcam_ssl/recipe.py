@@ -9,12 +9,15 @@ from pydantic import Field, model_validator
 
 from pcam_ssl.recipe_methods import FixMatch, MeanTeacher, Metric, Supervised
 from pcam_ssl.recipe_pseudo import Pseudo
-from pcam_ssl.recipe_section import Section
+from pcam_ssl.recipe_section import MOST_EPOCHS, MOST_PATCHES, Section
 
 
 class Data(Section):
     label_budget: int | None = Field(
-        None, ge=2, description="keep this many labels; the rest join the unlabelled pool, their truth used for scoring only"
+        None,
+        ge=2,
+        le=MOST_PATCHES,
+        description="keep this many labels; the rest join the unlabelled pool, their truth used for scoring only",
     )
     allow_conflicts: bool = Field(False, description="train although exact duplicates carry different labels")
 
@@ -30,13 +33,17 @@ class CrossValidation(Section):
     )
     refit: bool | Literal["auto"] = Field(
         "auto",
-        description="also train one network on all labelled slides (its scores are not claimed); auto: where method.name is metric",
+        description="also train one network on all labelled slides that folds learn from (its scores are not claimed); auto: where method.name is metric",
     )
-    folds_file: str | None = Field(None, description="folds.parquet of another run, to hold the folds fixed")
+    folds_file: str | None = Field(
+        None,
+        min_length=1,
+        description="folds.parquet of another run, to hold its folds and inner slides fixed; cv and data.label_budget must agree with it",
+    )
 
 
 class Model(Section):
-    name: str = Field("resnet18", description="timm backbone, also hf-hub:OWNER/NAME or local-dir:PATH")
+    name: str = Field("resnet18", min_length=1, description="timm backbone, also hf-hub:OWNER/NAME or local-dir:PATH")
     pretrained: bool = Field(True, description="start from published weights")
     image_size: int | None = Field(
         None,
@@ -47,16 +54,22 @@ class Model(Section):
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
     freeze_backbone: bool = Field(False, description="train the head only, on a fixed backbone")
-    head_first_epochs: int = Field(0, ge=0, description="epochs in which only the head trains, before the backbone joins")
-    init: str | None = Field(None, description="RUN whose fold-K weights fold K starts from; it must have the same folds")
+    head_first_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="epochs in which only the head trains, before the backbone joins"
+    )
+    init: str | None = Field(
+        None, min_length=1, description="RUN whose fold-K weights fold K starts from; it must have the same folds"
+    )
 
 
 class Neighbours(Section):
     use: bool | Literal["auto"] = Field(
         "auto", description="also classify by nearest neighbours; auto: where method.name is metric"
     )
-    k: int | Literal["inner"] = Field(20, description="neighbours that vote; inner: chosen on the inner slides")
-    temperature: float | Literal["inner"] = Field(
+    k: Annotated[int, Field(ge=1, le=MOST_PATCHES)] | Literal["inner"] = Field(
+        20, description="neighbours that vote; inner: chosen on the inner slides"
+    )
+    temperature: Annotated[float, Field(gt=0, le=1000)] | Literal["inner"] = Field(
         0.07, description="votes weigh exp(cosine / temperature); inner: chosen on the inner slides"
     )
 
@@ -70,30 +83,30 @@ class Views(Section):
 
 class Adam(Section):
     name: Literal["adam"] = "adam"
-    lr: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    lr: float = Field(3e-4, gt=0, le=100)
+    weight_decay: float = Field(0.0, ge=0, le=100)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
 
 
 class AdamW(Section):
     name: Literal["adamw"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0, description="not applied to biases and norms")
+    lr: float = Field(1e-3, gt=0, le=100)
+    weight_decay: float = Field(0.05, ge=0, le=100, description="not applied to biases and norms")
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
 
 
 class Sgd(Section):
     name: Literal["sgd"] = "sgd"
-    lr: float = Field(0.05, gt=0)
-    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and norms")
+    lr: float = Field(0.05, gt=0, le=100)
+    weight_decay: float = Field(1e-4, ge=0, le=100, description="not applied to biases and norms")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
 
 
 class WarmUp(Section):
-    warmup_epochs: float = Field(0.0, ge=0, description="linear rise of the learning rate over this many epochs")
+    warmup_epochs: float = Field(0.0, ge=0, le=MOST_EPOCHS, description="linear rise of the learning rate over this many epochs")
 
 
 class Constant(WarmUp):
@@ -114,22 +127,22 @@ class Cosine(WarmUp):
 
 class Cyclic(WarmUp):
     name: Literal["cyclic"] = "cyclic"
-    cycle_epochs: float = Field(4.0, gt=0, description="length of one triangle, up and down")
+    cycle_epochs: float = Field(4.0, gt=0, le=MOST_EPOCHS, description="length of one triangle, up and down")
     low_factor: float = Field(0.1, gt=0, le=1, description="lowest rate over optim.lr")
 
 
 class Plateau(WarmUp):
     name: Literal["plateau"] = "plateau"
     factor: float = Field(0.5, gt=0, lt=1, description="the rate is multiplied by this where the inner loss stands still")
-    patience: int = Field(5, ge=0, description="epochs without a better inner loss that are borne")
+    patience: int = Field(5, ge=0, le=MOST_EPOCHS, description="epochs without a better inner loss that are borne")
     min_factor: float = Field(1e-3, ge=0, le=1, description="lowest rate over optim.lr")
 
 
 class Train(Section):
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=2, description="patches a step, over all processes together")
-    samples_per_epoch: int | None = Field(None, ge=2, description="cap on the patches an epoch sees")
-    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
+    epochs: int = Field(10, ge=1, le=MOST_EPOCHS)
+    batch_size: int = Field(64, ge=2, le=2**16, description="patches a step, over all processes together")
+    samples_per_epoch: int | None = Field(None, ge=2, le=MOST_PATCHES, description="cap on the patches an epoch sees")
+    clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest gradient norm")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the weights and use it (with warm-up of the decay)"
     )
@@ -143,7 +156,7 @@ class Train(Section):
     channels_last: bool | Literal["auto"] = "auto"
     compile: bool = Field(False, description="torch.compile the network")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: int | Literal["auto"] = Field(
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
         "auto", description="loader processes; auto: none on CPU, cores - 1 up to 12 on a GPU. Changes no number"
     )
     tensorboard: bool = Field(
@@ -153,18 +166,18 @@ class Train(Section):
         False,
         description="also log to MLflow: $MLFLOW_TRACKING_URI, else RUN/mlflow.db (extra: mlflow). Changes no number",
     )
-    checkpoint_s: float = Field(300.0, gt=0, description="seconds between checkpoints within an epoch. Changes no number")
+    checkpoint_s: float = Field(300.0, gt=0, le=1e9, description="seconds between checkpoints within an epoch. Changes no number")
 
 
 class Predict(Section):
     d4: bool = Field(True, description="the eight dihedral views")
     random_views: int = Field(0, ge=0, le=64, description="further views drawn from views.policy, seeded by (seed, id, view)")
     mean: Literal["logit", "prob"] = Field("logit", description="space in which views are averaged")
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, le=2**16)
 
 
 class Score(Section):
-    resamples: int = Field(2000, ge=100, description="slide-clustered bootstrap resamples")
+    resamples: int = Field(2000, ge=100, le=1_000_000, description="slide-clustered bootstrap resamples")
     floor: bool = Field(True, description="also score gradient boosting on colour histograms under the same folds")
 
 

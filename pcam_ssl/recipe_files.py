@@ -2,19 +2,36 @@
 
 import re
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pcam_ssl.errors import UserError, nearest
+from pcam_ssl.errors import UserError, first_line, nearest
 from pcam_ssl.files import digest_text
 from pcam_ssl.recipe import MACHINE_KEYS, Recipe
 from pcam_ssl.recipe_pseudo import STOP_KEYS
 
+LONGEST_VALUE = 80
+"""Characters of a wrong value that an error shows: YAML's aliases can make a value of gigabytes from one line."""
+
+
+class _KeyTwice(yaml.YAMLError):
+    """A mapping gives a key twice."""
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads 1e-3 as text and yes/on as booleans (YAML 1.1); recipes are read as YAML 1.2 does."""
+    """PyYAML reads 1e-3 as text and yes/on as booleans (YAML 1.1), and takes a key twice; recipes are read as YAML 1.2 does."""
+
+    def construct_mapping(self, node, deep=False):
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                raise _KeyTwice(f"line {line} gives the key {key.value} again, first given in line {lines[key.value]}; keep one")
+            lines[str(key.value)] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -72,7 +89,8 @@ def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
     """Change sections of `values` in place; one whose name changes is replaced whole, for its keys belong to the old name."""
     for key, change in changes.items():
         before = values.get(key)
-        renamed = key != "model" and isinstance(change, dict) and "name" in change and change["name"] != (before or {}).get("name")
+        old = before if isinstance(before, dict) else {}
+        renamed = key != "model" and isinstance(change, dict) and "name" in change and change["name"] != old.get("name")
         if isinstance(before, dict) and isinstance(change, dict) and not renamed:
             before.update(change)
         else:
@@ -82,12 +100,29 @@ def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping. Raises UserError naming file and line."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = _parsed(path.read_text(encoding="utf-8"))
+    except _KeyTwice as error:
+        raise UserError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a recipe file") from None
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections (model:, train:, ...), this is a {type(values).__name__}")
+    odd = next((key for key in values or {} if not isinstance(key, str)), None)
+    if odd is not None:
+        raise UserError(f"{path}: {_brief(odd)} is no section of a recipe; `pcam-ssl recipes show baseline` lists every key")
     return values or {}
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says. Raises YAMLError for whatever is wrong with it."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # PyYAML passes on what Python says of 2024-99-99, of `!!int ''`, or of ten thousand brackets
+        raise yaml.YAMLError(first_line(error)) from None
 
 
 def apply_setting(values: dict[str, Any], setting: str) -> None:
@@ -97,7 +132,9 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
         raise UserError(f"--set {setting}: write KEY=VALUE, for example --set train.epochs=3")
     *sections, leaf = key.strip().split(".")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = _parsed(text)
+    except _KeyTwice as error:
+        raise UserError(f"--set {setting}: {error}") from None
     except yaml.YAMLError:
         raise UserError(f"--set {setting}: the value is not readable as YAML; quote it") from None
     for section in sections:
@@ -115,7 +152,10 @@ def validate(values: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(_with_tags(values))
     except ValidationError as error:
-        raise UserError(*(_problem(entry, source) for entry in error.errors())) from None
+        problems: dict[str, list[dict[str, Any]]] = {}
+        for entry in error.errors():
+            problems.setdefault(_place(entry)[0], []).append(entry)
+        raise UserError(*(_problem(entries, source) for entries in problems.values())) from None
 
 
 def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
@@ -130,31 +170,50 @@ def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
     return tagged
 
 
-def _problem(entry: dict[str, Any], source: str) -> str:
-    path = [str(part) for part in entry["loc"]]
-    section = Recipe
-    keys: list[str] = []
-    for part in path:
-        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
-        if field is None and keys and (tag := _tagged(section, part)):
-            section = tag
-            continue
-        keys.append(part)
-        section = field.annotation if field else section
-    where = ".".join(keys)
+def _problem(entries: list[dict[str, Any]], source: str) -> str:
+    """One line on a key; a key that takes a number or a word has an entry for each."""
+    where, section = _place(entries[0])
+    entry = entries[0]
     if entry["type"] == "extra_forbidden":
         choices = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else Recipe.model_fields
-        return f"recipe {source}: unknown key {where}.{nearest(keys[-1], choices)} `pcam-ssl recipes show {_shown(source)}` lists every key"
-    message = entry["msg"].removeprefix("Value error, ")
-    got = f" (got {entry['input']!r})" if where and not isinstance(entry["input"], dict) else ""
+        return f"recipe {source}: unknown key {where}.{nearest(where.rpartition('.')[2], choices)} `pcam-ssl recipes show {_shown(source)}` lists every key"
+    told = dict.fromkeys(each["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for each in entries)
+    message = f"{'Input should be ' if 'Input should be ' in entry['msg'] else ''}{', or '.join(told)}"
+    got = f" (got {_brief(entry['input'])})" if where and not isinstance(entry["input"], dict) else ""
     return f"recipe {source}: {where + ': ' if where else ''}{message}{got}"
+
+
+def _place(entry: dict[str, Any]) -> tuple[str, Any]:
+    """The key that an entry is about, as the recipe names it, and the section or type that takes it."""
+    section: Any = Recipe
+    keys: list[str] = []
+    for part in map(str, entry["loc"]):
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            if (tag := _tagged(section, part)) is not None:
+                section = tag
+            # Else pydantic names the branch of a union, which is no key.
+            continue
+        keys.append(part)
+        section = section.model_fields[part].annotation if part in section.model_fields else section
+    return ".".join(keys), section
+
+
+def _brief(value: Any) -> str:
+    """The value as Python writes it, cut where it is long."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = LONGEST_VALUE
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _tagged(union: Any, name: str) -> type[BaseModel] | None:
     """The member of a tagged union that has this name."""
     from typing import get_args
 
-    return next((member for member in get_args(union) if member.model_fields["name"].default == name), None)
+    members = [member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel)]
+    return next((member for member in members if member.model_fields["name"].default == name), None)
 
 
 def _shown(source: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pcam_ssl.recipe_section import Section
+from pcam_ssl.recipe_section import MOST_EPOCHS, MOST_PATCHES, Section
 
 
 class Pseudo(Section):
@@ -19,21 +19,25 @@ class Pseudo(Section):
         None, gt=0.5, lt=1, description="add patches whose calibrated prob is above this, or below 1 - this"
     )
     top_share: float | None = Field(None, gt=0, le=1, description="add at most this share of the pool, the surest patches")
-    k_best: int | None = Field(None, ge=1, description="add at most this many patches of each class, the surest")
-    view_std: float | None = Field(None, gt=0, description="leave out patches whose logits differ more than this between views")
+    k_best: int | None = Field(None, ge=1, le=MOST_PATCHES, description="add at most this many patches of each class, the surest")
+    view_std: float | None = Field(
+        None, gt=0, le=1e6, description="leave out patches whose logits differ more than this between views"
+    )
     agreement: bool = Field(False, description="leave out patches on which classifier and kNN disagree")
     balance: Literal["none", "prior"] = Field(
         "prior", description="prior: keep the classes in the ratio that the calibrated probs of the pool give them"
     )
-    slide_cap: int | None = Field(None, ge=1, description="most patches of one slide, where slides are known")
-    duplicate_cap: int | None = Field(None, ge=1, description="most patches of one group of near duplicates")
+    slide_cap: int | None = Field(None, ge=1, le=MOST_PATCHES, description="most patches of one slide, where slides are known")
+    duplicate_cap: int | None = Field(None, ge=1, le=MOST_PATCHES, description="most patches of one group of near duplicates")
     round_cap: float | None = Field(None, gt=0, le=1, description="most of the pool that one round may add, as a share")
     label: Literal["hard", "soft"] = Field("hard", description="pseudo-labels are 0 or 1, or the calibrated prob")
     weight: Literal["constant", "confidence", "softmatch"] = Field(
         "constant", description="of a pseudo-label in the loss: all equal; 2 |prob - 0.5|; a truncated Gaussian (Chen et al. 2023)"
     )
     weight_scale: float = Field(1.0, gt=0, le=10, description="multiplies every weight; a label has weight 1")
-    ramp_epochs: float = Field(0.0, ge=0, description="linear rise of the weights over the first epochs of a student")
+    ramp_epochs: float = Field(
+        0.0, ge=0, le=MOST_EPOCHS, description="linear rise of the weights over the first epochs of a student"
+    )
     mix: Annotated[float, Field(gt=0, lt=1)] | Literal["all"] = Field(
         "all",
         description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together,"
@@ -48,7 +52,7 @@ class Pseudo(Section):
     planted_share: float = Field(
         0.25, ge=0, lt=0.7, description="share of training slides whose labels are hidden to check the selection; 0: no check"
     )
-    planted_folds: int = Field(1, ge=1, description="folds that are checked so, each by one more training")
+    planted_folds: int = Field(1, ge=1, le=100, description="folds that are checked so, each by one more training")
     planted_precision: float | None = Field(
         None, gt=0.5, lt=1, description="precision of each class that the check must show; null: pseudo.precision"
     )

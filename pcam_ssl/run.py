@@ -17,7 +17,8 @@ from pcam_ssl import __version__
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json, write_text
 from pcam_ssl.recipe import Recipe
-from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
+from pcam_ssl.recipe_files import differences, flatten, load_recipe, read_yaml, recipe_digest, to_yaml
+from pcam_ssl.records import read_info, read_metrics, read_rounds
 from pcam_ssl.terminal import say
 
 REFIT = "refit"
@@ -25,6 +26,8 @@ ROUNDS = "pseudo-label"
 BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 POOLED = "pooled"
+COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
+"""Keys of a recipe that reports count with."""
 MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 
@@ -63,24 +66,34 @@ class Run:
         return (self.path / name / "fold.json").is_file()
 
     def info(self) -> dict[str, Any]:
-        """What run.json says. Raises UserError where there is no run here."""
-        try:
-            return read_json(self.provenance)
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{self.path}: no run there; `pcam-ssl baseline --out {self.path}` makes one") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.provenance}: damaged ({error}); delete the run folder and train again") from None
+        """What run.json says. Raises UserError where there is no run here, or it is damaged."""
+        return read_info(self.path)
 
     def load_recipe(self) -> Recipe:
         """The recipe the run was begun with. Raises UserError for a blend: it has none, nor a network."""
         if self.provenance.exists() and (info := self.info())["command"] == BLEND:
             members = ", ".join(member["run"] for member in info["blend"]["members"])
             raise UserError(f"{self.path}: a blend has no network or recipe of its own; name one of its runs ({members})")
+        self.recipe_keys()
         return load_recipe(self.recipe)
+
+    def recipe_keys(self) -> dict[str, Any]:
+        """Flat keys of recipe.yaml such as `model.name`, not validated: a run of another version, and a blend, can be shown too.
+
+        Raises UserError where the file is absent, or is no recipe.
+        """
+        again = f"delete {self.path}, and the command that made it makes it again"
+        if not self.recipe.exists():
+            raise UserError(f"{self.recipe}: no such file; {again}")
+        keys = flatten(read_yaml(self.recipe))
+        wrong = next((key for key in COUNTED if not isinstance(keys.get(key, 0), int)), None)
+        if wrong is not None:
+            raise UserError(f"{self.recipe}: damaged ({wrong} is {keys[wrong]!r}); {again}")
+        return keys
 
     def update(self, **facts: Any) -> None:
         """Write facts into run.json."""
-        write_json(self.provenance, {**read_json(self.provenance), **facts})
+        write_json(self.provenance, {**self.info(), **facts})
 
     def table_notes(self, info: dict[str, Any], **more: Any) -> dict[str, str]:
         """File metadata of every table of this run: digests and what the caller adds."""
@@ -101,7 +114,7 @@ def run_in_use(path: Path | str, number: int | None = None) -> Run:
         if number is not None:
             raise UserError(f"--round {number}: {folder} has no pseudo-label rounds; `pcam-ssl pseudo-label {folder}` makes them")
         return Run(folder)
-    verdict = read_json(folder / ROUNDS_FILE)
+    verdict = read_rounds(folder)
     wanted = verdict["best"] if number is None else number
     if not 0 <= wanted < len(verdict["rounds"]):
         raise UserError(f"--round {wanted}: {folder} has rounds 0 to {len(verdict['rounds']) - 1}")
@@ -191,8 +204,8 @@ def hold(path: Path, what: str, wait_s: float = 0.0):
         lock.acquire(timeout=wait_s)
     except Timeout:
         try:
-            owner = read_json(holder)
-        except (FileNotFoundError, json.JSONDecodeError):
+            owner = read_json(holder, dict)
+        except UserError:  # the holder may be writing it just now
             owner = {}
         who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} (since {owner.get('since', '?')})"
         raise UserError(f"{what}: {who} is writing it; wait for it or stop it, or choose another --out") from None
@@ -221,16 +234,3 @@ class Metrics:
     def write(self, **event: Any) -> None:
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(event) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The events of a metrics.jsonl; a last line cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return events

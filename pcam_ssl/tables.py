@@ -28,6 +28,7 @@ PATCH_COLUMNS = {
     "pixel_hash": "str",
     "view_hash": "str",
 }
+FOLD_COLUMNS = {"id": "str", "wsi": "str", "group": "str", "fold": "Int8", "visible": "bool"}
 PREDICTION_COLUMNS = {
     "id": "str",
     "label": "Int8",
@@ -90,20 +91,44 @@ def write_table(path: Path | str, frame: pd.DataFrame, metadata: dict[str, str] 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     notes = {"schema_version": SCHEMA_VERSION, "package_version": __version__, **(metadata or {})}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **{f"pcam_ssl.{k}": str(v) for k, v in notes.items()}})
-    with atomic_write(path) as temporary:
-        pq.write_table(table, temporary)
+    # Through file objects here and below: pyarrow takes no path that is not UTF-8.
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        pq.write_table(table, file)
 
 
-def read_table(path: Path | str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read a parquet table and the metadata `write_table` put there. Raises UserError where it cannot be read."""
+def read_table(path: Path | str, columns: dict[str, str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read a parquet table and the metadata `write_table` put there; `columns` must be in it, others may.
+
+    Raises UserError where it cannot be read, or lacks a column.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
+        with open(path, "rb") as file:
+            table = pq.read_table(file)
+        notes = {k.decode()[9:]: v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"pcam_ssl.")}
+        frame = table.to_pandas()
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; name a table that a pcam-ssl command wrote") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: cannot be read as parquet ({first_line(error)}); make it again") from None
-    notes = {k.decode()[9:]: v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"pcam_ssl.")}
-    return table.to_pandas(), notes
+    if columns is None:
+        return frame, notes
+    try:
+        return frame.assign(**conform(frame, columns)), notes
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the table that belongs there ({first_line(error)}); make it again") from None
+
+
+def read_predictions(path: Path | str) -> pd.DataFrame:
+    """Predictions of a file, further columns left out. Raises UserError where it holds none."""
+    return check_predictions(read_table(path)[0], str(path))
+
+
+def read_probs(path: Path | str, ids: pd.Series) -> np.ndarray:
+    """`prob` [N] of the patches `ids` in a table of Predictions, one row an id. Raises UserError where one is not in it."""
+    probs = read_predictions(path).drop_duplicates("id").set_index("id").prob.reindex(ids)
+    if probs.isna().any():
+        raise UserError(f"{path}: lacks {probs.isna().sum()} patches, first {probs.index[probs.isna()][0]}; make it again")
+    return probs.to_numpy()

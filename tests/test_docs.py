@@ -1,11 +1,15 @@
 """The documents cannot drift from the commands: help texts are generated, and what is shown must exist."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from pcam_ssl.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -62,3 +66,43 @@ def test_the_guarantees_name_tests_that_exist():
     named = re.findall(r"`(tests/[^`]+\.py)`", (ROOT / "docs" / "guarantees.md").read_text())
     assert len(named) >= 5
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+KEY = re.compile(r"(?<![\w./-])(?:(?<=set )|(?<=raise )|(?<=lower )|(?=(?:{})\.))([a-z_]+\.[a-z_]\w*)")
+FILES = ("css", "csv", "faiss", "html", "ids", "json", "jsonl", "npy", "parquet", "pt", "safetensors", "yaml")
+
+
+def keys_named(text: str, sections: list[str]) -> set[str]:
+    """What a text names as a key of a recipe: `section.key`, or whatever it tells the reader to set, raise or lower."""
+    found = re.findall(KEY.pattern.format("|".join(sections)), text)
+    return {key for key in found if not key.endswith(FILES)}
+
+
+def words_of(module: Path) -> str:
+    """The texts of a module that a user may see: its strings without docstrings."""
+    tree = ast.parse(module.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return "\n".join(node.value for node in strings if id(node) not in docstrings)
+
+
+def recipe_keys() -> set[str]:
+    """`section.key` of every method, optimizer and schedule."""
+    sections = {
+        name: [each for each in (field.annotation, *get_args(field.annotation)) if hasattr(each, "model_fields")]
+        for name, field in Recipe.model_fields.items()
+    }
+    return {f"{name}.{key}" for name, members in sections.items() for each in members for key in each.model_fields}
+
+
+def test_keys_of_a_recipe_that_are_named_exist():
+    sections = [name for name in Recipe.model_fields if name != "seed"]
+    texts = {page: page.read_text() for page in [*PAGES, ROOT / "RESULTS.md", ROOT / "BENCHMARKS.md"]}
+    texts |= {module: words_of(module) for module in (ROOT / "pcam_ssl").rglob("*.py")}
+    known = {*recipe_keys(), "section.key"}
+    unknown = {str(path.relative_to(ROOT)): keys_named(text, sections) - known for path, text in texts.items()}
+    assert {path: keys for path, keys in unknown.items() if keys} == {}
+
+
+def test_a_key_that_does_not_exist_is_found():
+    assert keys_named("set knn.k to 9; see train.epoch, or data.parquet", ["train", "data"]) == {"knn.k", "train.epoch"}

@@ -1,10 +1,21 @@
 import errno
 import hashlib
+import os
 
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, check_target, digest_file, digest_text, read_json, write_json, write_text
+from pcam_ssl.files import (
+    atomic_write,
+    check_folder,
+    check_target,
+    digest_file,
+    digest_text,
+    misfit,
+    read_json,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -50,31 +61,117 @@ def test_digests_are_sha256_unless_said_otherwise(tmp_path):
     assert digest_file(tmp_path / "a", "md5") == hashlib.md5(b"abc").hexdigest()
 
 
-@pytest.mark.parametrize("path", ["new.parquet", "deep/er/new.parquet", "old.parquet"])
+@pytest.mark.parametrize(
+    "path", ["new.parquet", "deep/er/new.parquet", "old.parquet", "NEW.PARQUET", "a b/µ.parquet", "link/new.parquet"]
+)
 def test_a_target_that_can_be_written_is_taken(tmp_path, path):
     (tmp_path / "old.parquet").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
     check_target("--out", tmp_path / path, ".parquet")
-    assert [each.name for each in tmp_path.iterdir()] == ["old.parquet"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "old.parquet"]
+
+
+BAD_PLACES = [
+    ("file/new.parquet", "file is a file, so no folder; choose another place"),
+    ("file/deeper/new.parquet", "file is a file, so no folder; choose another place"),
+    ("dangling/new.parquet", "dangling is a file, so no folder; choose another place"),
+    ("circle/new.parquet", "circle is a file, so no folder; choose another place"),
+    ("/proc/new/new.parquet", r"/proc cannot be written \(.*\); choose another place"),
+    ("x" * 240 + ".parquet", "is longer than \\d+ bytes; choose a shorter one"),
+    ("x" * 300 + ".parquet", "File name too long; choose another place"),
+    ("y" * 250 + "/deep/new.parquet", "is longer than \\d+ bytes; choose a shorter one"),
+]
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A folder with everything in it that cannot be written to."""
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "dangling.parquet").symlink_to("nowhere.parquet")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    (tmp_path / "run" / "oof.parquet").touch()
+    os.mkfifo(tmp_path / "pipe.parquet")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
         ("folder.parquet", "is a folder; name a file in it"),
+        ("", "is a folder; name a file in it"),
         ("new.csv", "is written as parquet; name it .*new.parquet"),
         ("new", "is written as parquet; name it .*new.parquet"),
-        ("file/new.parquet", "file is a file, so no folder; choose another place"),
-        ("file/deeper/new.parquet", "file is a file, so no folder; choose another place"),
+        ("dangling.parquet", "is a link to nowhere.parquet, which is not there; name another file"),
+        ("pipe.parquet", "is no file that could be replaced; name another"),
+        ("run/oof.parquet", "is a table that belongs to .*run.json; name another file"),
+        *BAD_PLACES,
     ],
 )
-def test_a_target_that_cannot_be_written_is_told_before_any_work(tmp_path, path, problem):
-    (tmp_path / "folder.parquet").mkdir()
-    (tmp_path / "file").touch()
+def test_a_target_that_cannot_be_written_is_told_before_any_work(places, path, problem):
     with pytest.raises(UserError, match=f"^--out .*: .*{problem}"):
-        check_target("--out", tmp_path / path, ".parquet")
+        check_target("--out", places / path, ".parquet")
 
 
-def test_a_target_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("pcam_ssl.files.os.access", lambda path, mode: False)
-    with pytest.raises(UserError, match="cannot be written; choose another place"):
-        check_target("--out", tmp_path / "new.parquet", ".parquet")
+@pytest.mark.parametrize(
+    ("path", "problem"), [("file", "is a file, so no folder"), ("dangling", "is a link to nowhere"), *BAD_PLACES]
+)
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(places, path, problem):
+    with pytest.raises(UserError, match=f"^--out .*: .*{problem}"):
+        check_folder("--out", places / path)
+
+
+def test_a_new_table_in_a_run_is_no_table_of_the_run(places):
+    check_target("--out", places / "run" / "mine.parquet", ".parquet")
+
+
+@pytest.mark.parametrize(
+    "check", [lambda path: check_target("--out", path / "new.parquet", ".parquet"), lambda path: check_folder("--out", path)]
+)
+def test_a_place_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch, check):
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pcam_ssl.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\); choose another place"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"\x89PNG\xff\xfe", b"{}", b"[]", b"null", b'"a"', b'{"a": "1"}', b'{"a": true}', b"[" * 100_000]
+)
+def test_a_damaged_json_file_is_named_with_its_mend(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{path}: damaged \(.*\); train again$") as caught:
+        read_json(path, {"a": int}, "train again")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_json_file_is_named_with_its_mend(tmp_path):
+    with pytest.raises(UserError, match=r"a.json: no such file; train again$"):
+        read_json(tmp_path / "a.json", dict, "train again")
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "problem"),
+    [
+        ({"a": 1, "more": None}, {"a": int}, None),
+        ({"a": 1.5}, {"a": int}, "a holds a number, not a whole number"),
+        ({"a": 1}, {"a": (int, float)}, None),
+        ({"a": None}, {"a": (int, None)}, None),
+        ({"a": None}, {"a": int}, "a holds null, not a whole number"),
+        ({"a": {"b": [1, "x"]}}, {"a": {"b": [int]}}, "a.b[1] holds text, not a whole number"),
+        ({"a": {"b": 1}}, {"a": {"b": int, "c": int}}, "a.c is absent"),
+        ({"a": 1, "b": "x"}, {str: int, "a": int}, "b holds text, not a whole number"),
+        ({"a": {}}, {"a": ({"b": int}, None)}, "a.b is absent"),
+        ([], {"a": int}, "the file holds a list, not an object"),
+        ({}, [int], "the file holds an object, not a list"),
+        ([], None, None),
+    ],
+)
+def test_what_is_not_of_a_shape_is_named(value, shape, problem):
+    assert misfit(value, shape) == problem

@@ -1,5 +1,8 @@
+import re
+from typing import get_args
+
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pcam_ssl.recipe import MACHINE_KEYS, AdamW, OneCycle, Recipe, Supervised
 from pcam_ssl.recipe_files import flatten
@@ -37,3 +40,28 @@ def test_machine_keys_exist():
 def test_a_dump_holds_plain_values_only():
     kinds = {type(value) for value in flatten(Recipe().dump()).values()}
     assert kinds <= {int, float, str, bool, type(None)}
+
+
+def numbers(section=Recipe, place=""):
+    """Section, key and place of everything in a recipe that takes a number, of every method, optimizer and schedule."""
+    for key, field in section.model_fields.items():
+        members = [*get_args(field.annotation), field.annotation]
+        sections = [each for each in members if isinstance(each, type) and issubclass(each, BaseModel)]
+        for each in sections:
+            yield from numbers(each, f"{place}{key} {each.__name__}.")
+        if not sections and {"int", "float"} & set(re.findall(r"\w+", str(field.annotation))):
+            yield pytest.param(section, key, id=f"{place}{key}")
+
+
+def test_numbers_are_found():
+    assert len(list(numbers())) > 60
+
+
+@pytest.mark.parametrize(("section", "key"), numbers())
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**30, -(10**30), 1e30, True])
+def test_every_number_has_bounds(section, key, value):
+    if value is True and bool in get_args(section.model_fields[key].annotation):
+        return
+    with pytest.raises(ValidationError) as caught:
+        section.model_validate({key: value})
+    assert {error["loc"][0] for error in caught.value.errors()} == {key}

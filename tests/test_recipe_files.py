@@ -83,7 +83,7 @@ def test_yaml_is_read_as_yaml_1_2(write, text, value):
 
 def test_yes_is_no_boolean():
     assert problems("model.pretrained=yes_please") == [
-        "recipe --set: model.pretrained: Input should be a valid boolean, unable to interpret input (got 'yes_please')"
+        "recipe --set: model.pretrained: Input should be a valid boolean (got 'yes_please')"
     ]
 
 
@@ -124,13 +124,38 @@ def test_a_section_without_name_means_the_default_name(write):
         ("optim.momentum=0.9", "unknown key optim.momentum. `pcam-ssl recipes show baseline` lists every key"),
         ("method.los=bce", "unknown key method.los. Did you mean loss? `pcam-ssl recipes show baseline` lists every key"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1 (got 0)"),
-        ("train.epochs=ten", "train.epochs: Input should be a valid integer, unable to parse string as an integer (got 'ten')"),
+        ("train.epochs=ten", "train.epochs: Input should be a valid integer (got 'ten')"),
         ("cv.scheme=group", "cv.scheme: Input should be 'grouped', 'official' or 'random' (got 'group')"),
         ("optim.lr=0", "optim.lr: Input should be greater than 0 (got 0)"),
         ("model.head_first_epochs=99", "model.head_first_epochs leaves the backbone no epoch; raise train.epochs"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_the_key(setting, message):
+    assert problems(setting) == [f"recipe --set: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optim.lr=.inf", "optim.lr: Input should be a finite number (got inf)"),
+        ("optim.lr=1e400", "optim.lr: Input should be a finite number (got inf)"),
+        ("optim.lr=.nan", "optim.lr: Input should be a finite number (got nan)"),
+        ("optim.lr=-1", "optim.lr: Input should be greater than 0 (got -1)"),
+        ("optim.lr=1e9", "optim.lr: Input should be less than or equal to 100 (got 1000000000.0)"),
+        ("train.epochs=1e400", "train.epochs: Input should be a valid integer (got inf)"),
+        ("train.epochs=true", "train.epochs: Input should be a valid integer (got True)"),
+        ("model.drop_rate=false", "model.drop_rate: Input should be a valid number (got False)"),
+        ("train.compile=1", "train.compile: Input should be a valid boolean (got 1)"),
+        ("neighbours.k=0", "neighbours.k: Input should be greater than or equal to 1, or 'inner' (got 0)"),
+        ("neighbours.k=-3", "neighbours.k: Input should be greater than or equal to 1, or 'inner' (got -3)"),
+        ("neighbours.k=true", "neighbours.k: Input should be a valid integer, or 'inner' (got True)"),
+        ("neighbours.k=2.5", "neighbours.k: Input should be a valid integer, or 'inner' (got 2.5)"),
+        ("neighbours.temperature=0", "neighbours.temperature: Input should be greater than 0, or 'inner' (got 0)"),
+        ("train.workers=-1", "train.workers: Input should be greater than or equal to 0, or 'auto' (got -1)"),
+        ("model.name=''", "model.name: String should have at least 1 character (got '')"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_naming_its_key(setting, message):
     assert problems(setting) == [f"recipe --set: {message}"]
 
 
@@ -179,6 +204,44 @@ def test_broken_yaml_names_file_and_line(write):
     assert "mine.yaml: not readable as YAML" in problem
     assert "line 2" in problem
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "first"),
+    [
+        ("seed: 1\nseed: 2\n", 2, "seed", 1),
+        ("train:\n  epochs: 1\n  batch_size: 4\n  epochs: 2\n", 4, "epochs", 2),
+        ("train: {epochs: 1}\nmodel: {}\n'train': {}\n", 3, "train", 1),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_naming_both_lines(write, text, line, key, first):
+    path = write(text)
+    assert problems(name=path) == [f"{path}: line {line} gives the key {key} again, first given in line {first}; keep one"]
+
+
+def test_a_key_that_stands_twice_in_a_setting_is_refused():
+    (problem,) = problems("train={epochs: 1, epochs: 2}")
+    assert problem.startswith("--set train={epochs: 1, epochs: 2}: line 1 gives the key epochs again")
+
+
+@pytest.mark.parametrize("text", ["2024-99-99", "!!int ''", "!!bool x", "[" * 5000, "!!python/name:os.system x"])
+def test_yaml_that_its_reader_chokes_on_is_one_line(write, text):
+    (problem,) = problems(name=write(f"seed: {text}"))
+    assert "mine.yaml: not readable as YAML" in problem
+    assert "\n" not in problem
+    assert problems(f"seed={text}") == [f"--set seed={text}: the value is not readable as YAML; quote it"]
+
+
+def test_a_section_must_have_a_name(write):
+    (problem,) = problems(name=write("1: {epochs: 2}"))
+    assert "mine.yaml: 1 is no section of a recipe" in problem
+
+
+def test_a_value_of_many_aliases_is_told_in_one_short_line():
+    doubled = ", ".join(f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))
+    (problem,) = problems(f"seed=[&a0 [x, x], {doubled}]")
+    assert problem.startswith("recipe --set: seed: Input should be a valid integer (got [")
+    assert len(problem) < 2000
 
 
 def test_a_list_is_no_recipe(write):

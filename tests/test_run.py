@@ -79,7 +79,7 @@ def test_no_run_names_the_command_that_makes_one(tmp_path):
 
 def test_a_damaged_run_json(begun):
     begun.provenance.write_text('{"command": "base')
-    with pytest.raises(UserError, match=r"run.json: damaged \(.*\); delete the run folder and train again"):
+    with pytest.raises(UserError, match=r"run.json: damaged \(.*\); delete .*, and the command that made it makes it again"):
         begun.info()
 
 

@@ -52,6 +52,15 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(train.demo)
 
 
+MENDABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room or choose another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another file or folder"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+}
+"""What the system may refuse that is no bug of ours, and what mends it."""
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
     if version:
@@ -63,17 +72,22 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 2 the user can mend it, 3 a leak was found, 130 stopped and saved, 1 a bug of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        # A path that is no UTF-8, or a terminal that knows only ASCII, must not end a command that has done its work.
+        stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="pcam-ssl")
     except UserError as error:
         for problem in () if error.told else error.problems:
-            print(f"pcam-ssl: {problem}", file=sys.stderr)
+            _tell(problem)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in MENDABLE:
             raise
-        print(
-            f"pcam-ssl: {error.filename or 'output'}: {error.strerror}; make room or choose another place, then run the same command",
-            file=sys.stderr,
-        )
+        _tell(f"{error.filename or 'output'}: {error.strerror}; {MENDABLE[error.errno]}, then run the same command")
         sys.exit(2)
+
+
+def _tell(problem: str) -> None:
+    """A problem in one line, also where an id or a path in it has a line break."""
+    print(f"pcam-ssl: {' '.join(problem.splitlines())}", file=sys.stderr)

@@ -22,17 +22,20 @@ def audit(
     Example: pcam-ssl data audit data/kaggle --run runs/metric-train --html audit.html
     """
     from pcam_ssl.errors import LeakError, UserError
+    from pcam_ssl.files import PAGE, check_target
     from pcam_ssl.report.audit_page import write_page
     from pcam_ssl.report.audit_text import as_dict, as_text
     from pcam_ssl.workflows.audit import audit
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")
+    if html is not None:
+        check_target("--html", html, *PAGE)
     found = audit(dataset, run, near_bits, device)
-    if html:
+    if html is not None:
         write_page(html, found)
     print(json.dumps(as_dict(found), indent=2) if as_json else as_text(found))
-    if html and not as_json:
+    if html is not None and not as_json:
         print(f"page {html}")
     if found.leaks:
         raise LeakError(*(f"{dataset}: {leak.what}; {leak.move}" for leak in found.leaks))

@@ -26,11 +26,11 @@ def blend(
 
     Example: pcam-ssl blend runs/resnet34 runs/densenet121 runs/metric:knn --method weights --out runs/blend
     """
-    from pcam_ssl.files import read_json
+    from pcam_ssl.records import read_scores
     from pcam_ssl.report.blend_members import blend_text
     from pcam_ssl.report.summary import run_summary
     from pcam_ssl.workflows.blend import blend_runs
 
     run = blend_runs(runs, out, method, max_correlation)
-    scores = read_json(run.scores)
+    scores = read_scores(run.path)
     print(json.dumps(scores, indent=2) if as_json else f"{run_summary(run, scores)}\n\n{blend_text(scores)}")

@@ -16,8 +16,11 @@ def compare(
 
     Example: pcam-ssl compare runs/resnet34 runs/densenet121 --html compare.html
     """
+    from pcam_ssl.files import PAGE, check_target
     from pcam_ssl.workflows.compare import compare_runs
 
+    if html is not None:
+        check_target("--html", html, *PAGE)
     show_comparison(compare_runs(runs), html, as_json)
 
 

@@ -51,7 +51,7 @@ def download(
 
     if name != "pcam":
         raise UserError(f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`")
-    files = download_pcam(folder, url or URL)
+    files = download_pcam(folder, URL if url is None else url)
     typer.echo(f"{folder}: {len(files)} files, MD5 verified")
     typer.echo(f"next: pcam-ssl data import {folder} data/pcam")
 
@@ -67,12 +67,15 @@ def show(
 
     from pcam_ssl.data.show import as_text, contact_sheet, summarise
     from pcam_ssl.data.store import open_dataset
+    from pcam_ssl.files import check_target
 
+    if sheet is not None:
+        check_target("--sheet", sheet, ".png")
     opened = open_dataset(dataset)
     summary = summarise(opened)
-    if sheet:
+    if sheet is not None:
         contact_sheet(opened, sheet)
         summary["sheet"] = str(sheet)
     typer.echo(json.dumps(summary, indent=2) if as_json else as_text(summary))
-    if sheet and not as_json:
+    if sheet is not None and not as_json:
         typer.echo(f"contact sheet: {sheet}")

@@ -36,6 +36,7 @@ def export(
     Example: pcam-ssl export runs/metric --parquet test.parquet --split test
     """
     from pcam_ssl.errors import UserError
+    from pcam_ssl.files import check_target
 
     if onnx is None and parquet is None:
         raise UserError("export: say what to write with --onnx FILE.onnx or --parquet FILE.parquet, or both")
@@ -47,6 +48,9 @@ def export(
         raise UserError("--all-folds: goes with neither --fold nor --parquet; the folds have no embedding in common")
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")
+    for option, path, suffix in (("--onnx", onnx, ".onnx"), ("--parquet", parquet, ".parquet")):
+        if path is not None:
+            check_target(option, path, suffix)
     written = {}
     if onnx is not None:
         from pcam_ssl.workflows.export_onnx import export_onnx

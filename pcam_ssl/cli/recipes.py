@@ -47,11 +47,10 @@ def copy(
     Example: pcam-ssl recipes copy baseline mine.yaml
     """
     from pcam_ssl.errors import UserError
-    from pcam_ssl.files import write_text
+    from pcam_ssl.files import check_target, write_text
     from pcam_ssl.recipe_files import recipe_path
 
-    if target.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{target}: a recipe file ends in .yaml; name it {target.with_suffix('.yaml')}")
+    check_target("recipes copy", target, ".yaml", ".yml")
     if target.exists():
         raise UserError(f"{target}: exists already; choose another name")
     write_text(target, recipe_path(name).read_text(encoding="utf-8"))

@@ -36,16 +36,19 @@ def baseline(
     Example: pcam-ssl baseline --sweep model.name=resnet34,densenet121 --out runs/zoo
     """
     from pcam_ssl.errors import UserError
+    from pcam_ssl.files import PAGE, check_target
     from pcam_ssl.recipe_files import load_recipe
     from pcam_ssl.workflows.baseline import baseline
     from pcam_ssl.workflows.sweep import sweep as train_sweep
 
     if sweep:
+        if html is not None:
+            check_target("--html", html, *PAGE)
         show_sweep(train_sweep(recipe, set or [], sweep, data, out or Path("runs/sweep"), fold or None), html, as_json)
         return
     if html is not None:
         raise UserError("--html: only with --sweep; a run's own page is written as RUN/report.html")
-    chosen = load_recipe(recipe or "baseline", set or [])
+    chosen = load_recipe("baseline" if recipe is None else recipe, set or [])
     run = baseline(chosen, data, out or Path("runs/baseline"), fold or None)
     show_run(run, as_json)
 
@@ -65,7 +68,7 @@ def metric_train(
     from pcam_ssl.recipe_files import load_recipe
     from pcam_ssl.workflows.metric_train import metric_train
 
-    chosen = load_recipe(recipe or "metric", set or [])
+    chosen = load_recipe("metric" if recipe is None else recipe, set or [])
     run = metric_train(chosen, data, out or Path("runs/metric-train"), fold or None)
     show_run(run, as_json)
 

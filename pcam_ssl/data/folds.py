@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import LeakError, UserError
-from pcam_ssl.tables import conform, read_table, write_table
+from pcam_ssl.tables import FOLD_COLUMNS, conform, read_table, write_table
 
-FOLD_COLUMNS = {"id": "str", "wsi": "str", "group": "str", "fold": "Int8", "visible": "bool"}
 GROUPINGS = ("slides", "stain clusters", "none")
 
 
@@ -20,17 +19,36 @@ class Folds:
 
     `frame` holds `id`, `wsi`, `group` (what is kept whole: slide, stain cluster, or the patch itself), `fold` (the fold that
     scores the row; -1 = never scored), `visible` (False: the label is hidden, and serves scoring only), and a bool column
-    `inner_K` per fold. `notes` are sentences the user must see.
+    `inner_K` per fold. `notes` are sentences the user must see. `inner_share` is what was asked for; None where the file does not say.
     """
 
     frame: pd.DataFrame
     grouping: str
     notes: tuple[str, ...] = ()
+    inner_share: float | None = None
 
     @property
     def n_folds(self) -> int:
         """Number of folds that score patches."""
         return sum(name.startswith("inner_") for name in self.frame.columns)
+
+    @property
+    def scheme(self) -> str:
+        """The cv.scheme that makes such folds: official has one, random has groups of one patch."""
+        if self.n_folds == 1:
+            return "official"
+        return "random" if self.grouping == "none" else "grouped"
+
+    @property
+    def learnable(self) -> np.ndarray:
+        """Rows [N] that at least one fold may learn from: all but, under the official scheme, the valid split."""
+        return np.any([~self.score_mask(fold) for fold in range(self.n_folds)], axis=0)
+
+    @property
+    def label_budget(self) -> int | None:
+        """How many labels may be learned from; None where none is hidden."""
+        shown = self.frame["visible"].to_numpy()[self.learnable]
+        return None if shown.all() else int(shown.sum())
 
     def pool_mask(self, fold: int) -> np.ndarray:
         """Rows [N] that fold `fold` may learn from with or without a label: neither scored by it nor inner."""
@@ -85,8 +103,10 @@ def check_groups(frame: pd.DataFrame, source: str) -> None:
 
 
 def write_folds(folds: Folds, path: Path | str, metadata: dict[str, str] | None = None) -> None:
-    """Write the folds as parquet, grouping and notes in the file's metadata."""
-    write_table(path, folds.frame, {**(metadata or {}), "grouping": folds.grouping, "notes": json.dumps(folds.notes)})
+    """Write the folds as parquet; grouping, notes and the inner share in the file's metadata."""
+    told = {"grouping": folds.grouping, "notes": json.dumps(folds.notes)}
+    told |= {} if folds.inner_share is None else {"inner_share": repr(folds.inner_share)}
+    write_table(path, folds.frame, {**(metadata or {}), **told})
 
 
 def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
@@ -95,8 +115,14 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
     Raises UserError where the file is no folds table or was made for other patches or slides, LeakError where a group is torn.
     """
     frame, metadata = read_table(path)
-    inner = [name for name in frame.columns if name.startswith("inner_")]
-    if metadata.get("grouping") not in GROUPINGS or not inner:
+    inner = [name for name in frame.columns if str(name).startswith("inner_")]
+    known = inner and sorted(inner) == sorted(f"inner_{k}" for k in range(len(inner)))
+    try:
+        notes, share = json.loads(metadata["notes"]), metadata.get("inner_share")
+        share = None if share is None else float(share)
+    except (KeyError, ValueError):
+        known = False
+    if metadata.get("grouping") not in GROUPINGS or not known:
         raise UserError(f"{path}: not a folds table; name the folds.parquet of a run")
     try:
         frame = conform(frame, {**FOLD_COLUMNS, **dict.fromkeys(inner, "bool")})
@@ -114,4 +140,4 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
         moved = frame["id"][frame["group"] != slides]
         raise UserError(f"{path}: {len(moved)} patches have another slide now, first {moved.iloc[0]}; use another run folder")
     check_groups(frame, str(path))
-    return Folds(frame, metadata["grouping"], tuple(json.loads(metadata["notes"])))
+    return Folds(frame, metadata["grouping"], tuple(notes), share)

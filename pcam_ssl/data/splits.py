@@ -1,15 +1,16 @@
 """Making folds: slides kept whole, labels and stain balanced, some slides kept inside each fold for choices. No torch."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.folds import FOLD_COLUMNS, Folds, check_groups, labelled_rows, read_folds, write_folds
+from pcam_ssl.data.folds import Folds, check_groups, labelled_rows, read_folds, write_folds
 from pcam_ssl.data.inner import inner_columns
 from pcam_ssl.data.stain import proxy_groups, slide_clusters
 from pcam_ssl.errors import UserError, nearest
-from pcam_ssl.tables import conform
+from pcam_ssl.tables import FOLD_COLUMNS, conform
 
 __all__ = ["Folds", "make_folds", "read_folds", "write_folds"]
 
@@ -49,9 +50,17 @@ def make_folds(
     frame = conform(rows[["id", "wsi"]].assign(group=groups, fold=fold, visible=visible), FOLD_COLUMNS)
     frame = frame.join(inner_columns(frame, labels, n_folds=n_folds, share=inner_share, seed=seed))
     check_groups(frame, f"cv.scheme {scheme}")
-    folds = Folds(frame, grouping)
+    folds = Folds(frame, grouping, inner_share=inner_share)
     notes += _class_notes(folds, labels) + _copy_notes(rows, frame, scheme)
-    return Folds(frame, grouping, tuple(notes))
+    return replace(folds, notes=tuple(notes))
+
+
+def with_budget(folds: Folds, patches: pd.DataFrame, label_budget: int, seed: int) -> Folds:
+    """The same folds with that many labels visible, chosen as `make_folds` does. Raises UserError where a fold would train on one class."""
+    rows = labelled_rows(patches)
+    hidden = replace(folds, frame=folds.frame.assign(visible=_visible(rows, folds.scheme, label_budget, seed)))
+    notes = _class_notes(hidden, rows["label"].to_numpy(dtype=np.int64))
+    return replace(hidden, notes=tuple(dict.fromkeys([*folds.notes, *notes])))
 
 
 def _check_request(rows: pd.DataFrame, scheme: str, n_folds: int) -> None:

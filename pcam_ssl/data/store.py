@@ -46,7 +46,12 @@ class Dataset:
     def sample_submission(self) -> list[str] | None:
         """Ids in the order Kaggle wants them, where the source had a sample submission."""
         path = self.path / SAMPLE_SUBMISSION
-        return pd.read_csv(path, dtype=str, keep_default_na=False)["id"].tolist() if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_csv(path, dtype=str, keep_default_na=False)["id"].tolist()
+        except (ValueError, KeyError) as error:
+            raise _damaged(self.path, f"{SAMPLE_SUBMISSION}: {first_line(error)}") from None
 
 
 def is_dataset(path: Path | str) -> bool:
@@ -62,12 +67,12 @@ def open_dataset(path: Path | str) -> Dataset:
     if not is_dataset(path):
         wanted = f"it lacks {' or '.join(name for name in (PIXELS, PATCHES, MANIFEST) if not (path / name).is_file())}"
         raise UserError(f"{path}: not a dataset ({wanted}); make one with `pcam-ssl data import {path} DATASET`")
+    again = f"delete {path} and import it again"
     try:
-        manifest = read_json(path / MANIFEST)
+        manifest = read_json(path / MANIFEST, {"digest": str, "n_slides": int, "counts": {str: {str: int}}, "notes": dict}, again)
         pixels = np.load(path / PIXELS, mmap_mode="r")
         patches = conform(read_table(path / PATCHES)[0], PATCH_COLUMNS)
-        manifest["digest"]
-    except (ValueError, KeyError, EOFError) as error:
+    except (ValueError, EOFError) as error:
         raise _damaged(path, first_line(error)) from None
     if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1:] != (pixels.shape[1], pixels.shape[1], 3):
         raise _damaged(path, f"{PIXELS} holds {pixels.dtype} {list(pixels.shape)}, not uint8 [N, H, H, 3]")

@@ -18,7 +18,7 @@ from pcam_ssl import __version__
 from pcam_ssl.data.statistics import measure
 from pcam_ssl.data.store import MANIFEST, PATCHES, PIXELS, SAMPLE_SUBMISSION
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import write_json
+from pcam_ssl.files import check_folder, write_json
 from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
 
 DIGEST_COLUMNS = ["id", "split", "label", "wsi", "x", "y"]
@@ -29,10 +29,11 @@ JOINED = 64
 CSV_ROWS = 10_000
 
 
-def refuse_existing(path: Path | str) -> None:
-    """Raises UserError where the target's name is taken."""
-    if Path(path).exists():
+def refuse_existing(path: Path | str, option: str = "DATASET") -> None:
+    """Raises UserError where the name of a folder to make is taken, or it cannot be made there."""
+    if os.path.lexists(path):
         raise UserError(f"{path}: already exists; choose another name, or delete it first")
+    check_folder(option, path)
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pcam_ssl.errors import first_line
 from pcam_ssl.files import atomic_write
 from pcam_ssl.terminal import warn
 
@@ -37,9 +38,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
                 # torch itself does not compare the checksums that it wrote.
                 if (broken := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"checksum of {broken}")
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+                raise zipfile.BadZipFile("it holds something else")
+            return state
+        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+            reason = first_line(error)[:80]
             mend = "training starts anew" if path == paths[-1] else "going on from the checkpoint before it"
             warn(f"{path}: damaged ({reason}); {mend}")
     return None

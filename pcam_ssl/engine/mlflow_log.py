@@ -36,7 +36,7 @@ def mlflow_log(folder: Path, recipe: dict[str, Any]):
         if not (folder / FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, {"run_id": _begin(client, run, folder.name, recipe), "uri": address, "step": -1})
-    known = read_json(folder / FILE)
+    known = read_json(folder / FILE, {"run_id": str, "step": int}, "delete it: a new MLflow run is begun")
 
     def write(event: dict[str, Any]) -> None:
         if event["step"] <= known["step"]:

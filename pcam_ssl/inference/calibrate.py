@@ -1,6 +1,6 @@
 """Probabilities that mean what they say: temperature scaling, fitted on inner slides and shrunk towards 1. No torch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ class Calibrator:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Calibrator":
-        return cls(**values)
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 def fit_calibrator(logits, labels, slides=None) -> Calibrator:

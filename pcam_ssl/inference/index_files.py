@@ -3,7 +3,6 @@
 Loading refuses an index of another dataset or network: its neighbours would look right and be wrong.
 """
 
-import json
 import os
 import shutil
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from pcam_ssl.inference.index import COLUMNS, EmbeddingIndex, Notes, on_backend
 from pcam_ssl.tables import conform, read_table, write_table
 
 FAISS_FILE, IDS_FILE, NOTES_FILE = "index.faiss", "ids.parquet", "index.json"
+NOTES = {"factory": str, "parameters": {str: int}, "dimension": int, "count": int}
 
 
 def save_index(index: EmbeddingIndex, folder: Path | str) -> None:
@@ -60,8 +60,8 @@ def load_index(
     if not folder.exists():
         raise UserError(f"{folder}: no such index; build it with `{rebuild}`")
     try:
-        notes = Notes(**read_json(folder / NOTES_FILE))
-    except (OSError, TypeError, json.JSONDecodeError):
+        notes = Notes(**read_json(folder / NOTES_FILE, NOTES))
+    except (UserError, TypeError):
         raise _damaged(folder, f"{NOTES_FILE} is absent or unreadable", rebuild) from None
     for kind, wanted, found in (
         ("dataset", dataset_digest, notes.dataset_digest),

@@ -55,7 +55,7 @@ def gallery_votes(gallery: EmbeddingIndex, queries, k: int = K, exclude: Exclusi
         )
     if k > len(gallery):
         raise UserError(
-            f"kNN: k {k:,} is larger than the gallery of {len(gallery):,} patches; set knn.k to {len(gallery):,} or less"
+            f"kNN: k {k:,} is larger than the gallery of {len(gallery):,} patches; set neighbours.k to {len(gallery):,} or less"
         )
     similarity, rows = search(gallery, queries, k, exclude)
     return similarity, gallery.table["label"].to_numpy(dtype=np.int64)[rows]

@@ -15,6 +15,7 @@ from pcam_ssl.inference.unit_rows import unit_rows
 
 MEASURES = ("precision_at_1", "r_precision", "map_at_r", "cmc_at_5")
 SCOPES = ("all_slides", "across_slides")
+COLUMNS = {f"{measure}_{scope}": "float64" for scope in SCOPES for measure in MEASURES}
 PAIRS = 2**29
 """Similarities ranked before queries are sampled: all queries up to 23,170 patches; a minute or so on one core."""
 

@@ -1,6 +1,5 @@
 """One artefact: `model.safetensors` and `model.json` hold all that predict, search, explain and export need. Nothing is unpickled."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.models.network import Network, rebuild_network
+from pcam_ssl.records import read_model
 
 WEIGHTS, FACTS = "model.safetensors", "model.json"
 LOSS_PREFIX = "metric_loss."
@@ -46,7 +46,7 @@ def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None =
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS}: damaged ({error}); delete {folder} and train that fold again") from None
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()[:120]
+        first = str(error).splitlines()[-1 if len(str(error).splitlines()) < 2 else 1].strip()[:120]
         raise UserError(
             f"{folder / WEIGHTS}: belongs to another network ({first}); name a run with the same model section"
         ) from None
@@ -54,17 +54,11 @@ def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None =
 
 def load_network(folder: Path, device: torch.device, channels_last: bool = False) -> tuple[Network, dict[str, Any]]:
     """The network of a fold folder on `device`, ready to predict, and its facts."""
+    facts = read_model(folder, FORMAT)
     try:
-        facts = read_json(folder / FACTS)
-    except FileNotFoundError:
-        raise UserError(f"{folder}: holds no trained network; train the run to its end first") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{folder / FACTS}: damaged ({error}); delete {folder} and train that fold again") from None
-    if facts["format"] != FORMAT:
-        raise UserError(
-            f"{folder / FACTS}: format {facts['format']}, this pcam-ssl reads {FORMAT}; use the pcam-ssl that trained it"
-        )
-    network = rebuild_network(facts["network"])
+        network = rebuild_network(facts["network"])
+    except (TypeError, ValueError, RuntimeError) as error:  # an architecture or an argument that timm does not know
+        raise UserError(f"{folder / FACTS}: damaged ({first_line(error)}); delete {folder} and train that fold again") from None
     load_weights(folder, network)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return network.to(device, memory_format=layout).eval(), facts

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pcam_ssl.inference.metrics import auroc
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import read_predictions
 
 NAMES = {
     "random": "random folds (slides torn: a leak)",
@@ -31,7 +31,7 @@ def demo_table(runs: dict[str, tuple], page: Path) -> str:
 
 
 def _by_fold(run) -> list[float]:
-    test, _ = read_table(run.path / "test.parquet")
+    test = read_predictions(run.path / "test.parquet")
     return [auroc(rows.label.astype(int), rows.prob) for fold, rows in test.groupby("fold") if fold >= 0]
 
 

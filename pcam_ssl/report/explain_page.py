@@ -1,7 +1,6 @@
 """One self-contained page of explained patches, and a PNG of each. No torch."""
 
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,6 @@ from pcam_ssl.report.thumbnails import data_uri, shorten, thumbnail
 PAGE = "explain.html"
 STYLE = Path(__file__).with_name("explain.css")
 COLOURS = {1: "c2", 0: "c1", None: "c0"}
-
-
-def check_folder(folder: Path) -> None:
-    """Raises UserError where `folder` could not be written, before anything is computed for it or made in it."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"--out {folder}: {there} is a file; name another folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--out {folder}: cannot be written (Permission denied); name another folder")
 
 
 def write_explained(folder: Path | str, explained: list[Explained], run: Path, info: dict[str, Any]) -> Path:

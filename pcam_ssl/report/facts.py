@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
-from pcam_ssl.recipe_files import flatten, read_yaml
-from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run, read_metrics
-from pcam_ssl.tables import check_predictions, read_table
+from pcam_ssl.records import read_fold, read_metrics, read_rounds, read_scores
+from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run
+from pcam_ssl.tables import FOLD_COLUMNS, read_predictions, read_table
 
 
 @dataclass(frozen=True)
@@ -56,33 +55,29 @@ class Facts:
 def read_facts(run: Run) -> Facts:
     """Everything a report shows. Raises UserError where there is no run, it is not finished, or a file is damaged."""
     info = run.info()
-    if not run.scores.exists():
-        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
-    scores = read_json(run.scores)
+    scores = read_scores(run.path)
     if scores["out_of_fold"] is None:
         shown = f"`pcam-ssl report {info['round_0']}` shows what it learned from" if "round_0" in info else "report another run"
-        raise UserError(f"{run.path}: no report without out-of-fold scores, and they are withheld ({scores['withheld']}); {shown}")
+        raise UserError(
+            f"{run.path}: no report without out-of-fold scores, and they are withheld ({scores.get('withheld')}); {shown}"
+        )
     numbers = sorted(int(path.name[5:]) for path in run.path.glob("fold-*") if path.name[5:].isdigit())
     events = {k: [event for event in read_metrics(run.fold(k) / "metrics.jsonl") if "epoch" in event] for k in numbers}
-    oof = _table(run.path / "oof.parquet")
+    oof = run.path / "oof.parquet"
     return Facts(
         run=run,
         scores=scores,
         info=info,
-        recipe=flatten(read_yaml(run.recipe)),
-        oof=None if oof is None else check_predictions(oof, str(run.path / "oof.parquet")),
-        folds=_table(run.folds),
-        fold_facts={k: read_json(run.fold(k) / "fold.json") for k in numbers if run.fold_done(k)},
+        recipe=run.recipe_keys(),
+        oof=read_predictions(oof) if oof.exists() else None,
+        folds=read_table(run.folds, FOLD_COLUMNS)[0] if run.folds.exists() else None,
+        fold_facts={k: read_fold(run.fold(k)) for k in numbers if run.fold_done(k)},
         events={k: lines for k, lines in events.items() if lines},
         rounds=_rounds(run, info),
     )
 
 
-def _table(path: Path) -> pd.DataFrame | None:
-    return read_table(path)[0] if path.exists() else None
-
-
 def _rounds(run: Run, info: dict[str, Any]) -> dict[Path, dict[str, Any]]:
     """Rounds on top of the run, or those it is one of."""
     folders = [run.path.resolve().parent] if info["command"] == ROUNDS else [run.path, run.path / POOLED]
-    return {folder: read_json(folder / ROUNDS_FILE) for folder in folders if (folder / ROUNDS_FILE).is_file()}
+    return {folder: read_rounds(folder) for folder in folders if (folder / ROUNDS_FILE).is_file()}

@@ -10,7 +10,7 @@ import pandas as pd
 from pcam_ssl.inference.operating_point import Target, choose_threshold, outcome_scores, outcomes
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.run import BLEND
-from pcam_ssl.tables import check_predictions, read_table
+from pcam_ssl.tables import read_predictions
 
 INNER = "inner.parquet"
 
@@ -111,7 +111,7 @@ def _fold_threshold(facts: Facts, k: int, scored: pd.DataFrame, target: Target) 
         return FoldThreshold(
             k, None, reason=f"folds keep no {INNER} in this run (an older pcam-ssl made it, or files were removed)"
         )
-    inner = check_predictions(read_table(path)[0], str(path))
+    inner = read_predictions(path)
     inner = inner[inner.label.notna()]
     labels, n_slides = inner.label.to_numpy(np.int64), inner.wsi.nunique() or None
     counts = (len(labels), int(labels.sum()), n_slides)

@@ -22,6 +22,7 @@ from pcam_ssl.report.verdict import judge
 from pcam_ssl.report.views_card import views_card
 from pcam_ssl.run import Run
 
+REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("gallery.css")
 DEFAULT_TARGET = Target()
@@ -35,7 +36,7 @@ def write_report(run: Run) -> Path:
 
 def write_page(facts: Facts, target: Target = DEFAULT_TARGET, pictures: Pictures = NO_PICTURES) -> Path:
     """Write `report.html` into the run of `facts`, with the operating point at `target`, and the model card beside it; the page's path."""
-    path = facts.run.path / "report.html"
+    path = facts.run.path / REPORT
     write_text(path, page(facts, target, pictures))
     write_text(facts.run.path / FILE, model_card(facts, judge(facts)))
     return path

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_target
 from pcam_ssl.inference.operating_point import Target
 from pcam_ssl.report.facts import Facts, read_facts
 from pcam_ssl.report.model_card import FILE
 from pcam_ssl.report.operating_facts import operating_point
-from pcam_ssl.report.page import write_page
+from pcam_ssl.report.page import REPORT, write_page
 from pcam_ssl.report.page_blocks import page_blocks, page_sections
 from pcam_ssl.report.page_markdown import page_markdown
 from pcam_ssl.report.pictures import Pictures
@@ -70,5 +71,8 @@ def write_reports(paths: list[Path], target: Target, pictures: Callable[[Facts],
             problems += error.problems
     if problems:
         raise UserError(*problems)
+    for facts in read:
+        check_target("report", facts.run.path / REPORT, ".html")
+        check_target("report", facts.run.path / FILE, ".md")
     shown = [(facts, pictures(facts)) for facts in read]
     return [Report(write_page(facts, target, found), facts, target, judge(facts), found) for facts, found in shown]

@@ -14,7 +14,7 @@ from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.errors import LeakError, UserError
 from pcam_ssl.inference.doubt import doubted_labels
 from pcam_ssl.run import REFIT, Run
-from pcam_ssl.tables import check_predictions, read_table
+from pcam_ssl.tables import read_predictions, read_table
 
 NAMED = 3
 
@@ -59,7 +59,7 @@ def _doubted(run: Run) -> pd.DataFrame | None:
     if not (run.path / "oof.parquet").exists():
         return None
     tables = [run.path / f"{name}.parquet" for name in ("oof", "oof-knn")]
-    return doubted_labels(*(check_predictions(read_table(path)[0], str(path)) for path in tables if path.exists()))
+    return doubted_labels(*(read_predictions(path) for path in tables if path.exists()))
 
 
 def _doubt_finding(doubted: pd.DataFrame, dataset: Dataset, both: bool) -> Finding:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError, nearest
-from pcam_ssl.files import digest_file, digest_text, write_json, write_text
+from pcam_ssl.files import check_folder, digest_file, digest_text, write_json, write_text
 from pcam_ssl.inference.blend_nested import Blend, fit_blend, parts_of
 from pcam_ssl.inference.blend_weights import SPACES
 from pcam_ssl.inference.correlation import calibrated_logits
@@ -37,6 +37,9 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
         raise UserError(f"--max-correlation {cap:g}: choose a number above 0 and at most 1")
     if not specs:
         raise UserError("blend: no run named; name one or more")
+    if not Path(out).name:
+        raise UserError(f"--out {out}: is the folder you are in; name one to make")
+    check_folder("--out", out)
     runs = read_alike([str(spec) for spec in specs])
     identity = {"method": method, "max_correlation": cap, "members": [_identity(run) for run in runs]}
     run = _unless_there(Run(Path(out)), identity)

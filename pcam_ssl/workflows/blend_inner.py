@@ -7,12 +7,12 @@ import pandas as pd
 from scipy.special import expit
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
 from pcam_ssl.inference.blend_nested import Blend
 from pcam_ssl.inference.correlation import calibrated_logits
 from pcam_ssl.inference.knn_choice import Blend as HeadAndKnn
+from pcam_ssl.records import read_neighbours
 from pcam_ssl.run import REFIT, Run
-from pcam_ssl.tables import check_predictions, read_table, write_table
+from pcam_ssl.tables import read_predictions, read_probs, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.blend_tables import blended_table, same_rows
 from pcam_ssl.workflows.compare_runs import ScoredRun
@@ -45,7 +45,7 @@ def as_member(head: pd.DataFrame, kind: str | None, unit: Path) -> pd.DataFrame:
     """Predictions of a unit's head with `knn_prob`, as those of the table that was blended: its own (None), `knn` or `blend`."""
     if kind is None:
         return head
-    facts = read_json(unit / "fold.json")["neighbours"]
+    facts = read_neighbours(unit)
     knn = calibrated_logits(head.knn_prob)
     if kind == "knn":
         return head.assign(logit=knn * facts["calibration"]["temperature"], prob=head.knn_prob, view_std=0.0)
@@ -64,10 +64,10 @@ def _inner(run: ScoredRun, unit: str) -> pd.DataFrame:
     path = run.path / unit / INNER
     if not path.exists():
         raise UserError(f"{run.name} keeps no {unit}/{INNER}")
-    head = check_predictions(read_table(path)[0], str(path))
+    head = read_predictions(path)
     if not run.table:
         return head.assign(knn_prob=np.nan)
     knn = path.with_name(INNER_KNN)
     if not knn.exists():
         raise UserError(f"{run.name} keeps no {unit}/{INNER_KNN}")
-    return head.assign(knn_prob=read_table(knn)[0].set_index("id").prob.loc[head.id].to_numpy())
+    return head.assign(knn_prob=read_probs(knn, head.id))

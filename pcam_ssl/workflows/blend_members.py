@@ -8,7 +8,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import BLEND, REFIT, Run
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.workflows.blend_inner import INNER, PLAIN
 from pcam_ssl.workflows.blend_predict import member_problem
 
@@ -78,9 +78,9 @@ def _problem(start: Run, member: dict[str, Any]) -> str | None:
 
 
 def _check_folds(start: Run, runs: list[Run]) -> None:
-    first = read_table(runs[0].folds)[0].astype(str)
+    first = read_table(runs[0].folds, FOLD_COLUMNS)[0].astype(str)
     for run in runs[1:]:
-        if not read_table(run.folds)[0].astype(str).equals(first):
+        if not read_table(run.folds, FOLD_COLUMNS)[0].astype(str).equals(first):
             raise UserError(
                 f"{start.path}: its member {run.path} keeps other inner slides or hides other labels than {runs[0].path}, so they"
                 f" cannot label one pool; train it with --set cv.folds_file={runs[0].folds}, and blend anew"

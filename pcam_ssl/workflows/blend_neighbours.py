@@ -9,11 +9,11 @@ from scipy.special import expit
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.correlation import calibrated_logits
 from pcam_ssl.inference.knn import gallery_votes, knn_logits
 from pcam_ssl.inference.knn_choice import Blend
+from pcam_ssl.records import read_neighbours
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions
 from pcam_ssl.workflows.calibration import INNER, INNER_KNN, mean_calibrator
@@ -55,7 +55,7 @@ def neighbours_table(
 
 
 def _fold(setting: Setting, unit: Unit, network, kind: str, head: pd.DataFrame | None, source: Setting, patches: pd.DataFrame):
-    facts = read_json(unit.folder(setting.run) / "fold.json")["neighbours"]
+    facts = read_neighbours(unit.folder(setting.run), kind == "blend")
     vote = facts["vote"]
     votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(source, network, patches), vote["k"])
     logits = knn_logits(*votes, vote["temperature"])

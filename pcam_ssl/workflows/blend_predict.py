@@ -11,9 +11,8 @@ import pandas as pd
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.scores import score_report
-from pcam_ssl.recipe_files import flatten, read_yaml
 from pcam_ssl.run import ROUNDS_FILE, Run
-from pcam_ssl.tables import read_table, write_table
+from pcam_ssl.tables import read_predictions, write_table
 from pcam_ssl.workflows.blend_neighbours import neighbours_table
 from pcam_ssl.workflows.blend_tables import blended_table, read_scales, same_rows
 from pcam_ssl.workflows.source import open_source, split_rows
@@ -45,7 +44,7 @@ def predict_blend(
             # The member is that folder, not the best of the rounds on top of it.
             literally = 0 if (Path(path) / ROUNDS_FILE).exists() else None
             predict_run(path, dataset.path, file, split=split, device=device, round=literally)
-            heads[path] = read_table(file)[0]
+            heads[path] = read_predictions(file)
         patches = split_rows(dataset, source, split)
         tables = [_member(member, heads[member["run"]], dataset, patches, device) for member in members]
         digest = dataset.digest
@@ -83,6 +82,6 @@ def _report(run: Run, table: pd.DataFrame) -> dict | None:
     mean = table[table.fold == -1]
     if not mean.label.notna().any():
         return None
-    recipe = flatten(read_yaml(run.recipe))
+    recipe = run.recipe_keys()
     groups = mean.wsi.to_numpy() if mean.wsi[mean.label.notna()].notna().all() else None
     return score_report(mean, groups, recipe["score.resamples"], recipe["seed"])

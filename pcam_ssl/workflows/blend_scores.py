@@ -12,7 +12,7 @@ from pcam_ssl.inference.bootstrap import paired_differences
 from pcam_ssl.inference.metrics import auroc
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.run import Run
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import read_probs
 from pcam_ssl.workflows.compare_runs import ScoredRun, groups_of
 
 
@@ -46,7 +46,7 @@ def score_blend(
     }
     if (floor := _floor(runs)) is not None:
         shutil.copyfile(floor, folder.path / "floor.parquet")
-        probs = read_table(floor)[0].set_index("id").prob.loc[oof.id]
+        probs = read_probs(floor, oof.id)
         scores["above_floor"] = paired_differences(labels, probs, oof.prob, groups, **options)
     else:
         # A floor that nothing can be paired with would be shown without its difference.

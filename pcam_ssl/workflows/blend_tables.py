@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
 from pcam_ssl.inference.blend import RankScale, mean_over, pool
 from pcam_ssl.inference.blend_nested import Blend, rank_scales
@@ -16,6 +16,7 @@ from pcam_ssl.terminal import say
 from pcam_ssl.workflows.compare_runs import ScoredRun
 
 SCALES = "rank-scales.parquet"
+SCALE_COLUMNS = {"member": "int64", "kind": "str", "logit": "float64", "share": "float64"}
 KINDS = ("logit", "prob")
 Scales = dict[str, list[RankScale]]
 
@@ -53,7 +54,7 @@ def read_scales(run: Run) -> Scales:
     """The rank scales of a blend, none where it does not blend ranks."""
     if not (run.path / SCALES).exists():
         return {}
-    table = read_table(run.path / SCALES)[0]
+    table = read_table(run.path / SCALES, SCALE_COLUMNS)[0]
     return {
         kind: [RankScale(rows.logit.to_numpy(), rows.share.to_numpy()) for _, rows in table[table.kind == kind].groupby("member")]
         for kind in KINDS
@@ -107,7 +108,14 @@ def _write_submission(folder: Run, first: Run, test: pd.DataFrame) -> None:
     """In the order of the first member's, where it has one."""
     path = first.path / "submission.csv"
     if path.exists():
-        order = pd.read_csv(path, dtype={"id": str}).id
         mean = test[test.fold == -1].set_index("id").prob
+        try:
+            order = pd.read_csv(path, dtype=str)["id"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{path}: damaged ({first_line(error)}); delete it, and the blend goes without a submission") from None
+        if set(order) != set(mean.index):
+            raise UserError(
+                f"{path}: holds other ids than {path.with_name('test.parquet')}; delete it, and the blend goes without a submission"
+            )
         with atomic_write(folder.path / "submission.csv") as temporary:
             mean.loc[order].rename("label").to_csv(temporary)

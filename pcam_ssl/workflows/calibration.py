@@ -1,14 +1,17 @@
 """Calibration on inner slides: of a unit, and of the mean over folds."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.folds import score_groups, stored_groups
 from pcam_ssl.inference.calibrate import Calibrator, fit_calibrator
+from pcam_ssl.models.artefact import FORMAT
+from pcam_ssl.records import read_mean_calibration, read_model
 from pcam_ssl.run import Run
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.setting import Setting
 
@@ -29,6 +32,11 @@ def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
     return calibrator
 
 
+def own_calibrator(folder: Path) -> Calibrator:
+    """That of the network in a unit's folder."""
+    return Calibrator.from_dict(read_model(folder, FORMAT)["calibration"])
+
+
 def mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Calibrator:
     """The temperature of the mean logit of `folds`, from the inner slides of them all, each scored by its own fold's network.
 
@@ -37,8 +45,8 @@ def mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Calibr
     rather too high than too low.
     """
     folds = list(folds)
-    stored = run.info().get("mean_calibration", {})
-    if name in stored and stored["folds"] == folds:
-        return Calibrator.from_dict(stored[name])
-    inner = pd.concat([read_table(run.fold(k) / f"{name}.parquet")[0] for k in folds], ignore_index=True)
+    stored = read_mean_calibration(run.path)
+    if stored is not None and name in stored["tables"] and stored["folds"] == folds:
+        return Calibrator.from_dict(stored["tables"][name])
+    inner = pd.concat([read_predictions(run.fold(k) / f"{name}.parquet") for k in folds], ignore_index=True)
     return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), stored_groups(run.folds, inner))

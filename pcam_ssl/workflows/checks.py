@@ -9,7 +9,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.terminal import warn
 
 
@@ -54,21 +54,30 @@ def learned_from_pool(recipe: Recipe) -> bool:
 
 
 def check_initial_run(recipe: Recipe, folds: Folds) -> None:
-    """`model.init`: fold K may start only from weights that never saw fold K's slides, so the folds must be the same."""
+    """`model.init`: fold K may start only from weights that never saw fold K's slides, so the folds must be the same.
+
+    Nor from weights that learned labels which `data.label_budget` hides: the run would have had more labels than it says.
+    """
     if recipe.model.init is None:
         return
     run = Run(Path(recipe.model.init))
     run.info()
-    theirs, _ = read_table(run.folds)
+    theirs, _ = read_table(run.folds, FOLD_COLUMNS)
     columns = ["id", "group", "fold", *(f"inner_{k}" for k in range(folds.n_folds))]
     mine = folds.frame
     if (
-        any(name not in theirs for name in columns)
+        any(name not in theirs for name in [*columns, "visible"])
         or len(theirs) != len(mine)
         or not (theirs[columns].astype(str) == mine[columns].astype(str)).all(axis=None)
     ):
         raise UserError(
             f"model.init: {run.path} has other folds, so its weights may have seen slides this run scores; set cv.folds_file={run.folds}"
+        )
+    hidden = int((theirs.visible.to_numpy(dtype=bool) & ~mine.visible.to_numpy()).sum())
+    if hidden:
+        raise UserError(
+            f"model.init: {run.path} learned from {hidden} labels that data.label_budget={recipe.data.label_budget} hides here;"
+            " name a run of that budget, or raise data.label_budget"
         )
     missing = [k for k in range(folds.n_folds) if not run.fold_done(k)]
     if missing:

@@ -1,11 +1,13 @@
 """What a run cost: parameters, patches a second, epochs. No torch."""
 
-import json
-import struct
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.report.facts import Facts
 from pcam_ssl.run import Run
 
@@ -40,16 +42,15 @@ def parameters(run: Run) -> int | None:
 
 def count_parameters(path: Path) -> int:
     """Parameters in a safetensors file, from its header alone; buffers and what a metric loss learned are left out."""
-    with open(path, "rb") as handle:
-        header = json.loads(handle.read(struct.unpack("<Q", handle.read(8))[0]))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__" and name not in PIXELS and not name.startswith(LOSS) and not name.endswith(BUFFERS):
-            size = 1
-            for length in tensor["shape"]:
-                size *= length
-            total += size
-    return total
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            names = tensors.keys()
+            learned = [name for name in names if name not in PIXELS and not name.startswith(LOSS) and not name.endswith(BUFFERS)]
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in learned)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: damaged ({first_line(error)}); delete {path.parent}, and the run's command trains it again"
+        ) from None
 
 
 def patches_per_s(facts: Facts) -> float | None:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
+from pcam_ssl.records import read_scores
 from pcam_ssl.report.facts import Facts, read_facts
 from pcam_ssl.run import Run
-from pcam_ssl.tables import check_predictions, read_table
+from pcam_ssl.tables import read_predictions
 
 TABLES = ("knn", "blend")
 """Further predictions of a run with neighbours, named as RUN:knn and RUN:blend."""
@@ -43,7 +43,7 @@ class ScoredRun:
     def test(self) -> pd.DataFrame | None:
         """Predictions of the test split, None where there are none."""
         path = self.file("test")
-        return check_predictions(read_table(path)[0], str(path)) if path.exists() else None
+        return read_predictions(path) if path.exists() else None
 
 
 def read_alike(specs: list[str]) -> list[ScoredRun]:
@@ -80,7 +80,7 @@ def split_spec(spec: str) -> tuple[Path, str]:
 def _read(spec: str, name: str) -> ScoredRun:
     path, table = split_spec(spec)
     run = Run(path)
-    if run.scores.exists() and (reason := read_json(run.scores).get("withheld")):
+    if run.scores.exists() and (reason := read_scores(path).get("withheld")):
         raise UserError(f"{path}: its out-of-fold scores are withheld, so it cannot be compared or blended ({reason})")
     facts = read_facts(run)
     if facts.folds is None:
@@ -94,7 +94,7 @@ def _read(spec: str, name: str) -> ScoredRun:
         if not facts.recipe.get("method.classify", True):
             mend = f"its own predictions are kNN's (method.classify=false), so name {path} alone"
         raise UserError(f"{spec}: {file.name} is not in the run; {mend}")
-    return replace(scored, facts=replace(facts, oof=check_predictions(read_table(file)[0], str(file)))) if table else scored
+    return replace(scored, facts=replace(facts, oof=read_predictions(file))) if table else scored
 
 
 def _like(first: ScoredRun, run: ScoredRun) -> ScoredRun:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from pcam_ssl.data.folds import Folds, labelled_rows, read_folds, write_folds
-from pcam_ssl.data.splits import make_folds
+from pcam_ssl.data.splits import make_folds, with_budget
 from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import Precision, choose_precision
 from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run, begin_run, find_run, hold
@@ -36,6 +37,7 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     several machines may share a run by asking for different folds.
     """
     world = join_world(recipe.train.device)
+    world.lead(lambda: check_folder("--out", out))
     precision = choose_precision(world.device, recipe.train.precision, recipe.train.channels_last)
     recipe = _resolved(recipe, precision)
     dataset = open_dataset(data)
@@ -125,7 +127,7 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
     """The folds that a run of this recipe begins with."""
     cv = recipe.cv
     if cv.folds_file is not None:
-        return read_folds(cv.folds_file, dataset.patches)
+        return _folds_of_file(recipe, read_folds(cv.folds_file, dataset.patches), dataset)
     return make_folds(
         dataset.patches,
         scheme=cv.scheme,
@@ -134,6 +136,29 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
         label_budget=recipe.data.label_budget,
         seed=recipe.seed,
     )
+
+
+def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
+    """The folds of cv.folds_file: which fold scores a patch, and which are inner. The budget is the recipe's.
+
+    Raises UserError where the recipe speaks of other folds than the file holds: every report repeats what the recipe says.
+    """
+    cv, budget = recipe.cv, recipe.data.label_budget
+    stated = [("cv.scheme", cv.scheme, folds.scheme)]
+    stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
+    stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if folds.inner_share is not None else []
+    # Labels that the file hides cannot come back: the file's inner slides were chosen without them.
+    stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
+    other = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
+    if other:
+        said = "; ".join(
+            f"{key} is {theirs} there, {'null' if mine is None else mine} in the recipe" for key, mine, theirs in other
+        )
+        settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in other)
+        raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({said}); add {settings}, or name another file")
+    if budget is None or folds.label_budget is not None:
+        return folds
+    return with_budget(folds, dataset.patches, budget, recipe.seed)
 
 
 def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
@@ -174,5 +199,5 @@ def _gather(setting: Setting, shared: bool, locks: ExitStack) -> None:
     run = setting.run
     if shared:
         _hold(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
-    if run.info()["status"] != "done":
+    if run.info().get("status") != "done" or not run.scores.exists():
         gather_run(setting)

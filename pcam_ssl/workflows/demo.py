@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pcam_ssl.data.store import is_dataset, open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.report.demo_table import demo_table
 from pcam_ssl.report.rounds_text import rounds_text
@@ -25,6 +26,7 @@ def demo(folder: Path | str) -> str:
     The test slides keep their labels here, so that the out-of-fold scores can be held against new slides.
     """
     folder = Path(folder)
+    check_folder("--folder", folder)
     dataset = folder / "slides"
     if not is_dataset(dataset):
         say(f"{dataset}: drawing {SLIDES + TEST_SLIDES} synthetic slides of {PATCHES} patches")

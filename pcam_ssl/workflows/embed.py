@@ -48,7 +48,7 @@ def embed_source(
     Float32, or with `half` float16; streamed, so memory does not grow with N. Returns what embedding.json says and, with `knn`,
     the kNN scores of the labelled patches. Raises UserError where run, model or source do not hold, or `out` exists.
     """
-    refuse_existing(out)
+    refuse_existing(out, "--out")
     embedder = None if run is None else run_embedder(run_in_use(run), fold, device)
     with open_source(source, skip_bad) as dataset:
         patches = split_rows(dataset, source, split)
@@ -96,7 +96,7 @@ def _new_folder(path: Path, n_bytes: int):
     part.mkdir()
     try:
         yield part
-        refuse_existing(path)
+        refuse_existing(path, "--out")
         os.rename(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)

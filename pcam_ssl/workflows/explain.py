@@ -9,16 +9,14 @@ import pandas as pd
 import torch
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
+from pcam_ssl.files import check_folder
 from pcam_ssl.inference.attribution import GradCam, explain_views, view_logits
 from pcam_ssl.inference.attribution_facts import Explained
 from pcam_ssl.inference.attribution_summary import NetworkView, Summary, summarise
-from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.centre import without_centre, without_surround
-from pcam_ssl.models.artefact import FACTS
-from pcam_ssl.report.explain_page import check_folder, write_explained
+from pcam_ssl.report.explain_page import write_explained
 from pcam_ssl.terminal import progress
-from pcam_ssl.workflows.calibration import mean_calibrator
+from pcam_ssl.workflows.calibration import mean_calibrator, own_calibrator
 from pcam_ssl.workflows.explain_neighbours import nearest_labelled
 from pcam_ssl.workflows.networks import Networks, open_networks
 from pcam_ssl.workflows.queries import by_id
@@ -47,10 +45,12 @@ def explain_patches(
     ids = list(dict.fromkeys(ids))
     if len(ids) > MOST:
         raise UserError(f"--id: a page shows at most {MOST} patches, these are {len(ids):,}; name fewer, or take --whole-fold K")
+    if out is not None:
+        check_folder("--out", out)
     networks = open_networks(path, data, round)
     networks.require_head("explain")
     folder = Path(out) if out is not None else networks.run.path / "explain"
-    check_folder(folder)
+    check_folder("--out", folder)
     told = explained(networks, ids, fold=fold, neighbours=neighbours, device=device)
     return told, write_explained(folder, told, networks.run.path, networks.info)
 
@@ -114,7 +114,7 @@ def _temperature(networks: Networks, folds: tuple[int, ...]) -> float:
     """Of one fold's own logits, or of the mean logit of several."""
     if len(folds) > 1:
         return mean_calibrator(networks.run, folds).temperature
-    return Calibrator.from_dict(read_json(networks.fold(folds[0]) / FACTS)["calibration"]).temperature
+    return own_calibrator(networks.fold(folds[0])).temperature
 
 
 def _view(trained: Trained, cam: GradCam, pixels: np.ndarray) -> NetworkView:

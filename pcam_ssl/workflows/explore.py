@@ -13,7 +13,7 @@ from pcam_ssl.inference.exclusion import leave_out
 from pcam_ssl.inference.index import build_index
 from pcam_ssl.inference.neighbors import search
 from pcam_ssl.run import run_in_use
-from pcam_ssl.selection.columns import CLASSES
+from pcam_ssl.selection.columns import CLASSES, TRAIL_COLUMNS
 from pcam_ssl.tables import read_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.embedder import Embedder
@@ -77,7 +77,7 @@ def _with_decisions(table: pd.DataFrame, networks: Networks, unit: str) -> pd.Da
         if networks.info["command"] == "pseudo-label":
             raise UserError(f"{path}: the trail of the round is gone; run `pcam-ssl pseudo-label` again")
         return table.assign(decision=pd.array([None] * len(table), "str"), reason=pd.array([None] * len(table), "str"))
-    trail = read_table(path)[0].set_index("id")
+    trail = read_table(path, TRAIL_COLUMNS)[0].set_index("id")
     named = trail.label.map(dict(enumerate(CLASSES)))
     trail["decision"] = trail.decision.where(trail.decision != "added", "added as " + named)
     known = trail.reindex(table.id)

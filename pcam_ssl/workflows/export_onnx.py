@@ -10,15 +10,15 @@ import torch
 from pcam_ssl import __version__
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, check_target, read_json
+from pcam_ssl.files import atomic_write, check_target
 from pcam_ssl.inference.exported import Exported, Member
 from pcam_ssl.inference.onnx_file import largest_differences, require_onnx, write_onnx
-from pcam_ssl.models.artefact import FACTS, load_network
+from pcam_ssl.models.artefact import load_network
 from pcam_ssl.recipe import Predict
 from pcam_ssl.run import run_in_use
 from pcam_ssl.selection.columns import CLASSES
 from pcam_ssl.terminal import say
-from pcam_ssl.workflows.calibration import mean_calibrator
+from pcam_ssl.workflows.calibration import mean_calibrator, own_calibrator
 from pcam_ssl.workflows.embedder import unit_digest
 from pcam_ssl.workflows.networks import Networks, open_networks
 
@@ -93,7 +93,7 @@ def _temperature(networks: Networks, folders: list[Path]) -> float:
     """Of the one network's logits, or of the mean logit of several folds."""
     if len(folders) > 1:
         return mean_calibrator(networks.run, networks.finished).temperature
-    return read_json(folders[0] / FACTS)["calibration"]["temperature"]
+    return own_calibrator(folders[0]).temperature
 
 
 def _tell_views(d4: bool, options: Predict) -> None:

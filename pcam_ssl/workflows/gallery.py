@@ -1,6 +1,5 @@
 """The gallery of a space, indexed: made on first use, kept in its folder, refused when it is of another network or dataset."""
 
-import json
 import shlex
 import tempfile
 from pathlib import Path
@@ -79,8 +78,8 @@ def _tell(space: Space, factory: str, backend: Backend) -> None:
 def _saved_factory(folder: Path) -> str | None:
     """The factory of a saved index, None where its notes cannot be read: `load_index` says so."""
     try:
-        return read_json(folder / NOTES_FILE)["factory"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        return read_json(folder / NOTES_FILE, {"factory": str})["factory"]
+    except UserError:
         return None
 
 

@@ -6,18 +6,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit as inverse_sigmoid
 
+from pcam_ssl import records
 from pcam_ssl.data.folds import Folds, labelled_rows, score_groups
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, read_json, write_json
+from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.inference.blend import mean_over
 from pcam_ssl.inference.bootstrap import intervals_and_differences, paired_differences
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.inference.floor import floor_oof
+from pcam_ssl.inference.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.inference.retrieval import summarise
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.run import Run
-from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
+from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.calibration import INNER, INNER_KNN, mean_calibrator
 from pcam_ssl.workflows.checks import submission_problem
@@ -40,9 +42,8 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     if oof is not None:
         write_table(run.path / "oof.parquet", oof, notes)
     calibrators = {name: mean_calibrator(run, range(folds.n_folds), name) for name in _inner_tables(run)}
-    run.update(
-        mean_calibration={"folds": list(range(folds.n_folds)), **{name: found.to_dict() for name, found in calibrators.items()}}
-    )
+    tables = {name: found.to_dict() for name, found in calibrators.items()}
+    run.update(mean_calibration={"folds": list(range(folds.n_folds)), "tables": tables})
     test = gather_test(run, folds, calibrator=calibrators[INNER]) if (dataset.patches.split == "test").any() else None
     if test is not None:
         write_table(run.path / "test.parquet", test, notes)
@@ -90,7 +91,7 @@ def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str
 def gather_retrieval(setting: Setting) -> dict:
     """The retrieval measures of every scored patch in its fold's embedding, with intervals."""
     folders = [setting.run.fold(k) for k in range(setting.folds.n_folds)]
-    per_query = pd.concat([read_table(folder / "retrieval.parquet")[0] for folder in folders], ignore_index=True)
+    per_query = pd.concat([read_table(folder / "retrieval.parquet", RETRIEVAL)[0] for folder in folders], ignore_index=True)
     options = {"resamples": setting.recipe.score.resamples, "seed": setting.recipe.seed}
     return {"queried": len(per_query), **summarise(per_query, **options)}
 
@@ -109,7 +110,7 @@ def score_views(setting: Setting, oof: pd.DataFrame) -> dict | None:
 
 def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
     """One row per labelled id, in dataset order."""
-    parts = [read_table(run.fold(k) / f"{name}.parquet")[0] for k in range(folds.n_folds)]
+    parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     scored = folds.frame.id[folds.frame.fold >= 0]
     oof = check_predictions(pd.concat(parts, ignore_index=True), f"{run.path}/fold-*/{name}.parquet")
     if sorted(oof.id) != sorted(scored):
@@ -121,10 +122,7 @@ def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
 
 def gather_test(run: Run, folds: Folds, name: str = "test", calibrator: Calibrator | None = None) -> pd.DataFrame:
     """Every fold's rows, then their mean as fold -1 (`mean_of_folds`)."""
-    parts = [
-        check_predictions(read_table(run.fold(k) / f"{name}.parquet")[0], f"{run.fold(k)}/{name}.parquet")
-        for k in range(folds.n_folds)
-    ]
+    parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
 
 
@@ -191,7 +189,5 @@ def score_run(
 
 
 def read_scores(run: Run) -> dict:
-    """scores.json of a finished run. Raises UserError where it is not finished."""
-    if not run.scores.exists():
-        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
-    return read_json(run.scores)
+    """scores.json of a finished run. Raises UserError where it is not finished, or the file is damaged."""
+    return records.read_scores(run.path)

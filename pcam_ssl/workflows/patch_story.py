@@ -6,6 +6,7 @@ from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.report.patch_story import patch_story
 from pcam_ssl.run import POOLED, Run
+from pcam_ssl.selection.columns import TRAIL_COLUMNS
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.queries import nearest_ids
 from pcam_ssl.workflows.selecting import TRAIL
@@ -14,7 +15,10 @@ from pcam_ssl.workflows.selecting import TRAIL
 def tell_patch(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
     """The story of patch `id` over the rounds of the run at `path`. Raises UserError for an id that no trail holds."""
     folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
-    trails = {int(each.parent.name.removeprefix("round-")): read_table(each)[0] for each in sorted(folder.glob(f"round-*/{TRAIL}"))}
+    trails = {
+        int(each.parent.name.removeprefix("round-")): read_table(each, TRAIL_COLUMNS)[0]
+        for each in sorted(folder.glob(f"round-*/{TRAIL}"))
+    }
     return patch_story(trails, id, nearest_ids, _truth(Run(path), id))
 
 

@@ -11,7 +11,7 @@ from pcam_ssl.recipe_pseudo import Pseudo
 from pcam_ssl.run import Run, begin_run, find_run
 from pcam_ssl.selection.decide import decide
 from pcam_ssl.selection.truth import added_scores
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import read_predictions, read_probs
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.cross_validation import train_missing
 from pcam_ssl.workflows.rounds import Rounds
@@ -89,7 +89,7 @@ def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
     trails, truths = [], []
     for unit in units:
         folder = unit.folder(run)
-        table = read_table(folder / "oof.parquet")[0]
+        table = read_predictions(folder / "oof.parquet")
         pool = _without_labels(rounds, folder, table)
         inner, cluster = inner_evidence(folder, rounds.folds)
         trail, _ = decide(pool, inner, rounds.recipe.pseudo, None, teacher_digest(folder), cluster)
@@ -143,5 +143,5 @@ def _groups(rounds: Rounds, ids: pd.Series) -> np.ndarray:
 def _without_labels(rounds: Rounds, folder, table: pd.DataFrame) -> pd.DataFrame:
     hashes = rounds.dataset.patches.set_index("id").view_hash.loc[table.id].array
     path = folder / "oof-knn.parquet"
-    knn = read_table(path)[0].set_index("id").prob.loc[table.id].to_numpy() if path.exists() else np.full(len(table), np.nan)
+    knn = read_probs(path, table.id) if path.exists() else np.full(len(table), np.nan)
     return table.drop(columns="label").assign(knn_prob=knn, view_hash=hashes)

@@ -115,7 +115,8 @@ def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     """For each patch `[N]`: `source`, by which it could be in the pool, and `barred`, what forbids it ("slide", "copy"); else NA."""
     patches, frame = dataset.patches, folds.frame
     rows = labelled_rows(patches).row.to_numpy()
-    kept = unit.score | unit.inner
+    # A refit scores nothing, and yet learns nothing of a valid split that no fold learns from.
+    kept = unit.score | unit.inner | ~folds.learnable
     source = np.where(patches.split == "test", "test", "unlabelled").astype(object)
     source[rows] = np.where(unit.train | kept, None, "hidden")
     # Only where folds keep slides whole is a slide a group; random folds tear them, to show the leak.

@@ -12,9 +12,10 @@ from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.engine.precision import choose_precision
 from pcam_ssl.engine.stop import interruptible
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
-from pcam_ssl.run import POOLED, ROUNDS, Run, hold
+from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.blend_members import members_of, own_recipe
@@ -53,6 +54,8 @@ def pseudo_label(
     """
     if wanted < 1:
         raise UserError(f"--rounds {wanted}: ask for at least one round")
+    if out is not None:
+        check_folder("--out", out)
     start = _round_0(Path(path), recipe, list(settings), data)
     settings = [*settings, "pseudo.pooled=true"] if pooled else list(settings)
     pooled = load_recipe(recipe, settings, own_recipe(start, members_of(start))).pseudo.pooled
@@ -89,6 +92,8 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
         _check_opinions(path, theirs, chosen)
     _check_folder(start, out)
+    if data is None and not Path(info["dataset"]).exists():
+        raise UserError(f"{start.path}: its dataset {info['dataset']} is not there any more; say where it is with --data DATASET")
     dataset = open_dataset(data or info["dataset"])
     if dataset.digest != info["dataset_digest"]:
         raise UserError(
@@ -115,13 +120,13 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
             raise UserError(
                 f"{path}: is a pseudo-label round itself; name the run it belongs to ({info.get('round_0', 'unknown')})"
             )
-        if info["status"] == "done":
+        if info.get("status") == "done":
             return run
         chosen, data = run.load_recipe(), data or info["dataset"]
         asked = load_recipe(recipe, settings, chosen)
         _check_recipe(path, asked)
     else:
-        asked = chosen = load_recipe(recipe or "baseline", settings)
+        asked = chosen = load_recipe("baseline" if recipe is None else recipe, settings)
         _check_recipe(path, chosen)
         data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")
         _check_some_unlabelled(chosen, data)
@@ -179,6 +184,14 @@ def _check_folder(start: Run, out: Path) -> None:
     """Refuse to put rounds into another run, which would then pass for their round 0."""
     if Run(out).provenance.exists() and out.resolve() != start.path.resolve():
         raise UserError(f"{out}: holds another run, and these rounds start from {start.path}; choose another --out")
+    foreign = [each.name for each in out.iterdir() if not _of_rounds(each.name)] if out.is_dir() else []
+    if foreign and out.resolve() != start.path.resolve():
+        raise UserError(f"{out}: holds {sorted(foreign)[0]}, which is no part of pseudo-label rounds; choose another --out")
+
+
+def _of_rounds(name: str) -> bool:
+    """Whether rounds leave something of that name; whatever is hidden was left by a kill, or is a lock."""
+    return name.startswith((".", "round-")) or name in (ROUNDS_FILE, "planted")
 
 
 def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:

@@ -10,7 +10,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.recipe_files import recipe_digest
 from pcam_ssl.run import begin_run, find_run
 from pcam_ssl.selection.stops import added_too_few, ratio_off, too_many_flips
-from pcam_ssl.tables import read_table
+from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say
 from pcam_ssl.workflows.checks import selected_on_fold
 from pcam_ssl.workflows.cross_validation import train_missing
@@ -24,7 +24,7 @@ def run_round(rounds: Rounds, number: int) -> str | None:
     world, run = rounds.world, rounds.run(number)
     world.lead(lambda: _begin(rounds, number))
     facts = select(rounds, number)
-    if world.lead(lambda: run.info()["status"]) == "done":
+    if world.lead(lambda: run.info().get("status") == "done" and run.scores.exists()):
         return None
     if (stopped := stop_before(rounds, facts)) is not None:
         return stopped
@@ -57,7 +57,7 @@ def _begin(rounds: Rounds, number: int) -> None:
     begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
     if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
         raise UserError(f"{run.path}: its round 0 was another run ({info['round_0']}); choose another --out, or delete that folder")
-    if info["status"] == "done":
+    if info.get("status") == "done":
         return
     run.update(
         **begun,
@@ -87,5 +87,5 @@ def _drop_untrained(rounds: Rounds, number: int) -> None:
 
 def _gather(rounds: Rounds, number: int) -> None:
     floor = rounds.start.path / "floor.parquet"
-    known: pd.DataFrame | None = read_table(floor)[0] if rounds.recipe.score.floor and floor.exists() else None
+    known: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
     gather_run(rounds.setting(number), known, WITHHELD if rounds.recipe.pseudo.pooled else None)

@@ -11,9 +11,10 @@ from pcam_ssl.data.folds import score_groups
 from pcam_ssl.files import read_json, write_json
 from pcam_ssl.inference.rounds import RoundTables, choose_round, chosen_scores, inner_scores, round_rows, verdict_sentence
 from pcam_ssl.inference.scores import score_report
+from pcam_ssl.selection.columns import TRAIL_COLUMNS
 from pcam_ssl.selection.stops import no_better
 from pcam_ssl.selection.truth import added_scores
-from pcam_ssl.tables import predictions, read_table
+from pcam_ssl.tables import predictions, read_predictions, read_table
 from pcam_ssl.workflows.opinion import opinion
 from pcam_ssl.workflows.pool import pool_facts, pool_ids, pool_rows
 from pcam_ssl.workflows.rounds import Rounds
@@ -28,9 +29,9 @@ def round_tables(rounds: Rounds, number: int) -> RoundTables:
     withheld = number > 0 and rounds.recipe.pseudo.pooled
     return RoundTables(
         number=number,
-        oof=None if withheld else read_table(run.path / "oof.parquet")[0],
+        oof=None if withheld else read_predictions(run.path / "oof.parquet"),
         inner={unit.number: inner_table(unit.folder(run)) for unit in units},
-        trail=read_table(run.path / TRAIL)[0] if number else None,
+        trail=read_table(run.path / TRAIL, TRAIL_COLUMNS)[0] if number else None,
         labels_used=[int(unit.train.sum()) for unit in units],
     )
 
@@ -79,7 +80,7 @@ def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str 
         row |= {
             "folder": str(run.path),
             "truth": added_scores(each.trail, truth) if selected else None,
-            "facts": [read_json(unit.folder(run) / SELECTION) for unit in _folds(rounds)] if selected else None,
+            "facts": [read_json(unit.folder(run) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
             "transductive": None if known is None else score_report(known, _slides(known), **options),
         }
     pooled = rounds.recipe.pseudo.pooled

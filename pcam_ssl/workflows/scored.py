@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pcam_ssl.run import Run
-from pcam_ssl.tables import PREDICTION_COLUMNS, conform, read_table
+from pcam_ssl.tables import PREDICTION_COLUMNS, conform, read_predictions
 
 
 def scored_predictions(run: Run) -> pd.DataFrame:
@@ -13,8 +13,8 @@ def scored_predictions(run: Run) -> pd.DataFrame:
     """
     parts = [conform(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), PREDICTION_COLUMNS)]
     if (run.path / "oof.parquet").exists():
-        parts.append(read_table(run.path / "oof.parquet")[0])
+        parts.append(read_predictions(run.path / "oof.parquet"))
     if (run.path / "test.parquet").exists():
-        test = read_table(run.path / "test.parquet")[0]
+        test = read_predictions(run.path / "test.parquet")
         parts.append(test[test.fold == -1])
     return pd.concat(parts).drop_duplicates("id").set_index("id")

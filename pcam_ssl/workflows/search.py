@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import PAGE, check_target
 from pcam_ssl.inference.exclusion import leave_out
 from pcam_ssl.inference.index import EmbeddingIndex
 from pcam_ssl.inference.neighbors import search
@@ -46,6 +47,10 @@ def search_space(
     """
     if not (ids or images or source or rebuild):
         raise UserError("search: nothing to search for; name --id ID, --image FILE or --source SOURCE")
+    if k < 1:
+        raise UserError(f"-k {k}: ask for one neighbour or more")
+    if html is not None:
+        check_target("--html", html, *PAGE)
     space = open_space(folder, data, device)
     with ExitStack() as opened:
         asked = _queries(space, list(ids), list(images), source, opened)

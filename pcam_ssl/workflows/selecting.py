@@ -1,6 +1,5 @@
 """The pseudo-labels of a round: for each unit what its own network of the round before is sure of, with a trail for every patch."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from scipy.special import logit as inverse_sigmoid
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
 from pcam_ssl.inference.blend import mean_over
+from pcam_ssl.selection.columns import TRAIL_COLUMNS
 from pcam_ssl.selection.decide import decide
 from pcam_ssl.tables import read_table, write_table
 from pcam_ssl.terminal import say
@@ -39,7 +39,7 @@ def select(rounds: Rounds, number: int) -> list[dict]:
 
     def gathered() -> list[dict]:
         whole = pd.concat([_trail(rounds, number, unit) for unit in folds], ignore_index=True)
-        if run.info()["status"] != "done" or not (run.path / TRAIL).exists():
+        if run.info().get("status") != "done" or not (run.path / TRAIL).exists():
             write_table(run.path / TRAIL, whole, run.table_notes(run.info(), round=number))
         return [_facts(rounds, number, unit) for unit in folds]
 
@@ -133,7 +133,7 @@ def _previous(rounds: Rounds, number: int, units: list[Unit]) -> pd.DataFrame | 
 def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
     path = unit.folder(rounds.run(number)) / TRAIL
     try:
-        return read_table(path)[0]
+        return read_table(path, TRAIL_COLUMNS)[0]
     except UserError:
         raise _damaged(path, rounds, number) from None
 
@@ -141,8 +141,8 @@ def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
 def _facts(rounds: Rounds, number: int, unit: Unit) -> dict:
     path = unit.folder(rounds.run(number)) / SELECTION
     try:
-        return read_json(path)
-    except json.JSONDecodeError:
+        return read_json(path, {"network_digest": str, "pool": int, "added": {"tumor": int, "normal": int}})
+    except UserError:
         raise _damaged(path, rounds, number) from None
 
 

@@ -84,6 +84,9 @@ def fold_unit(folds: Folds, k: int) -> Unit:
 
 
 def refit_unit(folds: Folds) -> Unit:
-    """All visible labels but the inner slides of fold 0, which calibrate it; it scores nothing, for it has seen everything."""
-    visible, inner = folds.frame.visible.to_numpy(), folds.inner_mask(0)
-    return Unit(REFIT, folds.n_folds, visible & ~folds.frame["inner_0"].to_numpy(), inner, np.zeros(len(visible), bool))
+    """All visible labels that some fold learns from, but the inner slides of fold 0, which calibrate it; it scores nothing.
+
+    Under the official scheme the labels of the valid split are none of its business, nor do they count against the budget.
+    """
+    train = folds.learnable & folds.frame["visible"].to_numpy() & ~folds.frame["inner_0"].to_numpy()
+    return Unit(REFIT, folds.n_folds, train, folds.inner_mask(0), np.zeros(len(train), bool))

@@ -7,6 +7,7 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.attribution_facts import LEARNED
 from pcam_ssl.run import ROUNDS
+from pcam_ssl.selection.columns import TRAIL_COLUMNS
 from pcam_ssl.tables import read_table
 from pcam_ssl.terminal import warn
 from pcam_ssl.workflows.networks import Networks
@@ -68,6 +69,6 @@ class Sight:
         trail = self.networks.run.path / TRAIL
         if not trail.exists():
             return set()
-        table = read_table(trail)[0]
+        table = read_table(trail, TRAIL_COLUMNS)[0]
         added = table[table.decision == "added"]
         return set(zip(added.id, added.fold, strict=True))

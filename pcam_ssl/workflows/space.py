@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.store import Dataset
-from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.inference.index import COLUMNS
+from pcam_ssl.records import read_embedding
 from pcam_ssl.run import REFIT, Run, run_in_use
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.embed import EMBEDDINGS, FACTS, IDS
+from pcam_ssl.workflows.embed import EMBEDDINGS, FACTS, ID_COLUMNS, IDS
 from pcam_ssl.workflows.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
 from pcam_ssl.workflows.recorded import recorded_dataset
 from pcam_ssl.workflows.scored import scored_predictions
+
+AGAIN = "delete the folder, and embed again with `pcam-ssl embed`"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
 
 
 def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
-    facts = read_json(folder / FACTS)
+    facts = read_embedding(folder)
     known, network = facts["dataset"], facts["network"]
     if not known["packed"] and data is None:
         raise UserError(
@@ -72,9 +75,21 @@ def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
             raise UserError(f"{folder}: its network has changed since; embed again with `pcam-ssl embed`")
         return made
 
-    embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r")
-    gallery = read_table(folder / IDS)[0].assign(prob=float("nan"))
+    embeddings = _load(folder)
+    gallery = read_table(folder / IDS, {name: COLUMNS[name] for name in ID_COLUMNS})[0].assign(prob=float("nan"))
+    if len(gallery) != len(embeddings):
+        raise UserError(f"{folder}: damaged ({len(embeddings):,} embeddings of {len(gallery):,} patches); {AGAIN}")
     return Space(folder, dataset, network["digest"], gallery, embeddings, embedder)
+
+
+def _load(folder: Path) -> np.ndarray:
+    try:
+        embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder / EMBEDDINGS}: damaged ({first_line(error)}); {AGAIN}") from None
+    if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
+        raise UserError(f"{folder / EMBEDDINGS}: damaged (it holds {embeddings.dtype} {list(embeddings.shape)}); {AGAIN}")
+    return embeddings
 
 
 def _embedder_again(network: dict, dataset: Dataset, device: str) -> Embedder:

@@ -9,6 +9,7 @@ import torch
 
 from pcam_ssl.engine.stop import Stopped
 from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import load_recipe
 from pcam_ssl.run import Run
@@ -63,7 +64,7 @@ def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Pa
     for values in product(*(values for _, values in parsed)):
         swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
         path = Path(out) / "+".join(folder_name(value) for value in values)
-        planned.append(SweptRun(path, swept, load_recipe(recipe or "baseline", [*settings, *swept])))
+        planned.append(SweptRun(path, swept, load_recipe("baseline" if recipe is None else recipe, [*settings, *swept])))
     _check_folders(planned, Path(out))
     return planned
 
@@ -131,5 +132,7 @@ def _check_folders(planned: list[SweptRun], out: Path) -> None:
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise UserError(f"--sweep: two values would both lie in {twice}; name each value once")
+    for path in paths:
+        check_folder("--out", path)
     if Run(out).provenance.exists():
         raise UserError(f"--out {out}: is a run itself, a sweep makes a folder of runs; choose another --out")

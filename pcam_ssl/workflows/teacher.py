@@ -7,11 +7,12 @@ import pandas as pd
 
 from pcam_ssl.data.folds import Folds, score_groups
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import digest_file, read_json
+from pcam_ssl.files import digest_file
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
+from pcam_ssl.records import read_fold, read_neighbours
 from pcam_ssl.run import Run
-from pcam_ssl.tables import check_predictions, predictions, read_table, write_table
+from pcam_ssl.tables import predictions, read_predictions, read_probs, read_table, write_table
 from pcam_ssl.workflows.fold import predict_rows
 from pcam_ssl.workflows.knn_fold import vote_logits, vote_probs
 from pcam_ssl.workflows.setting import Setting, Unit
@@ -35,7 +36,7 @@ def inner_table(folder: Path) -> pd.DataFrame:
         raise UserError(
             f"{path}: no such file, so no threshold can be chosen; this run was made by an older pcam-ssl: train it again"
         )
-    inner = check_predictions(read_table(path)[0], str(path))
+    inner = read_predictions(path)
     return inner.assign(knn_prob=_prob_of(folder / "inner-knn.parquet", inner.id))
 
 
@@ -94,12 +95,12 @@ def _kept(folder: Path) -> pd.DataFrame:
     """What was kept of this very network; another's is as good as none."""
     if not (folder / KEPT).exists():
         return pd.DataFrame(columns=OPINION)
-    table, notes = read_table(folder / KEPT)
+    table, notes = read_table(folder / KEPT, {"id": "str", **dict.fromkeys(OPINION[1:], "float64")})
     return table if notes.get("network_digest") == teacher_digest(folder) else table.head(0)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return read_table(path)[0] if path.exists() else pd.DataFrame(columns=OPINION)
+    return read_predictions(path) if path.exists() else pd.DataFrame(columns=OPINION)
 
 
 def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -109,13 +110,13 @@ def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
-    return read_table(path)[0].set_index("id").prob.loc[ids].to_numpy() if path.exists() else np.full(len(ids), np.nan)
+    return read_probs(path, ids) if path.exists() else np.full(len(ids), np.nan)
 
 
 def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
     _check_calibration(folder)
     network, facts = load_network(folder, setting.world.device, setting.precision.channels_last)
-    neighbours = read_json(folder / "fold.json").get("neighbours")
+    neighbours = read_neighbours(folder) if read_fold(folder).get("neighbours") else None
     by_knn = facts.get("scored_by") == "knn"
     if by_knn:
         logits = vote_logits(setting, unit, network, patches, neighbours["vote"])

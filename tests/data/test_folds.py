@@ -3,7 +3,7 @@ import pytest
 from patches_of_slides import SIZES, make_patches
 
 from pcam_ssl.data.folds import read_folds, write_folds
-from pcam_ssl.data.splits import make_folds
+from pcam_ssl.data.splits import make_folds, with_budget
 from pcam_ssl.errors import LeakError, UserError
 from pcam_ssl.tables import write_table
 
@@ -18,7 +18,24 @@ def test_folds_come_back_as_written(patches, tmp_path):
     write_folds(folds, tmp_path / "folds.parquet", {"dataset_digest": "d"})
     again = read_folds(tmp_path / "folds.parquet", patches)
     pd.testing.assert_frame_equal(again.frame, folds.frame)
-    assert (again.grouping, again.notes) == (folds.grouping, folds.notes)
+    assert (again.grouping, again.notes, again.inner_share) == (folds.grouping, folds.notes, 0.15)
+    assert (again.scheme, again.label_budget) == ("random", 200)
+
+
+@pytest.mark.parametrize("scheme", ["grouped", "official", "random"])
+def test_folds_tell_the_scheme_and_the_budget_that_made_them(patches, scheme):
+    patches = patches.assign(split=patches.split.mask(patches.wsi == patches.wsi.iloc[0], "valid"))
+    folds = make_folds(patches, scheme=scheme, label_budget=100)
+    assert (folds.scheme, folds.label_budget) == (scheme, 100)
+    assert make_folds(patches, scheme=scheme).label_budget is None
+
+
+def test_a_budget_on_known_folds_hides_the_labels_that_it_would_hide_in_new_ones(patches):
+    folds = make_folds(patches)
+    drawn = with_budget(folds, patches, 100, seed=3)
+    assert drawn.frame.visible.tolist() == make_folds(patches, label_budget=100, seed=3).frame.visible.tolist()
+    columns = [name for name in folds.frame if name != "visible"]
+    assert drawn.frame[columns].equals(folds.frame[columns])
 
 
 def spoilt_file(patches, path, change):

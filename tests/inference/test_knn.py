@@ -87,7 +87,7 @@ def test_the_own_slide_does_not_vote_when_left_out(labelled):
 
 def test_k_larger_than_the_gallery_is_refused(labelled):
     embeddings, _, table = labelled
-    with pytest.raises(UserError, match=r"kNN: k 20 is larger than the gallery of 9 patches; set knn\.k to 9 or less"):
+    with pytest.raises(UserError, match=r"kNN: k 20 is larger than the gallery of 9 patches; set neighbours\.k to 9 or less"):
         gallery_votes(build_index(embeddings[:9], table[:9]), embeddings)
 
 

@@ -23,7 +23,8 @@ def network():
 @pytest.fixture
 def folder(network, tmp_path):
     save_weights(tmp_path, network)
-    save_facts(tmp_path, network, fold=3, calibration={"temperature": 1.5})
+    precision = {"name": "fp32", "channels_last": False, "why": "a test"}
+    save_facts(tmp_path, network, fold=3, calibration={"temperature": 1.5}, precision=precision)
     return tmp_path
 
 

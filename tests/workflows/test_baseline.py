@@ -183,7 +183,7 @@ def test_random_folds_are_marked_wherever_scores_are_shown(train, tmp_path):
 
 def test_folds_taken_from_a_random_run_stay_marked(train, tmp_path):
     random = train(tmp_path / "random", "cv.scheme=random", "train.epochs=1")
-    run = train(tmp_path / "run", f"cv.folds_file={random.folds}", "train.epochs=1")
+    run = train(tmp_path / "run", "cv.scheme=random", f"cv.folds_file={random.folds}", "train.epochs=1")
     assert read_scores(run)["slides_shared_across_folds"] is True
 
 

@@ -27,8 +27,8 @@ def test_a_finished_run_keeps_it_and_its_test_table_has_it(finished):
     assert kept["folds"] == [0, 1]
     test = read_table(finished.path / "test.parquet")[0]
     mean = test[test.fold == -1]
-    np.testing.assert_allclose(mean.prob, Calibrator.from_dict(kept["inner"]).prob(mean.logit))
-    assert kept["inner"]["temperature"] != 1
+    np.testing.assert_allclose(mean.prob, Calibrator.from_dict(kept["tables"]["inner"]).prob(mean.logit))
+    assert kept["tables"]["inner"]["temperature"] != 1
     for k in (0, 1):
         own = Calibrator.from_dict(read_json(finished.fold(k) / "fold.json")["calibration"])
         rows = test[test.fold == k]

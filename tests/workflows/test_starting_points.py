@@ -74,6 +74,11 @@ def test_other_folds_are_refused(refusal, finished):
     )
 
 
+def test_weights_that_learned_more_labels_than_the_budget_are_refused(refusal, finished):
+    text = refusal(f"model.init={finished.path}", f"cv.folds_file={finished.folds}", "data.label_budget=40")
+    assert text.startswith(f"model.init: {finished.path} learned from 40 labels that data.label_budget=40 hides here;")
+
+
 def test_other_inner_slides_are_refused(refusal, finished):
     assert "has other folds" in refusal(f"model.init={finished.path}", "seed=1")
 
