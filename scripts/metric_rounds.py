@@ -1,7 +1,7 @@
 """What does a pseudo-label round of metric learning gain where labels fill half of a batch, against hardly any of it? Prints markdown rows.
 
 Before pseudo-labels were drawn apart from labels, every pool patch of unknown slide stood for a slide and labels filled 4 % of a batch on
-kaggle-mini; `pseudo.mix=0.96` draws such batches. Both arms start from the same round 0 and take as many steps.
+kaggle-mini; `pseudo.mix=0.96` draws such batches: one label of each class (6 % of a batch of 32). Both arms start from the same round 0 and take as many steps.
 
 python scripts/metric_rounds.py data/kaggle-mini --out runs/metric-rounds --seeds 0 1 2
 """
@@ -25,10 +25,21 @@ from pcam_ssl.workflows.metric_train import metric_train
 from pcam_ssl.workflows.pseudo_label import pseudo_label
 
 KINDS = {"oof": "head", "oof-knn": "kNN", "oof-blend": "blend"}
-RECIPE = ("method.loss=supcon", "method.projection=64", "cv.refit=false", "score.floor=false", "score.resamples=200")
+RECIPE = (
+    "method.loss=supcon",
+    "method.projection=64",
+    "cv.refit=false",
+    "train.precision=fp32",
+    "predict.d4=false",
+    "score.floor=false",
+    "score.resamples=200",
+)
+# The whole pool joins, so that the arms differ in how it is drawn and not in what is selected.
 ROUND = (
     "pseudo.precision=null",
-    "pseudo.confidence=0.8",
+    "pseudo.top_share=1",
+    "pseudo.balance=none",
+    "pseudo.label=soft",
     "pseudo.planted_share=0",
     "pseudo.stop_share=null",
     "pseudo.stop_ratio=null",
