@@ -17,9 +17,12 @@ COUNTS = {"n": int, "n_positive": int}
 REPORT = {
     **COUNTS,
     "n_slides": (int, None),
+    "n_slides_tumor": (int, None),
+    "n_slides_normal": (int, None),
     "n_unlabelled": int,
     "interval": str,
     "scores": {str: INTERVAL, "auroc": INTERVAL, "nll": INTERVAL},
+    "within_folds": {"auroc": {**INTERVAL, "folds": int}},
     "per_fold": [{"fold": int, **COUNTS, "scores": {str: MAYBE, "auroc": MAYBE}}],
     "per_slide": [{"wsi": str, **COUNTS, "scores": {str: MAYBE, "auroc": MAYBE}}],
 }
