@@ -32,6 +32,12 @@ class CrossValidation(Section):
         "auto",
         description="also train one network on all labelled slides (its scores are not claimed); auto: where method.name is metric",
     )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="draws folds, inner slides and label budget; null: as seed. Held while seed changes, runs compare",
+    )
     folds_file: str | None = Field(None, description="folds.parquet of another run, to hold the folds fixed")
 
 
@@ -192,6 +198,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _choices_agree(self):
+        if self.cv.seed is not None and self.cv.folds_file is not None:
+            raise ValueError("cv.seed draws folds, and cv.folds_file names drawn ones; drop one")
         if self.model.freeze_backbone and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
         if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:
