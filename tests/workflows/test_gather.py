@@ -1,6 +1,7 @@
 """From finished folds to one answer."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
-from pcam_ssl.workflows.gather import gather_oof, mean_of_folds, read_scores
+from pcam_ssl.workflows.gather import floor_table, gather_oof, mean_of_folds, read_scores
 
 
 def fold(k: int, logits, probs, stds) -> pd.DataFrame:
@@ -97,3 +98,18 @@ def test_without_slide_ids_stain_clusters_group_and_are_said_loudly(train, slide
     assert any("slides are not used" in note for note in scores["notes"])
     assert "WARNING: slides are not used" in capsys.readouterr().err
     assert "stain cluster-clustered bootstrap" in scores["out_of_fold"]["interval"]
+
+
+@pytest.mark.parametrize(("part", "moves"), [("inner", False), ("hidden", False), ("train", True)])
+def test_the_colour_floor_learns_from_visible_labels_of_training_slides_alone(copy, folds, slides, part, moves):
+    """Half of the training labels are hidden, as `data.label_budget` does."""
+    folds = replace(folds, frame=folds.frame.assign(visible=folds.frame.index % 4 < 2))
+    masks = {"inner": folds.inner_mask(0), "hidden": folds.pool_mask(0) & ~folds.frame.visible, "train": folds.train_mask(0)}
+    dataset = open_dataset(slides)
+    before = floor_table(copy, dataset, folds, 0, {})
+    patches = dataset.patches
+    changed = patches.id.isin(folds.frame.id[masks[part]])
+    all_tumor = replace(dataset, patches=patches.assign(label=patches.label.mask(changed, 1)))
+    after = floor_table(copy, all_tumor, folds, 0, {})
+    of_fold = before.fold == 0
+    assert (before.prob[of_fold] != after.prob[of_fold]).any() == moves
