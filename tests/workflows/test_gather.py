@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
-from pcam_ssl.workflows.gather import floor_table, gather_oof, mean_of_folds, read_scores
+from pcam_ssl.workflows.gather import floor_table, gather_oof, gather_test, mean_of_folds, read_scores, score_run
 
 
 def fold(k: int, logits, probs, stds) -> pd.DataFrame:
@@ -63,6 +64,16 @@ def test_scores_of_an_unfinished_run(copy):
     copy.scores.unlink()
     with pytest.raises(UserError, match=r"not finished yet; run its command again, it goes on where it stopped"):
         read_scores(copy)
+
+
+def test_held_out_scores_are_those_of_the_mean_over_folds(copy, folds):
+    test = gather_test(copy, folds)
+    labels = pd.Series(np.arange(16) % 2, index=test.id[test.fold == -1])
+    test = test.assign(label=pd.array(labels.loc[test.id], dtype="Int8"))
+    scores = score_run(copy.load_recipe(), folds, None, test, None, copy.info())
+    by_fold = {k: roc_auc_score(rows.label.astype(int), rows.prob) for k, rows in test.groupby("fold")}
+    assert scores["held_out"]["test"]["scores"]["auroc"]["value"] == pytest.approx(by_fold[-1])
+    assert by_fold[-1] not in (by_fold[0], by_fold[1])
 
 
 @pytest.fixture

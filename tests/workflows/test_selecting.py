@@ -43,3 +43,11 @@ def test_pooled_folds_decide_by_the_inner_slides_of_all_in_the_round_before(inne
     (inner,) = inner_of(2, "pseudo.pooled=true")
     wanted = pd.concat([of_round(two_rounds, 1, fold) for fold in (0, 1)], ignore_index=True)
     pd.testing.assert_frame_equal(inner[list(wanted)], wanted)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_round_bears_the_mark_of_its_round_0(fresh, make_rounds, marked):
+    """Nothing is trained: the round ends with its trails."""
+    Run(fresh).update(selected_on_fold=marked)
+    make_rounds(fresh, 1, "pseudo.stop_share=0.99")
+    assert Run(fresh / "round-1").info()["selected_on_fold"] is marked
