@@ -40,6 +40,12 @@ class CrossValidation(Section):
         min_length=1,
         description="folds.parquet of another run, to hold its folds and inner slides fixed; cv and data.label_budget must agree with it",
     )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="draws folds, inner slides and label budget; null: as seed. Held while seed changes, runs compare",
+    )
 
 
 class Model(Section):
@@ -205,6 +211,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _choices_agree(self):
+        if self.cv.seed is not None and self.cv.folds_file is not None:
+            raise ValueError("cv.seed draws folds, and cv.folds_file names drawn ones; drop one")
         if self.model.freeze_backbone and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
         if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from pcam_ssl.inference.rounds import gain_numbers, gain_word
+from pcam_ssl.inference.rounds import gain_numbers
 from pcam_ssl.report.charts import Axis, Chart, Mark, dot_rows, legend, spanning
-from pcam_ssl.report.compare_words import name_of, split_note
+from pcam_ssl.report.compare_words import name_of, run_word, split_note
 from pcam_ssl.report.markup import Markup, absent, card, fold_out, join, table, tag, three
 
 COLOURS = 8
@@ -43,8 +43,7 @@ def difference_card(comparison: dict[str, Any]) -> Markup:
         )
         ends += [end for end in (gap["value"], gap["low"], gap["high"]) if end is not None]
     listed = [
-        [run["name"], gain_numbers(run["against_first"]["auroc"]), gain_word(run["against_first"]["auroc"])]
-        for run in comparison["runs"][1:]
+        [run["name"], gain_numbers(run["against_first"]["auroc"]), run_word(run, comparison)] for run in comparison["runs"][1:]
     ]
     alt = "Paired differences in AUROC; numbers below"
     return card(

@@ -7,12 +7,15 @@ from typing import Any
 from pcam_ssl import __version__
 from pcam_ssl.inference.rounds import gain_word
 from pcam_ssl.report.compare_charts import correlation_card, difference_card, leak_card, learning_cards, score_rows
+from pcam_ssl.report.compare_seeds_card import seeds_card
 from pcam_ssl.report.compare_words import (
+    compared,
     epochs_text,
     marked_note,
     name_of,
     rate_text,
     remarks,
+    seeds_counted,
     short_count,
     title,
     verdict,
@@ -33,6 +36,7 @@ def page(comparison: dict[str, Any]) -> str:
     body = [
         tag("header", tag("h1", name)),
         _verdict(comparison),
+        seeds_card(comparison, SHOWN),
         tag("div", [tag("div", each, class_="column") for each in cards], class_="columns"),
         tag("div", correlation_card(comparison), leak_card(comparison), class_="pair"),
         _scores(comparison),
@@ -64,9 +68,11 @@ def _verdict(comparison: dict[str, Any]) -> Markup:
 def _level(comparison: dict[str, Any]) -> tuple[str, str]:
     if marked_note(comparison):
         return "bad", "Scores marked too good"
-    words = {gain_word(run["against_first"]["auroc"]) for run in comparison["runs"][1:]}
+    if len(compared(comparison)) == 1:
+        return "plain", "One recipe, several seeds"
+    words = {gain_word(other["against_first"]["auroc"]) for other in compared(comparison)[1:]}
     if words & {"a gain", "a loss"}:
-        return "good", "There is a difference"
+        return ("good", "There is a difference") if seeds_counted(comparison) else ("plain", "A difference, perhaps the seed's")
     return "plain", "No measurable difference"
 
 

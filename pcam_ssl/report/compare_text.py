@@ -3,13 +3,15 @@
 from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.inference.rounds import gain_numbers, gain_word
+from pcam_ssl.inference.rounds import gain_numbers
 from pcam_ssl.report.compare_words import (
     epochs_text,
     marked_note,
     name_of,
+    over_seeds,
     rate_text,
     remarks,
+    run_word,
     short_count,
     split_note,
     title,
@@ -31,6 +33,9 @@ def compare_text(comparison: dict[str, Any]) -> str:
         _aligned(("cost", "network", "parameters", "epochs", "patches/s", "on"), _costs(comparison, names)),
         _aligned(("correlation of logits", *numbers(len(names))), correlations(comparison, names)),
     ]
+    if comparison["groups"] is not None:
+        first = comparison["groups"][0]["name"]
+        blocks.insert(2, _aligned(("AUROC over seeds", "seeds", "score", f"against {first}", ""), over_seeds(comparison)))
     if any(run["held_out"] for run in comparison["runs"]):
         blocks.append(_aligned(("AUROC", "out of fold", "held-out slides"), _leaks(comparison, names)))
     notes = [
@@ -64,7 +69,7 @@ def _scores(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
     rows = []
     for run, name in zip(comparison["runs"], names, strict=True):
         gap = run["against_first"] and run["against_first"]["auroc"]
-        rows.append([name, _interval(run["scores"]["auroc"]), gain_numbers(gap) if gap else "", gain_word(gap) if gap else ""])
+        rows.append([name, _interval(run["scores"]["auroc"]), gain_numbers(gap) if gap else "", run_word(run, comparison)])
     return rows
 
 

@@ -12,10 +12,13 @@ from pcam_ssl.inference.scores import interval_text
 from pcam_ssl.report.summary import score_warnings
 from pcam_ssl.workflows.compare_costs import costs
 from pcam_ssl.workflows.compare_runs import ScoredRun, groups_of, read_alike
+from pcam_ssl.workflows.compare_seeds import groups_over_seeds, seed_groups, seed_of
 
 
 def compare_runs(specs: list[str]) -> dict[str, Any]:
     """Everything there is to say of two runs or more, as JSON values; differences are to the first.
+
+    "groups" gathers runs whose recipes differ in nothing but the seed; None where no two do.
 
     A spec is a run folder, or one of its further tables as RUN:knn or RUN:blend. Raises UserError where the runs cannot be compared.
     """
@@ -43,6 +46,7 @@ def compare_runs(specs: list[str]) -> dict[str, Any]:
             {**_told(run, options), "scores": scores, "against_first": None if run is first else differences}
             for run, (scores, differences) in zip(runs, scored, strict=True)
         ],
+        "groups": groups_over_seeds(seed_groups(runs), labels, groups, options),
         "correlation": {"pearson": _plain(pearson(logits)), "spearman": _plain(spearman(logits))},
     }
 
@@ -54,6 +58,7 @@ def _told(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
         "name": run.name,
         "run": str(run.path),
         "table": run.table or None,
+        "seed": seed_of(run),
         "command": facts.info["command"],
         "network": _network(facts.info, facts.recipe),
         **costs(facts),

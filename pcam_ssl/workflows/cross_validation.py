@@ -134,7 +134,7 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
         n_folds=cv.folds,
         inner_share=cv.inner_share,
         label_budget=recipe.data.label_budget,
-        seed=recipe.seed,
+        seed=recipe.seed if cv.seed is None else cv.seed,
     )
 
 

@@ -45,8 +45,8 @@ class Sweep:
 def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Path | str) -> list[SweptRun]:
     """Every combination of the values of `axes` ('KEY=A,B'), each in a folder of `out` named by its values.
 
-    Raises UserError, before anything is trained, for a key or value that no recipe takes, for keys that change the folds, and for
-    values whose folders would have one name.
+    Where the seed is swept, all runs have the folds of the recipe's own seed (`cv.seed`). Raises UserError, before anything is trained,
+    for a key or value that no recipe takes, for keys that change the folds, and for values whose folders would have one name.
     """
     parsed = [_axis(axis) for axis in axes]
     keys = [key for key, _ in parsed]
@@ -54,16 +54,14 @@ def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Pa
     for key in keys:
         if keys.count(key) > 1 or key in fixed:
             raise UserError(f"--sweep {key}: the key is set twice; name all its values in one --sweep, and not in --set")
-        if key.startswith("cv.") or (key == "seed" and "cv.folds_file" not in fixed):
-            raise UserError(
-                f"--sweep {key}: changes the folds, so the runs could not be compared; hold them with --set cv.folds_file=RUN/folds.parquet"
-                if key == "seed"
-                else f"--sweep {key}: changes the folds, so the runs could not be compared; make runs one by one"
-            )
+        if key.startswith("cv."):
+            raise UserError(f"--sweep {key}: changes the folds, so the runs could not be compared; make runs one by one")
+    if "seed" in keys:
+        settings = [*settings, *_held_folds(load_recipe(recipe or "baseline", settings))]
     planned = []
     for values in product(*(values for _, values in parsed)):
         swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
-        path = Path(out) / "+".join(folder_name(value) for value in values)
+        path = Path(out) / "+".join(folder_name(value, key) for key, value in zip(keys, values, strict=True))
         planned.append(SweptRun(path, swept, load_recipe("baseline" if recipe is None else recipe, [*settings, *swept])))
     _check_folders(planned, Path(out))
     return planned
@@ -112,9 +110,16 @@ def _train(swept: SweptRun, data: Path | str, only: list[int] | None) -> str | N
     return problem
 
 
-def folder_name(value: str) -> str:
-    """A value as the name of a folder: what is neither letter, digit, dot, plus nor line becomes a dash."""
-    return re.sub(r"[^\w.+-]+", "-", value).strip("-.") or "empty"
+def folder_name(value: str, key: str = "") -> str:
+    """A value as the name of a folder: what is neither letter, digit, dot, plus nor line becomes a dash; a seed is called one."""
+    name = re.sub(r"[^\w.+-]+", "-", value).strip("-.") or "empty"
+    return f"seed-{name}" if key == "seed" else name
+
+
+def _held_folds(recipe: Recipe) -> list[str]:
+    """The setting that holds the folds of `recipe` while its seed changes; none where it holds them already."""
+    held = recipe.cv.seed is not None or recipe.cv.folds_file is not None
+    return [] if held else [f"cv.seed={recipe.seed}"]
 
 
 def _axis(axis: str) -> tuple[str, list[str]]:

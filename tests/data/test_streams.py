@@ -68,6 +68,15 @@ def test_steps_and_seeds_change_the_views(pixels):
     assert not torch.equal(first["pixels"][one], later["pixels"][two])
 
 
+def test_a_patch_that_comes_again_is_seen_in_another_view(pixels):
+    class Again:
+        def batch(self, step: int) -> np.ndarray:
+            return np.arange(8)
+
+    stream = TrainStream(pixels, np.arange(20), np.zeros(20), Again(), Views("d4"), 3)
+    assert not torch.equal(stream[0]["pixels"], stream[1]["pixels"])
+
+
 def pseudo_part(ramp_steps=0, n_labelled=12) -> PseudoPart:
     weights = np.r_[np.ones(12), 0.1 * np.arange(1, 9)].astype(np.float32)
     return PseudoPart(n_labelled, weights, Views("none"), ramp_steps)

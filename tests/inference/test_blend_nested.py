@@ -30,6 +30,16 @@ def test_weights_that_score_a_part_never_saw_its_labels(method):
 
 
 @pytest.mark.parametrize("method", FITTED)
+def test_hidden_labels_weigh_nothing(method):
+    labels, logits, parts, _ = drawn(0, (2, 1, 0.5))
+    usable = np.random.default_rng(1).random(len(labels)) < 0.7
+    turned = np.where(usable, labels, 1 - labels)
+    before, after = (fit_blend(method, logits, each, parts, usable, "fold", 0.99) for each in (labels, turned))
+    assert np.array_equal(before.weights, after.weights)
+    assert all(np.array_equal(before.nested[part], after.nested[part]) for part in range(4))
+
+
+@pytest.mark.parametrize("method", FITTED)
 def test_nested_weights_of_pure_noise_do_not_beat_the_best_single_run(method):
     gains = []
     for seed in range(12):

@@ -103,6 +103,52 @@ def test_members_of_weight_zero_are_dropped_and_said(members, tmp_path, capsys):
     assert "harmful: weight 0, dropped" in capsys.readouterr().err
 
 
+def hide(run: Run, hidden: np.ndarray) -> None:
+    """Hide labels from a run, as its label budget would."""
+    path = run.path / "folds.parquet"
+    write_table(path, read_table(path)[0].assign(visible=~hidden))
+
+
+def test_a_label_hidden_from_any_member_is_hidden_from_the_blend(tmp_path):
+    hidden = np.arange(scored.N) % 5 == 0
+
+    def run(name, labels):
+        pair = [scored.write_scored(tmp_path / name / each, seed=seed, labels=labels) for seed, each in ((1, "a"), (2, "b"))]
+        hide(pair[1], hidden)
+        return blended(pair, tmp_path / name / "out", "weights")
+
+    runs = [run("before", scored.LABELS), run("after", np.where(hidden, 1 - scored.LABELS, scored.LABELS))]
+    before, after = (each.info()["blend"] for each in runs)
+    assert table_of(runs[0], "folds").visible.tolist() == (~hidden).tolist()
+    assert [member["weight"] for member in before["members"]] == [member["weight"] for member in after["members"]]
+    assert before["nested"] == after["nested"]
+
+
+def keep_inner(run: Run) -> None:
+    """Inner Predictions of each fold: what the run says of the other."""
+    oof = table_of(run)
+    for k in (0, 1):
+        write_table(run.fold(k) / "inner.parquet", oof[oof.fold != k].assign(fold=k).astype({"fold": "Int8"}))
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [(("mean",), True), (("mean", 0.99), False), (("weights",), False), (("rank-mean",), False)]
+)
+def test_inner_slides_are_kept_only_where_no_label_weighed_the_members(members, tmp_path, options, kept):
+    for run in members:
+        keep_inner(run)
+    run = blended(members, tmp_path / "out", *options)
+    assert [(run.fold(k) / "inner.parquet").exists() for k in (0, 1)] == [kept, kept]
+
+
+def test_held_out_scores_are_those_of_the_mean_over_folds(tmp_path):
+    pair = [scored.write_scored(tmp_path / name, seed=seed, skill=1, test_labels=True) for seed, name in ((1, "a"), (2, "b"))]
+    run = blended(pair, tmp_path / "out")
+    mean = table_of(run, "test")[lambda table: table.fold == -1]
+    found = json.loads(run.scores.read_text())["held_out"]["test"]["scores"]["auroc"]["value"]
+    assert found == pytest.approx(roc_auc_score(mean.label.astype(int), mean.prob))
+
+
 def test_the_cap_drops_the_worse_of_two_alike_and_is_recorded(members, tmp_path):
     alike = scored.write_scored(tmp_path / "alike", scored.drawn(1, 3) + 0.01 * np.random.default_rng(0).normal(size=scored.N))
     run = blended([alike, members[0], members[1]], tmp_path / "out", "mean", 0.95)

@@ -1,11 +1,13 @@
 """From finished folds to one answer."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.data.store import open_dataset
@@ -13,7 +15,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
-from pcam_ssl.workflows.gather import gather_oof, mean_of_folds, read_scores
+from pcam_ssl.workflows.gather import floor_table, gather_oof, gather_test, mean_of_folds, read_scores, score_run
 
 
 def fold(k: int, logits, probs, stds) -> pd.DataFrame:
@@ -70,6 +72,16 @@ def test_scores_of_an_unfinished_run(copy):
         read_scores(copy)
 
 
+def test_held_out_scores_are_those_of_the_mean_over_folds(copy, folds):
+    test = gather_test(copy, folds)
+    labels = pd.Series(np.arange(16) % 2, index=test.id[test.fold == -1])
+    test = test.assign(label=pd.array(labels.loc[test.id], dtype="Int8"))
+    scores = score_run(copy.load_recipe(), folds, None, test, None, copy.info())
+    by_fold = {k: roc_auc_score(rows.label.astype(int), rows.prob) for k, rows in test.groupby("fold")}
+    assert scores["held_out"]["test"]["scores"]["auroc"]["value"] == pytest.approx(by_fold[-1])
+    assert by_fold[-1] not in (by_fold[0], by_fold[1])
+
+
 @pytest.fixture
 def sampled(slides, rewrite, tmp_path):
     """The dataset with a sample submission, its ids backwards."""
@@ -118,3 +130,18 @@ def test_a_patch_has_the_same_mean_of_folds_alone_as_among_others():
 
     alone = pd.concat([mean_of_folds(parts(slice(place, place + 1))) for place in range(10)], ignore_index=True)
     pd.testing.assert_frame_equal(mean_of_folds(parts(slice(None))), alone, check_exact=True)
+
+
+@pytest.mark.parametrize(("part", "moves"), [("inner", False), ("hidden", False), ("train", True)])
+def test_the_colour_floor_learns_from_visible_labels_of_training_slides_alone(copy, folds, slides, part, moves):
+    """Half of the training labels are hidden, as `data.label_budget` does."""
+    folds = replace(folds, frame=folds.frame.assign(visible=folds.frame.index % 4 < 2))
+    masks = {"inner": folds.inner_mask(0), "hidden": folds.pool_mask(0) & ~folds.frame.visible, "train": folds.train_mask(0)}
+    dataset = open_dataset(slides)
+    before = floor_table(copy, dataset, folds, 0, {})
+    patches = dataset.patches
+    changed = patches.id.isin(folds.frame.id[masks[part]])
+    all_tumor = replace(dataset, patches=patches.assign(label=patches.label.mask(changed, 1)))
+    after = floor_table(copy, all_tumor, folds, 0, {})
+    of_fold = before.fold == 0
+    assert (before.prob[of_fold] != after.prob[of_fold]).any() == moves

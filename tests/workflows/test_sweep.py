@@ -50,7 +50,7 @@ def test_a_swept_schedule_clears_the_keys_of_the_one_before(tmp_path):
         (["model.nam=a,b"], "recipe baseline: unknown key model.nam. Did you mean name?"),
         (["views.policy=d4,storng"], "recipe baseline: views.policy: "),
         (["cv.folds=3,5"], "--sweep cv.folds: changes the folds"),
-        (["seed=1,2"], "--sweep seed: changes the folds, so the runs could not be compared; hold them with --set cv.folds_file="),
+        (["cv.seed=1,2"], "--sweep cv.seed: changes the folds"),
         (["model.name=a,b", "model.name=c,d"], "--sweep model.name: the key is set twice"),
     ],
 )
@@ -67,9 +67,31 @@ def test_a_key_that_is_also_set_is_refused(tmp_path):
         planned(["train.epochs=1,2"], tmp_path, "train.epochs=3")
 
 
-def test_seeds_may_be_swept_on_folds_that_are_held(tmp_path):
-    runs = planned(["seed=1,2"], tmp_path, "cv.folds_file=runs/a/folds.parquet")
-    assert [run.recipe.seed for run in runs] == [1, 2]
+def test_a_swept_seed_changes_the_networks_and_not_the_folds(tmp_path):
+    runs = planned(["model.name=resnet18,resnet34", "seed=0,3"], tmp_path)
+    assert [run.path.name for run in runs] == ["resnet18+seed-0", "resnet18+seed-3", "resnet34+seed-0", "resnet34+seed-3"]
+    assert [(run.recipe.seed, run.recipe.cv.seed) for run in runs] == [(0, 0), (3, 0)] * 2
+
+
+def test_the_folds_of_a_swept_seed_are_those_of_the_recipe_s_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 7\n")
+    runs = plan_sweep(str(tmp_path / "mine.yaml"), [], ["seed=1,2"], tmp_path / "zoo")
+    assert [(run.recipe.seed, run.recipe.cv.seed) for run in runs] == [(1, 7), (2, 7)]
+
+
+@pytest.mark.parametrize("held", ["cv.folds_file=runs/a/folds.parquet", "cv.seed=5"])
+def test_folds_that_are_held_already_stay_so_while_the_seed_is_swept(tmp_path, held):
+    runs = planned(["seed=1,2"], tmp_path, held)
+    assert [(run.recipe.seed, f"cv.seed={run.recipe.cv.seed}" == held) for run in runs] == [
+        (k, held == "cv.seed=5") for k in (1, 2)
+    ]
+
+
+def test_a_sweep_over_seeds_can_be_compared_over_them(tiny, slides, tmp_path):
+    result = sweep(None, tiny(*FAST), ["seed=0,1"], slides, tmp_path / "zoo")
+    (group,) = compare_runs(list(result.finished))["groups"]
+    assert (group["runs"], group["seeds"]) == (["seed-0", "seed-1"], [0, 1])
+    assert group["scores"]["nll"]["sd"] > 0
 
 
 def test_a_sweep_into_a_run_is_refused(finished):

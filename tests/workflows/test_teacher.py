@@ -1,12 +1,16 @@
-"""What a threshold is proven on: slides, or the groups that stand in for them."""
+"""What a threshold is proven on: slides, or the groups that stand in for them; and what a network says of its pool."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from left_behind import table
 
 from pcam_ssl.data.folds import Folds
-from pcam_ssl.tables import PREDICTION_COLUMNS, conform, write_table
-from pcam_ssl.workflows.teacher import inner_evidence
+from pcam_ssl.run import Run
+from pcam_ssl.tables import PREDICTION_COLUMNS, conform, read_table, write_table
+from pcam_ssl.workflows.pool import pool_rows
+from pcam_ssl.workflows.pseudo_label import open_rounds
+from pcam_ssl.workflows.teacher import inner_evidence, pool_table
 
 IDS = ["p0", "p1", "p2", "p3"]
 
@@ -36,3 +40,18 @@ def test_without_any_groups_each_patch_stands_for_itself(unit):
     inner, cluster = inner_evidence(unit, folds("none"))
     assert inner.wsi.isna().all()
     assert cluster == "patch"
+
+
+@pytest.mark.parametrize("same_network", [True, False])
+def test_what_was_kept_of_another_network_is_predicted_anew(two_rounds_copy, same_network):
+    """The kept logits are raised by 1: they come back only where they are said to be of the weights that are there."""
+    rounds = open_rounds(Run(two_rounds_copy), None, [], two_rounds_copy)
+    unit = rounds.units[0]
+    folder = two_rounds_copy / unit.name
+    kept, notes = read_table(folder / "pool.parquet")
+    raised = kept.assign(logit=kept.logit + 1)
+    write_table(folder / "pool.parquet", raised, notes if same_network else {"network_digest": "another"})
+    pool = pool_rows(rounds.dataset, rounds.folds, unit)
+    found = pool_table(rounds.setting(0), unit, folder, pool).set_index("id").logit.loc[kept.id]
+    assert np.allclose(found, (raised if same_network else kept).logit)
+    assert len(table(folder / "pool.parquet")) == len(kept)
