@@ -62,10 +62,16 @@ class Neighbours(Section):
 
 
 class Views(Section):
-    policy: Literal["none", "d4", "standard", "strong"] = Field(
-        "standard", description="training views: nothing; D4; D4 + colour; D4 + colour + stain, shift, blur, erasing"
+    policy: Literal["none", "d4", "standard", "strong", "file"] = Field(
+        "standard",
+        description="training views: nothing; D4; D4 + stain as slides differ; D4 + stain further, shift, blur, erasing; D4 + views.file",
     )
-    strength: float = Field(1.0, ge=0, le=3, description="scales every magnitude but D4")
+    strength: float = Field(1.0, ge=0, le=3, description="scales every magnitude but D4's and those of views.file")
+    file: str | None = Field(
+        None,
+        description="your own policy as albumentations.save writes it, YAML or JSON; read once. Sets views.policy=file unless that is set too",
+    )
+    transform: dict[str, Any] | None = Field(None, description="what views.file held, so that the run needs the file no more")
 
 
 class Adam(Section):
@@ -199,6 +205,22 @@ class Recipe(Section):
         if self.predict.random_views and self.views.policy == "none":
             raise ValueError("predict.random_views draws from views.policy, which is none; set views.policy")
         return self
+
+    @model_validator(mode="after")
+    def _own_views_are_there_and_used(self):
+        known = self.views.file is not None or self.views.transform is not None
+        if self.draws_from_file and not known:
+            raise ValueError(f"{self.draws_from_file[0]} is file and there is none; set views.file=PATH")
+        if self.views.file is not None and not self.draws_from_file:
+            raise ValueError("views.file is set and nothing draws from it; set views.policy=file, or pseudo.noise=file")
+        return self
+
+    @property
+    def draws_from_file(self) -> list[str]:
+        """The keys that ask for views of `views.file`."""
+        asked = {"views.policy": self.views.policy, "pseudo.noise": self.pseudo.noise}
+        asked |= {f"method.{name}": getattr(self.method, name, None) for name in ("weak", "strong")}
+        return [key for key, policy in asked.items() if policy == "file"]
 
     def dump(self) -> dict[str, Any]:
         """Plain nested dict of every key."""
