@@ -42,7 +42,7 @@ class Model(Section):
         None,
         ge=32,
         le=1024,
-        description="resize patches to this many px on the device; null: the patch, or what the backbone insists on",
+        description="resize patches to this many px on the device, by the backbone's own interpolation; null: the patch, or what the backbone insists on",
     )
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
@@ -85,7 +85,7 @@ class Adam(Section):
 class AdamW(Section):
     name: Literal["adamw"] = "adamw"
     lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0, description="not applied to biases and norms")
+    weight_decay: float = Field(0.05, ge=0, description="not applied to biases, norms, position embeddings and tokens")
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
 
@@ -93,7 +93,7 @@ class AdamW(Section):
 class Sgd(Section):
     name: Literal["sgd"] = "sgd"
     lr: float = Field(0.05, gt=0)
-    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and norms")
+    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases, norms, position embeddings and tokens")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
 

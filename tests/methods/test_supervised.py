@@ -18,9 +18,11 @@ class Fixed(nn.Module):
         return {"logit": pixels}
 
 
-def loss(**options) -> float:
-    method = Supervised(Fixed(), **options)
-    return method({"pixels": torch.tensor(LOGITS), "label": torch.tensor(LABELS)})["loss"].item()
+def loss(weight=None, **options) -> float:
+    batch = {"pixels": torch.tensor(LOGITS), "label": torch.tensor(LABELS)}
+    if weight is not None:
+        batch["weight"] = torch.tensor(weight)
+    return Supervised(Fixed(), **options)(batch)["loss"].item()
 
 
 def sigmoid(logit: float) -> float:
@@ -57,6 +59,14 @@ def test_focal_takes_pos_weight_too():
     right = [sigmoid(2), sigmoid(-1), 1 - sigmoid(0.5)]
     expected = mean([-w * (1 - p) ** 2 * math.log(p) for p, w in zip(right, (3, 3, 1), strict=True)])
     assert loss(loss="focal", pos_weight=3.0) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "gamma"), [("bce", 0), ("focal", 2)])
+@pytest.mark.parametrize("pos_weight", [None, 3.0])
+def test_weights_of_pseudo_labels_multiply_their_terms(kind, gamma, pos_weight):
+    right, weights, tumor = [sigmoid(2), sigmoid(-1), 1 - sigmoid(0.5)], (1.0, 0.25, 0.5), pos_weight or 1
+    terms = [w * t * -((1 - p) ** gamma) * math.log(p) for p, w, t in zip(right, weights, (tumor, tumor, 1), strict=True)]
+    assert loss(weights, loss=kind, pos_weight=pos_weight) == pytest.approx(mean(terms), rel=1e-6)
 
 
 def test_auto_pos_weight_is_negatives_over_positives():
