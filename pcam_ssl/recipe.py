@@ -55,7 +55,7 @@ class Model(Section):
         None,
         ge=32,
         le=1024,
-        description="resize patches to this many px on the device; null: the patch, or what the backbone insists on",
+        description="resize patches to this many px on the device, by the backbone's own interpolation; null: the patch, or what the backbone insists on",
     )
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="stochastic depth, where the backbone has it")
@@ -81,10 +81,16 @@ class Neighbours(Section):
 
 
 class Views(Section):
-    policy: Literal["none", "d4", "standard", "strong"] = Field(
-        "standard", description="training views: nothing; D4; D4 + colour; D4 + colour + stain, shift, blur, erasing"
+    policy: Literal["none", "d4", "standard", "strong", "file"] = Field(
+        "standard",
+        description="training views: nothing; D4; D4 + stain as slides differ; D4 + stain further, shift, blur, erasing; D4 + views.file",
     )
-    strength: float = Field(1.0, ge=0, le=3, description="scales every magnitude but D4")
+    strength: float = Field(1.0, ge=0, le=3, description="scales every magnitude but D4's and those of views.file")
+    file: str | None = Field(
+        None,
+        description="your own policy as albumentations.save writes it, YAML or JSON; read once. Sets views.policy=file unless that is set too",
+    )
+    transform: dict[str, Any] | None = Field(None, description="what views.file held, so that the run needs the file no more")
 
 
 class Adam(Section):
@@ -98,7 +104,7 @@ class Adam(Section):
 class AdamW(Section):
     name: Literal["adamw"] = "adamw"
     lr: float = Field(1e-3, gt=0, le=100)
-    weight_decay: float = Field(0.05, ge=0, le=100, description="not applied to biases and norms")
+    weight_decay: float = Field(0.05, ge=0, le=100, description="not applied to biases, norms, position embeddings and tokens")
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
 
@@ -106,7 +112,7 @@ class AdamW(Section):
 class Sgd(Section):
     name: Literal["sgd"] = "sgd"
     lr: float = Field(0.05, gt=0, le=100)
-    weight_decay: float = Field(1e-4, ge=0, le=100, description="not applied to biases and norms")
+    weight_decay: float = Field(1e-4, ge=0, le=100, description="not applied to biases, norms, position embeddings and tokens")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
 
@@ -238,6 +244,22 @@ class Recipe(Section):
     def scored_by(self) -> Literal["head", "knn"]:
         """What gives a run its Predictions: the classifier, or kNN where none is trained (`method.classify: false`)."""
         return "knn" if self.method.name == "metric" and not self.method.classify else "head"
+
+    @model_validator(mode="after")
+    def _own_views_are_there_and_used(self):
+        known = self.views.file is not None or self.views.transform is not None
+        if self.draws_from_file and not known:
+            raise ValueError(f"{self.draws_from_file[0]} is file and there is none; set views.file=PATH")
+        if self.views.file is not None and not self.draws_from_file:
+            raise ValueError("views.file is set and nothing draws from it; set views.policy=file, or pseudo.noise=file")
+        return self
+
+    @property
+    def draws_from_file(self) -> list[str]:
+        """The keys that ask for views of `views.file`."""
+        asked = {"views.policy": self.views.policy, "pseudo.noise": self.pseudo.noise}
+        asked |= {f"method.{name}": getattr(self.method, name, None) for name in ("weak", "strong")}
+        return [key for key, policy in asked.items() if policy == "file"]
 
     def dump(self) -> dict[str, Any]:
         """Plain nested dict of every key."""

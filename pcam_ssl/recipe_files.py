@@ -1,5 +1,6 @@
 """Recipes in and out: YAML files, `--set a.b=c`, one-line errors, digest, and differences. No torch."""
 
+import json
 import re
 from pathlib import Path
 from reprlib import Repr
@@ -78,11 +79,17 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
     source = "--set"
     if name is not None:
         source = str(name)
-        _overlay(values, _with_tags(read_yaml(recipe_path(name))))
+        _overlay(values, _with_tags(_choosing_own_views(read_yaml(recipe_path(name)))))
     # Names first: whatever the order typed, a name clears its section before the section's keys are set.
-    for setting in sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name")):
+    settings = sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name"))
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        apply_setting(changes, setting)
+    if _choosing_own_views(changes) != changes:
+        settings.append("views.policy=file")
+    for setting in settings:
         apply_setting(values, setting)
-    return validate(values, source)
+    return _with_own_views(validate(values, source))
 
 
 def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -97,8 +104,41 @@ def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
             values[key] = change
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises UserError naming file and line."""
+def _choosing_own_views(changes: dict[str, Any]) -> dict[str, Any]:
+    """Naming a file of views chooses it, unless the same changes name a policy."""
+    views = changes.get("views")
+    if isinstance(views, dict) and views.get("file") is not None and "policy" not in views:
+        return {**changes, "views": {**views, "policy": "file"}}
+    return changes
+
+
+def _with_own_views(recipe: Recipe) -> Recipe:
+    """The recipe with the content of `views.file` in place of its name: what is in the file decides numbers, not where it lies."""
+    transform = recipe.views.transform if recipe.draws_from_file else None
+    if recipe.views.file is not None:
+        transform = _read_transform(Path(recipe.views.file))
+    return recipe.model_copy(update={"views": recipe.views.model_copy(update={"file": None, "transform": transform})})
+
+
+def _read_transform(path: Path) -> dict[str, Any]:
+    """Plain values of a file that `albumentations.save` wrote; JSON is YAML, too. Raises UserError where it is none."""
+    if not path.is_file():
+        raise UserError(f"views.file: {path}: no such file; albumentations.save(transform, {str(path)!r}) writes one")
+    try:
+        content = read_yaml(path, "what albumentations.save writes is a mapping (__version__, transform)")
+        if not isinstance(content.get("transform"), dict):
+            raise UserError(f"{path}: not what albumentations.save writes, which has a mapping `transform`")
+        return json.loads(json.dumps(content, allow_nan=False))
+    except UserError as error:
+        raise UserError(*(f"views.file: {problem}" for problem in error.problems)) from None
+    except OSError as error:
+        raise UserError(f"views.file: {path}: cannot be read ({error.strerror})") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"views.file: {path}: holds more than numbers, text and lists ({first_line(error)})") from None
+
+
+def read_yaml(path: Path, expected: str = "a recipe is a mapping of sections (model:, train:, ...)") -> dict[str, Any]:
+    """A YAML mapping. Raises UserError naming file and line, or what was `expected` instead."""
     try:
         values = _parsed(path.read_text(encoding="utf-8"))
     except _KeyTwice as error:
@@ -108,7 +148,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name a recipe file") from None
     if values is not None and not isinstance(values, dict):
-        raise UserError(f"{path}: a recipe is a mapping of sections (model:, train:, ...), this is a {type(values).__name__}")
+        raise UserError(f"{path}: {expected}, this is a {type(values).__name__}")
     odd = next((key for key in values or {} if not isinstance(key, str)), None)
     if odd is not None:
         raise UserError(f"{path}: {_brief(odd)} is no section of a recipe; `pcam-ssl recipes show baseline` lists every key")
@@ -226,9 +266,11 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict to {'a.b': value}."""
+    """Nested dict to {'a.b': value}; dicts in a list are numbered."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            value = {str(number): each for number, each in enumerate(value)}
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
 
@@ -242,8 +284,6 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
 
 def recipe_digest(recipe: Recipe, rounds: bool = False) -> str:
     """SHA-256 over the keys that decide a run's numbers."""
-    import json
-
     return digest_text(json.dumps(identity(recipe, rounds), sort_keys=True))
 
 

@@ -62,8 +62,8 @@ class FixMatch(Section):
         0.95, gt=0.5, lt=1, description="unlabelled patches count whose weak view has a prob above this, or below 1 - this"
     )
     ratio: int = Field(2, ge=1, le=1000, description="unlabelled patches a step for each labelled one")
-    weak: Literal["none", "d4", "standard", "strong"] = Field("d4", description="views that make the pseudo-label")
-    strong: Literal["none", "d4", "standard", "strong"] = Field("strong", description="views that must agree with it")
+    weak: Literal["none", "d4", "standard", "strong", "file"] = Field("d4", description="views that make the pseudo-label")
+    strong: Literal["none", "d4", "standard", "strong", "file"] = Field("strong", description="views that must agree with it")
     ramp_epochs: float = Field(0.0, ge=0, le=MOST_EPOCHS, description="linear rise of the weight over this many epochs")
 
 
@@ -78,8 +78,8 @@ class MeanTeacher(Section):
         description="of the teacher, the student's moving average (with warm-up of the decay); it is what is used, or with train.ema_decay that average",
     )
     ratio: int = Field(2, ge=1, le=1000, description="unlabelled patches a step for each labelled one")
-    weak: Literal["none", "d4", "standard", "strong"] = Field("d4", description="views that the teacher sees")
-    strong: Literal["none", "d4", "standard", "strong"] = Field("standard", description="views that the student sees")
+    weak: Literal["none", "d4", "standard", "strong", "file"] = Field("d4", description="views that the teacher sees")
+    strong: Literal["none", "d4", "standard", "strong", "file"] = Field("standard", description="views that the student sees")
     ramp_epochs: float = Field(
         5.0,
         ge=0,

@@ -43,8 +43,8 @@ class Pseudo(Section):
         description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together,"
         " or where a method draws by class (metric) the share of the patches, half at most",
     )
-    noise: Literal["same", "d4", "standard", "strong"] = Field(
-        "strong", description="training views of pseudo-labelled patches; same: those of views.policy"
+    noise: Literal["same", "d4", "standard", "strong", "file"] = Field(
+        "strong", description="training views of pseudo-labelled patches; same: those of views.policy; file: those of views.file"
     )
     pooled: bool = Field(
         False, description="every fold learns from the pseudo-labels of all: for a last submission; out-of-fold scores are withheld"

@@ -70,7 +70,7 @@ class ToolSide:
             rows["row"].to_numpy(),
             labels,
             batch_plan(recipe, labels, slides, recipe.seed),
-            Views(recipe.views.policy, recipe.views.strength),
+            Views(recipe.views.policy, recipe.views.strength, recipe.views.transform),
             recipe.seed,
             slides=slides,
         )

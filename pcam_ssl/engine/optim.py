@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules from plain options."""
 
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -10,19 +11,27 @@ NAMES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.opti
 
 
 def build_optimizer(module: nn.Module, options: dict[str, Any], device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer `options['name']`; weight decay spares biases and norms (parameters of one dimension) except for plain Adam."""
+    """The optimizer `options['name']`. Weight decay spares biases and norms (parameters of one dimension) and what a backbone names
+    in timm's `no_weight_decay()`; that of plain Adam spares nothing, as published."""
     options = dict(options)
     name = options.pop("name")
     if name != "sgd":
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
     decay = options.pop("weight_decay")
-    parameters = list(module.parameters())
-    spared = [p for p in parameters if p.ndim <= 1 and name != "adam"]
-    decayed = [p for p in parameters if p.ndim > 1 or name == "adam"]
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": spared, "weight_decay": 0.0}]
+    excepted = _excepted(module)
+    groups = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
+    for place, parameter in module.named_parameters():
+        spared = name != "adam" and (parameter.ndim <= 1 or any(fnmatchcase(place, pattern) for pattern in excepted))
+        groups[spared]["params"].append(parameter)
     # torch's fused SGD fails where some parameters join later (head_first_epochs): it wants momentum for all or for none.
     fused = True if name != "sgd" and device.type in ("cuda", "cpu") else None
     return NAMES[name]([group for group in groups if group["params"]], fused=fused, **options)
+
+
+def _excepted(module: nn.Module) -> list[str]:
+    """Names, or patterns of them, of position embeddings, tokens and the like, which the backbones inside `module` want undecayed."""
+    inside = [(place, part.no_weight_decay()) for place, part in module.named_modules() if hasattr(part, "no_weight_decay")]
+    return [f"{place}.{name}".lstrip(".") for place, names in inside for name in names]
 
 
 class Schedule:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ class TestViews:
     strength: float = 1.0
     mean: str = "logit"
     seed: int = 0
+    transform: dict[str, Any] | None = None
+    """The user's own policy, where `policy` is file."""
 
     @property
     def count(self) -> int:
@@ -61,7 +64,7 @@ def predict_logits(
     """
     rows, keys = np.asarray(rows), np.array([id_key(patch_id) for patch_id in ids], np.uint64)
     mine = slice(world.rank, None, world.size)
-    drawn = Views(views.policy, views.strength) if views.random_views else None
+    drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
     stream = EvalStream(pixels, rows[mine], keys[mine], batch_size, drawn, views.random_views, views.seed)
     logits = np.empty((len(stream.rows), views.count))
     network.eval()

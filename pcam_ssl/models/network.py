@@ -24,13 +24,15 @@ class NetworkConfig:
     std: tuple[float, ...]
     name: str
     projection: int | None = None
+    interpolation: str = "bilinear"
+    """How patches are resized; artefacts that do not say were made when all were resized so."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Network(nn.Module):
-    """Backbone + linear head, and with `config.projection` an embedding head. Takes uint8 `[B, H, W, 3]`, any square size; resizes on the device where `image_size` says so."""
+    """Backbone + linear head, and with `config.projection` an embedding head. Takes uint8 `[B, H, W, 3]`, any square size; resizes on the device where `image_size` says so, by the backbone's own interpolation, antialiased."""
 
     def __init__(self, backbone: nn.Module, config: NetworkConfig, drop_rate: float = 0.0):
         super().__init__()
@@ -61,9 +63,12 @@ class Network(nn.Module):
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 `[B, H, W, 3]` to normalised float `[B, 3, S, S]`, channels last in memory."""
         images = pixels.permute(0, 3, 1, 2).float()
-        size = self.config.image_size
+        size, mode = self.config.image_size, self.config.interpolation
         if size is not None and images.shape[-1] != size:
-            images = functional.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+            images = functional.interpolate(images, (size, size), mode=mode, antialias=True, align_corners=False)
+            if mode == "bicubic":
+                # It overshoots at edges; the 8-bit images that backbones were trained on cannot.
+                images = images.clamp(0, 255)
         return (images - self.mean) / self.std
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -98,7 +103,9 @@ def build_network(
     mean, std = (
         resolved.defaults.get(key, default) for key, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD))
     )
-    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection)
+    # torch antialiases these two alone; bicubic is what timm takes where a backbone does not say.
+    interpolation = "bilinear" if resolved.defaults.get("interpolation") == "bilinear" else "bicubic"
+    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection, interpolation)
     network = Network(create_backbone(resolved, pretrained, arguments), config, drop_rate).eval()
     try:
         with torch.no_grad():

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from pcam_ssl.data.duplicates import conflicting_duplicates, duplicate_keys
 from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.store import Dataset
+from pcam_ssl.data.views import check_transform
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.terminal import warn
+
+TRIED_PATCHES = 16
 
 
 def check_dataset(recipe: Recipe, dataset: Dataset) -> None:
@@ -25,6 +30,13 @@ def check_dataset(recipe: Recipe, dataset: Dataset) -> None:
         warn(f"{dataset.path}: there is no test split, so no test.parquet and no submission.csv will be written")
     if (problem := submission_problem(dataset)) is not None:
         warn(f"{dataset.path}: {problem}; no submission.csv will be written")
+
+
+def check_views(recipe: Recipe, dataset: Dataset) -> None:
+    """Raises UserError where a user's own policy of views cannot be drawn from some patches of the dataset."""
+    if recipe.views.transform is not None:
+        rows = np.linspace(0, len(dataset.patches) - 1, TRIED_PATCHES).astype(int)
+        check_transform(recipe.views.transform, dataset.pixels[rows])
 
 
 def submission_problem(dataset: Dataset) -> str | None:

@@ -18,7 +18,7 @@ from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_methods import CONSISTENCY
 from pcam_ssl.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.workflows.checks import check_dataset, check_initial_run, learned_from_pool, selected_on_fold
+from pcam_ssl.workflows.checks import check_dataset, check_initial_run, check_views, learned_from_pool, selected_on_fold
 from pcam_ssl.workflows.fitting import new_network
 from pcam_ssl.workflows.fold import train_unit
 from pcam_ssl.workflows.gather import gather_run
@@ -91,6 +91,7 @@ def _begin(
             # What cannot be trained is refused before a folder is begun that would bind the user to a wrong recipe.
             world.share(recipe.train.batch_size, "train.batch_size")
             new_network(recipe, dataset.size_px)
+            check_views(recipe, dataset)
             begin_run(run, *identity)
         if not run.folds.exists():
             write_folds(folds, run.folds, run.table_notes(run.info()))

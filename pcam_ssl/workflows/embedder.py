@@ -104,7 +104,10 @@ def frozen_embedder(
     except UserError as error:
         raise UserError(*map(_for_the_command, error.problems)) from None
     # The unused head is random and no part of what embeds.
-    digest = hashlib.sha256(save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})).hexdigest()
+    weights = save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})
+    # Nor did embeddings differ by how patches are resized while all were resized by bilinear interpolation.
+    resized = network.config.image_size is not None and network.config.interpolation != "bilinear"
+    digest = hashlib.sha256(weights + (network.config.interpolation.encode() if resized else b"")).hexdigest()
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network = network.to(world.device, memory_format=layout).eval()
     identity = {"model": name, "pretrained": pretrained, "image_size": image_size, "digest": digest}

@@ -10,7 +10,7 @@ from pcam_ssl.data.streams import Pixels
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_target
 from pcam_ssl.inference.calibrate import Calibrator
-from pcam_ssl.inference.predict import TestViews, predict_logits
+from pcam_ssl.inference.predict import predict_logits
 from pcam_ssl.inference.scores import score_report
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.run import BLEND, run_in_use
@@ -21,6 +21,7 @@ from pcam_ssl.workflows.blend_predict import predict_blend
 from pcam_ssl.workflows.calibration import mean_calibrator
 from pcam_ssl.workflows.gather import mean_of_folds
 from pcam_ssl.workflows.pool import transductive
+from pcam_ssl.workflows.setting import test_views
 from pcam_ssl.workflows.source import open_source, split_rows
 from pcam_ssl.workflows.trained import load_trained
 
@@ -82,16 +83,13 @@ def _report(table: pd.DataFrame, recipe: Recipe) -> dict | None:
 def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:
     trained = load_trained(folder, device)
     calibrator = Calibrator.from_dict(trained.facts["calibration"])
-    views = TestViews(
-        recipe.predict.d4, recipe.predict.random_views, recipe.views.policy, recipe.views.strength, recipe.predict.mean, recipe.seed
-    )
     with progress(folder.name, len(patches)) as advance:
         logits, view_std, _ = predict_logits(
             trained.network,
             Pixels(dataset.path / PIXELS),
             patches.row.to_numpy(),
             patches.id,
-            views=views,
+            views=test_views(recipe),
             batch_size=recipe.predict.batch_size,
             precision=trained.precision,
             world=trained.world,

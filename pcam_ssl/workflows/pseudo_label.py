@@ -19,6 +19,7 @@ from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.blend_members import members_of, own_recipe
+from pcam_ssl.workflows.checks import check_views
 from pcam_ssl.workflows.cross_validation import folds_of, loader_workers
 from pcam_ssl.workflows.metric_train import metric_train
 from pcam_ssl.workflows.opinion import check_round_0
@@ -104,6 +105,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
     folds = read_folds(start.folds, dataset.patches)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
+    world.lead(lambda: check_views(chosen, dataset))
     world.lead(lambda: check_round_0(rounds))
     world.lead(lambda: _check_pools(rounds))
     world.lead(lambda: _check_batches(rounds))
@@ -163,8 +165,16 @@ def _check_recipe(path: Path, recipe: Recipe) -> None:
 def _check_kept(path: Path, own: Recipe, recipe: Recipe) -> None:
     """Refuse students that could not be compared with round 0, whose recipe is `own`."""
     before, now = flatten(own.dump()), flatten(recipe.dump())
-    fixed = (*FIXED, "views.") if recipe.predict.random_views else FIXED
-    changed = [f"{key}: {before.get(key)} -> {now[key]}" for key in now if key.startswith(fixed) and now[key] != before.get(key)]
+    fixed = FIXED
+    if recipe.predict.random_views:
+        fixed += ("views.policy", "views.strength")
+        # Elsewhere a file of views is for the students' noise alone.
+        fixed += ("views.transform",) if "file" in (own.views.policy, recipe.views.policy) else ()
+    changed = [
+        f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in sorted(before | now)
+        if key.startswith(fixed) and now.get(key) != before.get(key)
+    ]
     if changed:
         raise UserError(
             f"{path}: rounds keep the folds and test views of round 0 ({'; '.join(changed)}); train another run with those keys"

@@ -17,6 +17,12 @@ from pcam_ssl.run import REFIT, Run
 from pcam_ssl.world import World
 
 
+def test_views(recipe: Recipe) -> TestViews:
+    """The views that a recipe scores patches under."""
+    options, views = recipe.predict, recipe.views
+    return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, recipe.seed, views.transform)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all folds of a run share."""
@@ -43,8 +49,7 @@ class Setting:
     def test_views(self) -> TestViews:
         if self.recipe.scored_by == "knn":
             return PLAIN  # what an embedding is of
-        options, views = self.recipe.predict, self.recipe.views
-        return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, self.recipe.seed)
+        return test_views(self.recipe)
 
     def scorer(self, views: TestViews):
         """`predict_logits` with everything but network, rows and ids filled in."""

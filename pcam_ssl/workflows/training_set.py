@@ -53,14 +53,14 @@ def train_stream(setting: Setting, unit: Unit, patches: TrainingSet, seed: int) 
     if len(patches) > patches.n_labelled:
         policy = recipe.views.policy if recipe.pseudo.noise == "same" else recipe.pseudo.noise
         ramp_steps = round(recipe.pseudo.ramp_epochs * steps_per_epoch(recipe, len(patches), patches.n_labelled))
-        views = Views(policy, recipe.views.strength)
+        views = Views(policy, recipe.views.strength, recipe.views.transform)
         pseudo = PseudoPart(patches.n_labelled, patches.weights.astype(np.float32), views, ramp_steps)
     return TrainStream(
         setting.pixels,
         patches.rows,
         patches.labels,
         batch_plan(recipe, patches.labels, patches.slides, seed, patches.n_labelled),
-        Views(recipe.views.policy, recipe.views.strength),
+        Views(recipe.views.policy, recipe.views.strength, recipe.views.transform),
         seed,
         world.rank,
         world.size,

@@ -253,6 +253,20 @@ def test_checkpoints_within_an_epoch_come_by_the_clock(tmp_path):
     assert steps == [2, 3]
 
 
+@pytest.mark.parametrize("clip_norm", [0.05, 1e6, None])
+def test_gradients_are_clipped_at_their_own_scale_not_at_that_of_fp16(clip_norm):
+    steps = []
+    for scale in (None, 2.0**16):
+        training = new(optim=Sgd(lr=1.0, momentum=0, nesterov=False, weight_decay=0))
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        before = [parameter.detach().clone() for parameter in training.method.parameters()]
+        train_step(training, training.method.train(), Stream()[0], Plan(3, STEPS, 5, clip_norm=clip_norm), FP32, ALONE)
+        steps.append(torch.cat([(a - b).flatten() for a, b in zip(before, training.method.parameters(), strict=True)]) / 0.1)
+    assert torch.allclose(*steps, rtol=1e-4, atol=1e-7)
+    if clip_norm == 0.05:
+        assert steps[0].norm().item() == pytest.approx(clip_norm, rel=1e-3)
+
+
 def test_a_step_is_seeded_by_its_number_alone():
     weights = []
     for seed in (1, 2):

@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -106,7 +107,10 @@ class Small(nn.Module):
 
 
 def decays(section) -> dict[str, float]:
-    module = Small()
+    return decays_of(Small(), section)
+
+
+def decays_of(module: nn.Module, section) -> dict[str, float]:
     optimizer = build_optimizer(module, section.model_dump(), torch.device("cpu"))
     of = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     return {name: of[id(parameter)] for name, parameter in module.named_parameters()}
@@ -116,6 +120,39 @@ def decays(section) -> dict[str, float]:
 def test_weight_decay_spares_biases_and_norms(section):
     weights = {"conv.weight", "head.weight"}
     assert decays(section) == {name: 0.3 if name in weights else 0.0 for name in decays(section)}
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [
+        ("test_vit", {"pos_embed", "cls_token"}),
+        ("test_vit2", {"pos_embed", "reg_token"}),
+        ("test_maxvit", None),
+    ],
+)
+def test_weight_decay_spares_what_the_backbone_names_deep_in_a_method(name, spared):
+    backbone = timm.create_model(name, num_classes=0, img_size=32)
+    spared = (
+        {each for each in backbone.no_weight_decay() if each in dict(backbone.named_parameters())} if spared is None else spared
+    )
+    assert spared
+    module = nn.ModuleDict({"network": nn.ModuleDict({"backbone": backbone, "head": nn.Linear(4, 1)})})
+    of = decays_of(module, AdamW(weight_decay=0.3))
+    expected = {f"network.backbone.{each}" for each in spared} | {
+        each for each, value in module.named_parameters() if value.ndim <= 1
+    }
+    assert {each for each, decay in of.items() if decay == 0} == expected
+
+
+def test_a_backbone_may_name_by_pattern():
+    module = Small()
+    module.no_weight_decay = lambda: {"co*.weight"}
+    assert decays_of(module, AdamW(weight_decay=0.3))["conv.weight"] == 0
+    assert decays_of(module, AdamW(weight_decay=0.3))["head.weight"] == 0.3
+
+
+def test_plain_adam_decays_tokens_too():
+    assert set(decays_of(timm.create_model("test_vit", num_classes=0), Adam(weight_decay=0.3)).values()) == {0.3}
 
 
 def test_plain_adam_decays_everything_as_published():

@@ -18,9 +18,11 @@ class Fixed(nn.Module):
         return {"logit": pixels}
 
 
-def loss(**options) -> float:
-    method = Supervised(Fixed(), **options)
-    return method({"pixels": torch.tensor(LOGITS), "label": torch.tensor(LABELS)})["loss"].item()
+def loss(weight=None, **options) -> float:
+    batch = {"pixels": torch.tensor(LOGITS), "label": torch.tensor(LABELS)}
+    if weight is not None:
+        batch["weight"] = torch.tensor(weight)
+    return Supervised(Fixed(), **options)(batch)["loss"].item()
 
 
 def sigmoid(logit: float) -> float:
@@ -77,6 +79,16 @@ def test_the_logit_that_fits_best_means_the_true_share_whatever_the_weight(pos_w
 
     optimizer.step(closure)
     assert sigmoid(logit.mean().item()) == pytest.approx(0.3, abs=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "gamma"), [("bce", 0), ("focal", 2)])
+@pytest.mark.parametrize("pos_weight", [None, 3.0])
+def test_weights_of_pseudo_labels_multiply_their_terms(kind, gamma, pos_weight):
+    weights, tumor = (1.0, 0.25, 0.5), pos_weight or 1
+    shift = math.log(tumor)
+    right = [sigmoid(2 + shift), sigmoid(-1 + shift), 1 - sigmoid(0.5 + shift)]
+    terms = [w * t * -((1 - p) ** gamma) * math.log(p) for p, w, t in zip(right, weights, (tumor, tumor, 1), strict=True)]
+    assert loss(weights, loss=kind, pos_weight=pos_weight) == pytest.approx(mean(terms), rel=1e-6)
 
 
 def test_auto_pos_weight_is_negatives_over_positives():

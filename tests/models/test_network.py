@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from timm.data import resolve_data_config
+from timm.layers import DropPath
 from torch.nn import functional
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.models.backbone import resolve_backbone
 from pcam_ssl.models.network import build_network, rebuild_network
 
 
@@ -40,11 +46,46 @@ def test_a_backbones_own_normalisation_is_taken(network):
     assert network.mean.flatten().tolist() == [127.5] * 3  # test_resnet: mean 0.5 of 255
 
 
-def test_pixels_are_resized_on_the_way_in():
-    network = build_network("test_resnet", False, 32, image_size=64)
-    images = patches(1).permute(0, 3, 1, 2).float()
-    expected = functional.interpolate(images, (64, 64), mode="bilinear", antialias=True, align_corners=False)
-    assert torch.allclose(network.prepare(patches(1)), (expected - network.mean) / network.std)
+def resized(network, patch: torch.Tensor) -> np.ndarray:
+    """What `prepare` makes of one patch, back on the 0..255 scale, float `[S, S, 3]`."""
+    return (network.prepare(patch[None]) * network.std + network.mean)[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("size", [32, 64, 160], ids=lambda size: f"to {size} px")
+@pytest.mark.parametrize(("name", "filter"), [("test_resnet", Image.BILINEAR), ("test_vit", Image.BICUBIC)])
+def test_patches_are_resized_as_pillow_does_by_the_backbones_own_interpolation(name, filter, size):
+    network = build_network(name, False, 96, image_size=size)
+    patch = 90 + patches(1, 96)[0] // 3  # Pillow clips after each axis, so nothing may overshoot
+    expected = np.asarray(Image.fromarray(patch.numpy()).resize((size, size), filter), np.float32)
+    assert np.abs(resized(network, patch) - expected).max() < 1.5  # and it rounds
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_fine_checkerboard_becomes_grey_when_it_shrinks(name):
+    """At a third of the size each new pixel lies on one old one: without antialiasing it would be black or white."""
+    board = torch.from_numpy(255 * (np.indices((96, 96)).sum(0) % 2).astype(np.uint8))[..., None].expand(-1, -1, 3)
+    assert np.abs(resized(build_network(name, False, 96, image_size=32), board)[4:-4, 4:-4] - 127.5).max() < 30
+
+
+def test_an_edge_does_not_overshoot():
+    patch = torch.zeros(32, 32, 3, dtype=torch.uint8)
+    patch[:, 16:] = 255
+    shown = resized(build_network("test_vit", False, 32, image_size=64), patch)
+    assert shown.min() >= -1e-3 and shown.max() <= 255 + 1e-3
+
+
+def test_interpolation_travels_with_the_config_and_artefacts_without_it_mean_bilinear():
+    config = build_network("test_vit", False, 32, image_size=64).config.to_dict()
+    assert config["interpolation"] == "bicubic"
+    assert rebuild_network(config).config.interpolation == "bicubic"
+    del config["interpolation"]
+    assert rebuild_network(config).config.interpolation == "bilinear"
+
+
+def test_a_backbone_that_does_not_say_is_resized_as_timm_does(monkeypatch):
+    silent = replace(resolve_backbone("test_resnet", False), defaults={})
+    monkeypatch.setattr("pcam_ssl.models.network.resolve_backbone", lambda *_: silent)
+    assert build_network("test_resnet", False, 32).config.interpolation == resolve_data_config({"img_size": 32})["interpolation"]
 
 
 def test_a_transformer_insists_on_its_size_unless_told():
@@ -70,6 +111,28 @@ def test_freed_the_backbone_learns_and_counts(network):
     network(patches())["logit"].sum().backward()
     assert not torch.equal(network.backbone.bn1.running_mean, before)
     assert all(parameter.grad is not None for parameter in network.backbone.parameters())
+
+
+def test_dropout_takes_its_share_of_the_features_before_the_head_and_scales_the_rest():
+    network = build_network("test_resnet", False, 32, drop_rate=0.25).train()
+    seen = []
+    network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    network.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    embedding = network(patches(64))["embedding"]
+    features, kept = seen
+    dropped = (kept == 0) & (features != 0)
+    assert 0.2 < dropped.sum() / (features != 0).sum() < 0.3
+    assert torch.allclose(kept[~dropped], features[~dropped] / 0.75)
+    assert torch.equal(embedding, functional.normalize(features, dim=1))  # metric learning sees the features whole
+
+
+def test_stochastic_depth_reaches_the_backbone():
+    rates = [
+        module.drop_prob
+        for module in build_network("test_convnext", False, 32, drop_path_rate=0.4).modules()
+        if isinstance(module, DropPath)
+    ]
+    assert max(rates) == pytest.approx(0.4)
 
 
 def test_dropout_is_off_when_a_network_predicts():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,10 @@ from pcam_ssl.data.store import PIXELS, open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.models.artefact import load_network
+from pcam_ssl.models.backbone import resolve_backbone
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.embed import embed_source
+from pcam_ssl.workflows.embedder import frozen_embedder
 
 COLUMNS = ["id", "label", "wsi", "split", "view_hash"]
 
@@ -128,6 +132,17 @@ def test_weights_out_of_reach_are_told_in_words_of_the_command(slides, tmp_path)
 def test_an_unknown_backbone_is_told_with_the_nearest(slides, tmp_path):
     with pytest.raises(UserError, match=r"--model: timm has no backbone resnet19\. Did you mean .*resnet18"):
         embed_source(slides, tmp_path / "out", model="resnet19")
+
+
+def test_a_frozen_space_knows_how_patches_were_resized(monkeypatch):
+    def digest(interpolation, size):
+        known = resolve_backbone("test_resnet", False)
+        told = replace(known, defaults={**known.defaults, "interpolation": interpolation})
+        monkeypatch.setattr("pcam_ssl.models.network.resolve_backbone", lambda *_: told)
+        return frozen_embedder("test_resnet", 32, pretrained=False, image_size=size).digest
+
+    assert digest("bilinear", 64) != digest("bicubic", 64)
+    assert digest("bilinear", None) == digest("bicubic", None) == digest("bilinear", 64)
 
 
 def test_patches_are_resized_for_a_backbone(slides, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import albumentations as A
 import pytest
 
 from pcam_ssl.data.store import open_dataset
@@ -131,6 +132,8 @@ def test_other_folds_than_those_of_round_0(refused, fresh):
 def test_another_policy_of_views_where_test_views_are_drawn_from_it(refused, train, tmp_path):
     run = train(tmp_path / "run", "predict.random_views=1", "train.epochs=1")
     assert "(views.policy: standard -> d4)" in refused(run.path, "views.policy=d4")
+    A.save(A.InvertImg(p=1), own := tmp_path / "own.json")
+    assert "views.transform.transform.p: None -> 1" in refused(run.path, f"views.file={own}")
 
 
 def test_agreement_without_neighbours(refused, fresh):

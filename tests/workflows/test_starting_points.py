@@ -128,3 +128,12 @@ def test_a_compiled_network_learns_the_same(train, tmp_path):
     assert theirs == pytest.approx(mine, rel=1e-3)
     logits = [read_table(each.fold(0) / "oof.parquet")[0].logit for each in (run, plain)]
     np.testing.assert_allclose(*logits, rtol=0, atol=0.05)
+
+
+def test_dropout_of_the_recipe_acts_in_training(train, tmp_path):
+    def first_loss(rate) -> float:
+        more = (f"model.drop_rate={rate}", "train.epochs=1", "train.samples_per_epoch=16")
+        return read_metrics(train(tmp_path / str(rate), *more, only=[0]).fold(0) / "metrics.jsonl")[0]["train_loss"]
+
+    # One step from the same first weights on the same batch.
+    assert abs(first_loss(0.9) - first_loss(0)) > 1e-3

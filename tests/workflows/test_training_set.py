@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import albumentations as A
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,6 +83,16 @@ def test_without_pseudo_labels_only_labels_train_and_weigh_alike(make_setting, p
     assert found.rows.tolist() == [10, 11, 13]
     assert (found.labels.dtype.kind, found.weights.tolist(), found.n_labelled) == ("i", [1, 1, 1], 3)
     assert train_stream(make_setting(), unit(pseudo), found, 0).pseudo is None
+
+
+@pytest.mark.parametrize("noise", ["same", "d4", "file"])
+def test_a_users_own_views_reach_both_kinds_of_patches(make_setting, tmp_path, noise):
+    A.save(A.InvertImg(p=1), tmp_path / "own.json")
+    setting = make_setting(f"views.file={tmp_path / 'own.json'}", f"pseudo.noise={noise}")
+    stream = train_stream(setting, unit(), training_set(setting, unit()), 0)
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert stream.views(black, (0,)).min() == 255
+    assert stream.pseudo.views(black, (0,)).min() == (0 if noise == "d4" else 255)
 
 
 @pytest.mark.parametrize(("noise", "policy"), [("same", "standard"), ("d4", "d4"), ("strong", "strong")])
