@@ -11,6 +11,7 @@ import argparse
 
 import numpy as np
 
+from pcam_ssl.inference.confidence import Groups
 from pcam_ssl.inference.seed_spread import Seeded, difference
 
 RATIOS = (0.0, 0.5, 1.0, 2.0)
@@ -43,7 +44,7 @@ def trial(rng: np.random.Generator, n_slides: int, n_seeds: int, ratio: float, r
     together = np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
     seeds = tuple(range(n_seeds))
     none, found = Seeded(seeds, np.zeros(n_seeds), np.zeros(resamples)), Seeded(seeds, gaps.mean(axis=1), drawn.mean(axis=1))
-    summed = difference(none, found, n_slides)
+    summed = difference(none, found, Groups(n_slides, n_slides, float(n_slides)))
     ends = [np.quantile(drawn[:, 0], [0.025, 0.975]), np.quantile(together, [0.025, 0.975]), (summed["low"], summed["high"])]
     return [low <= 0 <= high for low, high in ends]
 

@@ -27,6 +27,7 @@ from pcam_ssl.inference.metrics import (
 )
 
 CELLS = 16384
+TOO_FEW = "fewer than two slides hold the rarer class, so no spread between slides can be seen"
 # Counts of a chunk of resamples, in numbers: about 2 MB an array, so that passes over it stay in the processor's cache.
 CHUNK = 2**18
 # Weights of a chunk, in numbers: 64 MB, the bound on memory where every patch is a group.
@@ -109,7 +110,7 @@ def _auroc_resampled(labels, probs, codes, resamples: int, seed) -> tuple[float,
         return value, None
     codes = np.unique(codes, return_inverse=True)[1]
     drawn = _resampled(labels, [probs], codes, counted.n, resamples, seed)[0]["auroc"]
-    return value, value + (drawn - value) * np.sqrt(counted.n / (counted.n - 1))
+    return value, value + (drawn - value) * np.sqrt(counted.correction)
 
 
 def _kind(name: str) -> str:
@@ -121,7 +122,7 @@ def _interval(value: float | None, drawn: np.ndarray | None, groups: Groups, kin
     if value is None:
         reason = "the score is not defined: one class only"
     elif len(drawn) < 2:
-        reason = "fewer than two slides hold the rarer class, so no spread between slides can be seen"
+        reason = TOO_FEW
     else:
         low, high = student_interval(value, drawn, groups, kind, level)
         return {"value": value, "low": float(low), "high": float(high), "resamples": len(drawn)}

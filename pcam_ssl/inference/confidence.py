@@ -34,6 +34,16 @@ class Groups:
         """Whether any spread between groups can be seen."""
         return self.rarer >= FEWEST
 
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom that they leave a variance between groups."""
+        return max(self.effective - 1, 1.0)
+
+    @property
+    def correction(self) -> float:
+        """By what the variance between resamples must be multiplied: G groups drawn with replacement show (G - 1) / G of it."""
+        return self.n / (self.n - 1)
+
 
 def count_groups(codes, labels=None) -> Groups:
     """Groups by number `codes` int [N]; with `labels` [N] 0 or 1 the rarer class is counted, else all patches are of one."""
@@ -63,8 +73,8 @@ def student_interval(value, drawn, groups: Groups, kind: str = SHARE, level: flo
     value, drawn = np.asarray(value, dtype=np.float64), np.asarray(drawn, dtype=np.float64)
     there, back = _scale(value, kind)
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.nanstd(there(drawn), axis=0, ddof=1) * np.sqrt(groups.n / (groups.n - 1))
-        reach = student.ppf((1 + level) / 2, max(groups.effective - 1, 1)) * spread
+        spread = np.nanstd(there(drawn), axis=0, ddof=1) * np.sqrt(groups.correction)
+        reach = student.ppf((1 + level) / 2, groups.freedom) * spread
         low, high = back(there(value) - reach), back(there(value) + reach)
     if kind != SHARE:
         return low, high

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from pcam_ssl.inference.bootstrap import _group_codes, _resampled
+from pcam_ssl.inference.bootstrap import TOO_FEW, _resampled
+from pcam_ssl.inference.confidence import Groups, count_groups, group_codes
 from pcam_ssl.inference.metrics import point_scores
 
 
@@ -33,10 +34,11 @@ def over_seeds(
     `labels` [N] 0 or 1, `slides` [N] what is resampled, or None for patches. All groups are scored on the same resampled slides.
     """
     labels = np.asarray(labels, dtype=np.int64)
-    codes, n_slides = _group_codes(slides, len(labels))
+    codes = group_codes(slides, len(labels))
+    counted = count_groups(codes, labels)
     several = [probs for group in groups for probs in group.values()]
     values = [point_scores(labels, probs) for probs in several]
-    drawn = _resampled(labels, several, codes, n_slides, resamples, seed) if n_slides > 1 else None
+    drawn = _resampled(labels, several, codes, counted.n, resamples, seed) if counted.enough else None
     seeded, place = [], 0
     for group in groups:
         runs = slice(place, place + len(group))
@@ -45,7 +47,7 @@ def over_seeds(
     return [
         (
             {name: spread(score) for name, score in scores.items()},
-            {name: difference(seeded[0][name], score, n_slides, level) for name, score in scores.items()},
+            {name: difference(seeded[0][name], score, counted, level) for name, score in scores.items()},
         )
         for scores in seeded
     ]
@@ -59,7 +61,7 @@ def spread(score: Seeded) -> dict:
     return {"value": float(score.values.mean()), "sd": sd, "min": float(score.values.min()), "max": float(score.values.max())}
 
 
-def difference(first: Seeded, other: Seeded, n_slides: int, level: float = 0.95) -> dict:
+def difference(first: Seeded, other: Seeded, groups: Groups, level: float = 0.95) -> dict:
     """Mean over seeds of `other` minus that of `first`: {"value", "low", "high", "resamples", "paired_seeds", "seeds_counted"}.
 
     Groups of the same seeds are paired by seed, others are drawn apart. Where either has one seed alone the spread over seeds is not
@@ -74,16 +76,15 @@ def difference(first: Seeded, other: Seeded, n_slides: int, level: float = 0.95)
     drawn = other.drawn - first.drawn
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) < 2:
-        return {**told, "value": value, "reason": "one slide only, or no resample holds both classes"}
-    # A resample of G slides sees (G - 1) / G of the variance between slides.
-    parts = [(drawn.var(ddof=1) * n_slides / (n_slides - 1), n_slides - 1)]
+        return {**told, "value": value, "reason": TOO_FEW}
+    parts = [(drawn.var(ddof=1) * groups.correction, groups.freedom)]
     if counted:
         parts += _seed_variances(first, other, paired)
     half = _half_width(parts, level)
     return {**told, "value": value, "low": value - half, "high": value + half, "resamples": len(drawn)}
 
 
-def _seed_variances(first: Seeded, other: Seeded, paired: bool) -> list[tuple[float, int]]:
+def _seed_variances(first: Seeded, other: Seeded, paired: bool) -> list[tuple[float, float]]:
     """(variance of the mean over seeds, degrees of freedom): of the differences by seed, or of each group apart."""
     if not paired:
         return [(score.values.var(ddof=1) / len(score.values), len(score.values) - 1) for score in (first, other)]
@@ -92,7 +93,7 @@ def _seed_variances(first: Seeded, other: Seeded, paired: bool) -> list[tuple[fl
     return [(gaps.var(ddof=1) / len(gaps), len(gaps) - 1)]
 
 
-def _half_width(parts: list[tuple[float, int]], level: float) -> float:
+def _half_width(parts: list[tuple[float, float]], level: float) -> float:
     total = sum(variance for variance, _ in parts)
     if total == 0:
         return 0.0
