@@ -52,7 +52,7 @@ def difference_card(comparison: dict[str, Any]) -> Markup:
         table(["run", "difference", "shows"], listed),
         tag(
             "p",
-            "Both runs score the same patches of the same resampled slides; a gain or a loss only where the interval leaves out 0.",
+            "Both runs score the same patches of the same resampled slides; a gain or a loss only where the interval leaves out 0, and even that may be the seed's.",
             class_="note",
         ),
     )

@@ -61,7 +61,7 @@ def _of_seeds(comparison: dict[str, Any]) -> str:
     """How far seeds may be behind what was said before."""
     groups = comparison["groups"]
     if groups is None:
-        return "One seed each: another seed alone can move a score as much, so a difference may be the seed's."
+        return "One seed each: another seed moves scores too, so a difference may be the seed's."
     if len(groups) == 1:
         return f"One recipe with {len(groups[0]['seeds'])} seeds: AUROC {spread_text(groups[0]['scores']['auroc'])}; what differs between its runs is the seed's."
     alone = [group["name"] for group in groups if len(group["seeds"]) == 1]
