@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 from pcam_ssl.errors import UserError
 
@@ -25,13 +26,15 @@ def embedding_map(embeddings, method: str = "pca", seed: int = 0, sample: int = 
         return np.zeros((n, 2), np.float32)
     drawn = np.sort(np.random.default_rng(seed).choice(n, min(n, sample), replace=False))
     known = np.asarray(embeddings[drawn], np.float32)
-    fitted, places = (_pca if method == "pca" else _umap)(known, seed)
     flat = np.zeros((n, 2), np.float32)
-    flat[drawn, : places.shape[1]] = places
     rest = np.setdiff1d(np.arange(n), drawn, assume_unique=True)
-    for start in range(0, len(rest), CHUNK):
-        rows = rest[start : start + CHUNK]
-        flat[rows, : places.shape[1]] = fitted.transform(np.asarray(embeddings[rows], np.float32))
+    # UMAP raises the number of OpenMP threads for the whole process, and torch's last digits depend on it: leaving restores it.
+    with threadpool_limits():
+        fitted, places = (_pca if method == "pca" else _umap)(known, seed)
+        flat[drawn, : places.shape[1]] = places
+        for start in range(0, len(rest), CHUNK):
+            rows = rest[start : start + CHUNK]
+            flat[rows, : places.shape[1]] = fitted.transform(np.asarray(embeddings[rows], np.float32))
     return flat
 
 

@@ -2,12 +2,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.embedding_map import embedding_map
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def groups():
     """Three well separated groups of 40 points in 8 dimensions."""
     random = np.random.default_rng(1)
@@ -78,11 +79,23 @@ def test_umap_where_it_is_absent_says_how_to_get_it(monkeypatch, groups):
         embedding_map(groups, "umap")
 
 
-def test_umap_keeps_groups_together(groups):
+@pytest.fixture(scope="module")
+def umapped(groups):
+    """The first UMAP of this process, and torch's threads before and after."""
     pytest.importorskip("umap", reason="UMAP is in the extra pcam-ssl[explore]")
-    flat = embedding_map(groups, "umap", sample=90)
+    before = torch.get_num_threads()
+    return embedding_map(groups, "umap", sample=90), before, torch.get_num_threads()
+
+
+def test_umap_keeps_groups_together(umapped, groups):
+    flat, *_ = umapped
     assert spread(flat) > 1
     assert (embedding_map(groups, "umap", sample=90) == flat).all()
+
+
+def test_umap_leaves_the_threads_of_torch_as_they_were(umapped):
+    _, before, after = umapped
+    assert after == before
 
 
 def test_umap_of_too_few_patches_is_refused(groups):
