@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def check_target(option: str, path: Path | str, *suffixes: str) -> None:
         if path.is_dir():
             raise UserError(f"{option} {path}: is a folder; name a file in it")
         if path.suffix.lower() not in suffixes:
-            raise UserError(f"{option} {path}: is written as {suffixes[0][1:]}; name it {path}{suffixes[0]}")
+            raise UserError(f"{option} {path}: is written as {suffixes[0][1:]}; name it {path.with_suffix(suffixes[0])}")
         if path.is_symlink() and not path.exists():
             raise UserError(f"{option} {path}: is a link to {os.readlink(path)}, which is not there; name another file")
         if path.exists() and not path.is_file():
@@ -73,8 +74,12 @@ def _check_place(option: str, path: Path, file: Path) -> None:
     nearest = next(folder for folder in file.parents if folder.exists() or folder.is_symlink())
     if not nearest.is_dir():
         raise UserError(f"{option} {path}: {nearest} is a file, so no folder; choose another place")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {path}: {nearest} cannot be written; choose another place")
+    try:
+        # A file without a name: os.access says yes to root even where nothing can be made, as in /proc.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {path}: {nearest} cannot be written ({error.strerror}); choose another place") from None
     longest = os.pathconf(nearest, "PC_NAME_MAX") - TEMPORARY
     for part in file.relative_to(nearest).parts:
         if len(os.fsencode(part)) > longest:

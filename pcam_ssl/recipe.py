@@ -140,7 +140,7 @@ class Plateau(WarmUp):
 
 class Train(Section):
     epochs: int = Field(10, ge=1, le=MOST_EPOCHS)
-    batch_size: int = Field(64, ge=2, le=2**20, description="patches a step, over all processes together")
+    batch_size: int = Field(64, ge=2, le=2**16, description="patches a step, over all processes together")
     samples_per_epoch: int | None = Field(None, ge=2, le=MOST_PATCHES, description="cap on the patches an epoch sees")
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest gradient norm")
     ema_decay: float | None = Field(
@@ -173,7 +173,7 @@ class Predict(Section):
     d4: bool = Field(True, description="the eight dihedral views")
     random_views: int = Field(0, ge=0, le=64, description="further views drawn from views.policy, seeded by (seed, id, view)")
     mean: Literal["logit", "prob"] = Field("logit", description="space in which views are averaged")
-    batch_size: int = Field(128, ge=1, le=2**20)
+    batch_size: int = Field(128, ge=1, le=2**16)
 
 
 class Score(Section):

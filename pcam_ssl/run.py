@@ -17,7 +17,7 @@ from pcam_ssl import __version__
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json, write_text
 from pcam_ssl.recipe import Recipe
-from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
+from pcam_ssl.recipe_files import differences, flatten, load_recipe, read_yaml, recipe_digest, to_yaml
 from pcam_ssl.records import read_info, read_metrics, read_rounds
 from pcam_ssl.terminal import say
 
@@ -26,6 +26,8 @@ ROUNDS = "pseudo-label"
 BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 POOLED = "pooled"
+COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
+"""Keys of a recipe that reports count with."""
 MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 
@@ -72,9 +74,22 @@ class Run:
         if self.provenance.exists() and (info := self.info())["command"] == BLEND:
             members = ", ".join(member["run"] for member in info["blend"]["members"])
             raise UserError(f"{self.path}: a blend has no network or recipe of its own; name one of its runs ({members})")
-        if not self.recipe.exists():
-            raise UserError(f"{self.recipe}: no such file; delete {self.path}, and the command that made it makes it again")
+        self.recipe_keys()
         return load_recipe(self.recipe)
+
+    def recipe_keys(self) -> dict[str, Any]:
+        """Flat keys of recipe.yaml such as `model.name`, not validated: a run of another version, and a blend, can be shown too.
+
+        Raises UserError where the file is absent, or is no recipe.
+        """
+        again = f"delete {self.path}, and the command that made it makes it again"
+        if not self.recipe.exists():
+            raise UserError(f"{self.recipe}: no such file; {again}")
+        keys = flatten(read_yaml(self.recipe))
+        wrong = next((key for key in COUNTED if not isinstance(keys.get(key, 0), int)), None)
+        if wrong is not None:
+            raise UserError(f"{self.recipe}: damaged ({wrong} is {keys[wrong]!r}); {again}")
+        return keys
 
     def update(self, **facts: Any) -> None:
         """Write facts into run.json."""

@@ -76,6 +76,7 @@ BAD_PLACES = [
     ("file/deeper/new.parquet", "file is a file, so no folder; choose another place"),
     ("dangling/new.parquet", "dangling is a file, so no folder; choose another place"),
     ("circle/new.parquet", "circle is a file, so no folder; choose another place"),
+    ("/proc/new/new.parquet", r"/proc cannot be written \(.*\); choose another place"),
     ("x" * 240 + ".parquet", "is longer than \\d+ bytes; choose a shorter one"),
     ("x" * 300 + ".parquet", "File name too long; choose another place"),
     ("y" * 250 + "/deep/new.parquet", "is longer than \\d+ bytes; choose a shorter one"),
@@ -102,7 +103,7 @@ def places(tmp_path):
     [
         ("folder.parquet", "is a folder; name a file in it"),
         ("", "is a folder; name a file in it"),
-        ("new.csv", "is written as parquet; name it .*new.csv.parquet"),
+        ("new.csv", "is written as parquet; name it .*new.parquet"),
         ("new", "is written as parquet; name it .*new.parquet"),
         ("dangling.parquet", "is a link to nowhere.parquet, which is not there; name another file"),
         ("pipe.parquet", "is no file that could be replaced; name another"),
@@ -131,8 +132,11 @@ def test_a_new_table_in_a_run_is_no_table_of_the_run(places):
     "check", [lambda path: check_target("--out", path / "new.parquet", ".parquet"), lambda path: check_folder("--out", path)]
 )
 def test_a_place_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch, check):
-    monkeypatch.setattr("pcam_ssl.files.os.access", lambda path, mode: False)
-    with pytest.raises(UserError, match="cannot be written; choose another place"):
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pcam_ssl.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\); choose another place"):
         check(tmp_path)
 
 

@@ -51,7 +51,7 @@ def download(
 
     if name != "pcam":
         raise UserError(f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`")
-    files = download_pcam(folder, url or URL)
+    files = download_pcam(folder, URL if url is None else url)
     typer.echo(f"{folder}: {len(files)} files, MD5 verified")
     typer.echo(f"next: pcam-ssl data import {folder} data/pcam")
 

@@ -19,7 +19,9 @@ def embed(
         str | None, Option("--model", metavar="NAME", help="a frozen timm, hf-hub: or local-dir: backbone instead of a run")
     ] = None,
     no_pretrained: Annotated[bool, Option("--no-pretrained", help="with --model: random weights")] = False,
-    image_size: Annotated[int | None, Option("--image-size", metavar="PX", min=16, help="with --model: resize patches")] = None,
+    image_size: Annotated[
+        int | None, Option("--image-size", metavar="PX", min=16, max=4096, help="with --model: resize patches")
+    ] = None,
     fold: Annotated[int | None, Option("--fold", metavar="K", help="the network of this fold instead of the refit one")] = None,
     split: Annotated[str | None, Option("--split", help="only this split of the source")] = None,
     half: Annotated[bool, Option("--half", help="write float16 instead of float32")] = False,

@@ -8,13 +8,13 @@ from typer import Argument, Option
 
 def synth(
     dataset: Annotated[Path, Argument(metavar="DATASET", help="folder to make")],
-    slides: Annotated[int, Option(min=1, help="slides in train")] = 24,
-    patches: Annotated[int, Option(min=1, help="patches of each slide")] = 40,
-    test_slides: Annotated[int, Option(min=0, help="slides in test")] = 6,
-    valid_slides: Annotated[int, Option(min=0, help="slides in valid, for cv.scheme official")] = 0,
+    slides: Annotated[int, Option(min=1, max=10_000, help="slides in train")] = 24,
+    patches: Annotated[int, Option(min=1, max=100_000, help="patches of each slide")] = 40,
+    test_slides: Annotated[int, Option(min=0, max=10_000, help="slides in test")] = 6,
+    valid_slides: Annotated[int, Option(min=0, max=10_000, help="slides in valid, for cv.scheme official")] = 0,
     size: Annotated[int, Option(min=32, max=256, help="edge of a patch in px")] = 96,
     stain_shift: Annotated[float, Option(min=0, max=3, help="how much stain differs between slides; 0: not at all")] = 1.0,
-    seed: Annotated[int, Option(min=0, help="another seed draws other slides")] = 0,
+    seed: Annotated[int, Option(min=0, max=2**31 - 1, help="another seed draws other slides")] = 0,
     label_test: Annotated[bool, Option("--label-test", help="give the test patches labels, which Kaggle keeps")] = False,
 ) -> None:
     """Draw small synthetic H&E slides, on which folds that tear slides flatter the score.

@@ -48,7 +48,7 @@ def baseline(
         return
     if html is not None:
         raise UserError("--html: only with --sweep; a run's own page is written as RUN/report.html")
-    chosen = load_recipe(recipe or "baseline", set or [])
+    chosen = load_recipe("baseline" if recipe is None else recipe, set or [])
     run = baseline(chosen, data, out or Path("runs/baseline"), fold or None)
     show_run(run, as_json)
 
@@ -68,7 +68,7 @@ def metric_train(
     from pcam_ssl.recipe_files import load_recipe
     from pcam_ssl.workflows.metric_train import metric_train
 
-    chosen = load_recipe(recipe or "metric", set or [])
+    chosen = load_recipe("metric" if recipe is None else recipe, set or [])
     run = metric_train(chosen, data, out or Path("runs/metric-train"), fold or None)
     show_run(run, as_json)
 

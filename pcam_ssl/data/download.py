@@ -29,6 +29,8 @@ def download_pcam(folder: Path | str, url: str = URL, sums: dict[str, str] = MD5
     where the server cannot be reached or lacks a file, the disk is full, or an MD5 is wrong.
     """
     folder = Path(folder)
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"--url {url}: no address of a server; it begins with https://")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [_fetch(folder / name, f"{url.rstrip('/')}/{name}?download=1", md5, pause_s) for name, md5 in sums.items()]

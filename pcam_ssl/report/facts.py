@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe_files import flatten, read_yaml
 from pcam_ssl.records import read_fold, read_metrics, read_rounds, read_scores
 from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_predictions, read_table
@@ -69,7 +68,7 @@ def read_facts(run: Run) -> Facts:
         run=run,
         scores=scores,
         info=info,
-        recipe=flatten(read_yaml(run.recipe)),
+        recipe=run.recipe_keys(),
         oof=read_predictions(oof) if oof.exists() else None,
         folds=read_table(run.folds, FOLD_COLUMNS)[0] if run.folds.exists() else None,
         fold_facts={k: read_fold(run.fold(k)) for k in numbers if run.fold_done(k)},

@@ -11,7 +11,6 @@ import pandas as pd
 from pcam_ssl.data.store import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.scores import score_report
-from pcam_ssl.recipe_files import flatten, read_yaml
 from pcam_ssl.run import ROUNDS_FILE, Run
 from pcam_ssl.tables import read_predictions, write_table
 from pcam_ssl.workflows.blend_neighbours import neighbours_table
@@ -83,6 +82,6 @@ def _report(run: Run, table: pd.DataFrame) -> dict | None:
     mean = table[table.fold == -1]
     if not mean.label.notna().any():
         return None
-    recipe = flatten(read_yaml(run.recipe))
+    recipe = run.recipe_keys()
     groups = mean.wsi.to_numpy() if mean.wsi[mean.label.notna()].notna().all() else None
     return score_report(mean, groups, recipe["score.resamples"], recipe["seed"])

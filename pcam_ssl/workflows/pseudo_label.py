@@ -13,7 +13,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
 from pcam_ssl.recipe import Recipe
 from pcam_ssl.recipe_files import flatten, load_recipe
-from pcam_ssl.run import POOLED, ROUNDS, Run, hold
+from pcam_ssl.run import POOLED, ROUNDS, ROUNDS_FILE, Run, hold
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.workflows.baseline import baseline
 from pcam_ssl.workflows.blend_members import members_of, own_recipe
@@ -86,6 +86,8 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     _check_recipe(start.path, chosen)
     _check_kept(start.path, own, chosen)
     _check_folder(start, out)
+    if data is None and not Path(info["dataset"]).exists():
+        raise UserError(f"{start.path}: its dataset {info['dataset']} is not there any more; say where it is with --data DATASET")
     dataset = open_dataset(data or info["dataset"])
     if dataset.digest != info["dataset_digest"]:
         raise UserError(
@@ -116,7 +118,7 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
         chosen, data = run.load_recipe(), data or info["dataset"]
         _check_recipe(path, load_recipe(recipe, settings, chosen))
     else:
-        chosen = load_recipe(recipe or "baseline", settings)
+        chosen = load_recipe("baseline" if recipe is None else recipe, settings)
         _check_recipe(path, chosen)
         data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")
         _check_some_unlabelled(chosen, data)
@@ -163,6 +165,14 @@ def _check_folder(start: Run, out: Path) -> None:
     """Refuse to put rounds into another run, which would then pass for their round 0."""
     if Run(out).provenance.exists() and out.resolve() != start.path.resolve():
         raise UserError(f"{out}: holds another run, and these rounds start from {start.path}; choose another --out")
+    foreign = [each.name for each in out.iterdir() if not _of_rounds(each.name)] if out.is_dir() else []
+    if foreign and out.resolve() != start.path.resolve():
+        raise UserError(f"{out}: holds {sorted(foreign)[0]}, which is no part of pseudo-label rounds; choose another --out")
+
+
+def _of_rounds(name: str) -> bool:
+    """Whether rounds leave something of that name; whatever is hidden was left by a kill, or is a lock."""
+    return name.startswith((".", "round-")) or name in (ROUNDS_FILE, "planted")
 
 
 def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:

@@ -64,7 +64,7 @@ def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Pa
     for values in product(*(values for _, values in parsed)):
         swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
         path = Path(out) / "+".join(folder_name(value) for value in values)
-        planned.append(SweptRun(path, swept, load_recipe(recipe or "baseline", [*settings, *swept])))
+        planned.append(SweptRun(path, swept, load_recipe("baseline" if recipe is None else recipe, [*settings, *swept])))
     _check_folders(planned, Path(out))
     return planned
 

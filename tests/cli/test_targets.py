@@ -1,5 +1,7 @@
 """Every option that names a file or folder to write is checked before the work."""
 
+import shutil
+
 import pytest
 
 TARGETS = {
@@ -61,8 +63,6 @@ def test_a_file_in_the_place_of_a_folder_is_told_first(refused, tmp_path, words)
 
 @pytest.mark.parametrize("name", ["report.html", "model-card.md"])
 def test_a_report_that_cannot_be_written_is_told_first(command, finished, tmp_path, name):
-    import shutil
-
     run = shutil.copytree(finished.path, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "model-card.md"))
     (run / name).mkdir()
     ended = command("report", run)
@@ -82,3 +82,35 @@ def test_a_path_that_is_no_utf_8_can_be_told(command, slides, tmp_path):
     ended = command("data", "show", odd)
     assert (ended.code, ended.err) == (0, "")
     assert "odd\\udcff" in ended.out
+
+
+def test_rounds_are_not_put_into_a_folder_of_something_else(command, finished, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    (problem,) = command("pseudo-label", finished.path, "--out", tmp_path / "mine").problems
+    assert problem.startswith(f"{tmp_path / 'mine'}: holds notes.txt, which is no part of pseudo-label rounds")
+    assert [each.name for each in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("search", "RUN", "--id", "x", "-k", "0"), "-k 0"),
+        (("search", "RUN", "--id", "x", "-k", "-1"), "-k -1"),
+        (("blend", "RUN", "RUN", "--out", "b", "--max-correlation", "nan"), "--max-correlation nan"),
+        (("blend", "RUN", "RUN", "--out", "."), "--out ."),
+        (("report", "RUN", "--sensitivity", "inf"), "--sensitivity inf"),
+        (("data", "download", "pcam", "folder", "--url", "file:///etc/passwd"), "--url file:///etc/passwd"),
+        (("data", "download", "pcam", "folder", "--url", ""), "--url "),
+        (("baseline", "--data", "DATASET", "--recipe", ""), "--recipe "),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_first(refused, words, names):
+    assert refused(words, None).startswith(f"{names}: ")
+
+
+@pytest.mark.parametrize("words", [("--slides", 10**12), ("--seed", 10**30), ("--stain-shift", "nan"), ("--stain-shift", "inf")])
+def test_slides_without_bound_are_not_drawn(command, tmp_path, words):
+    ended = command("data", "synth", tmp_path / "new", *words)
+    assert (ended.code, f"Invalid value for '{words[0]}'" in ended.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []

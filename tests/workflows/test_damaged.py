@@ -136,6 +136,23 @@ def test_a_damaged_verdict_on_rounds_is_named(command, place, content):
         assert "`pcam-ssl pseudo-label run`" in ended.problems[0]
 
 
+@pytest.mark.parametrize("text", [None, "seed: [", "seed: x", "score: {resamples: many}", "train: {batch_size: x}"])
+@pytest.mark.parametrize("name", ["report", "compare", "predict"])
+def test_a_damaged_recipe_is_named(command, place, name, text):
+    path = place / "run" / "recipe.yaml"
+    path.unlink() if text is None else path.write_text(text)
+    ended = command(*COMMANDS[name])
+    assert (ended.code, "Traceback" in ended.err) == (2, False), ended.err
+    assert ended.problems[0].startswith("run/recipe.yaml: ")
+
+
+def test_a_dataset_that_has_moved_is_asked_for(command, place):
+    (place / "slides").rename(place / "moved")
+    for words in (COMMANDS["pseudo-label"], COMMANDS["explain"], COMMANDS["export"]):
+        (problem,) = command(*words).problems
+        assert problem.endswith("is not there any more; say where it is with --data DATASET")
+
+
 def other_array(path):
     np.save(path, np.zeros(3))
 

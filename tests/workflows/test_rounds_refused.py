@@ -159,7 +159,7 @@ def test_a_run_json_cut_short(refused, two_rounds_copy):
     path = two_rounds_copy / "round-1" / "run.json"
     path.write_text(path.read_text()[:40])
     problem = refused(two_rounds_copy, words=["--rounds", 2])
-    assert problem.startswith(f"{path}: damaged (") and problem.endswith("; delete the run folder and train again")
+    assert problem.startswith(f"{path}: damaged (") and problem.endswith("the command that made it makes it again")
 
 
 def test_an_empty_folder_of_a_round_is_filled(fresh, two_rounds, make_rounds):
