@@ -50,7 +50,7 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
     _tell(runs, blend)
     temporary = run.path.with_name(f".{run.path.name}.{os.getpid()}.part")
     try:
-        _make(temporary)
+        temporary.mkdir(parents=True)
         _write(Run(temporary), runs, blend, identity)
         # An empty folder gives way, anything else was refused.
         os.replace(temporary, run.path)
@@ -58,13 +58,6 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
         shutil.rmtree(temporary, ignore_errors=True)
     first_report(run)
     return run
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{folder.parent}: a file has that name, or a folder above it; choose another --out") from None
 
 
 def _identity(run: ScoredRun) -> dict[str, Any]:

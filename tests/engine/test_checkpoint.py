@@ -36,6 +36,13 @@ def test_the_one_before_is_kept_and_no_more(two):
     assert load_checkpoint(two)["step"] == 2
 
 
+@pytest.mark.parametrize("other", [{}, [1], {"step": "two"}])
+def test_a_checkpoint_of_something_else_is_said_and_the_one_before_is_taken(two, capsys, other):
+    torch.save(other, two / "last.pt")
+    assert load_checkpoint(two)["step"] == 1
+    assert "last.pt: damaged (it holds something else); going on from the checkpoint before it" in capsys.readouterr().err
+
+
 def test_no_checkpoint_is_none(tmp_path):
     assert load_checkpoint(tmp_path) is None
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from written import blend_info
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.inference.decision_curve import decision_curve
@@ -91,9 +92,7 @@ def test_without_a_threshold_the_section_says_why(write_run, break_it, reason):
 
 def test_a_blend_says_why_it_has_none(write_run, edit):
     run = write_run()
-    edit(
-        run.provenance, lambda info: info.update(command="blend", blend={"method": "mean", "max_correlation": None, "members": []})
-    )
+    edit(run.provenance, lambda info: info.update(blend_info("a")))
     for path in run.path.glob("fold-*/inner.parquet"):
         path.unlink()
     assert "Not shown: this blend keeps no inner slides" in operating_card(read_facts(run), TARGET)

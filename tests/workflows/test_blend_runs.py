@@ -192,10 +192,8 @@ def test_a_folder_with_other_things_is_not_written_into(members, tmp_path):
 
 def test_a_file_above_the_folder_is_said(members, tmp_path):
     (tmp_path / "file").write_text("")
-    assert (
-        problem(members, tmp_path / "file" / "out")
-        == f"{tmp_path / 'file'}: a file has that name, or a folder above it; choose another --out"
-    )
+    out = tmp_path / "file" / "out"
+    assert problem(members, out) == f"--out {out}: {tmp_path / 'file'} is a file, so no folder; choose another place"
 
 
 @pytest.mark.parametrize(

@@ -182,5 +182,5 @@ def test_an_unknown_id_is_told_with_the_nearest(networks, ids):
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_computed(networks, ids, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(explain_module, "explained", None)
-    with pytest.raises(UserError, match=r"^--out .*file/deeper: .*file is a file; name another folder$"):
+    with pytest.raises(UserError, match=r"^--out .*file/deeper: .*file is a file, so no folder; choose another place$"):
         explain_patches(networks.run.path, ids, out=tmp_path / "file" / "deeper")

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+from written import blend_info, rounds_told
 
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
@@ -74,7 +75,7 @@ def test_networks_that_were_deleted_are_told(copy):
 
 
 def test_a_blend_names_the_runs_that_have_networks(tmp_path):
-    write_json(tmp_path / "run.json", {"command": "blend", "blend": {"members": [{"run": "runs/a"}, {"run": "runs/b"}]}})
+    write_json(tmp_path / "run.json", blend_info("runs/a", "runs/b"))
     with pytest.raises(UserError, match=r"a blend has no network or recipe of its own; name one of its runs \(runs/a, runs/b\)$"):
         open_networks(tmp_path)
 
@@ -93,9 +94,8 @@ def test_a_dataset_that_moved_is_named_by_data(copy, slides, tmp_path):
 
 
 def test_of_pseudo_label_rounds_the_best_or_a_named_one_is_opened(copy, tmp_path, capsys):
-    verdict = {"best": 1, "pooled": False, "round0": str(copy), "rounds": [{}, {}]}
     shutil.copytree(copy, copy / "round-1")
-    write_json(copy / "rounds.json", verdict)
+    write_json(copy / "rounds.json", rounds_told(round0=str(copy)))
     assert open_networks(copy).run.path == copy / "round-1"
     assert "uses round 1, the best on inner slides" in capsys.readouterr().err
     assert open_networks(copy, round=0).run.path == copy

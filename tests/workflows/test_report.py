@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 import pytest
+from written import rounds_told
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
@@ -145,7 +146,7 @@ def test_networks_that_are_gone_leave_the_patches_and_the_reason(copy):
 
 
 def test_a_run_under_rounds_is_shown_by_its_own_networks(copy):
-    write_json(copy.path / "rounds.json", {"best": 1, "rounds": [{}, {}], "pooled": False})
+    write_json(copy.path / "rounds.json", rounds_told())
     facts = read_facts(copy)
     assert pictures_of(facts, Asked(device="cpu")).no_maps is None
 

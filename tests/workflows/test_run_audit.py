@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from audited import clean_patches, row, write
 from scipy.special import logit
+from written import run_info
 
 from pcam_ssl.data.folds import Folds, labelled_rows, write_folds
 from pcam_ssl.data.near_duplicates import view_bits
@@ -25,7 +26,7 @@ def plant(tmp_path):
     def plant(table, pixels, scheme="grouped"):
         dataset = write(tmp_path / "set", table, pixels)
         run = Run(tmp_path / "run")
-        write_json(run.provenance, {"dataset_digest": dataset.digest, "dataset": str(dataset.path)})
+        write_json(run.provenance, run_info(dataset_digest=dataset.digest, dataset=str(dataset.path)))
         write_folds(make_folds(dataset.patches, scheme=scheme, n_folds=2, inner_share=0.4), run.folds)
         return dataset, run
 
