@@ -49,6 +49,7 @@ def test_the_tests_that_it_names_are_there(script):
     assert [name for names in script.TESTS.values() for name in names if not (root / name).exists()] == []
 
 
+@pytest.mark.processes
 def test_a_failing_test_fails_the_setting(script, tmp_path, capsys):
     broken = tmp_path / "test_broken.py"
     broken.write_text("import os\ndef test_seed(): assert os.environ['PYTHONHASHSEED'] == '1'\ndef test_broken(): assert 0\n")

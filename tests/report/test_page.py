@@ -137,7 +137,7 @@ def test_a_fold_that_was_not_calibrated_says_why(write_run, edit, report):
 def test_held_out_scores_stand_apart(report):
     text = report(held_out=True).text
     assert "AUROC held out: test" in text
-    assert "Split test, mean of all folds: 288 patches (192 tumor) of 12 slides." in text
+    assert "Split test, mean of all folds: 288 patches (192 tumor) of 12 slides, 12 with tumor." in text
 
 
 def test_the_command_that_repeats_the_run_is_quoted(report):

@@ -12,8 +12,11 @@ def report(value, low, high):
         "n": 1243,
         "n_positive": 447,
         "n_slides": 34,
+        "n_slides_tumor": 21,
+        "n_slides_normal": 31,
         "n_unlabelled": 0,
-        "interval": "95 % slide-clustered bootstrap, 2000 resamples",
+        "interval": "95 %, Student's t on 2000 resamples of 34 slides",
+        "within_folds": {"auroc": {"value": value, "low": low, "high": high, "folds": 5}},
         "scores": {name: {"value": value, "low": low, "high": high} for name in NAMES},
     }
 
@@ -24,12 +27,13 @@ def test_every_score_has_a_line():
 
 def test_value_interval_and_floor_stand_in_one_line():
     lines = score_table(report(0.9651, 0.951, 0.9772), "out of fold", floor=report(0.8, 0.75, 0.85)).splitlines()
-    assert lines[:3] == [
-        "out of fold: 1,243 patches (447 tumor) of 34 slides",
+    assert lines[:4] == [
+        "out of fold: 1,243 patches (447 tumor) of 34 slides, 21 with tumor",
         "                                  score  95 % interval    floor  95 % interval",
         "AUROC                             0.965  0.951 to 0.977   0.800  0.750 to 0.850",
+        "AUROC, mean within folds          0.965  0.951 to 0.977   0.800  0.750 to 0.850",
     ]
-    assert lines[-1] == "interval: 95 % slide-clustered bootstrap, 2000 resamples"
+    assert lines[-1] == "interval: 95 %, Student's t on 2000 resamples of 34 slides"
 
 
 def test_without_floor_there_is_no_floor_column():

@@ -89,7 +89,9 @@ def test_one_class_has_no_auroc(verdict):
 
 
 def test_one_slide_says_nothing_about_others(verdict):
-    assert verdict(slides=("only",)).headline.startswith("How sure the score is cannot be said: one slide only")
+    assert verdict(slides=("only",)).headline.startswith(
+        "How sure the score is cannot be said: fewer than two slides hold the rarer class"
+    )
 
 
 def test_held_out_slides_below_the_interval_are_a_doubt(write_run, edit):
@@ -111,7 +113,7 @@ def test_the_leak_stands_before_the_doubt(verdict):
 def test_what_was_done(write_run):
     assert what_was_done(read_facts(write_run())) == [
         ("Trained", "resnet18 from published weights, 10 epochs"),
-        ("Scored on", "288 patches (192 tumor) of 12 slides, dataset some slides"),
+        ("Scored on", "288 patches (192 tumor) of 12 slides, 12 with tumor, dataset some slides"),
         ("Folds", "2 folds grouped by slides; 0 of 12 slides are in two folds or more (counted for this page)"),
         ("Epoch kept", "the last: nothing was chosen by score"),
     ]

@@ -66,7 +66,7 @@ def test_the_file_says_what_it_is(exported, trained_run):
     assert "not for diagnosis" in told["notice"] and "not for diagnosis" in onnx.load(exported[0]).doc_string
     assert (told["recipe_digest"], told["dataset_digest"]) == (info["recipe_digest"], info["dataset_digest"])
     assert json.loads(told["network_digest"]) == [digest_file(trained_run / "refit" / "model.safetensors")]
-    assert json.loads(told["temperature"]) == [read_json(trained_run / "refit" / "model.json")["calibration"]["temperature"]]
+    assert json.loads(told["temperature"]) == read_json(trained_run / "refit" / "model.json")["calibration"]["temperature"]
     assert "RGB uint8 [batch, 32, 32, 3]" in told["preprocessing"] and "resized" not in told["preprocessing"]
 
 

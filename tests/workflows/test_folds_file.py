@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.folds import labelled_rows
+from pcam_ssl.data.folds import labelled_rows, read_folds, write_folds
+from pcam_ssl.data.splits import make_folds
 from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.workflows.cross_validation import folds_of
+from pcam_ssl.workflows.cross_validation import folds_of as made_folds
 from pcam_ssl.workflows.pool import pool_rows
 from pcam_ssl.workflows.setting import refit_unit
 
@@ -22,7 +23,7 @@ def folds_file(dataset, tmp_path):
 
     def folds_file(**options):
         path = tmp_path / "folds.parquet"
-        writefolds_of(makefolds_of(dataset.patches, **{"n_folds": 2, "inner_share": 0.3, **options}), path)
+        write_folds(make_folds(dataset.patches, **{"n_folds": 2, "inner_share": 0.3, **options}), path)
         return path
 
     return folds_file
@@ -31,12 +32,12 @@ def folds_file(dataset, tmp_path):
 @pytest.fixture
 def folds_of(tiny_recipe, dataset):
     """folds_of(path, "a.b=c", ...): the folds of a run under a tiny recipe that names this file."""
-    return lambda path, *more: folds_of(tiny_recipe(f"cv.folds_file={path}", *more), dataset)
+    return lambda path, *more: made_folds(tiny_recipe(f"cv.folds_file={path}", *more), dataset)
 
 
 def test_the_budget_of_the_recipe_holds_on_the_folds_of_a_file(folds_file, folds_of, dataset):
     path = folds_file()
-    folds, there = folds_of(path, "data.label_budget=40"), readfolds_of(path, dataset.patches)
+    folds, there = folds_of(path, "data.label_budget=40"), read_folds(path, dataset.patches)
     assert folds.frame.visible.sum() == folds.label_budget == 40
     assert folds.frame.fold.equals(there.frame.fold)
     assert [folds.frame[name].tolist() for name in ("inner_0", "inner_1")] == [
@@ -47,7 +48,7 @@ def test_the_budget_of_the_recipe_holds_on_the_folds_of_a_file(folds_file, folds
 def test_labels_hidden_in_the_file_stay_hidden_whatever_the_seed(folds_file, folds_of, dataset):
     path = folds_file(label_budget=40)
     folds = folds_of(path, "data.label_budget=40", "seed=7")
-    assert folds.frame.equals(readfolds_of(path, dataset.patches).frame)
+    assert folds.frame.equals(read_folds(path, dataset.patches).frame)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_run_with_a_file_of_other_folds_leaves_nothing(train, folds_file, tmp_
 
 @pytest.mark.parametrize("budget", [None, 40])
 def test_the_refit_learns_from_no_label_of_valid_under_the_official_scheme(dataset, budget):
-    folds = makefolds_of(dataset.patches, scheme="official", inner_share=0.3, label_budget=budget)
+    folds = make_folds(dataset.patches, scheme="official", inner_share=0.3, label_budget=budget)
     valid = (labelled_rows(dataset.patches).split == "valid").to_numpy()
     unit = refit_unit(folds)
     assert valid.any()
@@ -92,6 +93,6 @@ def test_the_refit_learns_from_no_label_of_valid_under_the_official_scheme(datas
 
 @pytest.mark.parametrize("budget", [None, 40])
 def test_the_refit_learns_from_every_label_that_the_budget_shows_under_the_others(dataset, budget):
-    folds = makefolds_of(dataset.patches, n_folds=2, inner_share=0.3, label_budget=budget)
+    folds = make_folds(dataset.patches, n_folds=2, inner_share=0.3, label_budget=budget)
     unit = refit_unit(folds)
     assert np.array_equal(unit.train | unit.inner, folds.frame.visible)

@@ -8,7 +8,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from pcam_ssl.errors import UserError
 from pcam_ssl.tables import read_table
 
-METRIC = ("method.name=metric", "method.projection=8", "neighbours.k=5", "train.epochs=1", "cv.inner_share=0.3")
+METRIC = (
+    "method.name=metric",
+    "method.projection=8",
+    "neighbours.k=5",
+    "train.batch_size=8",
+    "train.epochs=1",
+    "cv.inner_share=0.3",
+)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ from pcam_ssl.workflows.embedder import run_embedder
 from pcam_ssl.workflows.gather import read_scores
 from pcam_ssl.workflows.metric_train import metric_train
 
+pytestmark = pytest.mark.trains
+
 LABELS = ("data.label_budget=56", "train.batch_size=8")
 METRIC = ("method.name=metric", "method.loss=supcon", "method.projection=8", "method.classify=false", "neighbours.k=5")
 
