@@ -200,7 +200,7 @@ def test_a_folder_that_is_no_run(baseline, tmp_path):
 
 def test_a_file_in_the_way(baseline, tmp_path):
     (tmp_path / "run").touch()
-    assert baseline().problems == [f"{tmp_path}/run: a file has that name; choose another --out"]
+    assert baseline().problems == [f"--out {tmp_path}/run: is a file, so no folder; choose another place"]
 
 
 def test_a_slide_in_two_folds_of_a_folds_file_is_a_leak(baseline, begun, slides, tmp_path):
