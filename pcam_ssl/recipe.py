@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pcam_ssl.recipe_methods import FixMatch, MeanTeacher, Metric, Supervised
 from pcam_ssl.recipe_pseudo import Pseudo
-from pcam_ssl.recipe_section import MOST_EPOCHS, MOST_PATCHES, Section
+from pcam_ssl.recipe_section import LARGEST_RATE, MOST_EPOCHS, MOST_PATCHES, Section
 
 
 class Data(Section):
@@ -95,7 +95,7 @@ class Views(Section):
 
 class Adam(Section):
     name: Literal["adam"] = "adam"
-    lr: float = Field(3e-4, gt=0, le=100)
+    lr: float = Field(3e-4, gt=0, le=LARGEST_RATE)
     weight_decay: float = Field(0.0, ge=0, le=100)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -103,7 +103,7 @@ class Adam(Section):
 
 class AdamW(Section):
     name: Literal["adamw"] = "adamw"
-    lr: float = Field(1e-3, gt=0, le=100)
+    lr: float = Field(1e-3, gt=0, le=LARGEST_RATE)
     weight_decay: float = Field(0.05, ge=0, le=100, description="not applied to biases, norms, position embeddings and tokens")
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -111,7 +111,7 @@ class AdamW(Section):
 
 class Sgd(Section):
     name: Literal["sgd"] = "sgd"
-    lr: float = Field(0.05, gt=0, le=100)
+    lr: float = Field(0.05, gt=0, le=LARGEST_RATE)
     weight_decay: float = Field(1e-4, ge=0, le=100, description="not applied to biases, norms, position embeddings and tokens")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True

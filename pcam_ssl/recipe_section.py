@@ -5,6 +5,8 @@ from pydantic import BaseModel, ConfigDict
 # Bounds of what counts epochs and patches: a slip of the keyboard is refused before it fills a disk or overflows an array's integers.
 MOST_EPOCHS = 100_000
 MOST_PATCHES = 10**9
+# Where float32 still counts; a rate that is merely far too high ends in a loss that is not finite, and the step is named.
+LARGEST_RATE = 1e30
 
 
 class Section(BaseModel):

@@ -59,7 +59,7 @@ def test_numbers_are_found():
 
 
 @pytest.mark.parametrize(("section", "key"), numbers())
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**30, -(10**30), 1e30, True])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**38, -(10**38), 1e38, True])
 def test_every_number_has_bounds(section, key, value):
     if value is True and bool in get_args(section.model_fields[key].annotation):
         return

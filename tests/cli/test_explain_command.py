@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 from documented import documented
+from written import blend_info
 
 from pcam_ssl.files import write_json
 from pcam_ssl.tables import read_table
@@ -58,7 +59,7 @@ def test_bad_options_are_told_in_one_line(command, run, words, told):
 
 
 def test_a_blend_names_the_runs_to_explain(command, tmp_path):
-    write_json(tmp_path / "run.json", {"command": "blend", "blend": {"members": [{"run": "runs/a"}]}})
+    write_json(tmp_path / "run.json", blend_info("runs/a"))
     done = command("explain", tmp_path, "--id", "a")
     assert done.code == 2 and "name one of its runs (runs/a)" in done.problems[0]
 

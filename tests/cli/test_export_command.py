@@ -6,6 +6,7 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 from documented import DOCS, documented
+from written import blend_info
 
 from pcam_ssl.files import write_json
 from pcam_ssl.workflows import atlas
@@ -92,7 +93,7 @@ def test_bad_options_are_told_in_one_line_and_write_nothing(command, finished, t
 @pytest.mark.parametrize("words", [["export", "--parquet", "e.parquet"], ["export", "--onnx", "n.onnx"], ["explore"]])
 def test_a_blend_has_no_network_of_its_own(command, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    write_json(tmp_path / "blend" / "run.json", {"command": "blend", "blend": {"members": [{"run": "runs/a"}]}})
+    write_json(tmp_path / "blend" / "run.json", blend_info("runs/a"))
     done = command(words[0], "blend", *words[1:])
     assert done.code == 2 and "a blend has no network" in done.problems[0]
     assert [path.name for path in (tmp_path / "blend").iterdir()] == ["run.json"] and not (tmp_path / "n.onnx").exists()

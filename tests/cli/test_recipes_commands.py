@@ -37,7 +37,7 @@ def test_copy_makes_a_file_to_change(command, tmp_path):
         (["show", "smok"], "--recipe smok: no shipped recipe has that name. Did you mean smoke?"),
         (["show", "smoke", "--set", "train.epoch=1"], "recipe smoke: unknown key train.epoch. Did you mean epochs?"),
         (["copy", "smok", "mine.yaml"], "--recipe smok: no shipped recipe has that name."),
-        (["copy", "smoke", "mine.txt"], "mine.txt: a recipe file ends in .yaml; name it mine.yaml"),
+        (["copy", "smoke", "mine.txt"], "recipes copy mine.txt: is written as yaml; name it mine.yaml"),
         (["copy", "smoke", "taken.yaml"], "taken.yaml: exists already; choose another name"),
     ],
 )

@@ -210,7 +210,7 @@ def test_a_folder_that_is_no_run(baseline, tmp_path):
 
 def test_a_file_in_the_way(baseline, tmp_path):
     (tmp_path / "run").touch()
-    assert baseline().problems == [f"{tmp_path}/run: a file has that name; choose another --out"]
+    assert baseline().problems == [f"--out {tmp_path}/run: is a file, so no folder; choose another place"]
 
 
 @pytest.mark.trains
