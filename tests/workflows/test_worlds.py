@@ -71,6 +71,7 @@ def test_torchrun_starts_it(argv, alone, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.processes
 def test_workers_change_no_bit(train, alone, tmp_path):
     run = train(tmp_path / "run", *SGD, "train.workers=4")
     for name in ("oof", "test"):
