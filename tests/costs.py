@@ -53,6 +53,16 @@ def pytest_runtest_protocol(item):
         _running.pop()
 
 
+def _asks_the_system() -> bool:
+    """Whether the standard library looks up a shared library or the machine's name, as importing torch does: that is no process of a test's."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") in ("ctypes.util", "platform"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _guard(owner, name: str, mark: str) -> None:
     """Let `owner.name` fail in tests that lack `mark`. Shared fixtures are made inside of the test that first asks for them."""
     original = getattr(owner, name)
@@ -61,7 +71,7 @@ def _guard(owner, name: str, mark: str) -> None:
 
     @functools.wraps(original)
     def guarded(*args, **kwargs):
-        if _running and not _running[-1].get_closest_marker(mark):
+        if _running and not _running[-1].get_closest_marker(mark) and not _asks_the_system():
             pytest.fail(f"{_running[-1].nodeid} lacks @pytest.mark.{mark} (or its fixture a place in FIXTURES of tests/costs.py)")
         return original(*args, **kwargs)
 
