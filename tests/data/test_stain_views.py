@@ -30,7 +30,7 @@ def synthetic(slides):
 def kaggle_mini(tmp_path_factory):
     """The dataset of real patches."""
     if not (SHARED / "kaggle-mini.zip").exists():
-        pytest.skip(f"needs the real patches of {SHARED}")
+        pytest.skip(f"real patches are not at {SHARED}")
     from pcam_ssl.data.importing import import_source
 
     path = tmp_path_factory.mktemp("real") / "kaggle-mini"
