@@ -44,7 +44,7 @@ class CrossValidation(Section):
         None,
         ge=0,
         lt=2**31,
-        description="draws folds, inner slides and label budget; null: as seed. Held while seed changes, runs compare",
+        description="draws the label budget, and folds and inner slides unless folds_file names them; null: as seed. Held while seed changes, runs compare",
     )
 
 
@@ -217,8 +217,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _choices_agree(self):
-        if self.cv.seed is not None and self.cv.folds_file is not None:
-            raise ValueError("cv.seed draws folds, and cv.folds_file names drawn ones; drop one")
         if self.model.freeze_backbone and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
         if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:

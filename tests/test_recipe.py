@@ -25,7 +25,6 @@ def test_a_recipe_cannot_be_changed_in_place():
     [
         ({"model": {"freeze_backbone": True, "head_first_epochs": 1}}, "no meaning with model.freeze_backbone"),
         ({"model": {"head_first_epochs": 3}, "train": {"epochs": 3}}, "leaves the backbone no epoch"),
-        ({"cv": {"seed": 0, "folds_file": "runs/a/folds.parquet"}}, "cv.seed draws folds, and cv.folds_file names drawn ones"),
         ({"predict": {"random_views": 2}, "views": {"policy": "none"}}, "draws from views.policy, which is none"),
     ],
 )

@@ -135,8 +135,12 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
         n_folds=cv.folds,
         inner_share=cv.inner_share,
         label_budget=recipe.data.label_budget,
-        seed=recipe.seed if cv.seed is None else cv.seed,
+        seed=_fold_seed(recipe),
     )
+
+
+def _fold_seed(recipe: Recipe) -> int:
+    return recipe.seed if recipe.cv.seed is None else recipe.cv.seed
 
 
 def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
@@ -159,7 +163,7 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
         raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({said}); add {settings}, or name another file")
     if budget is None or folds.label_budget is not None:
         return folds
-    return with_budget(folds, dataset.patches, budget, recipe.seed)
+    return with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
 
 
 def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:

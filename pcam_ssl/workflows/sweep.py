@@ -117,9 +117,8 @@ def folder_name(value: str, key: str = "") -> str:
 
 
 def _held_folds(recipe: Recipe) -> list[str]:
-    """The setting that holds the folds of `recipe` while its seed changes; none where it holds them already."""
-    held = recipe.cv.seed is not None or recipe.cv.folds_file is not None
-    return [] if held else [f"cv.seed={recipe.seed}"]
+    """The setting that holds the folds and the label budget of `recipe` while its seed changes; none where it holds them already."""
+    return [f"cv.seed={recipe.seed}"] if recipe.cv.seed is None else []
 
 
 def _axis(axis: str) -> tuple[str, list[str]]:

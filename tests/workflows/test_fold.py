@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 
 from pcam_ssl.files import read_json
+from pcam_ssl.inference.calibrate import fit_calibrator
 from pcam_ssl.inference.correlation import calibrated_logits
 from pcam_ssl.inference.knn_choice import blend_weight
 from pcam_ssl.run import Run
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.calibration import calibrator_of
 from pcam_ssl.workflows.setting import Setting
 
 FOLDS = (0, 1)
+
+
+def calibrator_of(inner):
+    """Fitted on Predictions of inner slides, whose slides are known."""
+    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), inner.wsi)
 
 
 def inner_table(run, fold):

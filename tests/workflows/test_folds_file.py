@@ -45,6 +45,15 @@ def test_the_budget_of_the_recipe_holds_on_the_folds_of_a_file(folds_file, folds
     ]
 
 
+def test_the_budget_on_the_folds_of_a_file_is_drawn_by_the_seed_that_holds_folds(folds_file, folds_of):
+    path = folds_file()
+    one, held, other = (
+        folds_of(path, "data.label_budget=40", *more).frame.visible.tolist()
+        for more in (("seed=1",), ("seed=2", "cv.seed=1"), ("seed=2",))
+    )
+    assert one == held != other
+
+
 def test_labels_hidden_in_the_file_stay_hidden_whatever_the_seed(folds_file, folds_of, dataset):
     path = folds_file(label_budget=40)
     folds = folds_of(path, "data.label_budget=40", "seed=7")

@@ -16,6 +16,7 @@ from pcam_ssl.inference.calibrate import Calibrator
 from pcam_ssl.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
 from pcam_ssl.workflows.gather import floor_table, gather_oof, gather_test, mean_of_folds, read_scores, score_run
+from pcam_ssl.workflows.setting import Setting
 
 
 def fold(k: int, logits, probs, stds) -> pd.DataFrame:
@@ -72,11 +73,12 @@ def test_scores_of_an_unfinished_run(copy):
         read_scores(copy)
 
 
-def test_held_out_scores_are_those_of_the_mean_over_folds(copy, folds):
+def test_held_out_scores_are_those_of_the_mean_over_folds(copy, folds, slides):
     test = gather_test(copy, folds)
     labels = pd.Series(np.arange(16) % 2, index=test.id[test.fold == -1])
     test = test.assign(label=pd.array(labels.loc[test.id], dtype="Int8"))
-    scores = score_run(copy.load_recipe(), folds, None, test, None, copy.info())
+    setting = Setting(copy.load_recipe(), open_dataset(slides), folds, copy, None, None, 0)
+    scores = score_run(setting, None, test, None, copy.info())
     by_fold = {k: roc_auc_score(rows.label.astype(int), rows.prob) for k, rows in test.groupby("fold")}
     assert scores["held_out"]["test"]["scores"]["auroc"]["value"] == pytest.approx(by_fold[-1])
     assert by_fold[-1] not in (by_fold[0], by_fold[1])

@@ -79,14 +79,13 @@ def test_the_folds_of_a_swept_seed_are_those_of_the_recipe_s_own(tmp_path):
     assert [(run.recipe.seed, run.recipe.cv.seed) for run in runs] == [(1, 7), (2, 7)]
 
 
-@pytest.mark.parametrize("held", ["cv.folds_file=runs/a/folds.parquet", "cv.seed=5"])
-def test_folds_that_are_held_already_stay_so_while_the_seed_is_swept(tmp_path, held):
+@pytest.mark.parametrize(("held", "drawn_by"), [("cv.folds_file=runs/a/folds.parquet", 0), ("cv.seed=5", 5)])
+def test_the_label_budget_is_held_too_while_the_seed_is_swept(tmp_path, held, drawn_by):
     runs = planned(["seed=1,2"], tmp_path, held)
-    assert [(run.recipe.seed, f"cv.seed={run.recipe.cv.seed}" == held) for run in runs] == [
-        (k, held == "cv.seed=5") for k in (1, 2)
-    ]
+    assert [(run.recipe.seed, run.recipe.cv.seed) for run in runs] == [(1, drawn_by), (2, drawn_by)]
 
 
+@pytest.mark.trains
 def test_a_sweep_over_seeds_can_be_compared_over_them(tiny, slides, tmp_path):
     result = sweep(None, tiny(*FAST), ["seed=0,1"], slides, tmp_path / "zoo")
     (group,) = compare_runs(list(result.finished))["groups"]
