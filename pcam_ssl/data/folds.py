@@ -83,7 +83,9 @@ def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str
 
 
 def stored_groups(path: Path | str, table: pd.DataFrame) -> pd.Series | None:
-    """As `score_groups`, from a run's folds.parquet alone, for where its dataset is not at hand."""
+    """As `score_groups`, from a run's folds.parquet alone, for where its dataset is not at hand; slides that are known need no file."""
+    if table.wsi.notna().all():
+        return table.wsi
     frame, metadata = read_table(path)
     return score_groups(Folds(frame, metadata["grouping"]), table)[0]
 

@@ -82,4 +82,6 @@ def _band_text(facts: Facts, curve: Curve) -> str:
     if curve.low is None:
         return "No band: there is nothing to resample."
     unit = "patches" if facts.groups is None else facts.scores["grouping"].replace("none", "slides")
-    return f"Band: 95 %, Student's t on {RESAMPLES} resamples of {unit}, at each {'recall' if curve.steps else 'false positive rate'}."
+    return (
+        f"Band: 95 %, Student's t on {RESAMPLES} resamples of {unit}, at each {'recall' if curve.steps else 'false positive rate'}."
+    )
