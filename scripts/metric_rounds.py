@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=1024, help="patches of an epoch, in every arm alike")
     parser.add_argument("--mix", default="all", help="pseudo.mix of the second arm")
+    parser.add_argument("--round", nargs="*", default=[], help="keys of the pseudo section that change the round of both arms")
     parser.add_argument("--set", nargs="*", default=[])
     options = parser.parse_args()
     arms = {"before": (BEFORE,), "after": (f"pseudo.mix={options.mix}",)}
@@ -80,7 +81,7 @@ def _round(options, seed: int, arm: str, more: tuple[str, ...]) -> Path:
     folder = options.out / f"{seed}-{arm}"
     if not folder.exists():
         shutil.copytree(start, folder)
-    pseudo_label(folder, 1, settings=[*ROUND, *more])
+    pseudo_label(folder, 1, settings=[*ROUND, *options.round, *more])
     return folder
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from pcam_ssl.inference.metrics import point_scores
 from pcam_ssl.inference.scores import interval_text, score_report
@@ -35,6 +36,19 @@ def report(frame):
 @pytest.fixture(scope="module")
 def labelled(frame):
     return frame[frame.label.notna()].astype({"label": "int64"})
+
+
+def test_the_mean_within_folds_stands_beside_the_pooled_score(report, labelled):
+    own = [roc_auc_score(rows.label, rows.prob) for _, rows in labelled.groupby("fold")]
+    found = report["within_folds"]["auroc"]
+    assert (found["value"], found["folds"]) == (pytest.approx(np.mean(own)), 3)
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_slides_of_each_class_are_counted(report, labelled):
+    of_class = labelled.groupby("label").wsi.nunique()
+    assert of_class[1] == 11  # s00 has no tumor
+    assert (report["n_slides"], report["n_slides_tumor"], report["n_slides_normal"]) == (12, of_class[1], of_class[0])
 
 
 def test_counts(report, labelled):

@@ -20,6 +20,17 @@ def test_grouped_and_above_the_floor_can_be_believed(verdict):
     assert found.remarks == ()
 
 
+@pytest.mark.parametrize("name", ["tumor", "normal"])
+def test_few_slides_of_a_class_are_a_doubt(write_run, edit, name):
+    run = write_run()
+    edit(run.scores, lambda scores: scores["out_of_fold"].update({f"n_slides_{name}": 9}))
+    found = judge(read_facts(run))
+    assert (found.level, found.headline) == (
+        "care",
+        f"Only 9 of 12 slides hold {name} patches, and every score rests on them; score more such slides.",
+    )
+
+
 def test_random_folds_are_a_leak(verdict):
     found = verdict(
         torn=True,

@@ -1,18 +1,32 @@
 """The mean of folds is calibrated on the inner slides of all of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
 
+from pcam_ssl.data.folds import Folds
 from pcam_ssl.files import read_json
 from pcam_ssl.inference.calibrate import Calibrator, fit_temperature
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.calibration import mean_calibrator
+from pcam_ssl.workflows.calibration import calibrator_of, mean_calibrator
 
 
 def inner_of(run, folds) -> pd.DataFrame:
     return pd.concat([read_table(run.fold(k) / "inner.parquet")[0] for k in folds])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_slides_are_the_count_and_stain_clusters_where_they_are_not_known(finished, known):
+    """Six patches of two slides in three clusters."""
+    inner = read_table(finished.fold(0) / "inner.parquet")[0].head(6)
+    inner["wsi"] = pd.array(["a", "a", "a", "b", "b", "b"] if known else [None] * 6, dtype="str")
+    inner["label"] = pd.array([0, 1, 0, 1, 0, 1], dtype="Int8")
+    frame = pd.DataFrame({"id": inner.id, "group": ["x", "x", "y", "y", "z", "z"]})
+    context = SimpleNamespace(folds=Folds(frame, "slides" if known else "stain clusters"))
+    assert calibrator_of(context, inner).n_slides == (2 if known else 3)
 
 
 @pytest.mark.parametrize("folds", [(0, 1), (1,)])

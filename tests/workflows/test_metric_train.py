@@ -3,19 +3,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import searched
 from sklearn.neighbors import KNeighborsClassifier
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.tables import read_table
 
-METRIC = (
-    "method.name=metric",
-    "method.projection=8",
-    "neighbours.k=5",
-    "train.batch_size=8",
-    "train.epochs=1",
-    "cv.inner_share=0.3",
-)
+METRIC = (*searched.METRIC, "cv.inner_share=0.3")
 
 
 @pytest.fixture(scope="module")
