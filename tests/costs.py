@@ -8,6 +8,7 @@ import functools
 import multiprocessing.process
 import subprocess
 import sys
+import traceback
 
 import pytest
 
@@ -18,6 +19,8 @@ FIXTURES = {
 """The fixtures that do it; those built on them are found by pytest."""
 
 FIT = "pcam_ssl.engine.fit"
+PROBES = {"platform", "ctypes.util"}
+"""Modules that ask `uname` or `ldconfig` once, for whichever library comes first: no test's doing."""
 
 _running: list[pytest.Item] = []
 
@@ -53,16 +56,6 @@ def pytest_runtest_protocol(item):
         _running.pop()
 
 
-def _asks_the_system() -> bool:
-    """Whether the standard library looks up a shared library or the machine's name, as importing torch does: that is no process of a test's."""
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") in ("ctypes.util", "platform"):
-            return True
-        frame = frame.f_back
-    return False
-
-
 def _guard(owner, name: str, mark: str) -> None:
     """Let `owner.name` fail in tests that lack `mark`. Shared fixtures are made inside of the test that first asks for them."""
     original = getattr(owner, name)
@@ -71,9 +64,13 @@ def _guard(owner, name: str, mark: str) -> None:
 
     @functools.wraps(original)
     def guarded(*args, **kwargs):
-        if _running and not _running[-1].get_closest_marker(mark) and not _asks_the_system():
+        if _running and not _running[-1].get_closest_marker(mark) and not _probing():
             pytest.fail(f"{_running[-1].nodeid} lacks @pytest.mark.{mark} (or its fixture a place in FIXTURES of tests/costs.py)")
         return original(*args, **kwargs)
 
     guarded.guarded = True
     setattr(owner, name, guarded)
+
+
+def _probing() -> bool:
+    return any(frame.f_globals.get("__name__") in PROBES for frame, _ in traceback.walk_stack(None))

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,10 @@ def test_a_process_without_its_mark_is_refused():
 @pytest.mark.processes
 def test_a_process_with_its_mark_starts():
     assert subprocess.run([sys.executable, "-c", "print(1)"], check=True, capture_output=True).stdout == b"1\n"
+
+
+def test_a_library_may_ask_what_machine_this_is():
+    assert find_library("c")
 
 
 def test_training_without_its_mark_is_refused():
