@@ -13,14 +13,15 @@ demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
 	$(BIN)/pcam-ssl demo
 
-# One thread a worker: two workers that each take two cores are slower than either alone.
+# One thread a worker: two workers that each take two cores are slower than either alone. Compiled tests are kept: making them anew
+# takes 10 s a worker.
 test: .venv/installed
 	@echo "== the tests, $(WORKERS) at a time (another number: make test WORKERS=8)"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Only what trains no network and starts no second process: under a minute, for every save.
 quick: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not trains and not processes"
+	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not trains and not processes"
 
 # The short form, as .ci/run takes it: make test-portable SHORT=1
 test-portable: .venv/installed

@@ -65,7 +65,11 @@ class Setting:
 
     def environment(self) -> dict[str, str]:
         """This process's environment, changed to ask for the setting."""
-        changed = {name: value for name, value in os.environ.items() if not re.match(r"(OPENBLAS|MKL|GOTO)_NUM_THREADS$", name)}
+        changed = {
+            name: value
+            for name, value in os.environ.items()
+            if not re.match(r"(OPENBLAS|MKL|GOTO)_NUM_THREADS$|PYTEST_ADDOPTS$", name)
+        }
         changed |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONHASHSEED": str(self.hash_seed), "PYTHONPATH": str(ROOT)}
         if self.blas:
             changed["OPENBLAS_CORETYPE"] = self.blas

@@ -13,7 +13,7 @@ import traceback
 import pytest
 
 FIXTURES = {
-    "trains": {"train", "trained_run", "make_rounds", "metric_run", "swept"},
+    "trains": {"train", "trained_run", "make_rounds", "metric_run", "swept", "umapped"},
     "processes": {"start", "measured", "small_disk"},
 }
 """The fixtures that do it; those built on them are found by pytest."""
@@ -26,7 +26,9 @@ _running: list[pytest.Item] = []
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "trains: trains a network; set from fixtures, see tests/costs.py")
+    config.addinivalue_line(
+        "markers", "trains: trains a network, or a map by UMAP, which compiles for 14 s; set from fixtures, see tests/costs.py"
+    )
     config.addinivalue_line("markers", "processes: starts a second process; set from fixtures, see tests/costs.py")
     _guard(subprocess.Popen, "__init__", "processes")
     _guard(multiprocessing.process.BaseProcess, "start", "processes")

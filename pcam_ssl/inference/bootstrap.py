@@ -18,6 +18,7 @@ from pcam_ssl.inference.metrics import (
     ROUNDING,
     SENSITIVITY,
     SPECIFICITIES,
+    auroc,
     ece_bin,
     point_scores,
     row_brier,
@@ -105,7 +106,7 @@ def within_folds(labels, probs, folds, groups, resamples: int = 2000, seed: int 
 
 def _auroc_resampled(labels, probs, codes, resamples: int, seed) -> tuple[float, np.ndarray | None]:
     """AUROC, and the same in resamples [R], spread as wide as so few groups call for; None where the groups are not enough."""
-    value, counted = point_scores(labels, probs)["auroc"], count_groups(codes, labels)
+    value, counted = auroc(labels, probs), count_groups(codes, labels)
     if not counted.enough:
         return value, None
     codes = np.unique(codes, return_inverse=True)[1]

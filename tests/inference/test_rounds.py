@@ -208,7 +208,7 @@ def null_coverage() -> dict[str, float]:
     rng, covered = np.random.default_rng(0), {name: [] for name in SCORES}
     for repetition in range(400):
         labels, slide, first, second = null_effect(rng)
-        found = paired_differences(labels, first, second, slide, resamples=200, seed=repetition)
+        found = paired_differences(labels, first, second, slide, resamples=100, seed=repetition)
         for name in SCORES:
             covered[name].append(found[name]["low"] <= 0 <= found[name]["high"])
     return {name: float(np.mean(hits)) for name, hits in covered.items()}
@@ -216,7 +216,7 @@ def null_coverage() -> dict[str, float]:
 
 @pytest.mark.parametrize("score", SCORES)
 def test_the_interval_of_a_null_effect_covers_zero(null_coverage, score):
-    # Two standard errors of 400 repetitions are 0.022, and 200 resamples make the ends a little rough.
+    # Two standard errors of 400 repetitions are 0.022, and 100 resamples make the ends a little rough.
     assert 0.92 <= null_coverage[score] <= 0.98
 
 
