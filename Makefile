@@ -19,9 +19,9 @@ test: .venv/installed
 	@echo "== the tests, $(WORKERS) at a time (another number: make test WORKERS=8)"
 	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-# Only what trains no network and starts no second process: under a minute, for every save.
+# Only what trains no network and starts no second process: about a minute, for every save.
 quick: .venv/installed
-	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not trains and not processes"
+	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not trains and not processes"
 
 # The short form, as .ci/run takes it: make test-portable SHORT=1
 test-portable: .venv/installed
