@@ -40,13 +40,19 @@ def own_calibrator(folder: Path) -> Calibrator:
 def mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Calibrator:
     """The temperature of the mean logit of `folds`, from the inner slides of them all, each scored by its own fold's network.
 
-    A finished run has it in run.json; that of some of its folds is fitted here from their tables `name`. No inner patch is
-    scored by several networks that never saw it, so that a mean of several is less noisy than what T is fitted on, and T is
-    rather too high than too low.
+    A finished run has it in run.json; that of some of its folds is fitted here from their tables `name`.
     """
     folds = list(folds)
     stored = read_mean_calibration(run.path)
     if stored is not None and name in stored["tables"] and stored["folds"] == folds:
         return Calibrator.from_dict(stored["tables"][name])
+    return fit_mean_calibrator(run, folds, name)
+
+
+def fit_mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Calibrator:
+    """The same from the folds' tables `name`, whatever run.json says.
+
+    T is fitted on logits of single networks. Their mean is less noisy, so T is rather too high than too low for it.
+    """
     inner = pd.concat([read_predictions(run.fold(k) / f"{name}.parquet") for k in folds], ignore_index=True)
     return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), stored_groups(run.folds, inner))

@@ -21,7 +21,7 @@ from pcam_ssl.inference.scores import score_report
 from pcam_ssl.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say
-from pcam_ssl.workflows.calibration import INNER, INNER_KNN, mean_calibrator
+from pcam_ssl.workflows.calibration import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator
 from pcam_ssl.workflows.checks import submission_problem
 from pcam_ssl.workflows.fold import PLAIN_TABLE
 from pcam_ssl.workflows.pool import transductive
@@ -41,7 +41,8 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     notes = run.table_notes(info, round=setting.round, views=setting.test_views.count)
     if oof is not None:
         write_table(run.path / "oof.parquet", oof, notes)
-    calibrators = {name: mean_calibrator(run, range(folds.n_folds), name) for name in _inner_tables(run)}
+    # Anew: a fold may have been trained again since the run was last gathered.
+    calibrators = {name: fit_mean_calibrator(run, range(folds.n_folds), name) for name in _inner_tables(run)}
     tables = {name: found.to_dict() for name, found in calibrators.items()}
     run.update(mean_calibration={"folds": list(range(folds.n_folds)), "tables": tables})
     test = gather_test(run, folds, calibrator=calibrators[INNER]) if (dataset.patches.split == "test").any() else None

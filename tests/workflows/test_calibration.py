@@ -1,5 +1,6 @@
 """The mean of folds is calibrated on the inner slides of all of them."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.special import expit
 from pcam_ssl.data.folds import Folds
 from pcam_ssl.files import read_json
 from pcam_ssl.inference.calibrate import Calibrator, fit_temperature
+from pcam_ssl.run import Run
 from pcam_ssl.tables import read_table
 from pcam_ssl.workflows.calibration import calibrator_of, mean_calibrator
 
@@ -47,3 +49,12 @@ def test_a_finished_run_keeps_it_and_its_test_table_has_it(finished):
         own = Calibrator.from_dict(read_json(finished.fold(k) / "fold.json")["calibration"])
         rows = test[test.fold == k]
         np.testing.assert_allclose(rows.prob, expit(rows.logit / own.temperature))
+
+
+def test_a_run_that_is_gathered_again_fits_it_anew(finished, train, tmp_path):
+    copy = Run(shutil.copytree(finished.path, tmp_path / "copy"))
+    kept = copy.info()["mean_calibration"]
+    copy.update(mean_calibration={**kept, "tables": {"inner": {**kept["tables"]["inner"], "temperature": 9.0}}})
+    copy.scores.unlink()
+    train(copy.path, "predict.d4=true")
+    assert copy.info()["mean_calibration"] == kept
