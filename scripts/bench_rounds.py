@@ -10,18 +10,18 @@ from bench_measure import NotMeasured, at_most, compare, rate, ratios, take_turn
 from bench_training import CPU
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pcam_ssl.data.streams import load
-from pcam_ssl.engine.optim import build_optimizer
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import read_metrics
-from pcam_ssl.workflows.baseline import baseline
-from pcam_ssl.workflows.fitting import new_network
-from pcam_ssl.workflows.fold import scored_rows
-from pcam_ssl.workflows.pseudo_label import open_rounds
-from pcam_ssl.workflows.pseudo_round import run_round
-from pcam_ssl.workflows.rounds import Rounds
-from pcam_ssl.workflows.selecting import with_pseudo_labels
-from pcam_ssl.workflows.training_set import train_stream, training_set
+from pcam_ssl.cross_validation.baseline import baseline
+from pcam_ssl.cross_validation.fitting import new_network
+from pcam_ssl.cross_validation.fold import scored_rows
+from pcam_ssl.cross_validation.training_data import train_stream, training_set
+from pcam_ssl.data.batches import load
+from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.pseudo_labels.labeling import with_pseudo_labels
+from pcam_ssl.pseudo_labels.pseudo_round import run_round
+from pcam_ssl.pseudo_labels.rounds import open_rounds
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.runs.run import read_metrics
+from pcam_ssl.training.optim import build_optimizer
 
 SETTINGS = ("cv.folds=2", "model.name=resnet10t", "model.pretrained=false", "train.batch_size=64", "score.floor=false")
 EASY = (

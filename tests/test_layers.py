@@ -14,16 +14,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = [
     ("__main__",),
     ("cli",),
-    ("workflows",),
-    ("doctor",),
-    ("engine", "inference", "report", "selection"),
-    ("methods", "data", "models"),
-    ("run", "world"),
-    ("recipe_files", "tables"),
-    ("recipe",),
-    ("recipe_methods", "recipe_pseudo"),
-    ("recipe_section",),
-    ("files", "records", "terminal"),
+    (
+        *("audit", "blending", "compare", "cross_validation", "demo", "doctor", "explain", "export", "inference", "pseudo_labels"),
+        *("report", "runs", "search", "training", "neighbors", "evaluation", "demo_table", "render", "methods", "data", "models"),
+        *("batchnorm", "device", "distributed", "recipe", "tables"),
+    ),
+    ("files", "terminal"),
     ("errors",),
 ]
 LEVEL_OF = {name: number for number, names in enumerate(LEVELS) for name in names}

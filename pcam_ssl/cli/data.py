@@ -65,8 +65,8 @@ def show(
     """Count patches by split, label, and slide."""
     import json
 
+    from pcam_ssl.data.dataset import open_dataset
     from pcam_ssl.data.show import as_text, contact_sheet, summarise
-    from pcam_ssl.data.store import open_dataset
     from pcam_ssl.files import check_target
 
     if sheet is not None:

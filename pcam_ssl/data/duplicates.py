@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.store import Dataset
+from pcam_ssl.data.dataset import Dataset
 
 FLAT_HASH = "0" * 16
 """The view hash of every patch of one flat colour."""

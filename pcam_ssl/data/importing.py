@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pcam_ssl.data.decode import BadImage, decode, edge_px
+from pcam_ssl.data.dataset import Dataset, open_dataset
+from pcam_ssl.data.images import BadImage, decode, edge_px
 from pcam_ssl.data.slides import check_slides, join_slides
 from pcam_ssl.data.sources import list_source
 from pcam_ssl.data.sources.listing import NAMED, Chunk, Listing
 from pcam_ssl.data.statistics import measure
-from pcam_ssl.data.store import Dataset, open_dataset
 from pcam_ssl.data.writer import DatasetWriter, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.terminal import progress, warn

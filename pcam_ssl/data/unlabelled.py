@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.plans import Shuffled
-from pcam_ssl.data.streams import Pixels
 from pcam_ssl.data.views import Views
 
 # Beyond every seed of a labelled stream: were the orders alike, the same patches would meet in every pass.

@@ -9,9 +9,9 @@ from pytorch_metric_learning import losses, miners
 from torch import nn
 from torch.nn import functional
 
+from pcam_ssl.distributed import gather_with_gradient
 from pcam_ssl.methods.slide_pairs import mine, slide_masks
 from pcam_ssl.models.network import Network
-from pcam_ssl.world import gather_with_gradient
 
 CLASSES = 2
 # Losses that compare patches with each other; the rest compare patches with learned class vectors.

@@ -11,7 +11,7 @@ from torch import nn
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.models.network import Network, rebuild_network
-from pcam_ssl.records import read_model
+from pcam_ssl.runs.records import read_model
 
 WEIGHTS, FACTS = "model.safetensors", "model.json"
 LOSS_PREFIX = "metric_loss."

@@ -1,10 +1,10 @@
 """Where a run's scores end, as sentences for its model card: what was found wrong, and what was never asked. No torch."""
 
-from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.markup import three
-from pcam_ssl.report.table import NAMES
+from pcam_ssl.render.format import NAMES
+from pcam_ssl.render.markup import three
 from pcam_ssl.report.verdict import Verdict
-from pcam_ssl.run import REFIT
+from pcam_ssl.runs.contents import Facts
+from pcam_ssl.runs.run import REFIT
 
 
 def limits(facts: Facts, verdict: Verdict) -> list[str]:

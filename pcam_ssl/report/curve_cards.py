@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pcam_ssl.report.charts import Axis, Chart, legend
-from pcam_ssl.report.curves import GRID, RESAMPLES, Curve, precision_recall, roc
-from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three
+from pcam_ssl.evaluation.curves import GRID, RESAMPLES, Curve, precision_recall, roc
+from pcam_ssl.render.charts import Axis, Chart, legend
+from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag, three
+from pcam_ssl.runs.contents import Facts
 
 NO_OOF = "oof.parquet is not in the run folder"
 ONE_CLASS = "the scored patches hold one class only"

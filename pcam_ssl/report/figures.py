@@ -3,12 +3,12 @@
 import numpy as np
 from scipy.special import expit
 
-from pcam_ssl.report.charts import Axis, Chart, Mark, dot_rows, legend, spanning
+from pcam_ssl.evaluation.curves import reliability
+from pcam_ssl.render.charts import Axis, Chart, Mark, dot_rows, legend, spanning
+from pcam_ssl.render.format import split_words
+from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag, three
 from pcam_ssl.report.curve_cards import NO_OOF
-from pcam_ssl.report.curves import reliability
-from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.markup import Markup, absent, card, fold_out, table, tag, three
-from pcam_ssl.report.table import split_words
+from pcam_ssl.runs.contents import Facts
 
 COLOURS = 8
 CHART_SLIDES, TABLE_SLIDES = 48, 1000

@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 
-from pcam_ssl.report.charts import legend
-from pcam_ssl.report.markup import Markup, absent, card, table, tag, three
-from pcam_ssl.report.pictures import FoldMap, Pictures
+from pcam_ssl.render.charts import legend
+from pcam_ssl.render.markup import Markup, absent, card, table, tag, three
+from pcam_ssl.report.cases import FoldMap, Pictures
 
 TITLE = "Embedding map"
 SIDE_PX, MARGIN_PX = 260, 8

@@ -4,14 +4,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pcam_ssl.render.format import NAMES, split_words, transductive_sentence
+from pcam_ssl.render.markup import three
 from pcam_ssl.report.card_limits import limits
-from pcam_ssl.report.facts import Facts
 from pcam_ssl.report.markdown import block, escaped, fenced, table
-from pcam_ssl.report.markup import three
-from pcam_ssl.report.sections import changed_keys, repeat_command
-from pcam_ssl.report.table import NAMES, split_words, transductive_sentence
+from pcam_ssl.report.scores import changed_keys, repeat_command
 from pcam_ssl.report.verdict import Verdict, what_was_done
-from pcam_ssl.run import BLEND, REFIT
+from pcam_ssl.runs.contents import Facts
+from pcam_ssl.runs.run import BLEND, REFIT
 
 FILE = "model-card.md"
 WORST_SLIDES = 20

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.inference.operating_point import Target, choose_threshold, outcome_scores, outcomes
-from pcam_ssl.report.facts import Facts
-from pcam_ssl.run import BLEND
+from pcam_ssl.evaluation.operating_point import Target, choose_threshold, outcome_scores, outcomes
+from pcam_ssl.runs.contents import Facts
+from pcam_ssl.runs.run import BLEND
 from pcam_ssl.tables import read_predictions
 
 INNER = "inner.parquet"

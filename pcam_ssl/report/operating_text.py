@@ -4,10 +4,10 @@ import shlex
 
 import numpy as np
 
-from pcam_ssl.inference.decision_curve import THRESHOLDS, DecisionCurve
-from pcam_ssl.inference.operating_point import SENSITIVITY, SPECIFICITY, Target
-from pcam_ssl.report.facts import Facts
+from pcam_ssl.evaluation.decision_curve import THRESHOLDS, DecisionCurve
+from pcam_ssl.evaluation.operating_point import SENSITIVITY, SPECIFICITY, Target
 from pcam_ssl.report.operating_facts import FoldThreshold, OperatingPoint
+from pcam_ssl.runs.contents import Facts
 
 FEW_INNER_SLIDES = 10
 

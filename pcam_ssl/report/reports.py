@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import check_target
-from pcam_ssl.inference.operating_point import Target
-from pcam_ssl.report.facts import Facts, read_facts
+from pcam_ssl.report.cases import Pictures
 from pcam_ssl.report.model_card import FILE
 from pcam_ssl.report.operating_facts import operating_point
 from pcam_ssl.report.page import REPORT, write_page
 from pcam_ssl.report.page_blocks import page_blocks, page_sections
 from pcam_ssl.report.page_markdown import page_markdown
-from pcam_ssl.report.pictures import Pictures
-from pcam_ssl.report.sections import repeat_command
+from pcam_ssl.report.scores import repeat_command
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
-from pcam_ssl.run import Run, run_in_use
+from pcam_ssl.runs.contents import Facts, read_facts
+from pcam_ssl.runs.run import Run, run_in_use
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pcam_ssl.report.markup import Markup, absent, card, table, tag, with_interval
-from pcam_ssl.report.table import by_knn
+from pcam_ssl.render.format import by_knn
+from pcam_ssl.render.markup import Markup, absent, card, table, tag, with_interval
 
 TITLE = "Nearest neighbours"
 MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}

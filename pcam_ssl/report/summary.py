@@ -1,7 +1,7 @@
 """What a finished run prints: can the score be believed, the score beside its floor, and what to open."""
 
-from pcam_ssl.report.table import by_knn, score_table, split_words, transductive_sentence
-from pcam_ssl.run import Run
+from pcam_ssl.render.format import by_knn, score_table, split_words, transductive_sentence
+from pcam_ssl.runs.run import Run
 
 
 def run_summary(run: Run, scores: dict) -> str:

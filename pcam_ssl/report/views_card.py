@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.markup import Markup, absent, card, table, tag, with_interval
+from pcam_ssl.render.markup import Markup, absent, card, table, tag, with_interval
+from pcam_ssl.runs.contents import Facts
 
 TITLE = "What the test-time views are worth"
 SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL (less is better)", "ece": "ECE (less is better)"}

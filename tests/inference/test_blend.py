@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from pcam_ssl.inference.blend import mean_over, pool, rank_scale
+from pcam_ssl.blending.inference_blend import mean_over, pool, rank_scale
 
 
 def logit(prob):

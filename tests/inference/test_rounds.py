@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.bootstrap import paired_differences
-from pcam_ssl.inference.rounds import (
+from pcam_ssl.evaluation.bootstrap import paired_differences
+from pcam_ssl.pseudo_labels.verdict import (
     SCORES,
     WITHHELD,
     RoundTables,

@@ -3,9 +3,9 @@
 import pytest
 import scored
 
+from pcam_ssl.blending.blend import blend_runs
+from pcam_ssl.blending.report import blend_card, blend_command, blend_text, blend_words
 from pcam_ssl.files import read_json
-from pcam_ssl.report.blend_members import blend_card, blend_command, blend_text, blend_words
-from pcam_ssl.workflows.blend import blend_runs
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 from explained import explained
 
-from pcam_ssl.report.explain_text import (
+from pcam_ssl.explain.explain_text import (
     blur_text,
     call_text,
     centre_text,

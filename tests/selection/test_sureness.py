@@ -1,6 +1,6 @@
 import numpy as np
 
-from pcam_ssl.selection.sureness import called, rated, share_of, surest_within
+from pcam_ssl.pseudo_labels.sureness import called, rated, share_of, surest_within
 from tests.selection.pools import pool_of
 
 

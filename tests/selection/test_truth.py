@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from pcam_ssl.selection.precision_bound import share_interval
-from pcam_ssl.selection.truth import added_scores
+from pcam_ssl.evaluation.proportions import share_interval
+from pcam_ssl.pseudo_labels.truth import added_scores
 
 
 def trail(labels, fold=0, ids=None):

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pcam_ssl.data.decode import BadImage
+from pcam_ssl.data.images import BadImage
 from pcam_ssl.errors import UserError, first_line
 
 RECORD_COLUMNS = {"id": "str", "split": "str", "label": "Int8", "wsi": "str", "x": "Int32", "y": "Int32", "place": "str"}

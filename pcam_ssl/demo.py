@@ -1,0 +1,60 @@
+"""`pcam-ssl demo`: the main job on synthetic slides, the leak it prevents, neighbours, and a pseudo-label round, in minutes on a laptop."""
+
+from pathlib import Path
+
+from pcam_ssl.cross_validation.aggregate import read_scores
+from pcam_ssl.cross_validation.baseline import baseline
+from pcam_ssl.cross_validation.metric_train import metric_train
+from pcam_ssl.data.dataset import is_dataset, open_dataset
+from pcam_ssl.data.synthetic import write_synthetic
+from pcam_ssl.demo_table import demo_table
+from pcam_ssl.files import check_folder
+from pcam_ssl.pseudo_labels.rounds import pseudo_label
+from pcam_ssl.pseudo_labels.rounds_text import rounds_text
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.search.search import search_space
+from pcam_ssl.terminal import say
+
+SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
+
+
+def demo(folder: Path | str) -> str:
+    """Train one recipe under grouped folds, under random folds, with an embedding, and with a round of pseudo-labels.
+
+    Returns a table of all against the truth, and the verdict on the round.
+
+    The test slides keep their labels here, so that the out-of-fold scores can be held against new slides.
+    """
+    folder = Path(folder)
+    check_folder("--folder", folder)
+    dataset = folder / "slides"
+    if not is_dataset(dataset):
+        say(f"{dataset}: drawing {SLIDES + TEST_SLIDES} synthetic slides of {PATCHES} patches")
+        options = {
+            "patches": PATCHES,
+            "test_slides": TEST_SLIDES,
+            "size_px": SIZE_PX,
+            "stain_shift": STAIN_SHIFT,
+            "label_test": True,
+        }
+        write_synthetic(dataset, slides=SLIDES, **options)
+    runs = {"grouped": baseline(load_recipe("demo"), dataset, folder / "grouped")}
+    without_floor = ["score.floor=false"]
+    runs["random"] = baseline(load_recipe("demo", ["cv.scheme=random", *without_floor]), dataset, folder / "random")
+    runs["metric"] = metric_train(
+        load_recipe("demo", ["method.name=metric", "method.projection=32", "train.epochs=12", *without_floor]),
+        dataset,
+        folder / "metric",
+    )
+    page = folder / "neighbours.html"
+    search_space(runs["metric"].path, ids=_queries(dataset), k=8, html=page)
+    verdict = pseudo_label(runs["grouped"].path, 1)
+    table = demo_table({name: (run, read_scores(run)) for name, run in runs.items()}, page)
+    return f"{table}\n\n{rounds_text(verdict)}"
+
+
+def _queries(dataset: Path) -> list[str]:
+    """Two test patches of each class."""
+    patches = open_dataset(dataset).patches
+    test = patches[patches.split == "test"]
+    return test.groupby("label").head(2).id.tolist()
