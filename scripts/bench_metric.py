@@ -11,7 +11,7 @@ from bench_training import CPU, ToolSide, article
 
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.device import choose_precision
-from pcam_ssl.models.embed import embed_rows
+from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import build_network
 from pcam_ssl.recipe.loading import load_recipe
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from pcam_ssl.cross_validation.baseline import baseline
+from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.evaluation.bootstrap import _resampled
 from pcam_ssl.evaluation.calibration import fit_temperature
 from pcam_ssl.evaluation.confidence import PLAIN, count_groups, group_codes, student_interval

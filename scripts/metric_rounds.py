@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.cross_validation.metric_train import metric_train
+from pcam_ssl.cross_validation.cross_validate import metric_train
 from pcam_ssl.evaluation.bootstrap import paired_differences
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.pseudo_labels.rounds import pseudo_label

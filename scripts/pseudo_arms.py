@@ -21,15 +21,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from pcam_ssl.cross_validation.baseline import baseline
-from pcam_ssl.cross_validation.context import fold_unit
+from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
-from pcam_ssl.data.folds import labelled_rows, read_folds
+from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
 from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.files import read_json
-from pcam_ssl.models.embed import embed_rows
-from pcam_ssl.models.trained import load_trained
+from pcam_ssl.models.artefact import load_trained
+from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.runs.run import Run

@@ -14,15 +14,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pcam_ssl.cross_validation.baseline import baseline
-from pcam_ssl.cross_validation.context import fold_unit
+from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, is_dataset, open_dataset
-from pcam_ssl.data.folds import labelled_rows, read_folds
+from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.files import write_text
+from pcam_ssl.models.artefact import load_trained
 from pcam_ssl.models.inference import PLAIN, predict_logits
-from pcam_ssl.models.trained import load_trained
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.runs.run import Run

@@ -12,7 +12,7 @@ from pathlib import Path
 def server():
     """A multiprocessing context whose processes start in a tenth of a second."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcam_ssl.pseudo_labels.rounds", "pcam_ssl.runs.predict"])
+    context.set_forkserver_preload(["pcam_ssl.pseudo_labels.rounds", "pcam_ssl.cross_validation.predict"])
     return context
 
 

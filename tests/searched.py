@@ -33,7 +33,7 @@ def unknown_slides(slides, rewrite, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(unknown_slides, tiny_recipe, tmp_path_factory) -> Path:
     """A finished metric run on `unknown_slides`, with a refit and no index. Do not write into it."""
-    from pcam_ssl.cross_validation.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import metric_train
 
     return metric_train(tiny_recipe(*METRIC), unknown_slides, tmp_path_factory.mktemp("runs") / "metric").path
 

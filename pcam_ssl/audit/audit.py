@@ -1,19 +1,17 @@
-"""`pcam-ssl data audit`: what would make a score a lie, looked for in a dataset and in a run on it. No torch."""
+"""`pcam-ssl data audit`: what would make a score a lie, looked for in a dataset and in a run on it."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from pcam_ssl.audit.balance import balance
 from pcam_ssl.audit.findings import Audit, Finding
-from pcam_ssl.audit.fold_findings import fold_findings
 from pcam_ssl.audit.label_errors import doubted_labels
-from pcam_ssl.audit.slides import audit_dataset
+from pcam_ssl.audit.slides import audit_dataset, balance, fold_findings
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.folds import read_folds
-from pcam_ssl.data.near_duplicates import NEAR_BITS
+from pcam_ssl.data.duplicates import NEAR_BITS
+from pcam_ssl.data.folds import REFIT, read_folds
 from pcam_ssl.errors import LeakError, UserError
-from pcam_ssl.runs.run import REFIT, Run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions, read_table
 
 NAMED = 3
@@ -79,6 +77,6 @@ def _embedding_findings(run: Run, dataset: Dataset, near_bits: int, device: str)
     if not run.unit_done(REFIT):
         what = f"{run.path} has no final network, so embeddings were not compared"
         return [Finding("note", "look-alikes", what, 0, (), "give a run of `pcam-ssl metric-train`, or one with cv.refit=true")]
-    from pcam_ssl.audit.workflows_look_alikes import look_alike_findings  # torch, which most audits can do without
+    from pcam_ssl.audit.look_alikes import look_alike_findings
 
     return look_alike_findings(run, dataset, near_bits, device)

@@ -1,4 +1,4 @@
-"""What an audit says: findings, and the tables beside them. No torch."""
+"""What an audit says: findings, and the tables beside them."""
 
 from dataclasses import dataclass
 

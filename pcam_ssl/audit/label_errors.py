@@ -1,4 +1,4 @@
-"""Labels that the network and its neighbours both doubt. No torch."""
+"""Labels that the network and its neighbours both doubt."""
 
 import numpy as np
 import pandas as pd

@@ -1,12 +1,16 @@
-"""Weights of a blend's members from labelled patches: equal, fitted, or greedy, under a cap on correlation. No torch."""
+"""A blend of predictions: the space it is pooled in (probs, logits, ranks), its weights (equal, fitted, greedy, capped by correlation), and nesting: weights that score a part of the patches never saw its labels."""
+
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit
 
-from pcam_ssl.blending.inference_blend import mean_over
-from pcam_ssl.evaluation.metrics import NLL_ROUNDING, auroc
-from pcam_ssl.inference.correlation import spearman
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.metrics import NLL_ROUNDING, auroc, spearman
+from pcam_ssl.tables import mean_over
 
 SPACES = {"mean": "prob", "logit-mean": "logit", "rank-mean": "rank", "weights": "logit", "greedy": "logit"}
 """What each method averages."""
@@ -91,3 +95,146 @@ def under_cap(logits, labels, cap: float) -> np.ndarray:
         if not any(likeness[member, other] > cap for other in stay):
             stay.append(member)
     return np.isin(np.arange(len(scores)), stay)
+
+
+GRID = 1001
+
+
+@dataclass(frozen=True)
+class RankScale:
+    """Where a logit stands among reference patches: the share of them below it, linear between up to `GRID` known logits.
+
+    Beyond the last known logit a share runs on, one for one logit, so that new patches outside the reference keep their order.
+    """
+
+    logits: np.ndarray
+    """[G], rising."""
+    shares: np.ndarray
+    """[G], rising: the reference patches below, and half of those equal."""
+
+    def share(self, logits) -> np.ndarray:
+        """Shares of logits, [N]."""
+        return _interpolated(np.asarray(logits), self.logits, self.shares)
+
+    def logit(self, shares) -> np.ndarray:
+        """The logits that have these shares, [N]."""
+        return _interpolated(np.asarray(shares), self.shares, self.logits)
+
+
+def rank_scale(reference) -> RankScale:
+    """The scale of reference logits [N]."""
+    rising = np.sort(np.asarray(reference, dtype=np.float64))
+    known = np.unique(np.quantile(rising, np.linspace(0, 1, GRID), method="lower"))
+    below, through = (np.searchsorted(rising, known, side=side) for side in ("left", "right"))
+    return RankScale(known, (below + through) / (2 * len(rising)))
+
+
+def pool(space: str, logits, weights, scales: list[RankScale] | None = None) -> np.ndarray:
+    """Logits [N] of the blend of members' logits [N, M] under weights [M] that are not negative and sum to 1.
+
+    `space` is what is averaged: `logit`; `prob` (the answer is the logit of the mean prob, Stone 1961's opinion pool); or `rank`:
+    each member's logit becomes its share on the member's own scale, shares are averaged, and the mean share is read back on the
+    average of the members' scales, so that a blend of equal members is that member. `scales` [M] serve `rank` alone. A lone member
+    of weight above 0 comes back as it is.
+    """
+    logits, weights = np.asarray(logits, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    used = np.flatnonzero(weights)
+    members, weights = [logits[:, member] for member in used], weights[used]
+    if len(members) == 1:
+        return members[0].copy()
+    if space == "logit":
+        return mean_over(members, weights)
+    if space == "prob":
+        # From logs, since 1 - prob has lost its digits where a prob is near 1.
+        tumor, normal = ([log_expit(sign * logit) for logit in members] for sign in (1, -1))
+        return _log_mean(tumor, weights) - _log_mean(normal, weights)
+    scales = [scales[member] for member in used]
+    shares = mean_over([scale.share(logit) for scale, logit in zip(scales, members, strict=True)], weights)
+    return mean_over([scale.logit(shares) for scale in scales], weights)
+
+
+def _log_mean(logs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Log of the weighted mean of what has these logs, M arrays [N]; summed in the order of the members, as in `mean_over`."""
+    return reduce(np.logaddexp, [np.log(weight) + log for weight, log in zip(weights, logs, strict=True)])
+
+
+def _interpolated(values: np.ndarray, known: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    inside = np.interp(values, known, answers)
+    return inside + np.maximum(values - known[-1], 0) + np.minimum(values - known[0], 0)
+
+
+PARTS = 5
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How members are blended. Arrays of weights are [M], in the order of the members."""
+
+    method: str
+    weights: np.ndarray
+    """From all parts: for patches that no member has trained on."""
+    nested: dict[int, np.ndarray]
+    """By part: from the other parts' labels alone. Out-of-fold scores are made with these."""
+    parts: np.ndarray
+    """int [N]: the part of each out-of-fold row."""
+    unit: str
+    """What a part is: `fold`, or `part` of whole slides where one fold scores all."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any weight depends on labels."""
+        return self.method in FITTED or any((weights == 0).any() for weights in [self.weights, *self.nested.values()])
+
+    def out_of_fold(self, logits, scales: list[RankScale]) -> np.ndarray:
+        """Blended logits [N] of the out-of-fold rows, each by the weights of its part."""
+        blended = np.empty(len(logits))
+        for part, weights in self.nested.items():
+            rows = self.parts == part
+            blended[rows] = pool(SPACES[self.method], logits[rows], weights, scales)
+        return blended
+
+    def answer(self, logits, scales: list[RankScale]) -> np.ndarray:
+        """Blended logits [N] of other patches, by the final weights."""
+        return pool(SPACES[self.method], logits, self.weights, scales)
+
+
+def fit_blend(method: str, logits, labels, parts, usable, unit: str, cap: float | None = None) -> Blend:
+    """The Blend of calibrated out-of-fold logits [N, M] of class 1.
+
+    `labels` [N] 0 or 1, `parts` int [N], `usable` bool [N]: rows whose label may be learned from. Raises UserError where the labels
+    outside a part are of one class and the method needs them.
+    """
+    logits, labels, parts, usable = (np.asarray(values) for values in (logits, labels, parts, usable))
+
+    def weights(rows: np.ndarray, where: str) -> np.ndarray:
+        if (method in FITTED or cap is not None) and len(np.unique(labels[rows])) < 2:
+            raise UserError(
+                f"--method {method}: the labels {where} are all of one class, so nothing can be fitted; use --method mean without --max-correlation"
+            )
+        return member_weights(method, logits[rows], labels[rows], cap)
+
+    numbers = sorted(set(parts.tolist()))
+    if len(numbers) < 2 and (method in FITTED or cap is not None):
+        raise UserError(f"--method {method}: one slide only, so no slide is left to fit weights on; use --method mean")
+    nested = {part: weights(usable & (parts != part), f"outside {unit} {part}") for part in numbers}
+    return Blend(method, weights(usable, "of all patches"), nested, parts, unit)
+
+
+def parts_of(folds, groups) -> tuple[np.ndarray, str]:
+    """The parts that weights are nested over, int [N], and what one is called: the folds [N], or where there is one fold only
+    up to five parts of whole `groups` [N], the largest group first into the smallest part."""
+    folds = np.asarray(folds, dtype=np.int64)
+    if len(np.unique(folds)) > 1:
+        return folds, "fold"
+    codes, names = pd.factorize(np.asarray(groups, dtype=object), sort=True)
+    sizes = np.bincount(codes, minlength=len(names))
+    part_of, filled = np.empty(len(names), dtype=np.int64), np.zeros(min(PARTS, len(names)))
+    for group in np.argsort(-sizes, kind="stable"):
+        part_of[group] = np.argmin(filled)
+        filled[part_of[group]] += sizes[group]
+    return part_of[codes], "part"
+
+
+def rank_scales(logits) -> list[RankScale]:
+    """The rank scale of each column of out-of-fold logits [N, M]; no label is used."""
+    return [rank_scale(column) for column in np.asarray(logits).T]

@@ -1,15 +1,14 @@
-"""The members of a blend that pseudo-label rounds start from: whose fold K networks label fold K's pool together."""
+"""The member runs of a blend, and whether they may label a pool."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcam_ssl.blending.blend_inner import INNER, PLAIN
-from pcam_ssl.blending.predict import member_problem
+from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import BLEND, REFIT, Run
+from pcam_ssl.runs.run import BLEND, Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_table
 
 
@@ -85,3 +84,18 @@ def _check_folds(start: Run, runs: list[Run]) -> None:
                 f"{start.path}: its member {run.path} keeps other inner slides or hides other labels than {runs[0].path}, so they"
                 f" cannot label one pool; train it with --set cv.folds_file={runs[0].folds}, and blend anew"
             )
+
+
+def member_problem(run: Run, member: dict[str, Any]) -> str | None:
+    """Why a blend cannot ask one of its members any more, None where it can."""
+    path = Path(member["run"])
+    if not Run(path).provenance.exists():
+        return f"{run.path}: blends {path}, which is no run any more; put it back, or blend the others anew"
+    if Run(path).info()["recipe_digest"] != member["recipe_digest"]:
+        return f"{run.path}: blends {path}, which is another run by now; blend anew"
+    return None
+
+
+INNER, INNER_KNN = "inner.parquet", "inner-knn.parquet"
+PLAIN = ("mean", "logit-mean")
+"""Methods of equal weights that no label and no other fold's network had a say in."""

@@ -1,34 +1,50 @@
-"""New patches by a blend: every member predicts them, and the final weights blend what they say."""
+"""New patches by a blend: every member predicts them, and the final weights pool the predictions."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.blending.blend_neighbours import neighbours_table
+from pcam_ssl.blending.members import member_problem
 from pcam_ssl.blending.tables import blended_table, read_scales, same_rows
-from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.data.source import open_source, split_rows
+from pcam_ssl.cross_validation.predict import neighbours_table, predict_run
+from pcam_ssl.data.dataset import Dataset, split_rows
+from pcam_ssl.data.importing import open_source
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
-from pcam_ssl.runs.run import ROUNDS_FILE, Run
+from pcam_ssl.files import check_target
+from pcam_ssl.runs.run import BLEND, ROUNDS_FILE, Run, run_in_use
 from pcam_ssl.tables import read_predictions, write_table
 
 
-def predict_blend(
-    run: Run,
+def predict_source(
+    run_path: Path | str,
     source: Path | str,
-    out: Path,
-    predict_run: Callable,
+    out: Path | str,
     *,
     split: str | None = None,
     device: str = "auto",
     skip_bad: bool = False,
+    round: int | None = None,
 ) -> tuple[int, dict | None]:
-    """Write Predictions of `source` by a blend, as `predict_run` (`predict.predict_source`) does for one run, and return the same.
+    """Write Predictions of `source` by a run or a blend (by its best round, or by `round`); the mean over folds is fold -1.
+
+    Returns the number of patches and, where at least one has a label, the score report of the mean.
+    Raises UserError where the run is not there, no fold is finished, or a member of the blend is gone or has changed.
+    """
+    run, out = run_in_use(run_path, round), Path(out)
+    blended = run.info()["command"] == BLEND
+    check_target("--out", out, ".parquet")
+    predict = predict_blend if blended else predict_run
+    return predict(run, source, out, split=split, device=device, skip_bad=skip_bad)
+
+
+def predict_blend(
+    run: Run, source: Path | str, out: Path, *, split: str | None = None, device: str = "auto", skip_bad: bool = False
+) -> tuple[int, dict | None]:
+    """Write Predictions of `source` by a blend, as `predict_run` does for one run, and return the same.
 
     Raises UserError where a member is gone, or is not what was blended.
     """
@@ -43,7 +59,7 @@ def predict_blend(
             file = Path(folder) / f"{len(heads)}.parquet"
             # The member is that folder, not the best of the rounds on top of it.
             literally = 0 if (Path(path) / ROUNDS_FILE).exists() else None
-            predict_run(path, dataset.path, file, split=split, device=device, round=literally)
+            predict_source(path, dataset.path, file, split=split, device=device, round=literally)
             heads[path] = read_predictions(file)
         patches = split_rows(dataset, source, split)
         tables = [_member(member, heads[member["run"]], dataset, patches, device) for member in members]
@@ -51,16 +67,6 @@ def predict_blend(
     table = _blend(run, described, members, tables)
     write_table(out, table, run.table_notes({**run.info(), "dataset_digest": digest}, blend=described["method"], run=run.path))
     return len(patches), _report(run, table)
-
-
-def member_problem(run: Run, member: dict[str, Any]) -> str | None:
-    """Why a blend cannot ask one of its members any more, None where it can."""
-    path = Path(member["run"])
-    if not Run(path).provenance.exists():
-        return f"{run.path}: blends {path}, which is no run any more; put it back, or blend the others anew"
-    if Run(path).info()["recipe_digest"] != member["recipe_digest"]:
-        return f"{run.path}: blends {path}, which is another run by now; blend anew"
-    return None
 
 
 def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:

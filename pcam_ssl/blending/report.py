@@ -1,10 +1,10 @@
-"""A blend's members, their weights, and what blending them gained: as text, and as a part of its page. No torch."""
+"""A blend's members, their weights, and what blending them gained: as text, and as a part of its page."""
 
 import shlex
 from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.pseudo_labels.verdict import gain_words
+from pcam_ssl.render.format import gain_words
 from pcam_ssl.render.markup import Markup, card, table, tag, three
 
 WIDTH = 100

@@ -27,7 +27,7 @@ def compare(
 def show_comparison(comparison: dict, html: Path | None, as_json: bool) -> None:
     """Print a comparison, and write its page where asked for."""
     from pcam_ssl.compare.compare import write_page
-    from pcam_ssl.compare.compare_text import compare_text
+    from pcam_ssl.compare.report import compare_text
 
     if html is not None:
         write_page(html, comparison)

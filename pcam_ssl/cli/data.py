@@ -45,8 +45,7 @@ def download(
     url: Annotated[str | None, typer.Option(help="Another address that holds the files (default: Zenodo record 2546921).")] = None,
 ) -> None:
     """Fetch the PatchCamelyon files (7 GB); run it again to continue a broken transfer."""
-    from pcam_ssl.data.download import download_pcam
-    from pcam_ssl.data.pcam_files import URL
+    from pcam_ssl.data.download import URL, download_pcam
     from pcam_ssl.errors import UserError
 
     if name != "pcam":

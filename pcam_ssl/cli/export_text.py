@@ -1,4 +1,4 @@
-"""What an export wrote, a line each. No torch."""
+"""What an export wrote, a line each."""
 
 from typing import Any
 

@@ -35,8 +35,8 @@ def baseline(
 
     Example: pcam-ssl baseline --sweep model.name=resnet34,densenet121 --out runs/zoo
     """
-    from pcam_ssl.cross_validation.baseline import baseline
-    from pcam_ssl.cross_validation.sweep import sweep as train_sweep
+    from pcam_ssl.api import baseline
+    from pcam_ssl.api import sweep as train_sweep
     from pcam_ssl.errors import UserError
     from pcam_ssl.files import PAGE, check_target
     from pcam_ssl.recipe.loading import load_recipe
@@ -65,7 +65,7 @@ def metric_train(
 
     Example: pcam-ssl metric-train --data data/kaggle --recipe metric-smoke --out runs/metric
     """
-    from pcam_ssl.cross_validation.metric_train import metric_train
+    from pcam_ssl.api import metric_train
     from pcam_ssl.recipe.loading import load_recipe
 
     chosen = load_recipe("metric" if recipe is None else recipe, set or [])

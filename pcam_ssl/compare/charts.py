@@ -1,12 +1,12 @@
-"""The charts of a comparison, each with its numbers as text. No torch."""
+"""The charts of a comparison, each with its numbers as text."""
 
 from typing import Any
 
 import numpy as np
 
 from pcam_ssl.compare.verdict import name_of, run_word, split_note
-from pcam_ssl.pseudo_labels.verdict import gain_numbers
 from pcam_ssl.render.charts import Axis, Chart, Mark, dot_rows, legend, spanning
+from pcam_ssl.render.format import gain_numbers
 from pcam_ssl.render.markup import Markup, absent, card, fold_out, join, table, tag, three
 
 COLOURS = 8

@@ -1,8 +1,8 @@
-"""What a comparison says in words, shared by text and page. No torch."""
+"""What a comparison says in words, shared by text and page."""
 
 from typing import Any
 
-from pcam_ssl.pseudo_labels.verdict import gain_numbers, gain_word
+from pcam_ssl.render.format import gain_numbers, gain_word
 
 MARK = "*"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.blending.inference_blend import mean_over
+from pcam_ssl import records
 from pcam_ssl.cross_validation.checks import submission_problem
 from pcam_ssl.cross_validation.context import Setting
 from pcam_ssl.cross_validation.fold import PLAIN_TABLE
@@ -21,9 +21,7 @@ from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.neighbors.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.neighbors.retrieval import summarise
-from pcam_ssl.report.report import first_report
-from pcam_ssl.runs import records
-from pcam_ssl.runs.calibration import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator
+from pcam_ssl.runs.calibration import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say
@@ -63,8 +61,6 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     if oof is not None:
         scores["views"] = score_views(setting, oof)
     write_json(run.scores, scores)
-    if oof is not None:
-        first_report(run)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
@@ -125,16 +121,6 @@ def gather_test(run: Run, folds: Folds, name: str = "test", calibrator: Calibrat
     """Every fold's rows, then their mean as fold -1 (`mean_of_folds`)."""
     parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
-
-
-def mean_of_folds(parts: list[pd.DataFrame], calibrator: Calibrator | None = None) -> pd.DataFrame:
-    """Predictions of fold -1 from the folds' Predictions of the same ids in the same order: logits are averaged.
-
-    The prob is that of the mean logit by `calibrator` (`calibration.mean_calibrator`); None for logits that are calibrated already.
-    """
-    first = parts[0]
-    logits, stds = (mean_over([part[name] for part in parts]) for name in ("logit", "view_std"))
-    return predictions(first.id, first.label, first.wsi, -1, logits, stds, (calibrator or Calibrator()).prob(logits))
 
 
 def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:

@@ -9,8 +9,7 @@ from pcam_ssl.data.duplicates import conflicting_duplicates, duplicate_keys
 from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.views import check_transform
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe.recipe_methods import CONSISTENCY
-from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.terminal import warn

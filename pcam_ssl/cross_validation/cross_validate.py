@@ -1,4 +1,4 @@
-"""Folds as units of work: what is missing is trained, and what is complete is gathered."""
+"""`pcam-ssl baseline` and `pcam-ssl metric-train`: folds as units of work. Missing folds are trained; complete folds are aggregated."""
 
 import sys
 from contextlib import ExitStack
@@ -9,23 +9,21 @@ import torch
 
 from pcam_ssl.cross_validation.aggregate import gather_run
 from pcam_ssl.cross_validation.checks import check_dataset, check_initial_run, check_views, learned_from_pool, selected_on_fold
-from pcam_ssl.cross_validation.context import Setting, Unit, fold_unit, refit_unit
+from pcam_ssl.cross_validation.context import Setting
 from pcam_ssl.cross_validation.fitting import new_network
 from pcam_ssl.cross_validation.fold import train_unit
-from pcam_ssl.cross_validation.training_data import check_batches
+from pcam_ssl.cross_validation.training_data import check_batches, check_pools
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.folds import Folds, labelled_rows, read_folds, write_folds
-from pcam_ssl.data.pool import check_pools
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
 from pcam_ssl.data.splits import make_folds, with_budget
 from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
-from pcam_ssl.recipe.recipe_methods import CONSISTENCY
-from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
 from pcam_ssl.runs.run import Run, begin_run, find_run, hold
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.training.stop import interruptible
+from pcam_ssl.training.checkpoint import interruptible
 
 GATHER_WAIT_S = 600.0
 
@@ -62,7 +60,7 @@ def train_missing(setting: Setting, unit: Unit) -> None:
     if world.lead(lambda: run.unit_done(unit.name)):
         return
     with ExitStack() as lock:
-        world.lead(lambda: _hold(lock, unit.folder(run) / ".lock", f"{unit.name} of {run.path}"))
+        world.lead(lambda: _hold(lock, run.unit(unit.name) / ".lock", f"{unit.name} of {run.path}"))
         # Another process may have finished it since.
         if not world.lead(lambda: run.unit_done(unit.name)):
             train_unit(setting, unit)
@@ -206,3 +204,19 @@ def _gather(setting: Setting, shared: bool, locks: ExitStack) -> None:
         _hold(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
     if run.info().get("status") != "done" or not run.scores.exists():
         gather_run(setting)
+
+
+def baseline(recipe: Recipe, data: Path | str, out: Path | str, only: list[int] | None = None) -> Run:
+    """Train and score the folds of a supervised or consistency recipe; the run at `out` is continued where it exists."""
+    if recipe.method.name == "metric":
+        raise UserError("method.name is metric: use `pcam-ssl metric-train`, or --set method.name=supervised")
+    return cross_validate(recipe, data, out, "baseline", only)
+
+
+def metric_train(recipe: Recipe, data: Path | str, out: Path | str, only: list[int] | None = None) -> Run:
+    """Train and score the folds of a metric recipe; the run at `out` is continued where it exists."""
+    if recipe.method.name != "metric":
+        raise UserError(
+            f"method.name is {recipe.method.name}: metric-train takes metric recipes; use `pcam-ssl baseline`, or --set method.name=metric"
+        )
+    return cross_validate(recipe, data, out, "metric-train", only)

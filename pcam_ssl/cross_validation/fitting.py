@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
-from pcam_ssl.batchnorm import share_batch_norms
-from pcam_ssl.cross_validation.context import Setting, Unit
-from pcam_ssl.cross_validation.knn_fold import watched_logits
-from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set
-from pcam_ssl.data.pool import with_pool
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.neighbor_votes import watched_logits
+from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set, with_pool
+from pcam_ssl.data.folds import Unit
+from pcam_ssl.distributed import share_batch_norms
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.evaluation.metrics import auroc, nll
@@ -24,17 +24,16 @@ from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Metrics, Run
 from pcam_ssl.terminal import progress, say, warn
-from pcam_ssl.training.loggers import mlflow_log
+from pcam_ssl.training.loggers import mlflow_log, tensorboard_log
 from pcam_ssl.training.loop import CHECK_STEPS_GPU, Plan, Training, fit
 from pcam_ssl.training.optim import Schedule, build_optimizer
-from pcam_ssl.training.tensorboard import tensorboard_log
 
 
 def fit_unit(setting: Setting, unit: Unit) -> Training:
     """Fit a unit; the weights to use lie in its folder afterwards. Goes on from its checkpoint where there is one."""
     recipe, world = setting.recipe, setting.world
     options = recipe.train
-    folder = unit.folder(setting.run)
+    folder = setting.run.unit(unit.name)
     patches = training_set(setting, unit)
     seed = unit_seed(recipe.seed, unit)
     torch.manual_seed(seed)
@@ -140,7 +139,7 @@ def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray
     recipe, device = setting.recipe, setting.world.device
     method = build_method(recipe.method.model_dump(), network, (labels > 0.5).astype(np.int64)).to(device)
     if recipe.model.init is not None:
-        load_weights(unit.folder(Run(Path(recipe.model.init))), network, getattr(method, "metric_loss", None))
+        load_weights(Run(Path(recipe.model.init)).unit(unit.name), network, getattr(method, "metric_loss", None))
     optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
     schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps)
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from pcam_ssl.cross_validation.context import Setting, Unit
+from pcam_ssl.cross_validation.context import Setting, calibrate, calibrator_of
 from pcam_ssl.cross_validation.fitting import fit_unit
-from pcam_ssl.cross_validation.knn_fold import knn_tables, save_retrieval, score_neighbours
+from pcam_ssl.cross_validation.neighbor_votes import knn_tables, save_retrieval, score_neighbours
+from pcam_ssl.data.folds import Unit
 from pcam_ssl.files import write_json
 from pcam_ssl.models.artefact import load_weights, save_facts
 from pcam_ssl.models.network import Network
-from pcam_ssl.runs.calibration import calibrate, calibrator_of
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress
 from pcam_ssl.training.checkpoint import remove_checkpoints
@@ -24,7 +24,7 @@ PLAIN_TABLE = "oof-plain"
 
 def train_unit(setting: Setting, unit: Unit) -> None:
     """Train and score a unit; its folder is complete once `fold.json` is there. Resumes where it was stopped."""
-    folder = unit.folder(setting.run)
+    folder = setting.run.unit(unit.name)
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.time()
     training = fit_unit(setting, unit)
@@ -113,4 +113,4 @@ def save_predictions(setting: Setting, unit: Unit, name: str, table: pd.DataFram
     """Write one of the unit's tables, with the run's digests in its metadata."""
     if setting.world.leads:
         notes = setting.run.table_notes(setting.run.info(), round=setting.round, views=setting.test_views.count)
-        write_table(unit.folder(setting.run) / f"{name}.parquet", table, notes)
+        write_table(setting.run.unit(unit.name) / f"{name}.parquet", table, notes)

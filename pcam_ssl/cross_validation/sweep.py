@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pcam_ssl.cross_validation.baseline import baseline
+from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.distributed import own_rank
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
@@ -15,7 +15,7 @@ from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.training.stop import Stopped
+from pcam_ssl.training.checkpoint import Stopped
 
 
 @dataclass(frozen=True)

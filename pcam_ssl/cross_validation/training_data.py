@@ -1,15 +1,30 @@
-"""What a unit trains on: its labelled patches, then the pseudo-labelled ones of its round, as rows, labels, slides and weights."""
+"""What a unit trains on: labelled patches, pseudo-labelled patches of its round, and its pool, as batches."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from torch.utils.data import Dataset as Stream
 
-from pcam_ssl.cross_validation.context import Setting, Unit
-from pcam_ssl.data.batches import PseudoPart, TrainStream
-from pcam_ssl.data.plans import CLASSES, ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled, check_classes
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.data.batches import (
+    CLASSES,
+    ClassesBySlide,
+    Mixed,
+    MixedClassesBySlide,
+    PseudoPart,
+    Shuffled,
+    TrainStream,
+    UnlabelledStream,
+    check_classes,
+)
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
+from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows
 from pcam_ssl.data.views import Views
-from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.errors import UserError
+from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
+from pcam_ssl.terminal import say
 
 
 @dataclass(frozen=True)
@@ -127,3 +142,56 @@ def steps_per_epoch(recipe: Recipe, n: int, n_labelled: int | None = None) -> in
         n = round(n_labelled / (1 - recipe.pseudo.mix))
     seen = min(n, recipe.train.samples_per_epoch or n)
     return max(1, round(seen / recipe.train.batch_size))
+
+
+def describe_pool(facts: dict[str, int]) -> str:
+    """The counts of `pool_facts` in words."""
+    sources = ", ".join(f"{facts[source]:,} {source}" for source in SOURCES if facts[source])
+    notes = [f"{facts['patches']:,} patches without labels ({sources})"]
+    if n := facts["on_training_slides"]:
+        notes.append(f"{n:,} of them on slides that also have training labels, so what is learnt there is transductive")
+    if n := facts["without_slide"]:
+        notes.append(f"{n:,} of unknown slide")
+    if n := facts["left_out_slides"] + facts["left_out_copies"]:
+        notes.append(f"{n:,} more left out: on slides that are scored or inner, or copies of such patches")
+    return "; ".join(notes)
+
+
+def check_pools(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
+    """Raises UserError where a consistency method would find an empty pool in any unit of the run."""
+    units = [fold_unit(folds, k) for k in range(folds.n_folds)]
+    for unit in [*units, refit_unit(folds)] if recipe.cv.refit is True else units:
+        _pool(recipe, dataset, folds, unit)
+
+
+def with_pool(setting: Setting, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
+    """The labelled stream, joined by the unit's pool where the method learns from it; the leader says what is in it."""
+    recipe, world = setting.recipe, setting.world
+    method = recipe.method
+    if not isinstance(method, CONSISTENCY):
+        return stream
+    rows = _pool(recipe, setting.dataset, setting.folds, unit)
+    if world.leads:
+        say(f"{unit.name}: {describe_pool(pool_facts(setting.dataset, setting.folds, unit))}")
+    return UnlabelledStream(
+        stream,
+        setting.pixels,
+        rows.row.to_numpy(),
+        recipe.train.batch_size * method.ratio,
+        weak=Views(method.weak, recipe.views.strength, recipe.views.transform),
+        strong=Views(method.strong, recipe.views.strength, recipe.views.transform),
+        ramp_steps=method.ramp_epochs * steps_per_epoch,
+        seed=seed,
+        rank=world.rank,
+        size=world.size,
+    )
+
+
+def _pool(recipe: Recipe, dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
+    rows = pool_rows(dataset, folds, unit)
+    if rows.empty:
+        raise UserError(
+            f"method {recipe.method.name} learns from unlabelled patches and {unit.name.replace('-', ' ')} has none:"
+            " set data.label_budget, import a test split, or method.name=supervised"
+        )
+    return rows

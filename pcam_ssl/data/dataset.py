@@ -1,4 +1,4 @@
-"""A DATASET folder, read: memory-mapped pixels, the table of patches, and the manifest. `writer` makes one. No torch."""
+"""A DATASET folder, read: memory-mapped pixels, the table of patches, the manifest. `writer` makes one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.errors import UserError, first_line, nearest
 from pcam_ssl.files import read_json
 from pcam_ssl.tables import PATCH_COLUMNS, conform, read_table
 
@@ -83,3 +83,35 @@ def open_dataset(path: Path | str) -> Dataset:
 
 def _damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: the dataset is damaged ({reason}); delete the folder and import it again")
+
+
+def split_rows(dataset: Dataset, source: Path | str, split: str | None) -> pd.DataFrame:
+    """The patches of a split, all where it is None. Raises UserError where the split has none."""
+    patches = dataset.patches if split is None else dataset.patches[dataset.patches.split == split]
+    if not len(patches):
+        raise UserError(f"{source}: no patches in split {split}; it has {', '.join(sorted(dataset.patches.split.unique()))}")
+    return patches
+
+
+WINDOW, NAMED = 50, 3
+
+
+def nearest_ids(wanted: str, known: pd.Index) -> str:
+    """' Did you mean a, b?' among many ids, or ''.
+
+    First those that `wanted` is the beginning of; else the closest among those that begin or end as it does, since comparing it
+    with a quarter of a million ids takes minutes.
+    """
+    alike = _neighbourhood(wanted, known)
+    longer = [word for word in alike if word.startswith(wanted)]
+    if wanted and longer:
+        return f" Did you mean {', '.join(longer[:NAMED])}?"
+    alike += [word[::-1] for word in _neighbourhood(wanted[::-1], known.str[::-1])]
+    return nearest(wanted, sorted(set(alike)))
+
+
+def _neighbourhood(word: str, known: pd.Index) -> list[str]:
+    """The words beside `word` in dictionary order: none shares a longer beginning with it."""
+    ordered = np.sort(known.to_numpy(dtype=str))
+    place = int(np.searchsorted(ordered, word))
+    return ordered[max(0, place - WINDOW) : place + WINDOW].tolist()

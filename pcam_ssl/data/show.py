@@ -1,4 +1,4 @@
-"""What is in a dataset, as numbers, as text, and as a sheet of patches. No torch."""
+"""What is in a dataset, as numbers, as text, and as a sheet of patches."""
 
 from pathlib import Path
 

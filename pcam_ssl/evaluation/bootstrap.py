@@ -1,16 +1,18 @@
-"""How sure a score is: intervals from resampling whole slides (Field and Welsh 2007, cluster bootstrap). No torch.
+"""Slide-clustered bootstrap (Field and Welsh 2007) of scores, of counts and of means, also paired.
 
 Patches of one slide share stain, scanner, and patient, so resampling patches flatters the interval; slides are drawn with
 replacement instead. All scores come from counts of tumor and other patches in cells of equal prob: one sparse product
 turns the drawn slides into the cells' counts. Up to `CELLS` distinct probs a cell is one prob and every resampled score is
 exact. Beyond, a cell is a narrow range of ranks. Measured against exact cells at 220,000 rows, 200 slides, AUROC 0.956, an end
 of an interval moves by at most 1e-7 (AUROC, NLL, Brier, ECE), 1e-5 (average precision), 1.2e-4 (sensitivity and specificity
-at a bar, whose intervals are 0.03 to 0.07 wide), and not at all for scores at prob 0.5.
+at a bar, whose intervals are 0.03 to 0.07 wide), and not at all for scores at prob 0.5. Means need only each slide's sum and count;
+confusion matrices, curves and net benefit need only its counts in a few cells.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 
 from pcam_ssl.evaluation.confidence import PLAIN, POSITIVE, SHARE, Groups, count_groups, group_codes, student_interval
@@ -212,3 +214,74 @@ def _over_cells(values: np.ndarray) -> np.ndarray:
     """Sums [R] of values [B, R] over the cells, one after the other: what a resample scores depends neither on how many are drawn at
     once, as with a matrix product, nor on the CPU. numpy sums a lone column in another order than several."""
     return values.cumsum(axis=0)[-1] if values.shape[1] == 1 else values.sum(axis=0)
+
+
+MEANS_CHUNK = 2**22
+
+
+def mean_intervals(
+    values: np.ndarray, slides=None, resamples: int = 2000, seed: int = 0, level: float = 0.95, kind: str = PLAIN
+) -> list[dict]:
+    """For each column of values [N, M] its mean with its interval (`confidence.student_interval`, `kind`): {"value", "low", "high", "resamples"}.
+
+    `slides` [N] are names (patches without one count as one slide); None makes every patch a slide of its own, which is too
+    narrow where patches share slides. With one slide `low` and `high` are None and `reason` says so. All columns are
+    resampled together.
+    """
+    n, m = values.shape
+    codes = group_codes(slides, n)
+    counted = count_groups(codes)
+    n_slides = counted.n
+    means = [float(column.mean()) for column in values.T]
+    if not counted.enough:
+        return [{"value": mean, "low": None, "high": None, "resamples": 0, "reason": "one slide only"} for mean in means]
+    sums = np.stack([np.bincount(codes, column, n_slides) for column in values.T], axis=1)  # [S, M]
+    counts = np.bincount(codes, minlength=n_slides)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((resamples, m))
+    step = max(1, MEANS_CHUNK // n_slides)
+    for start in range(0, resamples, step):
+        times = rng.multinomial(n_slides, np.full(n_slides, 1 / n_slides), size=min(step, resamples - start))  # [R, S]
+        drawn[start : start + step] = resampled_sums(times, sums) / (times @ counts)[:, None]
+    # Each column by itself: beside others its spread would be summed in another order.
+    ends = [student_interval(mean, column.copy(), counted, kind, level) for mean, column in zip(means, drawn.T, strict=True)]
+    return [
+        {"value": mean, "low": float(low), "high": float(high), "resamples": resamples}
+        for mean, (low, high) in zip(means, ends, strict=True)
+    ]
+
+
+def resampled_sums(times: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Sums [R, M] over slides, whose own sums [S, M] count as often as they are drawn, `times` [R, S].
+
+    Each is summed by itself: in a matrix product the order of a sum depends on how many there are, and on the CPU.
+    """
+    return np.stack([(times * column).sum(axis=1) for column in sums.T], axis=1)
+
+
+# Weights of a chunk of resamples, in numbers: 64 MB.
+COUNT_WEIGHTS = 2**23
+
+
+def resampled_totals(cells, n_cells: int, groups, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """Patches in each cell in every resample, float64 [R, C], from the cell of each patch, int [N] in 0..C-1.
+
+    `groups` [N] names the slide of each patch (patches without one count as one slide); None makes every patch a slide of its
+    own, which is too narrow where patches share slides. R is 0 where there is one slide only: nothing can be drawn.
+    """
+    cells, rng = np.asarray(cells, dtype=np.int64), np.random.default_rng(seed)
+    n = len(cells)
+    if groups is None:
+        # Drawing n patches one by one fills the cells by a multinomial law, which is drawn at once.
+        shares = np.bincount(cells, minlength=n_cells) / max(n, 1)
+        return rng.multinomial(n, shares, size=resamples if n > 1 else 0).astype(np.float64)
+    codes, names = pd.factorize(pd.array(groups, dtype="str"), sort=True, use_na_sentinel=False)
+    if len(names) < 2:
+        return np.empty((0, n_cells))
+    counts = csr_array((np.ones(n), (cells, codes)), shape=(n_cells, len(names)))
+    totals, step = np.empty((resamples, n_cells)), max(1, COUNT_WEIGHTS // len(names))
+    even = np.full(len(names), 1 / len(names))
+    for start in range(0, resamples, step):
+        weights = rng.multinomial(len(names), even, size=min(step, resamples - start))
+        totals[start : start + step] = (counts @ weights.T.astype(np.float64)).T
+    return totals

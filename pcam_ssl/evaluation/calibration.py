@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature scaling, fitted on inner slides and shrunk towards 1. No torch."""
+"""Probabilities that mean what they say: temperature scaling, fitted on inner slides and shrunk towards 1."""
 
 from dataclasses import asdict, dataclass, fields
 

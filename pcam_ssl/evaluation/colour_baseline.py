@@ -1,4 +1,4 @@
-"""The floor: what colour alone reaches. Boosted trees on colour histograms, under the same folds as the networks. No torch."""
+"""The floor: what colour alone reaches. Boosted trees on colour histograms, under the same folds as the networks."""
 
 import numpy as np
 from PIL import Image

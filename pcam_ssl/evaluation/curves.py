@@ -1,12 +1,12 @@
-"""The numbers behind the charts: ROC and precision-recall with bands from resampled slides, reliability by bins of prob. No torch."""
+"""The numbers behind the charts: ROC and precision-recall with bands from resampled slides, reliability by bins of prob."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from pcam_ssl.evaluation.bootstrap import resampled_totals
 from pcam_ssl.evaluation.confidence import PLAIN, Groups, count_groups, group_codes, student_interval
 from pcam_ssl.evaluation.metrics import ECE_BINS, ROUNDING, ece_bin
-from pcam_ssl.evaluation.tallies import resampled_totals
 
 CELLS = 1000
 GRID = np.linspace(0, 1, 101)

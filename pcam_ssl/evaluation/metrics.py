@@ -1,10 +1,11 @@
-"""What a score means: functions of labels [N] (0 or 1) and probs [N] (of class 1, tumor). No torch.
+"""Scores as functions of labels [N] (0 or 1) and probs [N] (of class 1, tumor), and the correlation of predictions.
 
 A score that the rows cannot define is None, never 0 or NaN: `accuracy`, `nll`, `brier`, `ece` need one row, `f1` one
 tumor row, all others a row of each class. A patch counts as called tumor where its prob is 0.5 or more.
 """
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 ECE_BINS = 15
@@ -129,3 +130,28 @@ def _called(probs) -> np.ndarray:
 
 
 PLAIN_SCORES = (auroc, average_precision, accuracy, balanced_accuracy, f1, nll, brier, ece)
+
+
+def pearson(logits) -> np.ndarray:
+    """Correlation [M, M] of the columns of logits [N, M]; NaN beside a column that is constant."""
+    logits = np.asarray(logits, dtype=np.float64)
+    constant = np.ptp(logits, axis=0) == 0
+    deviations = [column - column.mean() for column in logits.T]
+    # Pair by pair: in a matrix product what two columns share would hang on the columns beside them, and on the CPU.
+    products = np.array([[(one * other).sum() for other in deviations] for one in deviations])
+    squares = np.diagonal(products)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.clip(products / np.sqrt(np.outer(squares, squares)), -1, 1)
+    np.fill_diagonal(found, 1.0)
+    found[constant] = found[:, constant] = np.nan
+    return found
+
+
+def spearman(logits) -> np.ndarray:
+    """`pearson` of the ranks of each column of logits [N, M]; ties share their mean rank."""
+    return pearson(rankdata(logits, axis=0))
+
+
+def predicted_class(probs) -> np.ndarray:
+    """The class that each prob calls, int8 [N]: 1 (tumor) at 0.5 or more."""
+    return (np.asarray(probs, dtype=np.float64) >= 0.5).astype(np.int8)

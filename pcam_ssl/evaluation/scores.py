@@ -1,4 +1,4 @@
-"""What goes to scores.json: Predictions with labels in, plain JSON values out. No torch."""
+"""The score report of scores.json, and warnings about it."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ from scipy.special import expit
 from pcam_ssl.evaluation import metrics
 from pcam_ssl.evaluation.bootstrap import intervals, within_folds
 from pcam_ssl.evaluation.confidence import FEWEST, count_groups, group_codes
+from pcam_ssl.render.format import transductive_sentence
 
 # With fewer slides of the rarer class a score rests on a handful of patients, however wide its interval.
 FEW_GROUPS = 10
@@ -75,3 +76,15 @@ def _slide_scores(slide: str, rows: pd.DataFrame) -> dict:
     scores = {score.__name__: score(labels, probs) for score in (metrics.auroc, metrics.accuracy, metrics.nll, metrics.brier)}
     scores["mean_prob"] = float(probs.mean())
     return {"wsi": slide, "n": len(rows), "n_positive": int(labels.sum()), "scores": scores}
+
+
+def score_warnings(scores: dict) -> list[str]:
+    """Why the scores may flatter; shown wherever they are."""
+    lines = list(scores["notes"])
+    if scores["selected_on_fold"]:
+        lines.append(
+            "selected_on_fold: each fold's epoch was chosen on the patches it is scored on, so scores are too good; report train.choose=inner"
+        )
+    if (sentence := transductive_sentence(scores)) is not None:
+        lines.append(sentence)
+    return lines

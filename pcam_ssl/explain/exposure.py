@@ -5,12 +5,10 @@ from functools import cached_property
 import pandas as pd
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.explain.attribution_facts import LEARNED
-from pcam_ssl.pseudo_labels.columns import TRAIL_COLUMNS
-from pcam_ssl.pseudo_labels.labeling import TRAIL
+from pcam_ssl.explain.explanation import LEARNED
 from pcam_ssl.runs.networks import Networks
-from pcam_ssl.runs.run import ROUNDS
-from pcam_ssl.tables import read_table
+from pcam_ssl.runs.run import ROUNDS, TRAIL
+from pcam_ssl.tables import TRAIL_COLUMNS, read_table
 from pcam_ssl.terminal import warn
 
 

@@ -1,22 +1,22 @@
-"""One self-contained page of explained patches, and a PNG of each. No torch."""
+"""Explained patches as a page, as pictures and as text."""
 
 import io
 import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from pcam_ssl import __version__
 from pcam_ssl.errors import UserError
-from pcam_ssl.explain.attribution_facts import Explained
-from pcam_ssl.explain.centre import centre_bounds
-from pcam_ssl.explain.explain_picture import panels, strip
-from pcam_ssl.explain.explain_text import blur_text, call_text, centre_text, label_of, neighbours_heading, views_text
+from pcam_ssl.explain.centre import centre_bounds, even_share, without_centre, without_surround
+from pcam_ssl.explain.explanation import CLASSES, Explained
 from pcam_ssl.files import atomic_write, digest_text, write_text
 from pcam_ssl.render.markup import Markup, card, tag
+from pcam_ssl.render.page import document
 from pcam_ssl.render.thumbnails import data_uri, shorten, thumbnail
-from pcam_ssl.report.page import document
 
 PAGE = "explain.html"
 STYLE = Path(__file__).with_name("explain.css")
@@ -120,3 +120,146 @@ def _provenance(run: Path, info: dict[str, Any]) -> Markup:
     return card(
         "Where it comes from", tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in [*named, ("Method", method)]])
     )
+
+
+PANEL_PX, GAP_PX, HEAD_PX, FOOT_PX = 288, 16, 64, 34
+FONT_PX = 18
+STRONGEST = 0.7
+"""Opacity of the colour where the map is highest."""
+
+
+def panels(explained: Explained) -> list[tuple[str, np.ndarray, str]]:
+    """(what it is, pixels uint8 `[H, H, 3]`, its number in words) of the four pictures of a patch."""
+    summary, patch = explained.summary, explained.pixels
+    share = "no map" if summary.centre_share is None else f"{percent(summary.centre_share)} in the centre"
+    return [
+        ("the patch", patch, f"prob {summary.prob:.3f}"),
+        (f"what speaks for {CLASSES[summary.call]}", laid_over(patch, summary.map), share),
+        ("centre blurred", without_centre(patch[None])[0], f"prob {summary.prob_without_centre:.3f}"),
+        ("surround blurred", without_surround(patch[None])[0], f"prob {summary.prob_without_surround:.3f}"),
+    ]
+
+
+def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The map `[h, w]` as colour over the patch in grey: none where it is zero, yellow where it is highest; uint8 `[H, H, 3]`."""
+    size_px = len(patch)
+    smooth = cv2.resize(np.asarray(cells, np.float32), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    height = smooth / smooth.max() if smooth.max() > 0 else smooth
+    colour = cv2.cvtColor(cv2.applyColorMap(np.uint8(255 * height), cv2.COLORMAP_PLASMA), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    opacity = STRONGEST * np.sqrt(height)[..., None]
+    return np.uint8(np.rint(opacity * colour + (1 - opacity) * grey))
+
+
+def strip(explained: Explained) -> Image.Image:
+    """All four pictures side by side with their words: the PNG of a patch."""
+    shown = panels(explained)
+    width = len(shown) * (PANEL_PX + GAP_PX) + GAP_PX
+    image = Image.new("RGB", (width, HEAD_PX + PANEL_PX + FOOT_PX), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_PX)
+    slide = "slide unknown" if explained.wsi is None else f"slide {shorten(explained.wsi, 40)}"
+    draw.text((GAP_PX, 10), f"{shorten(explained.id, 44)}: {label_of(explained.label)}, {slide}", "black", font)
+    for n, (name, pixels, words) in enumerate(shown):
+        left = GAP_PX + n * (PANEL_PX + GAP_PX)
+        draw.text((left, HEAD_PX - 26), name, "#586272", font)
+        image.paste(Image.fromarray(pixels).resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC), (left, HEAD_PX))
+        low, high = (HEAD_PX + bound * PANEL_PX // len(pixels) for bound in centre_bounds(len(pixels)))
+        box = (left + low - HEAD_PX, low, left + high - HEAD_PX, high)
+        draw.rectangle(box, outline="black", width=3)
+        draw.rectangle(box, outline="white", width=1)
+        draw.text((left, HEAD_PX + PANEL_PX + 6), words, "black", font)
+    return image
+
+
+FLAT = "no part of the patch speaks for the call: the map is flat"
+
+
+def label_of(label: int | None) -> str:
+    """tumor, normal, or unlabelled."""
+    return "unlabelled" if label is None else CLASSES[label]
+
+
+def percent(share: float) -> str:
+    """'34 %'."""
+    return f"{100 * share:.0f} %"
+
+
+def call_text(explained: Explained) -> str:
+    """The call, its prob, and whether it is the label."""
+    summary = explained.summary
+    verdict = {True: "right", False: f"wrong, the label is {label_of(explained.label)}", None: "no label to compare with"}
+    return f"{CLASSES[summary.call]} (prob {summary.prob:.3f}): {verdict[explained.right]}"
+
+
+def centre_text(explained: Explained) -> str:
+    """How much of the attribution lies in the centre, against an even spread."""
+    share, even = explained.summary.centre_share, even_share(len(explained.pixels))
+    return FLAT if share is None else f"{percent(share)} of the attribution lies in the centre ({percent(even)} if spread evenly)"
+
+
+def blur_text(explained: Explained) -> str:
+    """What blurring does to prob, and whether it turns the call."""
+    summary = explained.summary
+    parts = []
+    for what, prob in (("centre", summary.prob_without_centre), ("surround", summary.prob_without_surround)):
+        turned = "" if (prob >= 0.5) == bool(summary.call) else f", which turns the call to {CLASSES[1 - summary.call]}"
+        parts.append(f"prob {prob:.3f} with the {what} blurred away{turned}")
+    return "; ".join(parts)
+
+
+def views_text(explained: Explained) -> str:
+    """How far the D4 views agree on the call, and on where to look."""
+    summary = explained.summary
+    calls = f"{summary.views_alike} of {summary.n_views} D4 views give this call"
+    return (
+        calls if summary.view_agreement is None else f"{calls}; their maps correlate {summary.view_agreement:.2f} (1 is the same)"
+    )
+
+
+def neighbours_heading(explained: Explained) -> str:
+    """Which neighbours are shown, and in which embedding."""
+    others = "of other slides" if explained.wsi else "(its slide is unknown: near duplicates left out)"
+    return f"Nearest labelled patches {others} in the embedding of fold {explained.folds[0]}"
+
+
+def explained_text(explained: Explained) -> str:
+    """A block of lines on one patch."""
+    slide = explained.wsi or "unknown"
+    lines = [
+        f"patch {explained.id}: {label_of(explained.label)}, slide {slide}, {explained.split}",
+        f"  network     {explained.network}",
+        f"  call        {call_text(explained)}",
+        f"  centre      {centre_text(explained)}",
+        f"  blurred     {blur_text(explained)}",
+        f"  agreement   {views_text(explained)}",
+    ]
+    if explained.neighbours:
+        lines.append(f"  {neighbours_heading(explained)}:")
+    for each in explained.neighbours:
+        where = f"slide {each['wsi']}" if each["wsi"] else "slide unknown"
+        lines.append(f"    {each['cosine']:.4f}  {label_of(each['label']):<6}  {where}  {each['id']}")
+    return "\n".join(lines)
+
+
+def fold_text(facts: dict[str, Any]) -> str:
+    """The table of `pcam-ssl explain RUN --whole-fold K`."""
+    lines = [
+        f"fold {facts['fold']}: {facts['n']:,} patches, explained by the network that never saw their labels, one plain view each",
+        f"share of the attribution in the centre; {percent(facts['even_share'])} if spread evenly",
+        f"{'':<16}{'patches':>9}   mean share  95 % interval",
+    ]
+    for name, title in (("all", "all"), ("right", "called right"), ("wrong", "called wrong")):
+        lines.append(f"{title:<16}{facts[name]['n']:>9,}   {_mean(facts[name])}")
+    lines.append(f"{'right - wrong':<16}{'':>9}   {_mean(facts['difference'], signed=True)}")
+    lines.append(f"interval: {facts['interval']}")
+    if facts["flat"]:
+        lines.append(f"{facts['flat']:,} patches whose map is flat are left out")
+    return "\n".join(lines)
+
+
+def _mean(score: dict[str, Any], signed: bool = False) -> str:
+    if score["value"] is None:
+        return f"-  ({score['reason']})"
+    form = "{:+.3f}" if signed else "{:.3f}"
+    ends = f"{form.format(score['low'])} to {form.format(score['high'])}" if score["low"] is not None else f"({score['reason']})"
+    return f"{form.format(score['value']):<12}{ends}"

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pcam_ssl import __version__
-from pcam_ssl.data.source import split_rows
+from pcam_ssl.data.dataset import split_rows
 from pcam_ssl.files import atomic_write, check_target
+from pcam_ssl.runs.embedder import embedded, embedder_of, scored_patches
 from pcam_ssl.runs.networks import open_networks
 from pcam_ssl.runs.run import run_in_use
-from pcam_ssl.runs.run_embeddings import embedded, embedder_of, scored_patches
 from pcam_ssl.tables import SCHEMA_VERSION
 
 ROW_GROUP = 8192

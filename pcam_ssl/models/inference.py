@@ -1,4 +1,7 @@
-"""Logits of patches under test-time views: the exact dihedral group, and random views that belong to a patch's id."""
+"""Logits of patches under test-time views, and embeddings of patches; both streamed.
+
+Views are the exact dihedral group, and random views that depend on a patch's id alone.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +16,9 @@ from pcam_ssl.data.batches import EvalStream, Pixels, load
 from pcam_ssl.data.views import Views, id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
+from pcam_ssl.errors import UserError
 from pcam_ssl.models.network import Network
+from pcam_ssl.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -102,3 +107,49 @@ def _interleave(parts: list[np.ndarray]) -> np.ndarray:
     for rank, part in enumerate(parts):
         whole[rank :: len(parts)] = part
     return whole
+
+
+def embed_rows(
+    network: Network,
+    pixels: Pixels,
+    rows,
+    *,
+    batch_size: int,
+    precision: Precision,
+    world: World,
+    workers: int = 0,
+    out: np.ndarray | None = None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """Embeddings of unit length `[N, D]` of one plain view of the patches `rows`, written into `out` where given (else float32 in memory).
+
+    Several processes share the patches; each gets the whole, so `out` is for one process. Raises UserError for embeddings that
+    are not finite.
+    """
+    mine = np.asarray(rows)[world.rank :: world.size]
+    stream = EvalStream(pixels, mine, np.zeros(len(mine), np.uint64), batch_size, None, 0, 0)
+    part = np.empty((len(mine), network.embedding_size), np.float32) if out is None else out
+    network.eval()
+    with torch.inference_mode(), precision.autocast(world.device):
+        for batch in load(stream, range(len(stream)), workers, world.device):
+            place = batch["place"].numpy()
+            embedding = network(batch["pixels"].to(world.device, non_blocking=True))["embedding"].cpu().numpy()
+            if not np.isfinite(embedding).all():
+                row = mine[place[~np.isfinite(embedding).all(axis=1)][0]]
+                raise UserError(
+                    f"the embedding of row {row} is not finite; the network is broken: train it again at a lower optim.lr"
+                )
+            part[place] = embedding
+            advance(len(place))
+    if world.size == 1:
+        return part
+    whole = np.empty((len(rows), network.embedding_size), np.float32)
+    for rank, share in enumerate(world.gather(part)):
+        whole[rank :: world.size] = share
+    return whole
+
+
+def test_views(recipe: Recipe) -> TestViews:
+    """The views that a recipe scores patches under."""
+    options, views = recipe.predict, recipe.views
+    return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, recipe.seed, views.transform)

@@ -1,4 +1,4 @@
-"""Exact neighbours outside one range of places, and exact neighbours under any mask. No torch.
+"""Exact neighbours outside one range of places, and exact neighbours under any mask.
 
 A query may not find its own slide, and its slide may hold thousands of the nearest patches. Searching more neighbours and dropping
 some cannot promise k; searching each slide's queries alone makes batches too small to be fast. So the gallery, laid out slide by

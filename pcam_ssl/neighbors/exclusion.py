@@ -1,4 +1,4 @@
-"""Which gallery patches a query may not find: those of its own slide, itself, and repeats where slides are unknown. No torch."""
+"""Which gallery patches a query may not find: those of its own slide, itself, and repeats where slides are unknown."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.near_duplicates import NEAR_BITS, view_bits
+from pcam_ssl.data.duplicates import NEAR_BITS, view_bits
 from pcam_ssl.neighbors.index import EmbeddingIndex
 
 

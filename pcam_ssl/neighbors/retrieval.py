@@ -1,4 +1,4 @@
-"""How well neighbours agree in class: precision@1, R-precision, MAP@R (Musgrave et al. 2020, arXiv:2003.08505), CMC@5. No torch.
+"""How well neighbours agree in class: precision@1, R-precision, MAP@R (Musgrave et al. 2020, arXiv:2003.08505), CMC@5.
 
 Each patch is a query against all others; R is the number of others of its class. Precision@1: the nearest is of its class.
 R-precision: the share of its class among the R nearest. MAP@R: mean over the first R places i of precision at i where place i
@@ -9,8 +9,8 @@ is of its class, else 0. CMC@5 (cumulative match characteristic, Gray et al. 200
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.evaluation.bootstrap import mean_intervals
 from pcam_ssl.evaluation.confidence import SHARE
-from pcam_ssl.evaluation.slide_means import mean_intervals
 from pcam_ssl.neighbors.vectors import unit_rows
 
 MEASURES = ("precision_at_1", "r_precision", "map_at_r", "cmc_at_5")

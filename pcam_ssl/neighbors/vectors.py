@@ -1,4 +1,4 @@
-"""Embeddings as unit vectors, a chunk at a time, so that cosine is an inner product and a file on disk never loads whole. No torch."""
+"""Embeddings as unit vectors, a chunk at a time, so that cosine is an inner product and a file on disk never loads whole."""
 
 import numpy as np
 

@@ -7,20 +7,17 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.cross_validation.context import Unit
-from pcam_ssl.data.folds import score_groups
+from pcam_ssl.data.folds import Unit, score_groups
 from pcam_ssl.data.pool import pool_facts, pool_ids, pool_rows
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import read_json, write_json
-from pcam_ssl.pseudo_labels.columns import TRAIL_COLUMNS
 from pcam_ssl.pseudo_labels.experiment import Rounds
-from pcam_ssl.pseudo_labels.labeling import SELECTION, TRAIL
-from pcam_ssl.pseudo_labels.opinion import opinion
+from pcam_ssl.pseudo_labels.precision_check import added_scores
 from pcam_ssl.pseudo_labels.stopping import no_better
-from pcam_ssl.pseudo_labels.teacher import inner_table
-from pcam_ssl.pseudo_labels.truth import added_scores
+from pcam_ssl.pseudo_labels.teacher import inner_table, opinion
 from pcam_ssl.pseudo_labels.verdict import RoundTables, choose_round, chosen_scores, inner_scores, round_rows, verdict_sentence
-from pcam_ssl.tables import predictions, read_predictions, read_table
+from pcam_ssl.runs.run import SELECTION, TRAIL
+from pcam_ssl.tables import TRAIL_COLUMNS, predictions, read_predictions, read_table
 
 
 def round_tables(rounds: Rounds, number: int) -> RoundTables:
@@ -30,7 +27,7 @@ def round_tables(rounds: Rounds, number: int) -> RoundTables:
     return RoundTables(
         number=number,
         oof=None if withheld else read_predictions(run.path / "oof.parquet"),
-        inner={unit.number: inner_table(unit.folder(run)) for unit in units},
+        inner={unit.number: inner_table(run.unit(unit.name)) for unit in units},
         trail=read_table(run.path / TRAIL, TRAIL_COLUMNS)[0] if number else None,
         labels_used=[int(unit.train.sum()) for unit in units],
     )
@@ -80,7 +77,7 @@ def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str 
         row |= {
             "folder": str(run.path),
             "truth": added_scores(each.trail, truth) if selected else None,
-            "facts": [read_json(unit.folder(run) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
+            "facts": [read_json(run.unit(unit.name) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
             "transductive": None if known is None else score_report(known, _slides(known), **options),
         }
     pooled = rounds.recipe.pseudo.pooled

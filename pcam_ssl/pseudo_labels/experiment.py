@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcam_ssl.blending.members import Member
-from pcam_ssl.cross_validation.context import Setting, Unit, fold_unit, refit_unit
+from pcam_ssl.cross_validation.context import Setting
 from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.data.folds import Folds
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.recipe.schema import Recipe

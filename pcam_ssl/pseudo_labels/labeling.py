@@ -8,20 +8,16 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.blending.inference_blend import mean_over
-from pcam_ssl.cross_validation.context import Unit
+from pcam_ssl.data.folds import Unit
 from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
-from pcam_ssl.pseudo_labels.columns import TRAIL_COLUMNS
 from pcam_ssl.pseudo_labels.experiment import Rounds
-from pcam_ssl.pseudo_labels.opinion import opinion, opinion_digest
 from pcam_ssl.pseudo_labels.selection import decide
-from pcam_ssl.pseudo_labels.teacher import inner_evidence
-from pcam_ssl.tables import read_table, write_table
+from pcam_ssl.pseudo_labels.teacher import inner_evidence, opinion, opinion_digest
+from pcam_ssl.runs.run import SELECTION, TRAIL
+from pcam_ssl.tables import TRAIL_COLUMNS, mean_over, read_table, write_table
 from pcam_ssl.terminal import say
-
-TRAIL, SELECTION = "pseudo.parquet", "selection.json"
 
 
 def select(rounds: Rounds, number: int) -> list[dict]:
@@ -63,7 +59,7 @@ def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
 
     def decided() -> None:
         previous = _previous(rounds, number, [unit])
-        inner, cluster = inner_evidence(unit.folder(rounds.run(number - 1)), rounds.folds)
+        inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds)
         trail, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
         _write(rounds, number, unit, trail, facts)
         say(f"round {number}, {unit.name}: {_words(facts)}")
@@ -82,7 +78,7 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
     tables = [opinion(rounds, number - 1, unit, whole) for unit in folds]
 
     def decided() -> None:
-        evidence = [inner_evidence(unit.folder(rounds.run(number - 1)), rounds.folds) for unit in folds]
+        evidence = [inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds) for unit in folds]
         inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
         trail, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest, cluster)
@@ -111,7 +107,7 @@ def _digest(rounds: Rounds, number: int, units: list[Unit]) -> str:
 
 def _there(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
     """Whether a unit's trail is written. Raises UserError where another network than the one there now made it."""
-    folder = unit.folder(rounds.run(number))
+    folder = rounds.run(number).unit(unit.name)
     if not (folder / SELECTION).exists():
         return False
     made_by = _facts(rounds, number, unit)["network_digest"]
@@ -131,7 +127,7 @@ def _previous(rounds: Rounds, number: int, units: list[Unit]) -> pd.DataFrame | 
 
 
 def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
-    path = unit.folder(rounds.run(number)) / TRAIL
+    path = rounds.run(number).unit(unit.name) / TRAIL
     try:
         return read_table(path, TRAIL_COLUMNS)[0]
     except UserError:
@@ -139,7 +135,7 @@ def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
 
 
 def _facts(rounds: Rounds, number: int, unit: Unit) -> dict:
-    path = unit.folder(rounds.run(number)) / SELECTION
+    path = rounds.run(number).unit(unit.name) / SELECTION
     try:
         return read_json(path, {"network_digest": str, "pool": int, "added": {"tumor": int, "normal": int}})
     except UserError:
@@ -154,7 +150,7 @@ def _damaged(path: Path, rounds: Rounds, number: int) -> UserError:
 def _write(rounds: Rounds, number: int, unit: Unit, trail: pd.DataFrame, facts: dict) -> None:
     """The trail, then the facts of the decision, which stand for both."""
     run = rounds.run(number)
-    folder: Path = unit.folder(run)
+    folder: Path = run.unit(unit.name)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / TRAIL, trail, run.table_notes(run.info(), round=number))
     network = trail.network_digest.iloc[0] if len(trail) else ""

@@ -1,12 +1,16 @@
-"""One pool patch over rounds and folds: what was decided, and why. No torch."""
+"""`pcam-ssl pseudo-label RUN --explain ID`: one patch over rounds and folds, what was decided and why."""
 
 from collections.abc import Callable
+from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.runs.run import POOLED, TRAIL, Run
+from pcam_ssl.tables import TRAIL_COLUMNS, read_table
 
 WIDTH = 100
 NAMES = {0: "normal", 1: "tumor"}
@@ -83,3 +87,23 @@ def _sentence(rows: pd.DataFrame, truth: int | None) -> str:
 
 def _times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
+
+
+def tell_patch(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
+    """The story of patch `id` over the rounds of the run at `path`. Raises UserError for an id that no trail holds."""
+    folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
+    trails = {
+        int(each.parent.name.removeprefix("round-")): read_table(each, TRAIL_COLUMNS)[0]
+        for each in sorted(folder.glob(f"round-*/{TRAIL}"))
+    }
+    return patch_story(trails, id, nearest_ids, _truth(Run(path), id))
+
+
+def _truth(run: Run, id: str) -> int | None:
+    """The patch's label where the dataset still lies where the run found it, and knows one."""
+    try:
+        patches = open_dataset(run.info()["dataset"]).patches
+    except UserError:
+        return None
+    label = patches.label[patches.id == id]
+    return None if label.empty or label.isna().all() else int(label.iloc[0])

@@ -1,4 +1,4 @@
-"""What the inner slides can prove of a precision, said before anything is trained. No torch."""
+"""What the inner slides can prove of a precision, said before anything is trained."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ import numpy as np
 
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, labelled_rows
-from pcam_ssl.evaluation.proportions import faultless_bound, faultless_patches
-from pcam_ssl.pseudo_labels.columns import CLASSES
+from pcam_ssl.evaluation.confidence import faultless_bound, faultless_patches
 from pcam_ssl.pseudo_labels.thresholds import rounded_down
-from pcam_ssl.recipe.recipe_pseudo import Pseudo
+from pcam_ssl.recipe.schema import Pseudo
+from pcam_ssl.tables import CLASSES
 
 OTHER_WAYS = "raise cv.inner_share, import more slides, or choose by rank (pseudo.precision=null pseudo.top_share=0.25)"
 

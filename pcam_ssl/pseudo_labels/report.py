@@ -1,10 +1,16 @@
-"""What there is to say of pseudo-label rounds, from the dict of rounds.json: sections of sentences, one table, and notes. No torch."""
+"""Sections on pseudo-label rounds, from the dict of rounds.json, as page, text and markdown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.pseudo_labels.verdict import SCORES, gain_numbers, gain_word
+from pcam_ssl.pseudo_labels.verdict import SCORES
+from pcam_ssl.render.charts import Mark, dot_rows, spanning
+from pcam_ssl.render.format import gain_numbers, gain_word
+from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag
+from pcam_ssl.runs.run import ROUNDS_FILE
 
 NAMES = {
     "auroc": "AUROC",
@@ -226,3 +232,105 @@ def _reason(score: dict[str, Any]) -> str:
 def _name(round_number: int, verdict: dict[str, Any]) -> str:
     mark = "last" if verdict["pooled"] else "best"
     return f"{round_number} {mark}" if round_number == verdict["best"] else str(round_number)
+
+
+WIDTH = 100
+
+
+def rounds_text(verdict: dict[str, Any]) -> str:
+    """Plain text, `WIDTH` columns where words allow, the same in a pipe. `verdict` is what rounds.json holds.
+
+    The verdict comes last: a terminal shows the end of what is printed.
+    """
+    first, *others = sections(verdict)
+    return "\n\n".join("\n".join(_text(section)) for section in (*others, first))
+
+
+def rounds_markdown(verdict: dict[str, Any]) -> str:
+    """The same as markdown, a heading a section, the verdict first."""
+    return "\n\n".join("\n\n".join(_markdown(section)) for section in sections(verdict)) + "\n"
+
+
+def _text(section: Section) -> list[str]:
+    lines = [section.title, "-" * len(section.title)]
+    for sentence in section.sentences:
+        lines += wrap(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
+    if section.command:
+        lines.append(f"  {section.command}")
+    if section.head:
+        table = [section.head, *section.rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(section.head))]
+        lines += [*([""] if section.sentences else []), *(_aligned(row, widths, section.words) for row in table)]
+    for note in section.notes:
+        lines += wrap(note, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines
+
+
+def _aligned(row: tuple[str, ...], widths: list[int], words: int) -> str:
+    cells = [
+        cell.ljust(width) if place < words else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _markdown(section: Section) -> list[str]:
+    blocks = [f"## {section.title}", *section.sentences]
+    if section.command:
+        blocks.append(f"```\n{section.command}\n```")
+    if section.head:
+        rule = ["---" if place < section.words else "---:" for place in range(len(section.head))]
+        blocks.append("\n".join(f"| {' | '.join(row)} |" for row in (section.head, rule, *section.rows)))
+    if section.notes:
+        blocks.append("\n".join(f"- `-` {note[2:]}" if note.startswith("- ") else f"- {note}" for note in section.notes))
+    return blocks
+
+
+TITLE = "Pseudo-label rounds"
+
+
+def rounds_cards(rounds: dict[Path, dict[str, Any]]) -> list[Markup]:
+    """A card for each verdict: its sentence and the gains as a chart; what they rest on opens on request."""
+    if not rounds:
+        return [absent(TITLE, "none were made; `pcam-ssl pseudo-label RUN` makes them, and this page again")]
+    return [_card(folder, verdict) for folder, verdict in rounds.items()]
+
+
+def _card(folder: Path, verdict: dict[str, Any]) -> Markup:
+    first, *others = sections(verdict)
+    opened = [
+        *[tag("p", sentence) for sentence in first.sentences],
+        tag("pre", first.command),
+        _gains(verdict),
+        [fold_out(section.title, *_parts(section)) for section in others],
+        tag("p", f"From {folder / ROUNDS_FILE}.", class_="note"),
+    ]
+    return card(f"{TITLE}, pooled" if verdict["pooled"] else TITLE, *opened)
+
+
+def _parts(section: Section) -> list[Markup | None]:
+    return [
+        *[tag("p", sentence) for sentence in section.sentences],
+        table(list(section.head), [list(row) for row in section.rows]) if section.head else None,
+        tag("ul", [tag("li", note) for note in section.notes], class_="note") if section.notes else None,
+    ]
+
+
+def _gains(verdict: dict[str, Any]) -> Markup | None:
+    """AUROC of each round less that of round 0, paired; nothing where no round was made or has one."""
+    if len(verdict["rounds"]) < 2:
+        return None
+    entries = [(f"round {row['number']}", row["against_round_0"]) for row in verdict["rounds"]]
+    if verdict["chosen_by_fold"]:
+        entries.append(("each fold's own choice", verdict["chosen_by_fold"]["against_round_0"]))
+    known = [(name, gains["auroc"]) for name, gains in entries if gains and gains["auroc"]["value"] is not None]
+    if not known:
+        return None
+    rows = []
+    for name, gain in known:
+        ends = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
+        rows.append((name, [Mark(gain["value"], "c1", f"{name}: {gain['value']:+.3f}{ends}", gain["low"], gain["high"])]))
+    ends = [gain[end] for _, gain in known for end in ("value", "low", "high")]
+    axis = spanning("AUROC out of fold, less that of round 0", [0.0, *ends])
+    alt = "Gain in AUROC over round 0 with its paired 95 % interval; zero is no gain. " + "; ".join(m.title for _, (m,) in rows)
+    return dot_rows(rows, axis, alt, reference=0.0)

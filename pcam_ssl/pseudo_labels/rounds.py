@@ -1,37 +1,40 @@
-"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on top of a finished run, and what they gained."""
+"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on top of a finished run. A round selects with the networks of the round before, trains fresh students, and scores them out of fold."""
 
 import os
+import shutil
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pcam_ssl.blending.members import members_of, own_recipe
-from pcam_ssl.cross_validation.baseline import baseline
-from pcam_ssl.cross_validation.checks import check_views
-from pcam_ssl.cross_validation.cross_validate import folds_of, loader_workers
-from pcam_ssl.cross_validation.metric_train import metric_train
-from pcam_ssl.cross_validation.training_data import check_batches
+from pcam_ssl.cross_validation.aggregate import gather_run
+from pcam_ssl.cross_validation.checks import check_views, selected_on_fold
+from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_workers, metric_train, train_missing
+from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.folds import Folds, labelled_rows, read_folds
-from pcam_ssl.data.pool import describe_pool, pool_facts
+from pcam_ssl.data.folds import Folds, labelled_rows, read_folds, write_folds
+from pcam_ssl.data.pool import pool_facts
 from pcam_ssl.device import choose_precision
 from pcam_ssl.distributed import join_world, own_rank
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
 from pcam_ssl.pseudo_labels.collect import opinions, stop_after, truth_of_pool, write_verdict
-from pcam_ssl.pseudo_labels.experiment import Rounds
-from pcam_ssl.pseudo_labels.opinion import check_round_0
+from pcam_ssl.pseudo_labels.experiment import WITHHELD, Rounds
+from pcam_ssl.pseudo_labels.labeling import select, with_pseudo_labels
 from pcam_ssl.pseudo_labels.precision_check import planted_check
 from pcam_ssl.pseudo_labels.provable_precision import provable_text
-from pcam_ssl.pseudo_labels.pseudo_round import run_round
-from pcam_ssl.recipe.loading import flatten, load_recipe
+from pcam_ssl.pseudo_labels.stopping import added_too_few, ratio_off, too_many_flips
+from pcam_ssl.pseudo_labels.teacher import check_round_0
+from pcam_ssl.recipe.loading import flatten, load_recipe, recipe_digest
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.report.report import first_report
-from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run, hold
+from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run, begin_run, find_run, hold
+from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.training.stop import interruptible
+from pcam_ssl.training.checkpoint import interruptible
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
 """Keys by which rounds are compared: students may differ from round 0 in all others."""
@@ -77,9 +80,7 @@ def pseudo_label(
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
         seen = [opinions(rounds, number, truth) for number in range(last + 1)]
-        verdict = world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
-        world.lead(lambda: _write_reports(rounds, last))
-        return verdict
+        return world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
 
 
 def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, data: Path | str | None = None) -> Rounds:
@@ -233,15 +234,6 @@ def _check_batches(rounds: Rounds) -> None:
         check_batches(recipe, labels[unit.train])
 
 
-def _write_reports(rounds: Rounds, last: int) -> None:
-    """Pages that show the verdict: of the rounds that have scores, and of round 0 where rounds lie inside its folder."""
-    shown = [] if rounds.recipe.pseudo.pooled else [rounds.run(number) for number in range(1, last + 1)]
-    if rounds.start.path.resolve() in (rounds.out.resolve(), rounds.out.resolve().parent):
-        shown.append(rounds.start)
-    for run in shown:
-        first_report(run)
-
-
 def _tell(rounds: Rounds) -> None:
     if rounds.members:
         say(
@@ -266,3 +258,75 @@ def _planted_stop(rounds: Rounds, planted: dict | None) -> str | None:
         warn(f"{planted['reason']}; going on, for pseudo.planted_stop is false")
         return None
     return f"{planted['reason']} (pseudo.planted_stop=true; raise pseudo.precision_level or lower pseudo.precision, or set planted_stop=false)"
+
+
+def run_round(rounds: Rounds, number: int) -> str | None:
+    """Do round `number`, or what is missing of it. Returns None, or the sentence of the rule that stopped it before its students trained."""
+    world, run = rounds.world, rounds.run(number)
+    world.lead(lambda: _begin(rounds, number))
+    facts = select(rounds, number)
+    if world.lead(lambda: run.info().get("status") == "done" and run.scores.exists()):
+        return None
+    if (stopped := stop_before(rounds, facts)) is not None:
+        return stopped
+    setting = rounds.setting(number)
+    for unit in with_pseudo_labels(rounds, number):
+        train_missing(setting, unit)
+    world.lead(lambda: _gather(rounds, number))
+    return None
+
+
+def stop_before(rounds: Rounds, facts: list[dict]) -> str | None:
+    """The first rule that speaks against training students on what was selected."""
+    options = rounds.recipe.pseudo
+    rules = (
+        (added_too_few, options.stop_share),
+        (ratio_off, options.stop_ratio),
+        (too_many_flips, options.stop_flips),
+    )
+    return next((sentence for rule, limit in rules if (sentence := rule(facts, limit)) is not None), None)
+
+
+def _begin(rounds: Rounds, number: int) -> None:
+    _drop_untrained(rounds, number)
+    run = find_run(rounds.run(number).path, *rounds.identity)
+    if not run.provenance.exists():
+        begin_run(run, *rounds.identity)
+    info = run.info()
+    if not run.folds.exists():
+        write_folds(rounds.folds, run.folds, run.table_notes(info))
+    begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
+    if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
+        raise UserError(f"{run.path}: its round 0 was another run ({info['round_0']}); choose another --out, or delete that folder")
+    if info.get("status") == "done":
+        return
+    run.update(
+        **begun,
+        device=str(rounds.world.device),
+        processes=rounds.world.size,
+        precision=rounds.precision.to_dict(),
+        argv=sys.argv,
+        selected_on_fold=selected_on_fold(rounds.recipe) or rounds.start.info()["selected_on_fold"],
+        learned_from_pool=True,
+    )
+    say(f"{run.path}: round {number}, {rounds.folds.n_folds} folds on {rounds.world.device.type} in {rounds.precision.name}")
+
+
+def _drop_untrained(rounds: Rounds, number: int) -> None:
+    """A selection of another recipe that no student was trained on binds nobody: it is made again."""
+    run = rounds.run(number)
+    if not run.provenance.exists() or any(run.path.glob("*/model.safetensors")) or any(run.path.glob("*/last*")):
+        return
+    if run.info()["recipe_digest"] != recipe_digest(rounds.recipe, rounds=True):
+        say(f"{run.path}: selected under another recipe, and nothing was trained on it; it is selected again")
+        # Half removed under its own name, it would be no run and no empty folder either.
+        dropped = run.path.with_name(f".{run.path.name}.dropped")
+        shutil.rmtree(dropped, ignore_errors=True)
+        run.path.rename(dropped)
+        shutil.rmtree(dropped)
+
+
+def _gather(rounds: Rounds, number: int) -> None:
+    floor = rounds.start.path / "floor.parquet"
+    known: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
+    gather_run(rounds.setting(number), known, WITHHELD if rounds.recipe.pseudo.pooled else None)

@@ -1,19 +1,18 @@
-"""One round's decision on every patch of a fold's pool, with its reason. No torch."""
+"""The decision of a round on every patch of a fold's pool, with its reason; the columns of its tables; the weight of a pseudo-label in the loss."""
 
 from functools import partial
+from math import fsum
 
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.pseudo_labels import caps
+from pcam_ssl.evaluation.metrics import predicted_class
+from pcam_ssl.pseudo_labels import selectors as caps
 from pcam_ssl.pseudo_labels import selectors as patchwise
-from pcam_ssl.pseudo_labels.balance import balance, pool_prior
-from pcam_ssl.pseudo_labels.columns import CHANGES, CLASSES, POOL_COLUMNS, TRAIL_COLUMNS
-from pcam_ssl.pseudo_labels.sureness import called, rated
+from pcam_ssl.pseudo_labels.selectors import balance, pool_prior, rated
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
-from pcam_ssl.pseudo_labels.weights import pseudo_weights
-from pcam_ssl.recipe.recipe_pseudo import Pseudo
-from pcam_ssl.tables import conform
+from pcam_ssl.recipe.schema import Pseudo
+from pcam_ssl.tables import CLASSES, TRAIL_COLUMNS, conform
 
 
 def decide(
@@ -98,7 +97,7 @@ def _change(trail: pd.DataFrame, previous: pd.DataFrame | None) -> np.ndarray:
         place = pd.Index(previous.id).get_indexer(trail.id)
         before = np.where(place >= 0, previous.label.to_numpy()[place], np.nan)
     now, was = trail.label.notna().to_numpy(), ~np.isnan(before)
-    same = called(trail.label) == called(before)
+    same = predicted_class(trail.label) == predicted_class(before)
     return np.select([now & ~was, now & was & same, now & was, was], CHANGES, default="")
 
 
@@ -124,3 +123,43 @@ def _nothing(n: int, thresholds: dict[int, Threshold] | None, left_out: dict[str
     counts = ", ".join(f"{count} by pseudo.{name}" for name, count in left_out.items() if count)
     unproven = [threshold.reason for threshold in (thresholds or {}).values() if threshold.prob is None]
     return "; ".join([f"nothing is added: of {n} patches, {counts} left out", *unproven])
+
+
+POOL_COLUMNS = {
+    "id": "str",
+    "wsi": "str",
+    "fold": "Int8",
+    "logit": "float64",
+    "prob": "float64",
+    "view_std": "float64",
+    "knn_prob": "float64",
+    "view_hash": "str",
+}
+"""One row a pool patch, for one fold; `prob` is calibrated, `knn_prob` NaN where there is no kNN. No truth in it, ever."""
+CHANGES = ("new", "kept", "flipped", "taken back")
+
+
+def pseudo_weights(probs, rule: str, scale: float = 1.0) -> np.ndarray:
+    """Weight of each patch of the pool by its calibrated `probs` [N], were it added; a true label has weight 1."""
+    probs = np.asarray(probs, dtype=np.float64)
+    return scale * {"constant": np.ones_like, "confidence": confidence_weights, "softmatch": softmatch_weights}[rule](probs)
+
+
+def confidence_weights(probs: np.ndarray) -> np.ndarray:
+    """2 |prob - 0.5|: 0 for a coin, 1 for certainty; [N]."""
+    return 2 * np.abs(probs - 0.5)
+
+
+def softmatch_weights(probs: np.ndarray) -> np.ndarray:
+    """SoftMatch (Chen et al. 2023, arXiv:2301.10921): a Gaussian of the confidence max(prob, 1 - prob), cut off at its mean; [N].
+
+    1 from the mean upward, exp(-(confidence - mean)^2 / (2 variance)) below. Mean and variance are those of the whole pool, which
+    a round knows; the paper follows them by moving averages over batches, and the same for both classes.
+    """
+    sure = np.maximum(probs, 1 - probs)
+    if not len(sure) or sure.min() == sure.max():
+        return np.ones_like(sure)
+    # Exact sums, for the weights of a shuffled pool must not differ in their last bit.
+    mean = fsum(sure) / len(sure)
+    variance = fsum((sure - mean) ** 2) / len(sure)
+    return np.exp(-(np.minimum(sure - mean, 0) ** 2) / (2 * variance))

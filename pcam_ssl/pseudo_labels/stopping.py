@@ -1,10 +1,10 @@
-"""When rounds end: each rule gives the sentence that names it, or None. No torch.
+"""When rounds end: each rule gives the sentence that names it, or None.
 
 `facts` is what `decide` says of each fold; a limit of None switches the rule off.
 """
 
 from pcam_ssl.evaluation.metrics import ROUNDING
-from pcam_ssl.pseudo_labels.columns import CLASSES
+from pcam_ssl.tables import CLASSES
 
 
 def added_too_few(facts: list[dict], limit: float | None) -> str | None:

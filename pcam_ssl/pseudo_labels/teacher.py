@@ -1,21 +1,26 @@
-"""What a unit's network of the round before says of the pool: calibrated, with the spread of its views and its neighbours' opinion."""
+"""Teacher predictions of a unit's pool: calibrated, with the spread of views and the vote of neighbours; by one network, or by the members of a blend."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.cross_validation.context import Setting, Unit
+from pcam_ssl.blending.members import INNER, Member
+from pcam_ssl.blending.tables import as_member, blended_table
+from pcam_ssl.cross_validation.context import Setting
 from pcam_ssl.cross_validation.fold import predict_rows
-from pcam_ssl.cross_validation.knn_fold import vote_logits, vote_probs
-from pcam_ssl.data.folds import Folds, score_groups
+from pcam_ssl.cross_validation.neighbor_votes import vote_logits, vote_probs
+from pcam_ssl.data.folds import Folds, Unit, score_groups
+from pcam_ssl.device import choose_precision
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.calibration import Calibrator
-from pcam_ssl.files import digest_file
+from pcam_ssl.files import digest_file, digest_text
 from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
-from pcam_ssl.runs.records import read_fold, read_neighbours
+from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.records import read_fold, read_neighbours
 from pcam_ssl.runs.run import Run
-from pcam_ssl.tables import predictions, read_predictions, read_probs, read_table, write_table
+from pcam_ssl.tables import mean_over, predictions, read_predictions, read_probs, read_table, write_table
 
 KEPT = "pool.parquet"
 OPINION = ["id", "logit", "prob", "view_std", "knn_prob"]
@@ -53,7 +58,7 @@ def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
 def check_teachers(run: Run, units: list[Unit]) -> None:
     """Raises UserError where a unit of a run lacks what rounds start from: weights, calibration, inner Predictions."""
     for unit in units:
-        folder = unit.folder(run)
+        folder = run.unit(unit.name)
         teacher_digest(folder)
         _check_calibration(folder)
         inner_table(folder)
@@ -127,3 +132,53 @@ def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) 
     if neighbours and not by_knn:
         table["knn_prob"] = vote_probs(setting, unit, network, patches, neighbours)
     return table[OPINION]
+
+
+def opinion(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.DataFrame:
+    """What unit K of round `number` says of the patches `pool`, as of `teacher.pool_table`.
+
+    Where round 0 is a blend: the blend of what its members' own networks of unit K say, each by its own recipe's test views. All of
+    them are blind to the labels that K scores; `knn_prob` is their mean, NaN where a member has none.
+    """
+    if number or not rounds.members:
+        run = rounds.run(number)
+        return pool_table(rounds.setting(number), unit, run.unit(unit.name), pool)
+    heads = {}
+    for member in rounds.members:
+        if member.run.path not in heads:
+            heads[member.run.path] = pool_table(_setting(rounds, member), unit, member.run.unit(unit.name), pool)
+    tables = [as_member(heads[member.run.path], member.table, member.run.unit(unit.name)) for member in rounds.members]
+    weights = np.array([member.weight for member in rounds.members])
+    blended = blended_table(tables, rounds.start.info()["blend"]["method"], weights, {})
+    return blended.assign(knn_prob=mean_over([table.knn_prob for table in tables], weights))
+
+
+def opinion_digest(rounds: Rounds, number: int, unit: Unit) -> str:
+    """Of the networks whose opinion it is."""
+    if number or not rounds.members:
+        return teacher_digest(rounds.run(number).unit(unit.name))
+    return digest_text("".join(teacher_digest(member.run.unit(unit.name)) for member in rounds.members))
+
+
+def check_round_0(rounds: Rounds) -> None:
+    """Raises UserError where round 0 lacks what rounds start from, or a member of it does where it is a blend."""
+    if not rounds.members:
+        check_teachers(rounds.start, rounds.units)
+        return
+    for member in rounds.members:
+        check_teachers(member.run, rounds.units)
+        if rounds.recipe.pseudo.agreement and not member.recipe.neighbours.use:
+            raise UserError(
+                f"pseudo.agreement: {member.run.path}, which {rounds.start.path} blends, has no kNN; blend runs that have"
+            )
+    for unit in rounds.units:
+        inner = rounds.start.unit(unit.name) / INNER
+        if not inner.exists():
+            raise UserError(f"{inner}: no such file, so no threshold can be chosen; blend the same runs again into another --out")
+
+
+def _setting(rounds: Rounds, member: Member) -> Setting:
+    """The member's own test views, neighbours and number format."""
+    recipe = member.recipe
+    precision = choose_precision(rounds.world.device, recipe.train.precision, recipe.train.channels_last)
+    return replace(rounds.setting_of(member.run), recipe=recipe, precision=precision)

@@ -1,13 +1,13 @@
-"""The prob at which inner slides prove a precision, for each class. No torch."""
+"""The prob at which inner slides prove a precision, for each class."""
 
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.evaluation.proportions import lower_bound, nested_shares
-from pcam_ssl.pseudo_labels.columns import CLASSES
-from pcam_ssl.pseudo_labels.sureness import called
+from pcam_ssl.evaluation.confidence import lower_bound, nested_shares
+from pcam_ssl.evaluation.metrics import predicted_class
+from pcam_ssl.tables import CLASSES
 
 MORE_SLIDES = "raise cv.inner_share for more inner slides"
 
@@ -32,7 +32,7 @@ class Threshold:
         probs = np.asarray(probs, dtype=np.float64)
         if self.prob is None:
             return np.zeros(len(probs), dtype=bool)
-        return (called(probs) == self.label) & (probs >= self.prob if self.label else probs <= self.prob)
+        return (predicted_class(probs) == self.label) & (probs >= self.prob if self.label else probs <= self.prob)
 
     def facts(self) -> dict:
         """As JSON values."""
@@ -58,7 +58,7 @@ def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float, 
         only = CLASSES[int(inner.label.iloc[0])]
         why = f"the inner slides hold {only} patches only ({len(inner)}), so no precision can be proven"
         return Threshold(label, None, f"{name}: {why}; {MORE_SLIDES}, or change seed")
-    side = inner[called(inner.prob) == label].sort_values("prob", ascending=label == 0, kind="stable")
+    side = inner[predicted_class(inner.prob) == label].sort_values("prob", ascending=label == 0, kind="stable")
     if not len(side):
         return Threshold(label, None, f"{name}: no inner patch is called {name}, so no precision can be proven; {MORE_SLIDES}")
     probs = side.prob.to_numpy()

@@ -1,4 +1,4 @@
-"""Rounds side by side: what each added, how it scores, which is best, and whether a gain can be believed. No torch."""
+"""Rounds side by side: what each added, how it scores, which is best, and whether a gain can be believed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import intervals, paired_differences
 from pcam_ssl.evaluation.metrics import auroc, nll
+from pcam_ssl.render.format import gain_word, gain_words
 
 SCORES = ("auroc", "nll", "balanced_accuracy", "sensitivity_at_specificity_95")
 WITHHELD = "withheld: pooled pseudo-labels come from networks that learned the labels these scores would be counted on"
@@ -112,28 +113,6 @@ def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed
         "out_of_fold": _scores(first, oof, "chosen", groups, resamples, seed),
         "against_round_0": _against(first, oof, "chosen", groups, resamples, seed),
     }
-
-
-def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
-    """What a paired difference to round 0 shows: a gain or a loss only where its interval leaves out zero."""
-    low, high = difference["low"], difference["high"]
-    if low is None:
-        return "gain not known"
-    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
-    return "a gain" if better else "a loss" if worse else "no measurable gain"
-
-
-def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
-    """`gain_word` with the numbers, or with the reason where there are none."""
-    word = gain_word(difference, less_is_better)
-    return f"{word} ({difference['reason']})" if difference["low"] is None else f"{word}: {gain_numbers(difference)}"
-
-
-def gain_numbers(difference: dict[str, Any]) -> str:
-    """'+0.004 (-0.001 to +0.009)'; without an interval the value alone, or a dash."""
-    if difference["low"] is None:
-        return "-" if difference["value"] is None else f"{difference['value']:+.3f}"
-    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
 def verdict_sentence(verdict: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Recipes in and out: YAML files, `--set a.b=c`, one-line errors, digest, and differences. No torch."""
+"""Recipes in and out: YAML files, `--set a.b=c`, one-line errors, digest, and differences."""
 
 import json
 import re
@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from pcam_ssl.errors import UserError, first_line, nearest
 from pcam_ssl.files import digest_text
-from pcam_ssl.recipe.recipe_pseudo import STOP_KEYS
-from pcam_ssl.recipe.schema import MACHINE_KEYS, Recipe
+from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS, Recipe
 
 LONGEST_VALUE = 80
 """Characters of a wrong value that an error shows: YAML's aliases can make a value of gigabytes from one line."""

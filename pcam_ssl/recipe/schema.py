@@ -1,15 +1,19 @@
-"""Every knob of a run, typed and described; the defaults are the base recipe. No torch.
+"""Every key of a recipe, typed and described; the defaults are the base recipe.
 
 Sections with a `name` (method, optim, schedule) are tagged: the name decides which other keys the section takes.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pcam_ssl.recipe.recipe_methods import FixMatch, MeanTeacher, Metric, Supervised
-from pcam_ssl.recipe.recipe_pseudo import Pseudo
-from pcam_ssl.recipe.recipe_section import LARGEST_RATE, MOST_EPOCHS, MOST_PATCHES, Section
+MOST_PATCHES = 10**9
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, so a typing error cannot pass as a default; so are `true` as a number and `.inf`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -46,6 +50,10 @@ class CrossValidation(Section):
         lt=2**31,
         description="draws the label budget, and folds and inner slides unless folds_file names them; null: as seed. Held while seed changes, runs compare",
     )
+
+
+# Bounds of what counts epochs and patches: a slip of the keyboard is refused before it fills a disk or overflows an array's integers.
+MOST_EPOCHS = 100_000
 
 
 class Model(Section):
@@ -91,6 +99,10 @@ class Views(Section):
         description="your own policy as albumentations.save writes it, YAML or JSON; read once. Sets views.policy=file unless that is set too",
     )
     transform: dict[str, Any] | None = Field(None, description="what views.file held, so that the run needs the file no more")
+
+
+# Where float32 still counts; a rate that is merely far too high ends in a loss that is not finite, and the step is named.
+LARGEST_RATE = 1e30
 
 
 class Adam(Section):
@@ -193,9 +205,148 @@ class Score(Section):
     floor: bool = Field(True, description="also score gradient boosting on colour histograms under the same folds")
 
 
+class Supervised(Section):
+    name: Literal["supervised"] = "supervised"
+    loss: Literal["bce", "focal"] = Field("bce", description="binary cross-entropy, or focal loss (Lin et al. 2017)")
+    pos_weight: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto"] | None = Field(
+        None, description="weight of tumor patches; auto: negatives / positives of the fold's training labels"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s/2 and 1 - s/2")
+    focal_gamma: float = Field(2.0, ge=0, le=100, description="focusing of the focal loss")
+
+
+class Metric(Section):
+    name: Literal["metric"] = "metric"
+    loss: Literal["arcface", "subcenter_arcface", "triplet", "supcon", "multi_similarity", "proxy_anchor"] = Field(
+        "arcface", description="metric loss on the unit-length embedding"
+    )
+    weight: float = Field(0.5, gt=0, le=1e6, description="of the metric loss; the classification loss has weight 1")
+    classify: bool = Field(True, description="false: the metric loss alone; the run's predictions are then those of kNN")
+    projection: int = Field(128, ge=2, le=2**16, description="dimensions of the embedding")
+    slide_aware: bool = Field(
+        False,
+        description="positives from other slides, negatives of the own slide where it has any (triplet, supcon, multi_similarity)",
+    )
+    miner: Literal["none", "multi_similarity", "batch_hard", "semihard", "hard"] = Field(
+        "none", description="which pairs of a batch count; with slide_aware, of those that slides allow"
+    )
+    margin_deg: float = Field(28.6, ge=0, lt=90, description="angular margin of the ArcFace losses, in degrees")
+    scale: float = Field(16.0, gt=0, le=1e4, description="inverse temperature of the ArcFace losses")
+    sub_centers: int = Field(3, ge=1, le=1000, description="class vectors a class has in subcenter_arcface")
+    triplet_margin: float = Field(0.2, gt=0, le=2, description="margin of the triplet loss and its miners, in embedding distance")
+    temperature: float = Field(0.1, gt=0, le=1000, description="of supcon")
+    ms_alpha: float = Field(2.0, gt=0, le=1e4, description="multi_similarity: weight of positives")
+    ms_beta: float = Field(50.0, gt=0, le=1e4, description="multi_similarity: weight of negatives")
+    ms_base: float = Field(0.5, ge=-1, le=1, description="multi_similarity: similarity that parts positives from negatives")
+    proxy_margin: float = Field(0.1, ge=0, le=2, description="proxy_anchor: margin in cosine")
+    proxy_alpha: float = Field(32.0, gt=0, le=1e4, description="proxy_anchor: inverse temperature")
+    miner_epsilon: float = Field(0.1, ge=0, le=2, description="slack of the multi_similarity miner")
+
+    @model_validator(mode="after")
+    def _slides_need_pairs(self):
+        if self.slide_aware and self.loss not in ("triplet", "supcon", "multi_similarity"):
+            raise ValueError(
+                f"slide_aware chooses pairs of patches and {self.loss} has none; set loss to triplet, supcon or multi_similarity"
+            )
+        if self.miner != "none" and self.loss not in ("triplet", "supcon", "multi_similarity"):
+            raise ValueError(f"a miner chooses pairs of patches and {self.loss} has none; set miner to none")
+        return self
+
+
+class FixMatch(Section):
+    name: Literal["fixmatch"] = "fixmatch"
+    weight: float = Field(1.0, gt=0, le=1e6, description="of the consistency loss; the classification loss has weight 1")
+    threshold: float = Field(
+        0.95, gt=0.5, lt=1, description="unlabelled patches count whose weak view has a prob above this, or below 1 - this"
+    )
+    ratio: int = Field(2, ge=1, le=1000, description="unlabelled patches a step for each labelled one")
+    weak: Literal["none", "d4", "standard", "strong", "file"] = Field("d4", description="views that make the pseudo-label")
+    strong: Literal["none", "d4", "standard", "strong", "file"] = Field("strong", description="views that must agree with it")
+    ramp_epochs: float = Field(0.0, ge=0, le=MOST_EPOCHS, description="linear rise of the weight over this many epochs")
+
+
+class MeanTeacher(Section):
+    name: Literal["mean_teacher"] = "mean_teacher"
+    # A squared difference of probs has a far smaller gradient than the classification loss; the paper's weights go up to 100.
+    weight: float = Field(10.0, gt=0, le=1e6, description="of the consistency loss; the classification loss has weight 1")
+    decay: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="of the teacher, the student's moving average (with warm-up of the decay); it is what is used, or with train.ema_decay that average",
+    )
+    ratio: int = Field(2, ge=1, le=1000, description="unlabelled patches a step for each labelled one")
+    weak: Literal["none", "d4", "standard", "strong", "file"] = Field("d4", description="views that the teacher sees")
+    strong: Literal["none", "d4", "standard", "strong", "file"] = Field("standard", description="views that the student sees")
+    ramp_epochs: float = Field(
+        5.0,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="linear rise of the weight over this many epochs; the paper takes a quarter of the training",
+    )
+
+
 Method = Annotated[Supervised | Metric | FixMatch | MeanTeacher, Field(discriminator="name")]
 Optim = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
 Schedule = Annotated[Constant | OneCycle | Cosine | Cyclic | Plateau, Field(discriminator="name")]
+
+
+class Pseudo(Section):
+    precision: float | None = Field(
+        0.98,
+        gt=0.5,
+        lt=1,
+        description="add patches beyond the prob, per class, at which inner slides prove this precision; null: off",
+    )
+    precision_level: float = Field(0.95, gt=0.5, lt=1, description="how sure that proof must be (one-sided, slides as clusters)")
+    confidence: float | None = Field(
+        None, gt=0.5, lt=1, description="add patches whose calibrated prob is above this, or below 1 - this"
+    )
+    top_share: float | None = Field(None, gt=0, le=1, description="add at most this share of the pool, the surest patches")
+    k_best: int | None = Field(None, ge=1, le=MOST_PATCHES, description="add at most this many patches of each class, the surest")
+    view_std: float | None = Field(
+        None, gt=0, le=1e6, description="leave out patches whose logits differ more than this between views"
+    )
+    agreement: bool = Field(False, description="leave out patches on which classifier and kNN disagree")
+    balance: Literal["none", "prior"] = Field(
+        "prior", description="prior: keep the classes in the ratio that the calibrated probs of the pool give them"
+    )
+    slide_cap: int | None = Field(None, ge=1, le=MOST_PATCHES, description="most patches of one slide, where slides are known")
+    duplicate_cap: int | None = Field(None, ge=1, le=MOST_PATCHES, description="most patches of one group of near duplicates")
+    round_cap: float | None = Field(None, gt=0, le=1, description="most of the pool that one round may add, as a share")
+    label: Literal["hard", "soft"] = Field("hard", description="pseudo-labels are 0 or 1, or the calibrated prob")
+    weight: Literal["constant", "confidence", "softmatch"] = Field(
+        "constant", description="of a pseudo-label in the loss: all equal; 2 |prob - 0.5|; a truncated Gaussian (Chen et al. 2023)"
+    )
+    weight_scale: float = Field(1.0, gt=0, le=10, description="multiplies every weight; a label has weight 1")
+    ramp_epochs: float = Field(
+        0.0, ge=0, le=MOST_EPOCHS, description="linear rise of the weights over the first epochs of a student"
+    )
+    mix: Annotated[float, Field(gt=0, lt=1)] | Literal["all"] = Field(
+        "all",
+        description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together,"
+        " or where a method draws by class (metric) the share of the patches, half at most",
+    )
+    noise: Literal["same", "d4", "standard", "strong", "file"] = Field(
+        "strong", description="training views of pseudo-labelled patches; same: those of views.policy; file: those of views.file"
+    )
+    pooled: bool = Field(
+        False, description="every fold learns from the pseudo-labels of all: for a last submission; out-of-fold scores are withheld"
+    )
+    planted_share: float = Field(
+        0.25, ge=0, lt=0.7, description="share of training slides whose labels are hidden to check the selection; 0: no check"
+    )
+    planted_folds: int = Field(1, ge=1, le=100, description="folds that are checked so, each by one more training")
+    planted_precision: float | None = Field(
+        None, gt=0.5, lt=1, description="precision of each class that the check must show; null: pseudo.precision"
+    )
+    planted_stop: bool = Field(True, description="stop where the check shows less")
+    stop_worse: bool = Field(True, description="stop after a round whose inner score is no better than the best before")
+    stop_share: float | None = Field(0.01, ge=0, lt=1, description="stop where a round would add less than this share of the pool")
+    stop_ratio: float | None = Field(
+        0.25, gt=0, lt=1, description="stop where the tumor share of the added differs more than this from the prior"
+    )
+    stop_flips: float | None = Field(0.1, gt=0, lt=1, description="stop where more than this share of the added changed its label")
 
 
 class Recipe(Section):
@@ -266,3 +417,7 @@ class Recipe(Section):
 
 # Keys that say how a machine does the work, not what is computed: they are no part of a run's identity.
 MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
+# Methods that learn from a pool of unlabelled patches beside the labels.
+CONSISTENCY = (FixMatch, MeanTeacher)
+# Keys that decide whether a round begins, not what is in it: they may change between two calls of the command.
+STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")

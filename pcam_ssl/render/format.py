@@ -1,6 +1,7 @@
-"""A short table of scores that a person reads in one look: plain text, 80 columns at most, the same in a pipe."""
+"""Numbers, intervals, gains and score names as text: one place."""
 
 from textwrap import wrap
+from typing import Any
 
 WIDTH = 80
 NAMES = {
@@ -17,7 +18,6 @@ NAMES = {
     "sensitivity_at_specificity_98": "sensitivity at 98 % specificity",
     "specificity_at_sensitivity_95": "specificity at 95 % sensitivity",
 }
-
 WITHIN_FOLDS = "AUROC, mean within folds"
 """What each fold's network ranks among its own patches: no scale is shared between folds."""
 
@@ -81,3 +81,25 @@ def _cell(score: dict) -> str:
         return "-"
     text = f"{score['value']:.3f}"
     return text if score["low"] is None else f"{text}  {score['low']:.3f} to {score['high']:.3f}"
+
+
+def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """What a paired difference to round 0 shows: a gain or a loss only where its interval leaves out zero."""
+    low, high = difference["low"], difference["high"]
+    if low is None:
+        return "gain not known"
+    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
+    return "a gain" if better else "a loss" if worse else "no measurable gain"
+
+
+def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """`gain_word` with the numbers, or with the reason where there are none."""
+    word = gain_word(difference, less_is_better)
+    return f"{word} ({difference['reason']})" if difference["low"] is None else f"{word}: {gain_numbers(difference)}"
+
+
+def gain_numbers(difference: dict[str, Any]) -> str:
+    """'+0.004 (-0.001 to +0.009)'; without an interval the value alone, or a dash."""
+    if difference["low"] is None:
+        return "-" if difference["value"] is None else f"{difference['value']:+.3f}"
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"

@@ -1,4 +1,4 @@
-"""Patches as pictures inside a page. No torch."""
+"""Patches as pictures inside a page."""
 
 import base64
 import io

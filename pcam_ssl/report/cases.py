@@ -1,4 +1,4 @@
-"""What a report shows beyond its run folder: patches, their explanations and neighbours, and maps of embeddings. No torch."""
+"""The patches that a report shows: the most confident errors and the least confident calls, with explanations, neighbours and maps."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.explain.attribution_facts import CLASSES, Explained
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.explain.explanation import CLASSES, Explained
 
 SHOWN = 12
 LATER = "it takes the run's networks, which were not asked; `pcam-ssl report RUN` asks them"
@@ -105,3 +106,23 @@ def least_sure(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
 
 def _sorted(rows: pd.DataFrame, key: pd.Series, n: int) -> pd.DataFrame:
     return rows.assign(key=key).sort_values(["key", "id"], kind="stable").head(n).drop(columns="key")
+
+
+def shown_cases(scored: pd.DataFrame, dataset: Dataset) -> Pictures:
+    """Both galleries from labelled out-of-fold Predictions; no network is asked."""
+    return Pictures(wrong=_cases(surest_wrong(scored), dataset), unsure=_cases(least_sure(scored), dataset), no_cases=None)
+
+
+def _cases(rows: pd.DataFrame, dataset: Dataset) -> list[Case]:
+    places = pd.Index(dataset.patches.id).get_indexer(rows.id)
+    return [
+        Case(
+            id=row.id,
+            label=int(row.label),
+            prob=float(row.prob),
+            wsi=None if pd.isna(row.wsi) else row.wsi,
+            fold=int(row.fold),
+            pixels=np.asarray(dataset.pixels[place]),
+        )
+        for row, place in zip(rows.itertuples(), places, strict=True)
+    ]

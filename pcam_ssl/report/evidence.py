@@ -10,12 +10,10 @@ from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.explain import explained
-from pcam_ssl.neighbors.embedding_map import embedding_map
+from pcam_ssl.neighbors.embedding_map import embedding_map, likeness
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
-from pcam_ssl.neighbors.map_numbers import likeness
-from pcam_ssl.neighbors.search import search
-from pcam_ssl.neighbors.search_result import SearchResult, count_left_out
+from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
 from pcam_ssl.report.cases import Case, FoldMap, Pictures
 from pcam_ssl.runs.embedder import run_embedder
 from pcam_ssl.runs.networks import Networks

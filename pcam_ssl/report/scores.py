@@ -1,11 +1,12 @@
-"""The parts of a report that are words and tables."""
+"""Sections of a report: scores, folds, test-time views, retrieval, provenance."""
 
 import shlex
+from typing import Any
 
 from pcam_ssl.blending.report import blend_command
 from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.render.format import NAMES, WITHIN_FOLDS, counts_text, split_words, transductive_sentence
+from pcam_ssl.render.format import NAMES, WITHIN_FOLDS, by_knn, counts_text, split_words, transductive_sentence
 from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
 from pcam_ssl.report.figures import forest
 from pcam_ssl.report.verdict import Verdict, what_was_done
@@ -175,3 +176,82 @@ def changed_keys(recipe: dict) -> str:
     """`key=value` for every key that is not the default's, comma-separated."""
     defaults = flatten(Recipe().dump())
     return ", ".join(f"{key}={value}" for key, value in recipe.items() if key not in defaults or defaults[key] != value)
+
+
+VIEWS_TITLE = "What the test-time views are worth"
+SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL (less is better)", "ece": "ECE (less is better)"}
+
+
+def views_card(facts: Facts) -> Markup:
+    """Scores of one plain view, of the mean of all views, and the paired difference."""
+    views = facts.scores.get("views")
+    if views is None:
+        return absent(VIEWS_TITLE, _reason(facts))
+    every = facts.scores["out_of_fold"]["scores"]
+    rows = [
+        [label, *(with_interval(scores[name], scores is views["gain"]) for scores in (views["one_view"], every, views["gain"]))]
+        for name, label in SHOWN.items()
+    ]
+    note = "One view: the patch as it is, with temperatures of its own. Difference: paired, on the same resampled slides."
+    head = ["score", "one view", f"mean of {views['count']}", "difference"]
+    return card(VIEWS_TITLE, tag("p", gain_sentence(views)), table(head, rows), tag("p", note, class_="note"))
+
+
+def gain_sentence(views: dict[str, Any]) -> str:
+    """Whether the views change the AUROC, as far as the interval says."""
+    gain, count = views["gain"]["auroc"], views["count"]
+    if gain["low"] is None:
+        return f"Whether the mean of {count} views helps cannot be told: {gain['reason']}."
+    if gain["low"] > 0:
+        return f"The mean of {count} views gains {gain['value']:+.3f} AUROC on one view."
+    if gain["high"] < 0:
+        return f"The mean of {count} views is worse than one view, by {gain['value']:+.3f} AUROC."
+    return f"The mean of {count} views gains nothing measurable in AUROC ({gain['value']:+.3f}), at {count} times the work of one."
+
+
+def _reason(facts: Facts) -> str:
+    if facts.info["command"] == "blend":
+        return "a blend is made of predictions, and keeps none of single views"
+    if not facts.recipe.get("predict.d4", True) and not facts.recipe.get("predict.random_views", 0):
+        return "one view was scored (predict.d4 is false), so there is nothing to compare it with"
+    return "the run was made by an older pcam-ssl, which kept no score of one view; train it again"
+
+
+RETRIEVAL_TITLE = "Nearest neighbours"
+MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
+KINDS = {"knn": "kNN", "blend": "blend of both"}
+
+
+def retrieval_card(scores: dict[str, Any]) -> Markup:
+    """From scores.json: AUROC of kNN and blend with the paired difference to the head, then retrieval in all slides and across them."""
+    neighbours = scores.get("neighbours")
+    if not neighbours:
+        return absent(RETRIEVAL_TITLE, "the run made no kNN; `pcam-ssl metric-train`, or neighbours.use=true, does")
+    if by_knn(scores):
+        note = "The scores of this page are those of kNN: the fold's training patches vote; no patch that it trained on is scored."
+        return card(RETRIEVAL_TITLE, tag("p", note, class_="note"), *_retrieval(neighbours["retrieval"]))
+    head = scores["out_of_fold"]["scores"]["auroc"]
+    rows: list[list] = [["head", with_interval(head), "-"]]
+    for kind, name in KINDS.items():
+        entry = neighbours[kind]
+        gain = with_interval(entry["above_head"]["auroc"], signed=True)
+        rows.append([name, with_interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
+    return card(
+        RETRIEVAL_TITLE,
+        tag("p", "kNN: the fold's training patches vote; no patch that it trained on is scored.", class_="note"),
+        table(["AUROC out of fold", "score", "less the head, paired"], rows),
+        *_retrieval(neighbours["retrieval"]),
+    )
+
+
+def _retrieval(retrieval: dict[str, Any]) -> list[Markup]:
+    everywhere, across = retrieval["all_slides"], retrieval["across_slides"]
+    rows = [
+        [name, *(with_interval(scope[key]) if scope else "-" for scope in (everywhere, across))] for key, name in MEASURES.items()
+    ]
+    note = f"{retrieval['queried']:,} patches asked, each among the others that its fold scored, in that fold's embedding."
+    if across is None:
+        note += f" None across slides: {retrieval['reason']}."
+    else:
+        note += " Across slides is the one to believe: within a slide, likeness of stain answers as well."
+    return [tag("p", note, class_="note"), table(["retrieval", "all slides", "across slides"], rows)]

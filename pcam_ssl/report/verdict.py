@@ -1,4 +1,4 @@
-"""Whether a run's score can be believed, in words; nothing is drawn here. No torch."""
+"""Whether a run's score can be believed, in words; nothing is drawn here."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Calibration on inner slides: of a unit, and of the mean over folds."""
+"""The calibration of a run: of each fold's network, and of the mean over folds, from inner slides."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,30 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.folds import score_groups, stored_groups
+from pcam_ssl.data.folds import stored_groups
 from pcam_ssl.evaluation.calibration import Calibrator, fit_calibrator
 from pcam_ssl.models.artefact import FORMAT
-from pcam_ssl.runs.records import read_mean_calibration, read_model
+from pcam_ssl.records import read_mean_calibration, read_model
 from pcam_ssl.runs.run import Run
-from pcam_ssl.tables import read_predictions
-from pcam_ssl.terminal import say
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.tables import mean_over, predictions, read_predictions
 
 INNER, INNER_KNN = "inner", "inner-knn"
 """Tables of a fold's inner slides: what its head says of them, and what its neighbours say."""
-
-
-def calibrator_of(setting: Setting, inner: pd.DataFrame) -> Calibrator:
-    """A temperature from Predictions of the inner slides; stain clusters count where slides are not known."""
-    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), score_groups(setting.folds, inner)[0])
-
-
-def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
-    """A temperature from Predictions of the inner slides; where none can be fitted, that is said."""
-    calibrator = calibrator_of(setting, inner)
-    if calibrator.reason and setting.world.leads:
-        say(calibrator.reason)
-    return calibrator
 
 
 def own_calibrator(folder: Path) -> Calibrator:
@@ -56,3 +41,13 @@ def fit_mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Ca
     """
     inner = pd.concat([read_predictions(run.fold(k) / f"{name}.parquet") for k in folds], ignore_index=True)
     return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), stored_groups(run.folds, inner))
+
+
+def mean_of_folds(parts: list[pd.DataFrame], calibrator: Calibrator | None = None) -> pd.DataFrame:
+    """Predictions of fold -1 from the folds' Predictions of the same ids in the same order: logits are averaged.
+
+    The prob is that of the mean logit by `calibrator` (`calibration.mean_calibrator`); None for logits that are calibrated already.
+    """
+    first = parts[0]
+    logits, stds = (mean_over([part[name] for part in parts]) for name in ("logit", "view_std"))
+    return predictions(first.id, first.label, first.wsi, -1, logits, stds, (calibrator or Calibrator()).prob(logits))

@@ -1,4 +1,4 @@
-"""Finished runs that may stand side by side: one dataset, the same folds, the same patches scored. No torch."""
+"""Finished runs that may stand side by side: one dataset, the same folds, the same patches scored."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.runs.records import read_scores
+from pcam_ssl.records import read_scores
 from pcam_ssl.runs.contents import Facts, read_facts
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions

@@ -1,4 +1,4 @@
-"""What a report reads: the files of one finished run, and nothing else. No torch."""
+"""What a finished run holds: its files as values, its dataset, and its prediction of each patch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.runs.records import read_fold, read_metrics, read_rounds, read_scores
+from pcam_ssl.records import read_fold, read_metrics, read_rounds, read_scores
 from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run
-from pcam_ssl.tables import FOLD_COLUMNS, read_predictions, read_table
+from pcam_ssl.tables import FOLD_COLUMNS, PREDICTION_COLUMNS, conform, read_predictions, read_table
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,30 @@ def _rounds(run: Run, info: dict[str, Any]) -> dict[Path, dict[str, Any]]:
     """Rounds on top of the run, or those it is one of."""
     folders = [run.path.resolve().parent] if info["command"] == ROUNDS else [run.path, run.path / POOLED]
     return {folder: read_rounds(folder) for folder in folders if (folder / ROUNDS_FILE).is_file()}
+
+
+def recorded_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
+    """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
+    path = Path(recorded if data is None else data)
+    if data is None and not path.exists():
+        raise UserError(f"{folder}: its dataset {path} is not there any more; say where it is with --data DATASET")
+    dataset = open_dataset(path)
+    if dataset.digest != digest:
+        raise UserError(
+            f"{folder}: made from another dataset (digest {digest[:12]}, {path} has {dataset.digest[:12]}); name that one with --data DATASET"
+        )
+    return dataset
+
+
+def scored_predictions(run: Run) -> pd.DataFrame:
+    """Predictions by id: out of fold where a patch was scored so, else the mean over folds (fold -1) of the test split.
+
+    Empty where the run has neither table, as a run of pooled rounds without a test split.
+    """
+    parts = [conform(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), PREDICTION_COLUMNS)]
+    if (run.path / "oof.parquet").exists():
+        parts.append(read_predictions(run.path / "oof.parquet"))
+    if (run.path / "test.parquet").exists():
+        test = read_predictions(run.path / "test.parquet")
+        parts.append(test[test.fold == -1])
+    return pd.concat(parts).drop_duplicates("id").set_index("id")

@@ -1,25 +1,31 @@
-"""What turns patches into embeddings: the network of a run, or a frozen timm backbone without a run."""
+"""What turns patches into embeddings: the network of a run, or a frozen timm backbone."""
 
 import hashlib
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save
 
 from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS
+from pcam_ssl.data.folds import REFIT
+from pcam_ssl.data.writer import check_space
 from pcam_ssl.device import Precision, choose_precision
+from pcam_ssl.distributed import World, choose_device
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
-from pcam_ssl.models.embed import embed_rows
-from pcam_ssl.models.artefact import WEIGHTS
+from pcam_ssl.models.artefact import WEIGHTS, load_trained
+from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import Network, build_network
-from pcam_ssl.runs.run import REFIT, Run
+from pcam_ssl.runs.networks import Networks
+from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import progress, warn
-from pcam_ssl.models.trained import load_trained
-from pcam_ssl.distributed import World, choose_device
 
 FROZEN_BATCH = 128
 RANDOM_SEED = 0
@@ -126,3 +132,33 @@ def _for_the_command(problem: str) -> str:
     for recipe, option in words.items():
         problem = problem.replace(recipe, option)
     return problem
+
+
+def embedder_of(networks: Networks, fold: int | None, what: str, device: str) -> Embedder:
+    """The network of `fold`, else the refit, else the first finished fold, ready to embed. Raises UserError where it is not there."""
+    unit = networks.one(fold, what).name
+    return run_embedder(networks.run, None if unit == REFIT else int(unit.removeprefix("fold-")), device)
+
+
+@contextmanager
+def embedded(networks: Networks, embedder: Embedder, patches: pd.DataFrame, beside: Path):
+    """Yield embeddings float32 `[N, D]` of `patches`, in a file in the folder `beside` that goes when the block ends.
+
+    So memory does not grow with N. Raises UserError where the disk has no room, or an embedding is not finite.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    shape = len(patches), embedder.dimension
+    check_space(beside, shape[0] * shape[1] * np.dtype(np.float32).itemsize)
+    with tempfile.TemporaryDirectory(prefix=".embedding-", dir=beside) as scratch:
+        out = np.lib.format.open_memmap(Path(scratch) / "embeddings.npy", "w+", np.float32, shape)
+        yield embedder.embed(Pixels(networks.dataset.path / PIXELS), patches.row.to_numpy(), out=out)
+
+
+def scored_patches(networks: Networks, patches: pd.DataFrame) -> pd.DataFrame:
+    """`patches` with `prob` (calibrated, of class 1) and `fold` of the networks that never saw them; unknown where none scored them.
+
+    `fold` -1 is the mean of all folds, as in test.parquet.
+    """
+    scored = networks.scored()
+    known = scored.reindex(patches.id)
+    return patches.assign(prob=known.prob.array, fold=pd.array(known.fold.array, "Int8")).reset_index(drop=True)

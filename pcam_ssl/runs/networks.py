@@ -6,15 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from pcam_ssl.data.folds import Folds, read_folds
 from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import REFIT, Folds, read_folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.models.artefact import WEIGHTS
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import REFIT, Run, run_in_use
+from pcam_ssl.runs.contents import recorded_dataset, scored_predictions
+from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.terminal import say
-from pcam_ssl.runs.scored import scored_predictions
-from pcam_ssl.search.space import recorded_dataset
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run folder: layout, open-or-continue, locks, provenance, metrics.jsonl. No torch."""
+"""A run folder: its files, its provenance, its lock; opened, continued or refused."""
 
 import json
 import os
@@ -16,12 +16,11 @@ from filelock import FileLock, Timeout
 from pcam_ssl import __version__
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json, write_text
-from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.recipe.loading import differences, flatten, load_recipe, read_yaml, recipe_digest, to_yaml
-from pcam_ssl.runs.records import read_info, read_metrics, read_rounds
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.records import read_info, read_metrics, read_rounds
 from pcam_ssl.terminal import say
 
-REFIT = "refit"
 ROUNDS = "pseudo-label"
 BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
@@ -54,8 +53,12 @@ class Run:
     def scores(self) -> Path:
         return self.path / "scores.json"
 
+    def unit(self, name: str) -> Path:
+        """The folder of a unit, `fold-K` or `refit`."""
+        return self.path / name
+
     def fold(self, k: int) -> Path:
-        return self.path / f"fold-{k}"
+        return self.unit(f"fold-{k}")
 
     def fold_done(self, k: int) -> bool:
         """Whether fold `k` is complete."""
@@ -234,3 +237,6 @@ class Metrics:
     def write(self, **event: Any) -> None:
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(event) + "\n")
+
+
+TRAIL, SELECTION = "pseudo.parquet", "selection.json"

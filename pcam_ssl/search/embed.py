@@ -1,4 +1,4 @@
-"""`pcam-ssl embed`: embeddings of any source as a folder that is memory-mapped, and written whole or not at all.
+"""`pcam-ssl embed`: embeddings of any source as a folder, and how well nearest labelled patches of other slides tell the label.
 
 The folder holds embeddings.npy [N, D], ids.parquet in the same order, and embedding.json, which says what made them.
 """
@@ -14,13 +14,17 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.batches import Pixels
-from pcam_ssl.data.dataset import PIXELS, is_dataset
-from pcam_ssl.data.source import open_source, split_rows
+from pcam_ssl.data.dataset import PIXELS, is_dataset, split_rows
+from pcam_ssl.data.importing import open_source
 from pcam_ssl.data.writer import check_space, refuse_existing
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import write_json
+from pcam_ssl.neighbors.exclusion import leave_out
+from pcam_ssl.neighbors.index import build_index
+from pcam_ssl.neighbors.knn import knn_predictions
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder
 from pcam_ssl.runs.run import run_in_use, versions
-from pcam_ssl.search.embedding_scores import knn_scores
 from pcam_ssl.tables import write_table
 
 EMBEDDINGS, IDS, FACTS = "embeddings.npy", "ids.parquet", "embedding.json"
@@ -100,3 +104,28 @@ def _new_folder(path: Path, n_bytes: int):
         os.rename(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+RESAMPLES = 2000
+
+
+def knn_scores(embeddings, patches: pd.DataFrame) -> dict[str, Any]:
+    """A score report for each split with labels; embeddings `[N, D]` stand in the order of `patches`.
+
+    The gallery is the labelled train split, or the labelled patches of all splits where it has none. No query finds a patch of
+    its own slide, nor, where slides are unknown, its duplicates. k and temperature are the defaults of `inference.knn`.
+    Raises UserError where too few patches have a label.
+    """
+    labelled = patches.label.notna()
+    member = labelled & (patches.split == "train")
+    member = member if member.any() else labelled
+    if not member.any():
+        raise UserError("--knn: no patch of the source has a label; embed a source with labels, or leave --knn out")
+    gallery = build_index(embeddings[member.to_numpy()], patches[member])
+    reports = {}
+    for split in patches.split[labelled].unique():
+        asked = labelled & (patches.split == split)
+        rows = patches[asked].reset_index(drop=True)
+        table = knn_predictions(gallery, embeddings[asked.to_numpy()], rows, 0, exclude=leave_out(gallery, rows))
+        reports[split] = score_report(table, rows.wsi if rows.wsi.notna().all() else None, RESAMPLES)
+    return reports

@@ -9,14 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.batches import Pixels
-from pcam_ssl.data.dataset import PATCHES, PIXELS, Dataset
-from pcam_ssl.data.images import BadImage, decode
-from pcam_ssl.data.statistics import view_hashes
-from pcam_ssl.errors import UserError, nearest
-from pcam_ssl.neighbors.search_result import QUERY_COLUMNS
+from pcam_ssl.data.dataset import PATCHES, PIXELS, Dataset, nearest_ids
+from pcam_ssl.data.images import BadImage, decode, view_hashes
+from pcam_ssl.errors import UserError
+from pcam_ssl.neighbors.search import QUERY_COLUMNS
 from pcam_ssl.tables import conform
-
-WINDOW, NAMED = 50, 3
 
 
 @dataclass(frozen=True)
@@ -93,24 +90,3 @@ def _pixels(dataset: Dataset) -> Pixels:
 
 def _table(known: pd.DataFrame) -> pd.DataFrame:
     return conform(known.reindex(columns=list(QUERY_COLUMNS)), QUERY_COLUMNS)
-
-
-def nearest_ids(wanted: str, known: pd.Index) -> str:
-    """' Did you mean a, b?' among many ids, or ''.
-
-    First those that `wanted` is the beginning of; else the closest among those that begin or end as it does, since comparing it
-    with a quarter of a million ids takes minutes.
-    """
-    alike = _neighbourhood(wanted, known)
-    longer = [word for word in alike if word.startswith(wanted)]
-    if wanted and longer:
-        return f" Did you mean {', '.join(longer[:NAMED])}?"
-    alike += [word[::-1] for word in _neighbourhood(wanted[::-1], known.str[::-1])]
-    return nearest(wanted, sorted(set(alike)))
-
-
-def _neighbourhood(word: str, known: pd.Index) -> list[str]:
-    """The words beside `word` in dictionary order: none shares a longer beginning with it."""
-    ordered = np.sort(known.to_numpy(dtype=str))
-    place = int(np.searchsorted(ordered, word))
-    return ordered[max(0, place - WINDOW) : place + WINDOW].tolist()

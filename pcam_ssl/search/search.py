@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.source import open_source
+from pcam_ssl.data.importing import open_source
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import PAGE, check_target
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import EmbeddingIndex
-from pcam_ssl.neighbors.search import search
-from pcam_ssl.neighbors.search_result import SearchResult, count_left_out
+from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
 from pcam_ssl.runs.embedder import Embedder
-from pcam_ssl.search.gallery import open_gallery
+from pcam_ssl.search.gallery import Space, open_gallery, open_space
 from pcam_ssl.search.queries import Loaded, Queries, by_id, by_image, by_source
 from pcam_ssl.search.report import write_neighbours_page
-from pcam_ssl.search.space import Space, open_space
 
 MOST_ON_A_PAGE = 200
 

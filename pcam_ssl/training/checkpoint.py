@@ -1,14 +1,20 @@
-"""Checkpoints of a training: written whole, the one before kept, read without running code from the file."""
+"""Checkpoints of a training, and stopping it: Ctrl-C and a scheduler's SIGTERM finish the step, save, and say how to continue.
+
+A checkpoint is written whole, the one before is kept, and reading one runs no code from the file.
+"""
 
 import os
 import pickle
+import signal
+import threading
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pcam_ssl.errors import first_line
+from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
 from pcam_ssl.terminal import warn
 
@@ -53,3 +59,43 @@ def remove_checkpoints(folder: Path) -> None:
     """Drop the training state of a finished fold."""
     for name in (LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
+
+
+class Stopped(UserError):
+    """Training was asked to stop and has saved its state."""
+
+    exit_code = 130
+
+
+@contextmanager
+def interruptible(what: str):
+    """Ctrl-C outside of training, where nothing needs saving: say that `what` goes on later instead of a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(f"{what}: stopped; what is finished is kept, and the same command goes on from there") from None
+
+
+class StopRequest:
+    """True once a signal came."""
+
+    def __init__(self):
+        self.came = False
+
+    def __call__(self, *_):
+        self.came = True
+
+
+@contextmanager
+def stop_requests():
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; yields a StopRequest."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

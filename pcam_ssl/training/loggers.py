@@ -1,4 +1,4 @@
-"""The events of metrics.jsonl as an MLflow run, one for each unit; needs the extra `pcam-ssl[mlflow]`."""
+"""The events of metrics.jsonl as TensorBoard scalars or as MLflow runs; extras `pcam-ssl[tensorboard]` and `pcam-ssl[mlflow]`."""
 
 import logging
 import os
@@ -70,3 +70,22 @@ def _one_line(address: str, failure: type[Exception]):
         raise UserError(
             f"train.mlflow: {address} takes no events ({reason}); mend that, set MLFLOW_TRACKING_URI, or leave the key out"
         ) from None
+
+
+def tensorboard_log(folder: Path):
+    """A function that takes an event of metrics.jsonl and writes its numbers at its step. Raises UserError where TensorBoard is absent."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "train.tensorboard: TensorBoard is not installed; pip install 'pcam-ssl[tensorboard]', or leave the key out"
+        ) from None
+
+    def write(event: dict[str, Any]) -> None:
+        # A writer per event: a kept one would hold a thread and a file through kills and resumes.
+        with SummaryWriter(str(folder), purge_step=event["step"]) as writer:
+            for name, value in event.items():
+                if isinstance(value, int | float) and name != "step":
+                    writer.add_scalar(name, value, event["step"])
+
+    return write

@@ -14,9 +14,8 @@ from pcam_ssl.data.batches import load
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.errors import UserError
-from pcam_ssl.training.checkpoint import load_checkpoint, save_checkpoint
+from pcam_ssl.training.checkpoint import Stopped, load_checkpoint, save_checkpoint, stop_requests
 from pcam_ssl.training.optim import Schedule
-from pcam_ssl.training.stop import Stopped, stop_requests
 
 CHECK_STEPS_GPU = 25  # reading a loss waits for the GPU, so losses are read in groups
 

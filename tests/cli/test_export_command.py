@@ -8,7 +8,7 @@ import pytest
 from documented import DOCS, documented
 from written import blend_info
 
-from pcam_ssl.export import workflows_atlas as atlas
+from pcam_ssl.export import atlas
 from pcam_ssl.files import write_json
 
 

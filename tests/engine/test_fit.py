@@ -10,9 +10,9 @@ from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.schema import Adam, AdamW, Constant, Plateau, Sgd
+from pcam_ssl.training.checkpoint import Stopped
 from pcam_ssl.training.loop import Plan, Training, fit, train_step
 from pcam_ssl.training.optim import Schedule, build_optimizer
-from pcam_ssl.training.stop import Stopped
 
 pytestmark = pytest.mark.trains
 

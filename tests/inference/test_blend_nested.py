@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.blending.blend_nested import fit_blend, parts_of, rank_scales
-from pcam_ssl.blending.ensemble import SPACES
+from pcam_ssl.blending.ensemble import SPACES, fit_blend, parts_of, rank_scales
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.metrics import auroc
 

@@ -3,15 +3,15 @@ import pytest
 import torch
 from scipy.special import expit
 
-from pcam_ssl.cross_validation.aggregate import mean_of_folds
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.evaluation.calibration import Calibrator
-from pcam_ssl.export.exported import Exported, Member
+from pcam_ssl.export.onnx import Exported, Member
 from pcam_ssl.models.inference import TestViews, predict_logits
 from pcam_ssl.models.network import build_network
+from pcam_ssl.runs.calibration import mean_of_folds
 from pcam_ssl.tables import predictions
 
 N, T = 6, 1.7

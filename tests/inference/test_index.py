@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.neighbors import backend as backends
-from pcam_ssl.neighbors.backend import choose_backend, in_chunks
-from pcam_ssl.neighbors.index import build_index
-from pcam_ssl.neighbors.index_files import load_index, save_index
+from pcam_ssl.neighbors import faiss_index as backends
+from pcam_ssl.neighbors.faiss_index import choose_backend, in_chunks
+from pcam_ssl.neighbors.index import build_index, load_index, save_index
 from pcam_ssl.neighbors.search import search
 
 REBUILD = "pcam-ssl search runs/m --rebuild"
@@ -116,7 +115,7 @@ def test_saving_again_replaces_the_index_and_leaves_nothing_beside_it(tmp_path, 
 
 def test_a_failed_save_keeps_the_old_index(tmp_path, embeddings, monkeypatch):
     save_index(build_index(embeddings, patches(60)), tmp_path / "index")
-    monkeypatch.setattr("pcam_ssl.neighbors.index_files.write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("pcam_ssl.neighbors.index.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_index(build_index(embeddings[:10], patches(10)), tmp_path / "index")
     assert len(load_index(tmp_path / "index", rebuild=REBUILD)) == 60

@@ -9,9 +9,9 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.neighbors import search as neighbors
-from pcam_ssl.neighbors.backend import Backend
 from pcam_ssl.neighbors.exact import masked_neighbors, matrix_products, outside_ranges
 from pcam_ssl.neighbors.exclusion import leave_out, leave_out_slides
+from pcam_ssl.neighbors.faiss_index import Backend
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.search import search
 

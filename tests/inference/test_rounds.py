@@ -14,11 +14,10 @@ from pcam_ssl.pseudo_labels.verdict import (
     choose_round,
     chosen_by_fold,
     chosen_scores,
-    gain_numbers,
-    gain_words,
     inner_scores,
     round_rows,
 )
+from pcam_ssl.render.format import gain_numbers, gain_words
 from pcam_ssl.tables import predictions
 
 LABELS = [0, 1, 0, 1, 0, 1, 0, 1]

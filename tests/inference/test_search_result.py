@@ -6,7 +6,7 @@ import pytest
 
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import COLUMNS, build_index
-from pcam_ssl.neighbors.search_result import QUERY_COLUMNS, SearchResult, count_left_out
+from pcam_ssl.neighbors.search import QUERY_COLUMNS, SearchResult, count_left_out
 from pcam_ssl.tables import conform
 
 HASH = "00000000000000ff"

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from audited import clean_patches, row, write
 
-from pcam_ssl.audit.audit_text import as_dict, as_text
-from pcam_ssl.audit.balance import balance
 from pcam_ssl.audit.findings import Audit, Finding
-from pcam_ssl.audit.slides import audit_dataset
+from pcam_ssl.audit.report import as_dict, as_text
+from pcam_ssl.audit.slides import audit_dataset, balance
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from pcam_ssl.compare.compare_text import compare_text
+from pcam_ssl.compare.report import compare_text
 from pcam_ssl.compare.verdict import epochs_text, short_count, verdict
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pcam_ssl.report.views_card import SHOWN, gain_sentence, views_card
+from pcam_ssl.report.scores import SHOWN, gain_sentence, views_card
 from pcam_ssl.runs.contents import read_facts
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.blending.blend import blend_runs
+from pcam_ssl.blending.predict import predict_source
 from pcam_ssl.errors import UserError
-from pcam_ssl.runs.predict import predict_source
 from pcam_ssl.tables import read_table
 
 

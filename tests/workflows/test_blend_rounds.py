@@ -15,7 +15,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import read_json
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
-from pcam_ssl.report.operating_facts import operating_point
+from pcam_ssl.report.operating_point import operating_point
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import write_table

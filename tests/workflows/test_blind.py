@@ -8,7 +8,7 @@ import pytest
 
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.evaluation.operating_point import Target
-from pcam_ssl.report.operating_facts import operating_point
+from pcam_ssl.report.operating_point import operating_point
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.tables import read_table
 

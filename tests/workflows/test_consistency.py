@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from processes import ranks
 
-from pcam_ssl.cross_validation.baseline import baseline
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.loading import differences, load_recipe
-from pcam_ssl.runs.run import REFIT, read_metrics
+from pcam_ssl.records import read_metrics
 from pcam_ssl.tables import read_table
 
 METHODS = {

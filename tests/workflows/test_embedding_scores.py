@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.search.embedding_scores import knn_scores
+from pcam_ssl.search.embed import knn_scores
 from pcam_ssl.tables import PATCH_COLUMNS
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.explain import explain_fold as explain_fold_module
+from pcam_ssl.explain import explain as explain_fold_module
 from pcam_ssl.explain.centre import centre_share
-from pcam_ssl.explain.explain_fold import explain_fold
+from pcam_ssl.explain.explain import explain_fold
 from pcam_ssl.explain.explanation import toward
 from pcam_ssl.explain.gradcam import GradCam
 from pcam_ssl.models.artefact import load_network

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.export import atlas as explore_table
 from pcam_ssl.export import atlas as exploring
-from pcam_ssl.export import explore_table
 from pcam_ssl.export.atlas import explore
 from pcam_ssl.export.embeddings import export_embeddings
 from pcam_ssl.tables import read_table

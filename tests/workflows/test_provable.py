@@ -7,7 +7,7 @@ from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import labelled_rows, read_folds
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.pseudo_labels.provable_precision import evidence, provable_text
-from pcam_ssl.recipe.recipe_pseudo import Pseudo
+from pcam_ssl.recipe.schema import Pseudo
 
 
 @pytest.fixture

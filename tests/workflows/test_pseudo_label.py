@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from left_behind import added, check_same, table, trail, verdict, weights
 
-from pcam_ssl.cross_validation.baseline import baseline
+from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.data.dataset import open_dataset
-from pcam_ssl.pseudo_labels.columns import TRAIL_COLUMNS
 from pcam_ssl.report.scores import repeat_command
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.runs.run import Run, run_in_use
+from pcam_ssl.tables import TRAIL_COLUMNS
 
 FOLDS, ROUNDS = (0, 1), (1, 2)
 every_trail = pytest.mark.parametrize(("number", "fold"), [(number, fold) for number in ROUNDS for fold in FOLDS])

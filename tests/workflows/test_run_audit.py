@@ -7,10 +7,10 @@ from scipy.special import logit
 from written import run_info
 
 from pcam_ssl.audit.audit import audit
-from pcam_ssl.audit.workflows_look_alikes import look_alike_findings
+from pcam_ssl.audit.look_alikes import look_alike_findings
 from pcam_ssl.cross_validation.checks import check_dataset
+from pcam_ssl.data.duplicates import view_bits
 from pcam_ssl.data.folds import Folds, labelled_rows, write_folds
-from pcam_ssl.data.near_duplicates import view_bits
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json

@@ -12,7 +12,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json
 from pcam_ssl.search import search as search_module
 from pcam_ssl.search.embed import embed_source
-from pcam_ssl.search.neighbours_text import neighbours_text
+from pcam_ssl.search.report import neighbours_text
 from pcam_ssl.search.search import search_space
 from pcam_ssl.tables import read_table
 

@@ -159,7 +159,7 @@ def test_a_run_too_big_for_the_device_fails_alone(failing):
 
 
 def test_a_stop_stops_the_sweep(failing):
-    from pcam_ssl.training.stop import Stopped
+    from pcam_ssl.training.checkpoint import Stopped
 
     with pytest.raises(Stopped):
         failing(Stopped("stopped"))

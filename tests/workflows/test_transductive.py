@@ -7,13 +7,11 @@ import pytest
 
 from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.compare.compare import compare_runs
-from pcam_ssl.compare.compare_text import compare_text
-from pcam_ssl.compare.report import page
+from pcam_ssl.compare.report import compare_text, page
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.cross_validation.checks import learned_from_pool
-from pcam_ssl.cross_validation.context import fold_unit
 from pcam_ssl.data.dataset import open_dataset
-from pcam_ssl.data.folds import read_folds
+from pcam_ssl.data.folds import fold_unit, read_folds
 from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.report.summary import run_summary
 from pcam_ssl.runs.run import Run

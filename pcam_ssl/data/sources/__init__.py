@@ -1,4 +1,4 @@
-"""Where patches come from: one file a format, chosen by looking at the source. No torch."""
+"""Where patches come from: one file a format, chosen by looking at the source."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Image folders: split/class/*.png, class/*.png, images with a csv, images alone, or one image. No torch."""
+"""Image folders: split/class/*.png, class/*.png, images with a csv, images alone, or one image."""
 
 from functools import partial
 from os.path import commonpath

@@ -1,4 +1,4 @@
-"""What every source says before its pixels are read, and the chunks they then come in. No torch."""
+"""What every source says before its pixels are read, and the chunks they then come in."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Hugging Face image parquet: `image: {bytes, path}`, `label`, one or many files a split. No torch."""
+"""Hugging Face image parquet: `image: {bytes, path}`, `label`, one or many files a split."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A folder of files, on disk or inside a zip that is never unpacked. No torch."""
+"""A folder of files, on disk or inside a zip that is never unpacked."""
 
 import os
 import zipfile

@@ -5,15 +5,14 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.cross_validation.context import Setting, Unit
+from pcam_ssl.cross_validation.context import Setting, calibrate
+from pcam_ssl.data.folds import Unit
 from pcam_ssl.evaluation.calibration import Calibrator
-from pcam_ssl.models.embed import embed_rows
+from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import Network
 from pcam_ssl.neighbors.index import EmbeddingIndex, build_index
-from pcam_ssl.neighbors.knn import TEMPERATURE, K, gallery_votes, knn_logits
-from pcam_ssl.neighbors.knn_choice import KS, blend_weight, choose_k_and_temperature
+from pcam_ssl.neighbors.knn import KS, TEMPERATURE, K, blend_weight, choose_k_and_temperature, gallery_votes, knn_logits
 from pcam_ssl.neighbors.retrieval import query_scores
-from pcam_ssl.runs.calibration import calibrate
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import say
 
@@ -84,7 +83,7 @@ def vote_probs(setting: Setting, unit: Unit, network: Network, patches: pd.DataF
 def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame | None) -> None:
     """Write the fold's retrieval measures, one row a query."""
     if setting.world.leads and retrieval is not None:
-        write_table(unit.folder(setting.run) / "retrieval.parquet", retrieval, setting.run.table_notes(setting.run.info()))
+        write_table(setting.run.unit(unit.name) / "retrieval.parquet", retrieval, setting.run.table_notes(setting.run.info()))
 
 
 def training_gallery(setting: Setting, unit: Unit, network: Network) -> EmbeddingIndex:
