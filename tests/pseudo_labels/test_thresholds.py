@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pools import inner_of
 from scipy.special import expit
 
 from pcam_ssl.evaluation.confidence import share_interval
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
-from tests.selection.pools import inner_of
 
 
 def inner(rows) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import typer
-from told_rounds import verdict
+from rounds_verdicts import verdict
 from typer.testing import CliRunner
 
 from pcam_ssl.cli.report import report

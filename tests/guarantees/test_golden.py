@@ -1,6 +1,6 @@
 """A change that should not move numbers must not move these.
 
-They were written by `pytest tests/workflows/test_golden.py --write-golden`, on one thread of a CPU in fp32; do so again only
+They were written by `pytest tests/guarantees/test_golden.py --write-golden`, on one thread of a CPU in fp32; do so again only
 with a change that is meant to move them, and say so in the commit.
 """
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from pools import all_of, rated_of, staying
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.pseudo_labels.selectors import agreement, confidence, precision, view_std
 from pcam_ssl.pseudo_labels.thresholds import Threshold
-from tests.selection.pools import all_of, rated_of, staying
 
 
 def test_precision_leaves_what_is_not_beyond_the_threshold_of_its_class():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from pools import all_of, rated_of, staying
 
 from pcam_ssl.pseudo_labels.selectors import balance, pool_prior
-from tests.selection.pools import all_of, rated_of, staying
 
 
 def test_prior_is_the_mean_prob():

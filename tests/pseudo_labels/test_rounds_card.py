@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from told_rounds import pooled, row, verdict
+from rounds_verdicts import pooled, row, verdict
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json

@@ -1,4 +1,4 @@
-from found import LONG, search_result
+from page_parts import LONG, search_result
 
 from pcam_ssl.search.report import neighbours_text
 

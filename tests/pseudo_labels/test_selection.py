@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from pools import inner_of, pool_of
 
 from pcam_ssl.pseudo_labels.selection import decide
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import DECISION_COLUMNS
-from tests.selection.pools import inner_of, pool_of
 
 INNER = inner_of({0: 60, 1: 60}, {})
 PLAIN = Pseudo(precision=None, balance="none")

@@ -1,8 +1,8 @@
 import numpy as np
+from pools import pool_of
 
 from pcam_ssl.evaluation.metrics import predicted_class
 from pcam_ssl.pseudo_labels.selectors import most_confident_within, ranked_pool, share_of
-from tests.selection.pools import pool_of
 
 
 def test_half_is_called_tumor():

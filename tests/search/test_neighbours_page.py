@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from found import LONG, patches, search_result
+from page_parts import LONG, patches, search_result
 from PIL import Image
 
 from pcam_ssl.search.report import neighbours_page, write_neighbours_page

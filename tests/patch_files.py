@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from told_rounds import fold_facts, pooled, row, score, shares, verdict
+from rounds_verdicts import fold_facts, pooled, row, score, shares, verdict
 
 from pcam_ssl.pseudo_labels.report import rounds_markdown, rounds_text
 from pcam_ssl.pseudo_labels.verdict import SCORES, WITHHELD, verdict_sentence
