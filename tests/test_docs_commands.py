@@ -31,7 +31,7 @@ ROUNDS = (
     "stop_flips=null",
 )
 NEEDS = {"explain": "captum", "export": "onnx"}
-SHOWN = [page for page in pages() if documented(page)]
+SHOWN = [page for page in pages() if any(not block.not_run for block in blocks(page))]
 
 
 def name(page: Path) -> str:
