@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pcam_ssl.recipe import MACHINE_KEYS, Recipe
+from pcam_ssl.recipe.schema import MACHINE_KEYS, Recipe
 
 PLAIN = {int: "integer", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}
 SIGNS = (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt"))

@@ -10,9 +10,8 @@ from typing import get_args
 
 import pytest
 
-from pcam_ssl.recipe import Recipe
-from pcam_ssl.selection.columns import TRAIL_COLUMNS
-from pcam_ssl.tables import FOLD_COLUMNS, PATCH_COLUMNS, PREDICTION_COLUMNS
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.tables import FOLD_COLUMNS, PATCH_COLUMNS, PREDICTION_COLUMNS, TRAIL_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,7 +12,7 @@ from documented import ROOT, blocks, documented, pages, steps
 from PIL import Image
 
 from pcam_ssl.cli import main
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
 
 TINY_BACKBONES = {"resnet34": "test_resnet", "densenet121": "test_vit", "resnet101": "test_efficientnet"}

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from written import blend_info
 
+from pcam_ssl.export import atlas
 from pcam_ssl.files import write_json
-from pcam_ssl.workflows import atlas
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""Numbers, intervals, gains and score names as text: one place."""
+
+from textwrap import wrap
+from typing import Any
+
+WIDTH = 80
+NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "nll": "NLL (less is better)",
+    "brier": "Brier (less is better)",
+    "ece": "ECE (less is better)",
+    "sensitivity_at_specificity_90": "sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "sensitivity at 95 % specificity",
+    "sensitivity_at_specificity_98": "sensitivity at 98 % specificity",
+    "specificity_at_sensitivity_95": "specificity at 95 % sensitivity",
+}
+WITHIN_FOLDS = "AUROC, mean within folds"
+"""What each fold's network ranks among its own patches: no scale is shared between folds."""
+
+
+def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
+    """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
+    reports = [scores] if floor is None else [scores, floor]
+    lines = wrap(f"{title}: {counts_text(scores)}", WIDTH)
+    lines.append(_line("", "score  95 % interval", *(["floor  95 % interval"] if floor else [])))
+    for name, label in NAMES.items():
+        lines.append(_line(label, *(_cell(report["scores"][name]) for report in reports)))
+        if name == "auroc" and scores["within_folds"]["auroc"]["folds"] > 1:
+            lines.append(_line(WITHIN_FOLDS, *(_cell(report["within_folds"]["auroc"]) for report in reports)))
+    lines += wrap(f"interval: {scores['interval']}", WIDTH)
+    if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
+        lines.append("- : not defined, because a class is absent")
+    return "\n".join(lines)
+
+
+def counts_text(scores: dict) -> str:
+    """'1,243 patches (447 tumor) of 34 slides' for a `score_report`."""
+    text = f"{scores['n']:,} patches ({scores['n_positive']:,} tumor)"
+    if scores["n_slides"]:
+        text += f" of {scores['n_slides']:,} slides, {scores['n_slides_tumor']:,} with tumor"
+    else:
+        text += ", slides unknown"
+    return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
+
+
+def by_knn(scores: dict) -> bool:
+    """Whether kNN made the run's predictions, since no classifier was trained (`method.classify: false`)."""
+    return scores.get("scored_by") == "knn"
+
+
+def split_words(split: str, report: dict) -> str:
+    """'held out: test', or 'transductive: test' where its scored patches were in the pool that networks learned from."""
+    return f"{'transductive' if report.get('transductive') else 'held out'}: {split}"
+
+
+def transductive_sentence(scores: dict) -> str | None:
+    """What scores of patches that were in the pool mean, None for a scores.json without any."""
+    shares = [
+        f"{report['in_pool']:.0%} of the scored patches of {split}"
+        for split, report in (scores["held_out"] or {}).items()
+        if report.get("transductive")
+    ]
+    if not shares:
+        return None
+    return (
+        f"transductive: {', '.join(shares)} were in the pool that the networks learned from, so the scores there say how well"
+        " this very set is labelled, not what to expect of new slides"
+    )
+
+
+def _line(label: str, *cells: str) -> str:
+    return f"{label:<31}{''.join(f'   {cell:<21}' for cell in cells)}".rstrip()
+
+
+def _cell(score: dict) -> str:
+    if score["value"] is None:
+        return "-"
+    text = f"{score['value']:.3f}"
+    return text if score["low"] is None else f"{text}  {score['low']:.3f} to {score['high']:.3f}"
+
+
+def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """What a paired difference to round 0 shows: a gain or a loss only where its interval leaves out zero."""
+    low, high = difference["low"], difference["high"]
+    if low is None:
+        return "gain not known"
+    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
+    return "a gain" if better else "a loss" if worse else "no measurable gain"
+
+
+def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """`gain_word` with the numbers, or with the reason where there are none."""
+    word = gain_word(difference, less_is_better)
+    return f"{word} ({difference['reason']})" if difference["low"] is None else f"{word}: {gain_numbers(difference)}"
+
+
+def gain_numbers(difference: dict[str, Any]) -> str:
+    """'+0.004 (-0.001 to +0.009)'; without an interval the value alone, or a dash."""
+    if difference["low"] is None:
+        return "-" if difference["value"] is None else f"{difference['value']:+.3f}"
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
