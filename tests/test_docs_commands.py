@@ -149,7 +149,7 @@ def adapted(words: list[str], tiny, *ids: str) -> list[str]:
     words = [SMALL.get(word.partition("=")[0], word) if "=" in word else word for word in words]
     if words[0] not in TRAINING or "--explain" in words:
         return words
-    settings = [*tiny("train.epochs=1", "train.batch_size=8", "predict.d4=true"), "cv.scheme=grouped"]
+    settings = [*tiny("train.epochs=1", "train.batch_size=8", "predict.d4=true"), "cv.scheme=grouped", "model.image_size=null"]
     settings += [f"pseudo.{each}" for each in ROUNDS] if words[0] == "pseudo-label" else []
     settings += [BUDGET] if {"fixmatch", "pseudo-label"} & set(words[1:]) else []
     shown = {word.partition("=")[0] for word in words if "=" in word}
