@@ -20,8 +20,8 @@ HEAD = """\
 
 `make docs` writes this page from the schema. `pcam-ssl recipes show NAME --keys` prints the keys of one recipe with their values.
 
-In `method`, `optim` and `schedule` the `name` decides which other keys the section takes. Keys marked * change how the work is done, not its result. They
-may differ when a run is continued.
+A heading is a section of the recipe: `--set train.epochs=3` sets `epochs` of `train`. In `method`, `optim` and `schedule` the
+`name` decides which other keys the section takes. Keys marked * change how the work is done, not its result. They may differ when a run is continued.
 """
 
 
@@ -47,12 +47,11 @@ def page() -> str:
 def _table(section: str, fields: dict[str, FieldInfo]) -> str:
     rows = ["| key | default | values | meaning |", "|---|---|---|---|"]
     for key, field in fields.items():
-        name = f"{section}.{key}" if key else section
-        mark = " *" if name in MACHINE_KEYS else ""
+        mark = " *" if f"{section}.{key}" in MACHINE_KEYS else ""
+        default = field.default if isinstance(field.default, str) else json.dumps(field.default)
+        values = ", ".join(_values(field.annotation, field.metadata))
         meaning = (field.description or "").replace("|", "\\|")
-        rows.append(
-            f"| `{name}`{mark} | `{field.default if isinstance(field.default, str) else json.dumps(field.default)}` | {', '.join(_values(field.annotation, field.metadata))} | {meaning} |"
-        )
+        rows.append(f"| `{key or section}`{mark} | `{default}` | {values} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
