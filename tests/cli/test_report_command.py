@@ -1,4 +1,4 @@
-"""`pcam-ssl report` on a run that was trained: its numbers that scikit-learn gives too."""
+"""`pcam-ssl report` on a run that was trained: its numbers are those of scikit-learn."""
 
 import json
 import shutil
@@ -13,10 +13,10 @@ from pcam_ssl.tables import read_table
 
 @pytest.fixture
 def runs(finished, tmp_path, monkeypatch) -> Path:
-    """`runs/baseline` and `runs/metric-train` beneath the current folder, without their pages."""
+    """`runs/baseline` and `runs/metric-train` in the current folder, without their pages."""
     for name in ("baseline", "metric-train"):
         shutil.copytree(finished.path, tmp_path / "runs" / name)
-        (tmp_path / "runs" / name / "report.html").unlink()
+        (tmp_path / "runs" / name / "report.html").unlink(missing_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
