@@ -18,7 +18,7 @@ from pcam_ssl.report.page_blocks import page_blocks, page_sections
 from pcam_ssl.report.page_markdown import page_markdown
 from pcam_ssl.report.scores import repeat_command
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
-from pcam_ssl.runs.contents import Facts, read_facts, recorded_dataset
+from pcam_ssl.runs.contents import Facts, find_dataset, read_facts
 from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
 
 
@@ -89,7 +89,7 @@ def pictures_of(facts: Facts, asked: Asked) -> Pictures:
     Raises UserError where `data` is named and is not the run's dataset, and for a map by another method than PCA that cannot be made.
     """
     try:
-        dataset = recorded_dataset(facts.run.path, facts.info["dataset"], facts.info["dataset_digest"], asked.data)
+        dataset = find_dataset(facts.run.path, facts.info["dataset"], facts.info["dataset_digest"], asked.data)
     except UserError as error:
         if asked.data is not None:
             raise
