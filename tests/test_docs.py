@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.tables import FOLD_COLUMNS, PATCH_COLUMNS, PREDICTION_COLUMNS, TRAIL_COLUMNS
+from pcam_ssl.tables import DECISION_COLUMNS, FOLD_COLUMNS, PATCH_COLUMNS, PREDICTION_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,7 +41,7 @@ def test_the_reference_of_recipe_keys_is_current():
         ("Dataset", PATCH_COLUMNS),
         ("Predictions", PREDICTION_COLUMNS),
         ("Folds", FOLD_COLUMNS),
-        ("Pseudo-labels", TRAIL_COLUMNS),
+        ("Pseudo-labels", DECISION_COLUMNS),
     ],
 )
 def test_the_reference_of_files_has_every_column(heading, columns):
