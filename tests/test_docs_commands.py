@@ -30,7 +30,7 @@ ROUNDS = (
     "stop_ratio=null",
     "stop_flips=null",
 )
-NEEDS = {"explain": "captum", "export": "onnx"}
+NEEDS = {"export": "onnx"}
 SHOWN = [page for page in pages() if any(not block.not_run for block in blocks(page))]
 
 

@@ -7,8 +7,6 @@ from written import blend_info
 from pcam_ssl.files import write_json
 from pcam_ssl.tables import read_table
 
-pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
-
 
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory):
