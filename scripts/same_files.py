@@ -25,6 +25,7 @@ LEFT_OUT = (".lock", ".pyc", ".stamp")
 PAGES, TEXTS, PICTURES = (".html",), (".txt", ".md", ".stderr"), (".png", ".jpg")
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?!\w)")
 INLINE = {"a", "abbr", "b", "code", "em", "i", "small", "span", "strong", "sub", "sup", "tspan", "wbr"}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[+-]\d\d:?\d\d|Z)?")
 FEW = 6
 
 
@@ -69,7 +70,7 @@ def _place(folder: Path) -> list[str]:
 
 
 def _without(text: str, place: list[str]) -> str:
-    return text.replace(place[0], "DIR").replace(place[1], "TREE")
+    return TIME.sub("TIME", text.replace(place[0], "DIR").replace(place[1], "TREE"))
 
 
 def _parquet(before: Path, after: Path, places):
@@ -169,7 +170,7 @@ def _yaml(before: Path, after: Path, places):
 def _plain(value, place: list[str]):
     """A tree without times, places and versions."""
     if isinstance(value, dict):
-        kept = {key: _plain(each, place) for key, each in value.items() if key not in ASIDE}
+        kept = {_without(str(key), place): _plain(each, place) for key, each in value.items() if key not in ASIDE}
         # The first word is where the package lies.
         return kept | ({"argv": kept["argv"][1:]} if isinstance(kept.get("argv"), list) else {})
     if isinstance(value, list):
@@ -208,7 +209,7 @@ def _leaves(old, new, where: str):
 
 
 def _sentence(value) -> bool:
-    return isinstance(value, str) and len(value.split()) > 2
+    return isinstance(value, str) and len(value.split()) > 1
 
 
 def _short(value) -> str:

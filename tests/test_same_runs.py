@@ -66,6 +66,20 @@ def test_folders_that_differ_in_times_and_places_alone_are_the_same(told, sides)
     assert told("run.json", tree, *facts) == []
 
 
+def test_places_and_times_within_texts_and_keys_are_no_difference(told, sides):
+    hour = iter(("09", "17"))
+    assert told("a.txt", text, *(f"{side}/slides, begun 2026-01-02T{next(hour)}:04:05+0000" for side in sides)) == []
+    assert told("a.json", tree, *({str(side): 1} for side in sides)) == []
+
+
+def test_stopped_clocks_show_the_same_time_and_leave_all_else(scripts, tmp_path):
+    tree(tmp_path / "run.json", {"begun": "2026-01-02", "seed": 3})
+    text(tmp_path / "metrics.jsonl", '{"step": 8, "seconds": 2.5e-05}\n{"step": 9, "seconds": 4}\n')
+    scripts["runs"].stop_clocks(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text()) == {"begun": scripts["runs"].CLOCK, "seed": 3}
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 8, "seconds": 0.5}\n{"step": 9, "seconds": 0.5}\n'
+
+
 def test_a_file_on_one_side_is_told(scripts, sides):
     text(sides[0] / "old.txt", "")
     text(sides[1] / "new.txt", "")
