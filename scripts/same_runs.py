@@ -230,9 +230,11 @@ def _set(settings: dict) -> list[str]:
 
 def _run(step: Step, folder: Path, package: Path) -> dict:
     """Exit code and time of a step. Python's hash seed stays free: no number may hang on it."""
+    # What an older package needs and is no longer installed may lie on the caller's path.
+    path = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     environment = keep | {
-        "PYTHONPATH": str(package),
+        "PYTHONPATH": os.pathsep.join(path),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "120",

@@ -58,8 +58,9 @@ def row(name: str, words: tuple[str, ...], trees: list[Path], folder: Path, turn
 
 def cpu_seconds(words: tuple[str, ...], tree: Path, folder: Path) -> float:
     """User and system time of a command in a process of its own, run with the package in `tree`."""
+    path = [str(tree), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "PCAM_SSL_DATA")}
-    environment |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pcam_ssl", *words]
     started = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     told = started.stderr.read()

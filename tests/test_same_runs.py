@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
-
-from pcam_ssl.tables import write_table
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 FRAME = pd.DataFrame({"id": ["a", "b"], "label": pd.array([1, None], dtype="Int8"), "prob": [0.25, np.nan]})
@@ -58,6 +58,13 @@ def tree(path: Path, value) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
+def table(path: Path, frame: pd.DataFrame, notes: dict[str, str] | None = None) -> None:
+    """A parquet file with the metadata that the package writes."""
+    made = pa.Table.from_pandas(frame, preserve_index=False)
+    notes = {f"pcam_ssl.{key}": value for key, value in (notes or {}).items()}
+    pq.write_table(made.replace_schema_metadata({**made.schema.metadata, **notes}), path)
+
+
 def test_folders_that_differ_in_times_and_places_alone_are_the_same(told, sides):
     facts = [
         {"begun": side.name, "dataset": f"{side}/slides", "argv": [f"/trees/{side.name}/__main__.py", "x"], "score": float("nan")}
@@ -99,15 +106,13 @@ def test_a_file_on_one_side_is_told(scripts, sides):
     ],
 )
 def test_a_table_is_compared_to_the_bit(told, changed, part):
-    [(kind, said)] = told("oof.parquet", write_table, FRAME, changed)
+    [(kind, said)] = told("oof.parquet", table, FRAME, changed)
     assert kind == "data" and part in said
 
 
-def test_metadata_of_a_table_counts_but_for_the_package_version(told, sides):
-    def write(path, notes):
-        write_table(path, FRAME, notes)
-
-    [(kind, said)] = told("oof.parquet", write, {"round": 1, "package_version": "1"}, {"round": 2, "package_version": "2"})
+def test_metadata_of_a_table_counts_but_for_the_package_version(told):
+    sides = [{"round": number, "package_version": number} for number in ("1", "2")]
+    [(kind, said)] = told("oof.parquet", lambda path, notes: table(path, FRAME, notes), *sides)
     assert kind == "data" and said == "metadata.round: 1 -> 2"
 
 
