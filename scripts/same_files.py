@@ -21,8 +21,6 @@ MADE = "made.json"
 ASIDE = {"seconds", "begun", "ended", "created", "since", "pid", "host", "pcam-ssl", "package_version"}
 """Keys of JSON, and of metadata, that differ between two makes: times, and the version of the package. Places are replaced."""
 
-LEFT_OUT = (".lock", ".pyc", ".stamp")
-PAGES, TEXTS, PICTURES = (".html",), (".txt", ".md", ".stderr"), (".png", ".jpg")
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?!\w)")
 INLINE = {"a", "abbr", "b", "code", "em", "i", "small", "span", "strong", "sub", "sup", "tspan", "wbr"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[+-]\d\d:?\d\d|Z)?")
@@ -56,11 +54,7 @@ def compare_folders(before: Path, after: Path) -> list[Difference]:
 
 
 def _files(folder: Path) -> set[str]:
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in LEFT_OUT and path.name != ".lock"
-    }
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def _place(folder: Path) -> list[str]:
@@ -319,8 +313,8 @@ COMPARERS = {
     ".safetensors": _safetensors,
     **dict.fromkeys((".json", ".jsonl"), _json),
     **dict.fromkeys((".yaml", ".yml"), _yaml),
-    **dict.fromkeys(PAGES, _html),
-    **dict.fromkeys(TEXTS, _text),
-    **dict.fromkeys(PICTURES, _picture),
+    ".html": _html,
+    **dict.fromkeys((".txt", ".md", ".stderr"), _text),
+    ".png": _picture,
 }
 """By the ending of a file's name; others must be equal byte for byte."""
