@@ -280,7 +280,8 @@ def _lines(old: list[str], new: list[str]):
     """Numbers that are only in one of two texts, and lines that differ."""
     if told := _gone_and_new(*(NUMBER.findall(" ".join(lines)) for lines in (old, new))):
         yield "content", f"numbers: {told}"
-    diff = [line for line in difflib.unified_diff(old, new, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))]
+    # Without its two lines of file names.
+    diff = [line for line in list(difflib.unified_diff(old, new, lineterm="", n=0))[2:] if not line.startswith("@@")]
     if diff:
         gone = sum(line.startswith("-") for line in diff)
         yield "words", f"{gone} lines gone, {len(diff) - gone} new", tuple(diff)

@@ -184,6 +184,10 @@ def test_words_are_told_apart_and_shown_as_a_diff(scripts, sides, capsys):
     assert "-AUROC promised" in printed and "+AUROC out of fold" in printed
 
 
+def test_a_line_that_looks_like_the_head_of_a_diff_is_told(told):
+    assert told("shown.txt", text, "Verdict\n-------\n", "Verdict\n") == [("words", "1 lines gone, 0 new")]
+
+
 @pytest.mark.parametrize(("name", "code"), [("scores.csv", 1), ("scores.md", 0)])
 def test_the_exit_code_is_1_where_data_differ(scripts, sides, name, code):
     for side in sides:
