@@ -71,7 +71,7 @@ def test_neighbours_need_the_dataset_that_votes(run_copy, unknown_slides, tmp_pa
     run = blend_runs([f"{run_copy}:knn"], tmp_path / "blend")
     info = json.loads((run_copy / "run.json").read_text())
     (run_copy / "run.json").write_text(json.dumps(info | {"dataset": str(tmp_path / "moved")}))
-    with pytest.raises(UserError, match=r"its neighbours are the patches of .*moved, which is not there any more"):
+    with pytest.raises(UserError, match=r"patches of .*moved, which does not exist any more; put it back"):
         predict_source(run.path, unknown_slides, tmp_path / "new.parquet")
 
 

@@ -60,7 +60,7 @@ def test_json_is_scores_json(baseline, tmp_path):
 def test_one_fold_prints_no_scores(baseline):
     finished = baseline(words=["--fold", 1])
     assert (finished.code, finished.out) == (0, "")
-    assert "folds 0 are still to be trained" in finished.err
+    assert "folds 0 are not trained yet" in finished.err
 
 
 @pytest.mark.trains

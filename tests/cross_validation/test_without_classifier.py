@@ -114,9 +114,8 @@ def test_new_patches_are_predicted_as_the_run_does(run, slides, command, tmp_pat
 def test_without_the_dataset_whose_patches_vote_predict_is_refused(copy, slides, command, tmp_path):
     copy.update(dataset=str(tmp_path / "gone"))
     done = command("predict", copy.path, slides, "--out", tmp_path / "new.parquet")
-    assert done.code == 2 and done.problems == [
-        f"{copy.path}: its neighbours are the patches of {tmp_path / 'gone'}, which is not there any more; put it back"
-    ]
+    (problem,) = done.problems
+    assert done.code == 2 and problem.startswith(f"{copy.path}: ") and f" {tmp_path / 'gone'}, which does not exist" in problem
     assert not (tmp_path / "new.parquet").exists()
 
 
@@ -175,5 +174,5 @@ def test_a_recipe_that_needs_a_classifier_is_refused(setting):
 
 
 def test_rounds_that_ask_the_classifier_of_round_0_are_refused(copy, make_rounds):
-    with pytest.raises(UserError, match=r"pseudo.agreement asks a classifier, and .*copy has none"):
+    with pytest.raises(UserError, match=r"pseudo.agreement needs a classifier, and .*copy has none"):
         make_rounds(copy.path, 1, "method.classify=true", "pseudo.agreement=true")
