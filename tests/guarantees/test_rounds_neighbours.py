@@ -27,14 +27,14 @@ def run(metric_run, make_rounds, tmp_path_factory):
     return path
 
 
-def unit_trail(run, number, name):
+def unit_decisions(run, number, name):
     return table(run / f"round-{number}" / name / "pseudo.parquet")
 
 
 @pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("number", [1, 2])
 def test_every_pool_patch_has_an_opinion_of_its_neighbours(run, number, name):
-    assert unit_trail(run, number, name).knn_prob.between(0, 1).all()
+    assert unit_decisions(run, number, name).knn_prob.between(0, 1).all()
 
 
 @pytest.mark.parametrize("fold", [0, 1])
@@ -66,7 +66,7 @@ def test_the_refit_gets_rounds_of_its_own_network(run):
     from hashlib import sha256
 
     for number, before in ((1, run), (2, run / "round-1")):
-        rows = unit_trail(run, number, "refit")
+        rows = unit_decisions(run, number, "refit")
         teacher = sha256((before / "refit" / "model.safetensors").read_bytes()).hexdigest()
         assert set(rows.network_digest) == {teacher}
         assert (run / f"round-{number}" / "refit" / "fold.json").exists()
@@ -75,13 +75,13 @@ def test_the_refit_gets_rounds_of_its_own_network(run):
 
 def test_a_planted_check_with_fewer_labels_than_a_batch_asks_for_trains_all_the_same(metric_run, make_rounds, tmp_path, capsys):
     path = shutil.copytree(metric_run, tmp_path / "run")
-    # Fold 0 trains on 8 normal and 13 tumor patches, its planted check on fewer than the five of a class that a batch of 10 asks for.
+    # Fold 0 trains on 8 normal and 13 tumor patches, its precision check on fewer than the five of a class that a batch of 10 asks for.
     told = make_rounds(path, 1, "train.batch_size=10", "train.epochs=1", "pseudo.planted_share=0.6", "pseudo.stop_share=0.99")
     assert told["planted"]["folds"] == [0] and "pseudo.stop_share" in told["stopped"]
-    assert "a batch asks for 5 of each class, so they stand in it more than once" in capsys.readouterr().err
+    assert "a batch takes 5 of each class" in capsys.readouterr().err
 
 
-def test_the_refits_trail_stays_out_of_that_of_the_folds(run):
+def test_decisions_of_the_refit_stay_out_of_those_of_the_folds(run):
     assert set(table(run / "round-1" / "pseudo.parquet").fold) == {0, 1}
 
 

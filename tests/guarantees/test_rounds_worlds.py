@@ -65,7 +65,7 @@ def test_two_processes_decide_and_predict_as_one(together, alone, fresh):
 
 
 @pytest.mark.processes
-def test_a_trail_that_came_while_a_process_was_late_is_no_step_to_skip(round_0, fresh, slides, make_rounds):
+def test_decisions_written_while_a_process_was_late_do_not_make_it_skip_a_step(round_0, fresh, slides, make_rounds):
     # With the pool predicted before, the leader decides without ever waiting for the others.
     make_rounds(fresh, 1, "pseudo.stop_share=0.99")
     shutil.rmtree(fresh / "round-1")

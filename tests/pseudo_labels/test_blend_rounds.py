@@ -22,7 +22,7 @@ from pcam_ssl.tables import write_table
 
 FOLDS = (0, 1)
 SELECT_ONLY = "pseudo.stop_share=0.99"
-"""Nothing is trained: the round ends with its trails."""
+"""Nothing is trained: the round ends with its decisions."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def said_by(member, fold) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_a_trail_is_the_mean_of_the_members_own_networks_of_the_fold(rounds, members, fold):
+def test_decisions_use_the_mean_of_the_members_own_networks_of_the_fold(rounds, members, fold):
     rows = decisions(rounds, 1, fold).set_index("id")
     said = [said_by(member, fold).loc[rows.index] for member in members]
     assert rows.prob.to_numpy() == pytest.approx(np.mean([each.prob for each in said], axis=0), abs=1e-9)
@@ -83,7 +83,7 @@ def test_inner_slides_are_said_by_the_same_mean(blend, members):
         assert len(ours) == len(theirs[0])
 
 
-def test_a_trail_names_the_networks_of_all_members(rounds, members):
+def test_decisions_name_the_networks_of_all_members(rounds, members):
     digests = "".join(sha256(weights(member, 0, "fold-0")).hexdigest() for member in members)
     assert set(decisions(rounds, 1, 0).network_digest) == {sha256(digests.encode()).hexdigest()}
 
@@ -106,9 +106,7 @@ def test_what_is_there_is_not_done_again(rounds, make_rounds, tmp_path, capsys):
     path = shutil.copytree(rounds, tmp_path / "run")
     make_rounds(path, 1)
     assert weights(path, 1, "fold-0") == weights(rounds, 1, "fold-0") and verdict(path) == verdict(rounds)
-    assert (
-        "a blend has no recipe; its students, and the planted check, train under that of its first run" in capsys.readouterr().err
-    )
+    assert "a blend has no recipe; its students and the precision check train with that of its first run" in capsys.readouterr().err
 
 
 def test_a_story_is_told_of_a_patch(rounds, command):
@@ -221,5 +219,5 @@ class TestRefused:
         (copy / "recipe.yaml").write_text(text.replace("  use: true\n", "  use: false\n"))
         run = blend_runs([str(trained_run), str(copy)], tmp_path / "blend")
         assert refused(run.path, "pseudo.agreement=true", "train.batch_size=8") == (
-            f"pseudo.agreement: {copy}, which {run.path} blends, has no kNN; blend runs that have"
+            f"pseudo.agreement: {copy}, which {run.path} blends, has no kNN; blend runs with neighbours.use=true"
         )

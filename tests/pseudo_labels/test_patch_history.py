@@ -1,4 +1,4 @@
-"""The story of one patch is its rows of every trail, and what they come to."""
+"""The history of one patch: its decisions by round and fold, and a sentence on the latest round."""
 
 import numpy as np
 import pandas as pd
@@ -113,9 +113,8 @@ def test_an_unknown_id_is_refused_with_the_nearest():
     long_ids = {1: decisions(entry("patch-001", 0, 0.9), entry("other-999", 0, 0.9))}
     with pytest.raises(UserError) as refused:
         patch_story(long_ids, "patch-003", nearest_ids)
-    assert str(refused.value) == (
-        "--explain patch-003: no such patch in the pool (patches whose label is known are not in it). Did you mean patch-001?"
-    )
+    text = str(refused.value)
+    assert text.startswith("--explain patch-003: ") and text.endswith("Did you mean patch-001?")
 
 
 def test_an_id_like_no_other_is_refused_with_the_place_of_all(decisions_of):

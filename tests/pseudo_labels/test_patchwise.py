@@ -53,7 +53,7 @@ def test_agreement_without_knn_says_what_gives_it():
         agreement(pool, all_of(pool))
     assert str(error.value) == (
         "pseudo.agreement=true needs kNN probs and the round before has none; "
-        "begin with neighbours.use=true or with a metric-train run, or set pseudo.agreement=false"
+        "start from a run with neighbours.use=true or a metric-train run, or set pseudo.agreement=false"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the planted check trains on, and what it hides."""
+"""What the precision check trains on, and what it hides."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def rounds(round_0, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[0, 1])
 def pair(request, rounds):
-    """A fold and its planted check."""
+    """A fold and its precision check."""
     return rounds.units[request.param], check_unit(rounds, rounds.units[request.param])
 
 

@@ -49,7 +49,7 @@ def test_it_is_said_before_round_0_is_trained(command, slides, tiny, tmp_path, m
     monkeypatch.setattr("pcam_ssl.pseudo_labels.setup.baseline", train)
     settings = [word for setting in tiny() for word in ("--set", setting)]
     done = command("pseudo-label", tmp_path / "run", "--data", slides, *settings)
-    assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
+    assert "pseudo.precision 0.98 (confidence level 0.95) cannot be proven" in done.err
 
 
 def test_it_is_said_before_the_planted_check(command, finished, tmp_path, monkeypatch):
@@ -58,5 +58,5 @@ def test_it_is_said_before_the_planted_check(command, finished, tmp_path, monkey
 
     monkeypatch.setattr("pcam_ssl.pseudo_labels.rounds.precision_check", check)
     done = command("pseudo-label", finished.path, "--out", tmp_path / "rounds", "--rounds", 1)
-    assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
+    assert "pseudo.precision 0.98 (confidence level 0.95) cannot be proven" in done.err
     assert read_folds(finished.folds, open_dataset(finished.info()["dataset"]).patches).n_folds == 2

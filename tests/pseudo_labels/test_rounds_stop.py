@@ -1,4 +1,4 @@
-"""When rounds end early: each rule by name, before a student is trained where it can be; and the planted check."""
+"""When rounds end early: each rule by name, before a student is trained where it can be; and the precision check."""
 
 import shutil
 
@@ -137,7 +137,7 @@ def test_a_planted_check_that_misses_stops_before_any_round(fresh, make_rounds, 
     for name, entry in told["planted"]["classes"].items():
         found = entry["precision"]["value"]
         words = "not known (" if found is None else f"{found:.3f} ({entry['precision']['low']:.3f} to "
-        assert f"planted check, {name}: precision {words}" in said
+        assert f"precision check, {name}: precision {words}" in said
     assert told["planted"]["met"] is False
     assert told["stopped"].startswith("the precision of planted pseudo-labels is below 0.999: ")
     assert "pseudo.planted_stop=true" in told["stopped"]
