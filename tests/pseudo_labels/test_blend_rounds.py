@@ -173,13 +173,13 @@ class TestRefused:
     def test_a_member_that_is_gone(self, of, pair):
         run = of()
         shutil.rmtree(pair[1].path)
-        assert refused(run.path).startswith(f"{run.path}: blends {pair[1].path}, which is no run any more; put it back")
+        assert refused(run.path).startswith(f"{run.path}: blends {pair[1].path}, which is not there any more; put it back")
 
     def test_a_member_that_says_something_else_by_now(self, of, pair):
         run = of()
         oof = pair[1].path / "oof.parquet"
         write_table(oof, table(oof).assign(logit=0.0))
-        assert refused(run.path) == f"{run.path}: blends {oof}, which is not what was blended any more; blend anew"
+        assert refused(run.path) == f"{run.path}: blends {oof}, which has changed since; blend again"
 
     def test_a_blend_of_blends(self, of, tmp_path):
         first = of()
@@ -190,8 +190,8 @@ class TestRefused:
         run = of()
         write_table(pair[1].folds, table(pair[1].folds).assign(inner_0=True))
         line = refused(run.path)
-        assert line.startswith(f"{run.path}: its member {pair[1].path} keeps other inner slides or hides other labels than")
-        assert line.endswith(f"train it with --set cv.folds_file={pair[0].folds}, and blend anew")
+        assert line.startswith(f"{run.path}: its member {pair[1].path} has other inner slides or hidden labels than")
+        assert line.endswith(f"train it with --set cv.folds_file={pair[0].folds}, and blend again")
 
     def test_a_member_without_inner_predictions(self, round_0, members, tmp_path):
         copy = shutil.copytree(members[1], tmp_path / "copy")

@@ -199,4 +199,4 @@ def test_an_id_that_is_in_no_pool(command, two_rounds):
 
 def test_a_story_without_rounds(command, fresh):
     done = command("pseudo-label", fresh, "--explain", "nobody")
-    assert done.problems == ["--explain: no round has been made yet; run pcam-ssl pseudo-label with --rounds first"]
+    assert done.problems == ["--explain: no round has been made yet; run `pcam-ssl pseudo-label` with --rounds first"]
