@@ -103,7 +103,7 @@ def test_a_mean_needs_no_labels_of_both_classes():
 
 def test_one_slide_leaves_nothing_to_fit_on():
     parts, unit = parts_of(np.zeros(4), ["a"] * 4)
-    with pytest.raises(UserError, match="--method greedy: one slide only"):
+    with pytest.raises(UserError, match="--method greedy: there is one slide only"):
         fit_blend("greedy", np.zeros((4, 2)), np.array([0, 1, 0, 1]), parts, np.ones(4, bool), unit)
 
 

@@ -54,7 +54,7 @@ def test_a_member_that_is_gone_is_named(gone, unknown_slides, tmp_path):
     info = json.loads(gone.provenance.read_text())
     info["blend"]["members"][0]["run"] = "/nowhere/run"
     gone.provenance.write_text(json.dumps(info))
-    with pytest.raises(UserError, match="blends /nowhere/run, which is no run any more"):
+    with pytest.raises(UserError, match="blends /nowhere/run, which is not there any more; put it back"):
         predict_source(gone.path, unknown_slides, tmp_path / "new.parquet")
     assert not (tmp_path / "new.parquet").exists()
 
@@ -63,7 +63,7 @@ def test_a_member_that_is_another_run_by_now_is_named(gone, unknown_slides, tmp_
     info = json.loads(gone.provenance.read_text())
     info["blend"]["members"][0]["recipe_digest"] = "0" * 64
     gone.provenance.write_text(json.dumps(info))
-    with pytest.raises(UserError, match="which is another run by now; blend anew"):
+    with pytest.raises(UserError, match="which has changed since; blend again"):
         predict_source(gone.path, unknown_slides, tmp_path / "new.parquet")
 
 

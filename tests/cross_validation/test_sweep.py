@@ -94,7 +94,7 @@ def test_a_sweep_over_seeds_can_be_compared_over_them(tiny, slides, tmp_path):
 
 
 def test_a_sweep_into_a_run_is_refused(finished):
-    with pytest.raises(UserError, match="--out .*is a run, .*choose another --out"):
+    with pytest.raises(UserError, match=r"--out .*is a run, .*choose another --out"):
         plan_sweep(None, [], ["views.policy=d4,none"], finished.path)
 
 

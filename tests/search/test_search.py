@@ -143,7 +143,8 @@ def test_another_factory_needs_a_rebuild(run_copy, indexed_run):
         search_space(run_copy, ids=[TWIN], factory="HNSW8")
     command = f"`pcam-ssl search {run_copy} --index HNSW8 --rebuild`"
     assert (
-        str(caught.value) == f"{run_copy / 'index'}: is an index Flat, not HNSW8; leave --index out, or rebuild it with {command}"
+        str(caught.value)
+        == f"{run_copy / 'index'}: its factory is Flat, not HNSW8; leave --index out, or rebuild it with {command}"
     )
     search_space(run_copy, factory="HNSW8", rebuild=True)
     facts = search_space(run_copy, ids=[TWIN]).facts
