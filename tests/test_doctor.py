@@ -36,7 +36,7 @@ def test_this_environment_is_fit():
     assert [finding.topic for finding in findings][:3] == ["python", "torch", "torchvision"]
 
 
-def test_a_line_carries_state_topic_text_and_mend():
+def test_a_line_has_state_topic_text_and_fix():
     assert doctor.Finding("disk", "warn", "1 GB free", "use a larger disk").line() == "warn  disk: 1 GB free; use a larger disk"
     assert doctor.Finding("timm", "ok", "1.0").line() == "ok    timm: 1.0"
 
@@ -50,7 +50,7 @@ def test_the_agpl_successor_under_the_same_import_name_fails(install):
     install("albumentationsx", "2.1.0", "albumentations")
     finding = doctor.check_albumentations()
     assert finding.state == "fail"
-    assert finding.text == "albumentationsx (AGPL) sits under the import name albumentations"
+    assert finding.text == "albumentationsx (AGPL) provides the import name albumentations"
     assert "pip uninstall -y albumentations albumentationsx" in finding.mend
     assert "albumentations>=2.0.8,<2.1" in finding.mend
 
