@@ -23,7 +23,7 @@ LEVELS = [
     ("recipe",),
     ("recipe_methods", "recipe_pseudo"),
     ("recipe_section",),
-    ("files", "records", "terminal"),
+    ("files", "records", "render", "terminal"),
     ("errors",),
 ]
 LEVEL_OF = {name: number for number, names in enumerate(LEVELS) for name in names}
