@@ -148,8 +148,8 @@ def distributions_of(module: str) -> list[str]:
 
 def check_precision() -> Finding:
     """The number format training will use here, and why."""
-    from pcam_ssl.engine.precision import choose_precision
-    from pcam_ssl.world import choose_device
+    from pcam_ssl.device import choose_precision
+    from pcam_ssl.distributed import choose_device
 
     device = choose_device()
     chosen = choose_precision(device)
@@ -178,7 +178,7 @@ def check_weights() -> Finding:
 
 def check_dataset(data: Path | None, verify: bool) -> Finding:
     """Digest and counts of the dataset; with `verify`, the digest is computed again from what lies on disk."""
-    from pcam_ssl.data.store import open_dataset
+    from pcam_ssl.data.dataset import open_dataset
 
     path = data or Path(os.environ.get("PCAM_SSL_DATA", "data/pcam"))
     if data is None and not path.exists():

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and digests of what was written. No torch."""
+"""Writing files whole or not at all, and digests of what was written."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The JSON files that commands leave in their folders: what each holds, and which command makes a damaged one again. No torch.
+"""The JSON files that commands leave in their folders: what each holds, and which command makes a damaged one again.
 
 Shapes name what is read without asking whether it is there; files of other versions may hold more.
 """

@@ -1,16 +1,18 @@
-"""Tables are the interface between stages: their columns, dtypes, checks, and parquet in and out. No torch."""
+"""Tables are the interface between stages: their columns, dtypes, checks, and parquet in and out."""
 
+from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl import __version__
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
 
 SCHEMA_VERSION = "1"
-
 PATCH_COLUMNS = {
     "id": "str",
     "row": "int64",
@@ -132,3 +134,41 @@ def read_probs(path: Path | str, ids: pd.Series) -> np.ndarray:
     if probs.isna().any():
         raise UserError(f"{path}: lacks {probs.isna().sum()} patches, first {probs.index[probs.isna()][0]}; make it again")
     return probs.to_numpy()
+
+
+SURE = 1e-15
+
+
+def calibrated_logits(probs) -> np.ndarray:
+    """Logits of calibrated probs of class 1, finite, any shape; the same scale in every fold and every run, unlike raw logits."""
+    return inverse_sigmoid(np.clip(np.asarray(probs, dtype=np.float64), SURE, 1 - SURE))
+
+
+def mean_over(members: Sequence, weights=None) -> np.ndarray:
+    """The mean of M arrays of equal shape, float64 of that shape, under weights [M] of sum 1, or plain.
+
+    Summed array by array, so that each place is summed in the order of the members: a matrix product and numpy's reductions sum a
+    row alone in another order than among others, and the product's order differs between CPUs.
+    """
+    members = [np.asarray(values, dtype=np.float64) for values in members]
+    if weights is None:
+        return reduce(np.add, members) / len(members)
+    return reduce(np.add, [weight * values for weight, values in zip(weights, members, strict=True)])
+
+
+TRAIL_COLUMNS = {
+    "id": "str",
+    "fold": "Int8",
+    "logit": "float64",
+    "prob": "float64",
+    "view_std": "float64",
+    "knn_prob": "float64",
+    "decision": "str",
+    "reason": "str",
+    "label": "float64",
+    "weight": "float64",
+    "change": "str",
+    "network_digest": "str",
+}
+"""`decision` is added or left out; `label` NaN and `weight` 0 where left out; `change` is a member of `CHANGES` or ''."""
+CLASSES = ("normal", "tumor")

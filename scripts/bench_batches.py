@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.workflows.training_set import batch_plan
+from pcam_ssl.cross_validation.training_data import batch_plan
+from pcam_ssl.recipe.loading import load_recipe
 
 STEPS, TURNS = 300, 7
 METHODS = {

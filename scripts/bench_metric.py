@@ -10,10 +10,10 @@ from bench_measure import at_least, at_most, compare, rate, ratios, spread, take
 from bench_training import CPU, ToolSide, article
 
 from pcam_ssl.data.folds import labelled_rows
-from pcam_ssl.engine.precision import choose_precision
-from pcam_ssl.inference.embed import embed_rows
+from pcam_ssl.device import choose_precision
+from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import build_network
-from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.recipe.loading import load_recipe
 
 
 def metric(inputs: Inputs):

@@ -24,12 +24,12 @@ from bench_inputs import Inputs, place
 from bench_measure import NotMeasured, at_most, compare, ratios, spread
 from scipy.special import expit
 
+from pcam_ssl.evaluation.bootstrap import paired_differences
+from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import write_json, write_text
-from pcam_ssl.inference.bootstrap import paired_differences
-from pcam_ssl.inference.scores import score_report
-from pcam_ssl.recipe import Recipe
-from pcam_ssl.recipe_files import to_yaml
-from pcam_ssl.run import Run, versions
+from pcam_ssl.recipe.loading import to_yaml
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import Run, versions
 from pcam_ssl.tables import predictions, write_table
 
 CPU = torch.device("cpu")

@@ -10,18 +10,17 @@ from bench_measure import NotMeasured, at_most, compare, rate, ratios, take_turn
 from bench_training import CPU
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pcam_ssl.data.streams import load
-from pcam_ssl.engine.optim import build_optimizer
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import read_metrics
-from pcam_ssl.workflows.baseline import baseline
-from pcam_ssl.workflows.fitting import new_network
-from pcam_ssl.workflows.fold import scored_rows
-from pcam_ssl.workflows.pseudo_label import open_rounds
-from pcam_ssl.workflows.pseudo_round import run_round
-from pcam_ssl.workflows.rounds import Rounds
-from pcam_ssl.workflows.selecting import with_pseudo_labels
-from pcam_ssl.workflows.training_set import train_stream, training_set
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.cross_validation.fitting import new_network
+from pcam_ssl.cross_validation.fold import scored_rows
+from pcam_ssl.cross_validation.training_data import train_stream, training_set
+from pcam_ssl.data.batches import load
+from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.pseudo_labels.labeling import with_pseudo_labels
+from pcam_ssl.pseudo_labels.rounds import open_rounds, run_round
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.records import read_metrics
+from pcam_ssl.training.optim import build_optimizer
 
 SETTINGS = ("cv.folds=2", "model.name=resnet10t", "model.pretrained=false", "train.batch_size=64", "score.floor=false")
 EASY = (
@@ -79,7 +78,7 @@ class BareRound:
         return time.perf_counter() - begun
 
     def _train(self, network, unit) -> None:
-        steps = read_metrics(unit.folder(self.setting.run) / "metrics.jsonl")[-1]["step"]
+        steps = read_metrics(self.setting.run.unit(unit.name) / "metrics.jsonl")[-1]["step"]
         stream = train_stream(self.setting, unit, training_set(self.setting, unit), seed=0)
         optimizer = build_optimizer(network, self.opened.recipe.optim.model_dump(), CPU.device)
         network.train()

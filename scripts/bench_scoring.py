@@ -11,12 +11,12 @@ from bench_inputs import Inputs, pixels_of, place
 from bench_measure import at_most, compare, ratios, spread, take_turns, timed
 
 from pcam_ssl.data.folds import labelled_rows
-from pcam_ssl.engine.precision import choose_precision
-from pcam_ssl.inference.bootstrap import intervals
-from pcam_ssl.inference.metrics import point_scores
-from pcam_ssl.inference.predict import TestViews, predict_logits
+from pcam_ssl.device import choose_precision
+from pcam_ssl.distributed import World
+from pcam_ssl.evaluation.bootstrap import intervals
+from pcam_ssl.evaluation.metrics import point_scores
+from pcam_ssl.models.inference import TestViews, predict_logits
 from pcam_ssl.models.network import build_network
-from pcam_ssl.world import World
 
 CPU = World(0, 1, torch.device("cpu"))
 ROOT = Path(__file__).resolve().parents[1]

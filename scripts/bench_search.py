@@ -19,10 +19,10 @@ import faiss
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.inference.exclusion import leave_out
-from pcam_ssl.inference.factory import set_parameters
-from pcam_ssl.inference.index import build_index
-from pcam_ssl.inference.neighbors import search
+from pcam_ssl.neighbors.exclusion import leave_out
+from pcam_ssl.neighbors.faiss_index import set_parameters
+from pcam_ssl.neighbors.index import build_index
+from pcam_ssl.neighbors.search import search
 
 K = 20
 FACTORIES = ("IVF1024,Flat", "IVF1024,SQ8", "HNSW16")

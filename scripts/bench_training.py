@@ -13,20 +13,20 @@ from bench_plain import PlainPatches, PlainTraining
 from timm.utils import ModelEmaV3
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pcam_ssl.cross_validation.cross_validate import loader_workers
+from pcam_ssl.cross_validation.fitting import new_network
+from pcam_ssl.cross_validation.training_data import batch_plan
+from pcam_ssl.data.batches import TrainStream, load
+from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import labelled_rows
-from pcam_ssl.data.store import Dataset
-from pcam_ssl.data.streams import TrainStream, load
 from pcam_ssl.data.views import Views
-from pcam_ssl.engine.fit import CHECK_STEPS_GPU, Plan, Training, train_step
-from pcam_ssl.engine.optim import Schedule, build_optimizer
-from pcam_ssl.engine.precision import choose_precision
+from pcam_ssl.device import choose_precision
+from pcam_ssl.distributed import World
 from pcam_ssl.methods import build_method
-from pcam_ssl.recipe import Recipe
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.workflows.cross_validation import loader_workers
-from pcam_ssl.workflows.fitting import new_network
-from pcam_ssl.workflows.training_set import batch_plan
-from pcam_ssl.world import World
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.training.loop import CHECK_STEPS_GPU, Plan, Training, train_step
+from pcam_ssl.training.optim import Schedule, build_optimizer
 
 EMA_DECAY = 0.998
 ENDLESS = 10**9

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from pcam_ssl.inference.bootstrap import _resampled
-from pcam_ssl.inference.calibrate import fit_temperature
-from pcam_ssl.inference.confidence import PLAIN, count_groups, group_codes, student_interval
-from pcam_ssl.inference.metrics import point_scores
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import Run
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.evaluation.bootstrap import _resampled
+from pcam_ssl.evaluation.calibration import fit_temperature
+from pcam_ssl.evaluation.confidence import PLAIN, count_groups, group_codes, student_interval
+from pcam_ssl.evaluation.metrics import point_scores
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.baseline import baseline
 
 SCORES = {"auroc": "AUROC, pooled", "nll": "NLL", "ece": "ECE"}
 WITHOUT_PRIOR = 10**9

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit, logit
 
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.splits import make_folds
-from pcam_ssl.data.store import open_dataset
-from pcam_ssl.inference.calibrate import fit_temperature
-from pcam_ssl.inference.floor import colour_histograms, floor_predictions
-from pcam_ssl.inference.metrics import auroc, nll
+from pcam_ssl.evaluation.calibration import fit_temperature
+from pcam_ssl.evaluation.colour_baseline import colour_histograms, floor_predictions
+from pcam_ssl.evaluation.metrics import auroc, nll
 
 WITHOUT_PRIOR = 10**9
 

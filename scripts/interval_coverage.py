@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from pcam_ssl.data.store import open_dataset
-from pcam_ssl.inference.bootstrap import _resampled, intervals_and_differences
-from pcam_ssl.inference.confidence import count_groups
-from pcam_ssl.inference.metrics import point_scores
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.evaluation.bootstrap import _resampled, intervals_and_differences
+from pcam_ssl.evaluation.confidence import count_groups
+from pcam_ssl.evaluation.metrics import point_scores
 
 SLIDES = (10, 20, 34, 70, 160)
 SCORES = {

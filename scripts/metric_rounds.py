@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.inference.bootstrap import paired_differences
-from pcam_ssl.inference.metrics import auroc
-from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.cross_validation.cross_validate import metric_train
+from pcam_ssl.evaluation.bootstrap import paired_differences
+from pcam_ssl.evaluation.metrics import auroc
+from pcam_ssl.pseudo_labels.rounds import pseudo_label
+from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.metric_train import metric_train
-from pcam_ssl.workflows.pseudo_label import pseudo_label
 
 KINDS = {"oof": "head", "oof-knn": "kNN", "oof-blend": "blend"}
 RECIPE = (

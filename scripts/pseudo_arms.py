@@ -21,19 +21,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from pcam_ssl.data.folds import labelled_rows, read_folds
-from pcam_ssl.data.store import PIXELS, open_dataset
-from pcam_ssl.data.streams import Pixels
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, open_dataset
+from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
+from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.files import read_json
-from pcam_ssl.inference.embed import embed_rows
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import Run
+from pcam_ssl.models.artefact import load_trained
+from pcam_ssl.models.inference import embed_rows
+from pcam_ssl.pseudo_labels.rounds import pseudo_label
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.baseline import baseline
-from pcam_ssl.workflows.pool import pool_rows
-from pcam_ssl.workflows.pseudo_label import pseudo_label
-from pcam_ssl.workflows.setting import fold_unit
-from pcam_ssl.workflows.trained import load_trained
 
 NAIVE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.balance=none", "pseudo.noise=same")
 SURE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.confidence=0.95", "pseudo.balance=prior", "pseudo.noise=strong")

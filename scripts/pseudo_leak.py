@@ -14,18 +14,17 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from pcam_ssl.data.folds import labelled_rows, read_folds
-from pcam_ssl.data.store import PIXELS, Dataset, is_dataset, open_dataset
-from pcam_ssl.data.streams import Pixels
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, Dataset, is_dataset, open_dataset
+from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.files import write_text
-from pcam_ssl.inference.predict import PLAIN, predict_logits
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import Run
-from pcam_ssl.workflows.baseline import baseline
-from pcam_ssl.workflows.pseudo_label import pseudo_label
-from pcam_ssl.workflows.setting import fold_unit
-from pcam_ssl.workflows.trained import load_trained
+from pcam_ssl.models.artefact import load_trained
+from pcam_ssl.models.inference import PLAIN, predict_logits
+from pcam_ssl.pseudo_labels.rounds import pseudo_label
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.runs.run import Run
 
 SETTINGS = ("cv.scheme=grouped", "cv.folds=3", "score.floor=false", "score.resamples=200", "predict.d4=false")
 ROUNDS = ("pseudo.planted_share=0", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")

@@ -4,15 +4,15 @@ python scripts/seed_coverage.py
 
 Two equal recipes are drawn many times: their difference in a share (as accuracy) is a slide's, a seed's and their own together. Ways:
 one seed of each, slides resampled; slides and seeds resampled together (percentiles); the sum of both variances with Student's t
-(`pcam_ssl.inference.seed_spread`). The seed's standard deviation is given as a share of the slides' standard error.
+(`pcam_ssl.compare.seeds`). The seed's standard deviation is given as a share of the slides' standard error.
 """
 
 import argparse
 
 import numpy as np
 
-from pcam_ssl.inference.confidence import Groups
-from pcam_ssl.inference.seed_spread import Seeded, difference
+from pcam_ssl.compare.seeds import Seeded, difference
+from pcam_ssl.evaluation.confidence import Groups
 
 RATIOS = (0.0, 0.5, 1.0, 2.0)
 

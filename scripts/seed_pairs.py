@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcam_ssl.inference.bootstrap import paired_differences
+from pcam_ssl.evaluation.bootstrap import paired_differences
 from pcam_ssl.tables import read_table
 
 

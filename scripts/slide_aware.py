@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.inference.bootstrap import paired_differences
-from pcam_ssl.inference.slide_means import mean_intervals
-from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.cross_validation.cross_validate import metric_train
+from pcam_ssl.evaluation.bootstrap import mean_intervals, paired_differences
+from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.metric_train import metric_train
 
 KINDS = {"oof": "head", "oof-knn": "kNN", "oof-blend": "blend"}
 RECIPE = ("method.loss=supcon", "method.projection=64", "cv.refit=false", "score.floor=false", "score.resamples=200")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pcam_ssl.data.statistics import OPTICAL_DENSITY, UNMIX
-from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.data.dataset import Dataset, open_dataset
+from pcam_ssl.data.images import OPTICAL_DENSITY, UNMIX
 from pcam_ssl.data.views import Views
 
 TISSUE = 0.05

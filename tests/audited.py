@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.writer import DatasetWriter
 
 SIZE_PX = 24

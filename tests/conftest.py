@@ -61,7 +61,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def tiny_recipe(tiny):
     """tiny_recipe("a.b=c", ...): the Recipe of those settings."""
-    from pcam_ssl.recipe_files import load_recipe
+    from pcam_ssl.recipe.loading import load_recipe
 
     return lambda *more: load_recipe(None, tiny(*more))
 
@@ -79,7 +79,7 @@ def slides(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def rewrite():
     """rewrite(dataset, path, change): a copy of a dataset whose patches table went through `change(patches)`; rows may be dropped."""
-    from pcam_ssl.data.store import open_dataset
+    from pcam_ssl.data.dataset import open_dataset
     from pcam_ssl.data.writer import DatasetWriter
 
     def rewrite(source: Path, path: Path, change, sample_submission=None) -> Path:
@@ -98,7 +98,7 @@ def rewrite():
 @pytest.fixture(scope="session")
 def train(slides, tiny_recipe):
     """train(out, "a.b=c", ..., data=None, only=None): a tiny baseline in this process; returns the Run."""
-    from pcam_ssl.workflows.baseline import baseline
+    from pcam_ssl.cross_validation.cross_validate import baseline
 
     return lambda out, *more, data=None, only=None: baseline(tiny_recipe(*more), data or slides, out, only)
 

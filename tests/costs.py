@@ -18,7 +18,7 @@ FIXTURES = {
 }
 """The fixtures that do it; those built on them are found by pytest."""
 
-FIT = "pcam_ssl.engine.fit"
+FIT = "pcam_ssl.training.loop"
 PROBES = {"platform", "ctypes.util"}
 """Modules that ask `uname` or `ldconfig` once, for whichever library comes first: no test's doing."""
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from pcam_ssl.inference.attribution_facts import Explained
-from pcam_ssl.inference.attribution_summary import Summary
+from pcam_ssl.explain.explanation import Explained, Summary
 
 INFO = {"dataset": "data/set", "dataset_digest": "d" * 64, "recipe_digest": "e" * 64}
 

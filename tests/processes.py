@@ -12,7 +12,7 @@ from pathlib import Path
 def server():
     """A multiprocessing context whose processes start in a tenth of a second."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcam_ssl.workflows.pseudo_label", "pcam_ssl.workflows.predict"])
+    context.set_forkserver_preload(["pcam_ssl.pseudo_labels.rounds", "pcam_ssl.cross_validation.predict"])
     return context
 
 
@@ -104,7 +104,7 @@ def _run_rank(environment: dict[str, str], sender, work, arguments) -> None:
     os.environ.update(environment)
     import torch
 
-    from pcam_ssl.world import join_world
+    from pcam_ssl.distributed import join_world
 
     torch.set_num_threads(1)
     try:

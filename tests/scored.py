@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import digest_text, write_json, write_text
-from pcam_ssl.inference.scores import score_report
-from pcam_ssl.recipe_files import load_recipe, to_yaml
-from pcam_ssl.run import Run
+from pcam_ssl.recipe.loading import load_recipe, to_yaml
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import predictions, write_table
 
 SLIDES, PATCHES, FOLDS = 8, 15, 2

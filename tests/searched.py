@@ -33,7 +33,7 @@ def unknown_slides(slides, rewrite, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(unknown_slides, tiny_recipe, tmp_path_factory) -> Path:
     """A finished metric run on `unknown_slides`, with a refit and no index. Do not write into it."""
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import metric_train
 
     return metric_train(tiny_recipe(*METRIC), unknown_slides, tmp_path_factory.mktemp("runs") / "metric").path
 
@@ -47,7 +47,7 @@ def run_copy(trained_run, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def indexed_run(trained_run, tmp_path_factory) -> Path:
     """Another copy, with its index. Do not write into it."""
-    from pcam_ssl.workflows.search import search_space
+    from pcam_ssl.search.search import search_space
 
     path = shutil.copytree(trained_run, tmp_path_factory.mktemp("runs") / "indexed")
     search_space(path, rebuild=True)

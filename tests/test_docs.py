@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from pcam_ssl.recipe import Recipe
+from pcam_ssl.recipe.schema import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

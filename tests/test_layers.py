@@ -1,8 +1,9 @@
-"""Imports go one way, and what need not wait for torch does not."""
+"""Imports go one way, no two files import each other in a circle, and what need not wait for torch does not."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,51 +11,70 @@ import pytest
 import pcam_ssl
 
 PACKAGE = Path(pcam_ssl.__file__).parent
-MODULES = sorted(PACKAGE.rglob("*.py"))
+FILES = {
+    ".".join(("pcam_ssl", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 LEVELS = [
-    ("__main__",),
-    ("cli",),
-    ("workflows",),
-    ("doctor",),
-    ("engine", "inference", "report", "selection"),
-    ("methods", "data", "models"),
-    ("run", "world"),
-    ("recipe_files", "tables"),
-    ("recipe",),
-    ("recipe_methods", "recipe_pseudo"),
-    ("recipe_section",),
-    ("files", "records", "render", "terminal"),
-    ("errors",),
+    {"__main__"},
+    {"cli"},
+    {"demo"},
+    {"api"},
+    {"doctor", "report"},
+    {"pseudo_labels"},
+    {"blending", "explain"},
+    {"audit", "compare", "cross_validation", "export", "search"},
+    {"methods", "runs", "training"},
+    {"models", "neighbors"},
+    {"data", "evaluation"},
+    {"distributed", "recipe", "records", "tables"},
+    {"render"},
+    {"device", "files", "terminal"},
+    {"errors"},
 ]
-LEVEL_OF = {name: number for number, names in enumerate(LEVELS) for name in names}
+"""From the command line down: a folder or file imports only from its own row and those below it."""
+
+TORCH_FREE = ["api", "audit.audit", "audit.duplicates", "audit.findings", "audit.label_errors", "audit.report", "audit.slides", "blending.blend", "blending.ensemble", "blending.members", "blending.report", "blending.tables", "cli", "compare", "data.dataset", "data.download", "data.duplicates", "data.folds", "data.images", "data.importing", "data.pool", "data.show", "data.sources", "data.splits", "data.synthetic", "data.writer", "doctor", "errors", "evaluation", "explain.centre", "explain.explanation", "explain.report", "files", "neighbors", "pseudo_labels.patch_history", "pseudo_labels.provable_precision", "pseudo_labels.report", "pseudo_labels.selection", "pseudo_labels.selectors", "pseudo_labels.stopping", "pseudo_labels.thresholds", "pseudo_labels.verdict", "recipe", "records", "render", "report.cases", "report.figures", "report.galleries", "report.model_card", "report.operating_point", "report.report", "report.scores", "report.summary", "report.verdict", "runs.comparable", "runs.contents", "runs.run", "search.report", "tables", "terminal", "training.loggers"]
+"""Files, and folders with all that is in them, that load without torch: loading it takes longer than most of these commands."""
 
 
-def part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported_parts(path: Path) -> set[str]:
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, inside functions too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found |= {name.split(".")[1] for name in names if name.startswith("pcam_ssl.")}
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pcam_ssl":
+            found |= {name if (name := f"{node.module}.{alias.name}") in FILES else node.module for alias in node.names}
     return found
 
 
-def test_every_part_has_a_level():
-    assert {part(path) for path in MODULES} - {"__init__"} == set(LEVEL_OF)
+def part(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down(path):
-    mine = LEVEL_OF.get(part(path), len(LEVELS))
-    upward = {name for name in imported_parts(path) if LEVEL_OF[name] < mine}
-    assert upward == set()
+def test_every_folder_has_a_level():
+    assert {part(name) for name in FILES if "." in name} == set().union(*LEVELS)
+
+
+def test_imports_go_down():
+    level = {name: number for number, names in enumerate(LEVELS) for name in names}
+    upward = [
+        f"{name} imports {other}"
+        for name, path in FILES.items()
+        for other in imports(path)
+        if "." in name and "." in other and level[part(other)] < level[part(name)]
+    ]
+    assert upward == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    try:
+        TopologicalSorter({name: imports(path) - {name} for name, path in FILES.items()}).prepare()
+    except CycleError as circle:
+        pytest.fail(" imports ".join(reversed(circle.args[1])))
 
 
 def test_only_views_imports_albumentations():
-    assert [path.name for path in MODULES if "import albumentations" in path.read_text()] == ["views.py"]
+    assert [path.name for path in FILES.values() if "import albumentations" in path.read_text()] == ["views.py"]
 
 
 def fresh_python(code: str) -> str:
@@ -76,13 +96,14 @@ def test_help_loads_nothing_heavy():
     assert printed.splitlines()[-2:] == ["code 0", "[]"]
 
 
+def test_torch_free_names_are_modules():
+    assert {name for name in TORCH_FREE if f"pcam_ssl.{name}" not in FILES} == set()
+
+
 @pytest.mark.processes
-def test_modules_that_say_no_torch_load_no_torch():
-    names = [
-        "pcam_ssl." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        for path in MODULES
-        if "No torch." in (ast.get_docstring(ast.parse(path.read_text())) or "")
-    ]
-    assert len(names) > 15
+def test_torch_free_modules_load_no_torch():
+    free = [f"pcam_ssl.{name}" for name in TORCH_FREE]
+    names = [name for name in FILES if any(name == each or name.startswith(f"{each}.") for each in free)]
+    assert len(names) > 100
     code = f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n    assert 'torch' not in sys.modules, name"
     fresh_python(code)

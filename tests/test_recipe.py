@@ -4,8 +4,8 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pcam_ssl.recipe import MACHINE_KEYS, AdamW, OneCycle, Recipe, Supervised
-from pcam_ssl.recipe_files import flatten
+from pcam_ssl.recipe.loading import flatten
+from pcam_ssl.recipe.schema import MACHINE_KEYS, AdamW, OneCycle, Recipe, Supervised
 
 
 def test_the_defaults_are_the_base_recipe():

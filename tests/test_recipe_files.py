@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe import MACHINE_KEYS, AdamW, Recipe, Sgd
-from pcam_ssl.recipe_files import (
+from pcam_ssl.recipe.loading import (
     describe_keys,
     differences,
     flatten,
@@ -15,6 +14,7 @@ from pcam_ssl.recipe_files import (
     recipe_names,
     to_yaml,
 )
+from pcam_ssl.recipe.schema import MACHINE_KEYS, AdamW, Recipe, Sgd
 
 SHIPPED = sorted(recipe_folder().rglob("*.yaml"))
 

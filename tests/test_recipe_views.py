@@ -7,7 +7,7 @@ import albumentations as A
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe_files import differences, load_recipe, recipe_digest, to_yaml
+from pcam_ssl.recipe.loading import differences, load_recipe, recipe_digest, to_yaml
 
 
 @pytest.fixture

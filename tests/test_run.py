@@ -5,8 +5,9 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import Metrics, Run, begin_run, find_run, hold, read_metrics
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.records import read_metrics
+from pcam_ssl.runs.run import Metrics, Run, begin_run, find_run, hold
 
 DATASET = {"path": "data/a", "digest": "a" * 64}
 

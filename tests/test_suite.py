@@ -11,7 +11,7 @@ import pytest
 import skips
 from costs import FIXTURES, marks_of
 
-from pcam_ssl.engine import fit
+from pcam_ssl.training import loop as fit
 
 TESTS = Path(__file__).parent
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from pcam_ssl.distributed import World, choose_device, join_world
 from pcam_ssl.errors import UserError
-from pcam_ssl.world import World, choose_device, join_world
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -21,11 +21,10 @@ def audit(
 
     Example: pcam-ssl data audit data/kaggle --run runs/metric-train --html audit.html
     """
+    from pcam_ssl.audit.audit import audit
+    from pcam_ssl.audit.report import as_dict, as_text, write_page
     from pcam_ssl.errors import LeakError, UserError
     from pcam_ssl.files import PAGE, check_target
-    from pcam_ssl.report.audit_page import write_page
-    from pcam_ssl.report.audit_text import as_dict, as_text
-    from pcam_ssl.workflows.audit import audit
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")

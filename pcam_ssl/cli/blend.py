@@ -26,10 +26,10 @@ def blend(
 
     Example: pcam-ssl blend runs/resnet34 runs/densenet121 runs/metric:knn --method weights --out runs/blend
     """
+    from pcam_ssl.api import blend as blend_runs
+    from pcam_ssl.blending.report import blend_text
     from pcam_ssl.records import read_scores
-    from pcam_ssl.report.blend_members import blend_text
     from pcam_ssl.report.summary import run_summary
-    from pcam_ssl.workflows.blend import blend_runs
 
     run = blend_runs(runs, out, method, max_correlation)
     scores = read_scores(run.path)

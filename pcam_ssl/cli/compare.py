@@ -16,8 +16,8 @@ def compare(
 
     Example: pcam-ssl compare runs/resnet34 runs/densenet121 --html compare.html
     """
+    from pcam_ssl.compare.compare import compare_runs
     from pcam_ssl.files import PAGE, check_target
-    from pcam_ssl.workflows.compare import compare_runs
 
     if html is not None:
         check_target("--html", html, *PAGE)
@@ -26,8 +26,8 @@ def compare(
 
 def show_comparison(comparison: dict, html: Path | None, as_json: bool) -> None:
     """Print a comparison, and write its page where asked for."""
-    from pcam_ssl.report.compare_text import compare_text
-    from pcam_ssl.workflows.compare import write_page
+    from pcam_ssl.compare.compare import write_page
+    from pcam_ssl.compare.report import compare_text
 
     if html is not None:
         write_page(html, comparison)

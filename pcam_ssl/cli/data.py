@@ -45,8 +45,7 @@ def download(
     url: Annotated[str | None, typer.Option(help="Another address that holds the files (default: Zenodo record 2546921).")] = None,
 ) -> None:
     """Fetch the PatchCamelyon files (7 GB); run it again to continue a broken transfer."""
-    from pcam_ssl.data.download import download_pcam
-    from pcam_ssl.data.pcam_files import URL
+    from pcam_ssl.data.download import URL, download_pcam
     from pcam_ssl.errors import UserError
 
     if name != "pcam":
@@ -65,8 +64,8 @@ def show(
     """Count patches by split, label, and slide."""
     import json
 
+    from pcam_ssl.data.dataset import open_dataset
     from pcam_ssl.data.show import as_text, contact_sheet, summarise
-    from pcam_ssl.data.store import open_dataset
     from pcam_ssl.files import check_target
 
     if sheet is not None:

@@ -39,8 +39,8 @@ def embed(
     Example: pcam-ssl embed --model hf-hub:OWNER/NAME data/kaggle --knn --out embeddings/frozen
     """
     from pcam_ssl.errors import UserError
-    from pcam_ssl.report.table import score_table
-    from pcam_ssl.workflows.embed import embed_source
+    from pcam_ssl.render.format import score_table
+    from pcam_ssl.search.embed import embed_source
 
     if len(places) != (2 if model is None else 1):
         raise UserError("embed: give RUN and SOURCE (`pcam-ssl embed RUN SOURCE --out DIR`), or --model NAME and SOURCE alone")

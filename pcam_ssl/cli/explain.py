@@ -32,21 +32,21 @@ def explain(
     Example: pcam-ssl explain runs/baseline --id 0a1b2c --id 3d4e5f
     """
     from pcam_ssl.errors import UserError
-    from pcam_ssl.report.explain_text import explained_text, fold_text
+    from pcam_ssl.explain.report import explained_text, fold_text
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")
     if bool(ids) == (whole_fold is not None):
         raise UserError("explain: name patches with --id ID, or a fold with --whole-fold K")
     if whole_fold is not None:
-        from pcam_ssl.workflows.explain_fold import explain_fold
+        from pcam_ssl.explain.explain import explain_fold
 
         if fold is not None or out is not None:
             raise UserError("--whole-fold: takes neither --fold nor --out; its own network explains a fold, and a table is printed")
         facts = explain_fold(run, whole_fold, data=data, round=round, device=device)
         print(json.dumps(facts, indent=2) if as_json else fold_text(facts))
         return
-    from pcam_ssl.workflows.explain import explain_patches
+    from pcam_ssl.explain.explain import explain_patches
 
     explained, page = explain_patches(run, ids, fold=fold, neighbours=neighbours, out=out, data=data, round=round, device=device)
     if as_json:

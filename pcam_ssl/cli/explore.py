@@ -34,8 +34,7 @@ def explore(
     Example: pcam-ssl explore runs/metric --split train --serve
     """
     from pcam_ssl.errors import UserError
-    from pcam_ssl.workflows.atlas import atlas_options, serve_atlas
-    from pcam_ssl.workflows.explore import explore
+    from pcam_ssl.export.atlas import atlas_options, explore, serve_atlas
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")

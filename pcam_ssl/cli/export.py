@@ -53,16 +53,16 @@ def export(
             check_target(option, path, suffix)
     written = {}
     if onnx is not None:
-        from pcam_ssl.workflows.export_onnx import export_onnx
+        from pcam_ssl.export.onnx import export_onnx
 
         written["onnx"] = export_onnx(run, onnx, fold=fold, all_folds=all_folds, d4=d4, round=round, data=data)
     if parquet is not None:
-        from pcam_ssl.workflows.export_embeddings import export_embeddings
+        from pcam_ssl.export.embeddings import export_embeddings
 
         written["parquet"] = export_embeddings(run, parquet, split=split, fold=fold, round=round, data=data, device=device)
     if as_json:
         print(json.dumps(written, indent=2))
         return
-    from pcam_ssl.report.export_text import export_lines
+    from pcam_ssl.cli.export_text import export_lines
 
     print("\n".join(export_lines(written)))

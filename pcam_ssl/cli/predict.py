@@ -21,8 +21,8 @@ def predict(
 
     Example: pcam-ssl predict runs/baseline patches/ --out new.parquet
     """
-    from pcam_ssl.report.table import score_table
-    from pcam_ssl.workflows.predict import predict_source
+    from pcam_ssl.blending.predict import predict_source
+    from pcam_ssl.render.format import score_table
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         from pcam_ssl.errors import UserError

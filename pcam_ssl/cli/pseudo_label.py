@@ -32,10 +32,10 @@ def pseudo_label(
 
     Example: pcam-ssl pseudo-label runs/baseline --rounds 3 --set pseudo.precision=0.95
     """
-    from pcam_ssl.report.rounds_text import rounds_text
-    from pcam_ssl.workflows.patch_story import tell_patch
-    from pcam_ssl.workflows.pseudo_label import pseudo_label
-    from pcam_ssl.world import own_rank
+    from pcam_ssl.api import pseudo_label
+    from pcam_ssl.distributed import own_rank
+    from pcam_ssl.pseudo_labels.patch_history import tell_patch
+    from pcam_ssl.pseudo_labels.report import rounds_text
 
     if explain is not None:
         print(tell_patch(run, explain, out, pooled))

@@ -14,7 +14,7 @@ def list_recipes() -> None:
 
     Example: pcam-ssl recipes list
     """
-    from pcam_ssl.recipe_files import recipe_names, recipe_path
+    from pcam_ssl.recipe.loading import recipe_names, recipe_path
 
     for name in recipe_names():
         first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
@@ -31,7 +31,7 @@ def show(
 
     Example: pcam-ssl recipes show baseline --keys
     """
-    from pcam_ssl.recipe_files import describe_keys, load_recipe, to_yaml
+    from pcam_ssl.recipe.loading import describe_keys, load_recipe, to_yaml
 
     recipe = load_recipe(name, set or [])
     print("\n".join(describe_keys(recipe)) if keys else to_yaml(recipe), end="\n" if keys else "")
@@ -48,7 +48,7 @@ def copy(
     """
     from pcam_ssl.errors import UserError
     from pcam_ssl.files import check_target, write_text
-    from pcam_ssl.recipe_files import recipe_path
+    from pcam_ssl.recipe.loading import recipe_path
 
     check_target("recipes copy", target, ".yaml", ".yml")
     if target.exists():

@@ -34,8 +34,8 @@ def report(
     Example: pcam-ssl report runs/baseline --sensitivity 0.98
     """
     from pcam_ssl.errors import UserError
-    from pcam_ssl.inference.operating_point import target_asked
-    from pcam_ssl.workflows.report import Asked, report_runs
+    from pcam_ssl.evaluation.operating_point import target_asked
+    from pcam_ssl.report.report import Asked, report_runs
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")

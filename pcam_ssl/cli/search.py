@@ -29,8 +29,8 @@ def search(
     Example: pcam-ssl search runs/metric --id 0a1b2c --image patch.png -k 10 --html neighbours.html
     """
     from pcam_ssl.errors import UserError
-    from pcam_ssl.report.neighbours_text import neighbours_text
-    from pcam_ssl.workflows.search import search_space
+    from pcam_ssl.search.report import neighbours_text
+    from pcam_ssl.search.search import search_space
 
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")

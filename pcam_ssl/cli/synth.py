@@ -21,7 +21,7 @@ def synth(
 
     Example: pcam-ssl data synth data/synthetic --slides 24
     """
-    from pcam_ssl.data.store import open_dataset
+    from pcam_ssl.data.dataset import open_dataset
     from pcam_ssl.data.synthetic import write_synthetic
 
     write_synthetic(

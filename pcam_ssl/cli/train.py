@@ -35,11 +35,11 @@ def baseline(
 
     Example: pcam-ssl baseline --sweep model.name=resnet34,densenet121 --out runs/zoo
     """
+    from pcam_ssl.api import baseline
+    from pcam_ssl.api import sweep as train_sweep
     from pcam_ssl.errors import UserError
     from pcam_ssl.files import PAGE, check_target
-    from pcam_ssl.recipe_files import load_recipe
-    from pcam_ssl.workflows.baseline import baseline
-    from pcam_ssl.workflows.sweep import sweep as train_sweep
+    from pcam_ssl.recipe.loading import load_recipe
 
     if sweep:
         if html is not None:
@@ -65,8 +65,8 @@ def metric_train(
 
     Example: pcam-ssl metric-train --data data/kaggle --recipe metric-smoke --out runs/metric
     """
-    from pcam_ssl.recipe_files import load_recipe
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.api import metric_train
+    from pcam_ssl.recipe.loading import load_recipe
 
     chosen = load_recipe("metric" if recipe is None else recipe, set or [])
     run = metric_train(chosen, data, out or Path("runs/metric-train"), fold or None)
@@ -75,9 +75,9 @@ def metric_train(
 
 def show_run(run, as_json: bool = False) -> None:
     """Print a finished run's scores and what to open, once for all processes; nothing where folds are still missing."""
+    from pcam_ssl.cross_validation.aggregate import read_scores
+    from pcam_ssl.distributed import own_rank
     from pcam_ssl.report.summary import run_summary
-    from pcam_ssl.workflows.gather import read_scores
-    from pcam_ssl.world import own_rank
 
     if own_rank() or not run.scores.exists():
         return
@@ -88,8 +88,8 @@ def show_run(run, as_json: bool = False) -> None:
 def show_sweep(swept, html: Path | None, as_json: bool) -> None:
     """Compare the finished runs of a sweep, once for all processes. Raises UserError, a line a run, where some failed."""
     from pcam_ssl.cli.compare import show_comparison
-    from pcam_ssl.workflows.compare import compare_runs
-    from pcam_ssl.world import own_rank
+    from pcam_ssl.compare.compare import compare_runs
+    from pcam_ssl.distributed import own_rank
 
     if not own_rank() and len(swept.finished) > 1:
         show_comparison(compare_runs(swept.finished), html, as_json)
@@ -98,6 +98,6 @@ def show_sweep(swept, html: Path | None, as_json: bool) -> None:
 
 def demo(folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo")) -> None:
     """Synthetic slides, a baseline under honest and under leaky folds, metric learning, neighbours, and a pseudo-label round."""
-    from pcam_ssl.workflows.demo import demo
+    from pcam_ssl.demo import demo
 
     print(demo(folder))

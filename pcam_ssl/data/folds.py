@@ -1,4 +1,4 @@
-"""Folds as a table: which fold scores a patch, which patches are kept inside for choices. No torch."""
+"""Folds as a table: which fold scores a patch, and which patches are its inner slides; and a unit, one network to train."""
 
 import json
 from dataclasses import dataclass
@@ -143,3 +143,36 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
         raise UserError(f"{path}: {len(moved)} patches have another slide now, first {moved.iloc[0]}; use another run folder")
     check_groups(frame, str(path))
     return Folds(frame, metadata["grouping"], tuple(notes), share)
+
+
+REFIT = "refit"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One network to train. The masks `[N]` are over the rows of the folds: what trains, what serves choices, what is scored."""
+
+    name: str
+    number: int
+    train: np.ndarray
+    inner: np.ndarray
+    score: np.ndarray
+    round: int = 0
+    pseudo: pd.DataFrame | None = None
+    """Pseudo-labelled patches that train it too: `id`, `label`, `weight`."""
+    test: bool = True
+    """Whether it predicts the test split."""
+
+
+def fold_unit(folds: Folds, k: int) -> Unit:
+    """Fold `k`."""
+    return Unit(f"fold-{k}", k, folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k))
+
+
+def refit_unit(folds: Folds) -> Unit:
+    """All visible labels that some fold learns from, but the inner slides of fold 0, which calibrate it; it scores nothing.
+
+    Under the official scheme the labels of the valid split are none of its business, nor do they count against the budget.
+    """
+    train = folds.learnable & folds.frame["visible"].to_numpy() & ~folds.frame["inner_0"].to_numpy()
+    return Unit(REFIT, folds.n_folds, train, folds.inner_mask(0), np.zeros(len(train), bool))

@@ -1,22 +1,23 @@
-"""From any source to a DATASET folder in one pass: decode, measure, pack, in constant memory. No torch."""
+"""From any source to a DATASET folder in one pass: decode, measure, pack, in constant memory; slides are joined on id."""
 
 import os
+import tempfile
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from pcam_ssl.data.decode import BadImage, decode, edge_px
-from pcam_ssl.data.slides import check_slides, join_slides
+from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
+from pcam_ssl.data.images import BadImage, decode, edge_px, measure
 from pcam_ssl.data.sources import list_source
-from pcam_ssl.data.sources.listing import NAMED, Chunk, Listing
-from pcam_ssl.data.statistics import measure
-from pcam_ssl.data.store import Dataset, open_dataset
+from pcam_ssl.data.sources.csv_table import known, read_csv, refuse_repeated_rows
+from pcam_ssl.data.sources.listing import NAMED, Chunk, Listing, name_first, places_in
 from pcam_ssl.data.writer import DatasetWriter, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.terminal import progress, warn
@@ -147,3 +148,51 @@ def _decode(image: bytes | BadImage, size_px: int) -> np.ndarray:
     if len(pixels) != size_px:
         raise BadImage(f"is {len(pixels)} px, the others are {size_px} px; a dataset has one size")
     return pixels
+
+
+def join_slides(found: Listing, csv: Path | str) -> None:
+    """Set the slides of a listing from a csv `id,wsi`; ids of the csv without patch are counted, named, and left out.
+
+    Raises UserError where the csv is absent, has other columns, gives an id two slides, or no id matches.
+    """
+    csv = Path(csv)
+    if not csv.is_file():
+        raise UserError(f"{csv}: no such file; give --wsi a csv with the columns id,wsi")
+    frame = read_csv(csv.read_bytes(), str(csv), ["id", "wsi"])
+    refuse_repeated_rows(frame, "wsi", str(csv))
+    table = found.records
+    rows = places_in(table["id"], frame["id"])
+    unmatched = sorted(frame["id"][places_in(frame["id"], table["id"]) < 0])
+    if len(unmatched) == len(frame):
+        example = f"it has {name_first(unmatched, 1)}, the source {name_first(table['id'], 1)}"
+        raise UserError(f"{csv}: none of its {len(frame):,} ids is in {found.source} ({example}); give the csv of these patches")
+    if unmatched:
+        found.notes["slide_ids_without_patch"] = {"count": len(unmatched), "first": unmatched[:NAMED]}
+        warn(f"{csv}: {len(unmatched):,} ids have no patch and are left out: {name_first(unmatched)}")
+    table["wsi"] = known(frame["wsi"]).astype("str").array.take(rows, allow_fill=True)
+    found.notes["slides_from"] = csv.name
+
+
+def check_slides(found: Listing) -> None:
+    """Raises UserError where some labelled training patches have a slide and others have none: those could not be grouped."""
+    table = found.records
+    labelled = (table["split"] == "train") & table["label"].notna()
+    without = labelled & table["wsi"].isna()
+    if without.any() and (labelled & table["wsi"].notna()).any():
+        counts = (
+            f"{without.sum():,} of {labelled.sum():,} labelled training patches have no slide: {name_first(table['id'][without])}"
+        )
+        raise UserError(f"{found.source}: {counts}; complete the slide csv, or import without any slides")
+    elsewhere = table["wsi"].isna() & ~labelled
+    if elsewhere.any() and table["wsi"].notna().any():
+        found.notes["patches_without_slide"] = int(elsewhere.sum())
+
+
+@contextmanager
+def open_source(source: Path | str, skip_bad: bool = False):
+    """Yield a Dataset of the source. Raises the UserErrors of `import_source`."""
+    if is_dataset(source):
+        yield open_dataset(source)
+        return
+    with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as folder:
+        yield import_source(source, Path(folder) / "patches", skip_bad=skip_bad)

@@ -1,4 +1,4 @@
-"""What is in a dataset, as numbers, as text, and as a sheet of patches. No torch."""
+"""What is in a dataset, as numbers, as text, and as a sheet of patches."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from pcam_ssl.data.store import Dataset
+from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import atomic_write
 

@@ -1,4 +1,4 @@
-"""Making folds: slides kept whole, labels and stain balanced, some slides kept inside each fold for choices. No torch."""
+"""Making folds: slides kept whole, labels and stain balanced, some slides of each fold kept inside it for choices. Stain clusters stand in for slides where none are named."""
 
 import hashlib
 from dataclasses import replace
@@ -7,13 +7,10 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.folds import Folds, check_groups, labelled_rows, read_folds, write_folds
-from pcam_ssl.data.inner import inner_columns
-from pcam_ssl.data.stain import proxy_groups, slide_clusters
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.tables import FOLD_COLUMNS, conform
 
 __all__ = ["Folds", "make_folds", "read_folds", "write_folds"]
-
 SCHEMES = ("grouped", "official", "random")
 N_STAIN_STRATA = 3
 
@@ -197,3 +194,101 @@ def _copy_notes(rows: pd.DataFrame, frame: pd.DataFrame, scheme: str) -> list[st
     if not n_copies or scheme == "random":
         return []
     return [f"{n_copies} patches have an exact copy in another fold; `pcam-ssl data audit` names them"]
+
+
+N_CANDIDATES = 64
+SEVERAL = 3
+"""Inner slides that should hold each class, where training keeps at least twice as many."""
+
+
+def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> np.ndarray:
+    """Codes of the groups to keep inside, from group codes [N] and labels [N] of a fold's visible training rows.
+
+    Of some seeded random draws of whole groups it takes the one that leaves both classes in training and inside, then the one
+    with several slides of each class inside (a temperature or threshold from one slide is that slide's), then the one nearest to
+    `share` of the rows and to the overall share of tumor. Raises ValueError for fewer than two groups.
+    """
+    names, codes = np.unique(codes, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("fewer than two groups")
+    sizes = np.bincount(codes)
+    tumors = np.bincount(codes, weights=labels)
+    holds = np.stack([tumors < sizes, tumors > 0])  # [2, G] normal, tumor
+    generator = np.random.default_rng(seed)
+    # Of very many groups any draw is near enough.
+    orders = [generator.permutation(len(names)) for _ in range(min(N_CANDIDATES, 1 + 10**6 // len(names)))]
+    candidates = [chosen for order in orders for chosen in _draws(order, sizes, share)]
+    best = min(candidates, key=lambda chosen: _cost(chosen, sizes, tumors, holds, share))
+    return names[best]
+
+
+def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, share: float, seed: int) -> pd.DataFrame:
+    """Bool columns `inner_0` .. of a frame with `group`, `fold`, `visible`; `labels` [N] are 0 or 1.
+
+    Fold K's column looks only at visible labels outside fold K. Raises UserError where a fold trains on one group.
+    """
+    codes, _ = pd.factorize(frame["group"])
+    columns = {}
+    for fold in range(n_folds):
+        training = (frame["fold"] != fold).to_numpy(dtype=bool)
+        usable = training & frame["visible"].to_numpy()
+        try:
+            chosen = inner_groups(codes[usable], labels[usable], share, (seed, fold))
+        except ValueError:
+            raise UserError(
+                f"fold {fold} has {len(np.unique(codes[usable]))} labelled slides to train on, and one more is needed "
+                "to choose by; add slides, ask for more folds (cv.folds), or raise data.label_budget"
+            ) from None
+        columns[f"inner_{fold}"] = training & np.isin(codes, chosen)
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _draws(order: np.ndarray, sizes: np.ndarray, share: float) -> list[np.ndarray]:
+    """The first groups of `order` whose rows come nearest to `share`, and with a few more within twice that: at least one, never all."""
+    filled = np.cumsum(sizes[order])[:-1]
+    nearest = np.abs(filled - share * sizes.sum()).argmin()
+    more = np.searchsorted(filled, 2 * share * sizes.sum(), side="right") - 1 - nearest
+    return [order[: nearest + extra + 1] for extra in range(min(max(more, 0), 2 * SEVERAL) + 1)]
+
+
+def _cost(
+    chosen: np.ndarray, sizes: np.ndarray, tumors: np.ndarray, holds: np.ndarray, share: float
+) -> tuple[bool, bool, int, float]:
+    n_rows, n_tumor = sizes[chosen].sum(), tumors[chosen].sum()
+    n_left, n_tumor_left = sizes.sum() - n_rows, tumors.sum() - n_tumor
+    imbalance = abs(n_rows / sizes.sum() - share) + abs(n_tumor / n_rows - tumors.sum() / sizes.sum())
+    wanted = np.minimum(SEVERAL, holds.sum(axis=1) // 3)
+    missing = np.maximum(wanted - holds[:, chosen].sum(axis=1), 0).sum()
+    return not 0 < n_tumor_left < n_left, not 0 < n_tumor < n_rows, int(missing), imbalance
+
+
+SLIDE_STATISTICS = ["od_r", "od_g", "od_b", "stain_h", "stain_e"]
+PATCH_STATISTICS = [*SLIDE_STATISTICS, "brightness"]
+
+
+def cluster(features: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """K-means cluster [N] of standardised features [N, D]; at most as many clusters as distinct rows."""
+    from sklearn.cluster import KMeans
+
+    features = np.asarray(features, dtype=np.float64)
+    spread = features.std(axis=0)
+    features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    n_clusters = min(n_clusters, len(np.unique(features, axis=0)))
+    return KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(features)
+
+
+def slide_clusters(rows: pd.DataFrame, groups: pd.Series, n_clusters: int, seed: int) -> pd.Series:
+    """Stain cluster of each group: k-means of the mean optical density and stain of its patches, indexed by group."""
+    means = rows[SLIDE_STATISTICS].groupby(groups.to_numpy()).mean()
+    return pd.Series(cluster(means.to_numpy(), n_clusters, seed), index=means.index)
+
+
+def proxy_groups(rows: pd.DataFrame, n_clusters: int, seed: int) -> pd.Series:
+    """A stain cluster for each patch, as text, to stand in for the unknown slide.
+
+    Patches with the same pixels (`pixel_hash`) are clustered as one, so an exact copy never leaves its group.
+    """
+    distinct = rows.drop_duplicates("pixel_hash")
+    numbers = cluster(distinct[PATCH_STATISTICS].to_numpy(), n_clusters, seed)
+    of_hash = pd.Series([f"stain-{number:02d}" for number in numbers], index=distinct["pixel_hash"], dtype="str")
+    return pd.Series(of_hash.loc[rows["pixel_hash"]].to_numpy(), index=rows.index, dtype="str")

@@ -1,4 +1,4 @@
-"""Small synthetic slides for tests and the demo: every slide has its own stain, texture, and share of tumor. No torch.
+"""Small synthetic slides for tests and the demo: every slide has its own stain, texture, and share of tumor.
 
 A model that recognises the slide can guess the label from the slide's share of tumor, so folds that tear slides flatter it.
 What truly tells tumor is drawn in the central third of the patch alone: larger, darker, crowded nuclei.

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 
-from pcam_ssl.data.statistics import OPTICAL_DENSITY, UNMIX
+from pcam_ssl.data.images import OPTICAL_DENSITY, UNMIX
 from pcam_ssl.errors import UserError, first_line
 
 # OpenCV's own threads fight with torch's for the same cores.

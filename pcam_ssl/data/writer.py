@@ -1,4 +1,4 @@
-"""Writing a DATASET folder as a stream: whole or not at all, with statistics and digest made on the way. No torch."""
+"""Writing a DATASET folder as a stream: whole or not at all, with statistics and digest made on the way."""
 
 import datetime
 import errno
@@ -15,8 +15,8 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from pcam_ssl import __version__
-from pcam_ssl.data.statistics import measure
-from pcam_ssl.data.store import MANIFEST, PATCHES, PIXELS, SAMPLE_SUBMISSION
+from pcam_ssl.data.dataset import MANIFEST, PATCHES, PIXELS, SAMPLE_SUBMISSION
+from pcam_ssl.data.images import measure
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder, write_json
 from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table

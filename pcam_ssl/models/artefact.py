@@ -1,5 +1,6 @@
 """One artefact: `model.safetensors` and `model.json` hold all that predict, search, explain and export need. Nothing is unpickled."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from pcam_ssl.device import Precision, choose_precision
+from pcam_ssl.distributed import World, choose_device
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.models.network import Network, rebuild_network
 from pcam_ssl.records import read_model
+from pcam_ssl.terminal import warn
 
 WEIGHTS, FACTS = "model.safetensors", "model.json"
 LOSS_PREFIX = "metric_loss."
@@ -62,3 +66,34 @@ def load_network(folder: Path, device: torch.device, channels_last: bool = False
     load_weights(folder, network)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return network.to(device, memory_format=layout).eval(), facts
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network ready to score or embed, and what its artefact says of it."""
+
+    network: Network
+    facts: dict[str, Any]
+    precision: Precision
+    world: World
+
+
+def load_trained(folder: Path, device: str = "auto") -> Trained:
+    """The network of a unit's folder (`fold-K` or `refit`). Raises UserError where it is absent or damaged."""
+    world = World(0, 1, choose_device(device))
+    network, facts = load_network(folder, world.device)
+    precision = _precision(facts["precision"], world)
+    if precision.channels_last:
+        network.to(memory_format=torch.channels_last)
+    return Trained(network, facts, precision, world)
+
+
+def _precision(trained: dict, world: World) -> Precision:
+    """The format the network was trained in, where this device computes in it; else this device's own, and that is said."""
+    here = choose_precision(world.device)
+    if trained["name"] in ("fp32", here.name):
+        return Precision(trained["name"], trained["channels_last"], trained["why"])
+    warn(
+        f"the run was trained in {trained['name']}, {world.device.type} computes in {here.name} ({here.why}); logits may differ in the second decimal"
+    )
+    return here

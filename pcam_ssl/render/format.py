@@ -3,10 +3,12 @@
 A score is a dict with `value`, `low` and `high`, each of which may be None, and `reason` where one is.
 """
 
+from textwrap import wrap
 from typing import Any
 
 from pcam_ssl.render.document import Cell
 
+WIDTH = 80
 NAMES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -93,3 +95,61 @@ def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
 def sentence(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
+
+
+def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
+    """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
+    reports = [scores] if floor is None else [scores, floor]
+    lines = wrap(f"{title}: {counts_text(scores)}", WIDTH)
+    lines.append(_line("", "score  95 % interval", *(["floor  95 % interval"] if floor else [])))
+    for name, label in NAMES.items():
+        lines.append(_line(label, *(_cell(report["scores"][name]) for report in reports)))
+        if name == "auroc" and scores["within_folds"]["auroc"]["folds"] > 1:
+            lines.append(_line(WITHIN_FOLDS, *(_cell(report["within_folds"]["auroc"]) for report in reports)))
+    lines += wrap(f"interval: {scores['interval']}", WIDTH)
+    if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
+        lines.append("- : not defined, because a class is absent")
+    return "\n".join(lines)
+
+
+def counts_text(scores: dict) -> str:
+    """'1,243 patches (447 tumor) of 34 slides' for a `score_report`."""
+    text = f"{scores['n']:,} patches ({scores['n_positive']:,} tumor)"
+    if scores["n_slides"]:
+        text += f" of {scores['n_slides']:,} slides, {scores['n_slides_tumor']:,} with tumor"
+    else:
+        text += ", slides unknown"
+    return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
+
+
+def by_knn(scores: dict) -> bool:
+    """Whether kNN made the run's predictions, since no classifier was trained (`method.classify: false`)."""
+    return scores.get("scored_by") == "knn"
+
+
+def split_words(split: str, report: dict) -> str:
+    """'held out: test', or 'transductive: test' where its scored patches were in the pool that networks learned from."""
+    return f"{'transductive' if report.get('transductive') else 'held out'}: {split}"
+
+
+def transductive_sentence(scores: dict) -> str | None:
+    """What scores of patches that were in the pool mean, None for a scores.json without any."""
+    shares = [
+        f"{report['in_pool']:.0%} of the scored patches of {split}"
+        for split, report in (scores["held_out"] or {}).items()
+        if report.get("transductive")
+    ]
+    if not shares:
+        return None
+    return (
+        f"transductive: {', '.join(shares)} were in the pool that the networks learned from, so the scores there say how well"
+        " this very set is labelled, not what to expect of new slides"
+    )
+
+
+def _line(label: str, *cells: str) -> str:
+    return f"{label:<31}{''.join(f'   {cell:<21}' for cell in cells)}".rstrip()
+
+
+def _cell(score: dict) -> str:
+    return f"{three(score['value'])}  {ends(score)}".rstrip()

@@ -1,4 +1,4 @@
-"""Markdown in which text from data stays text: no HTML, no link, no image, no column of its own. No torch."""
+"""Markdown in which text from data stays text: no HTML, no link, no image, no column of its own."""
 
 import re
 

@@ -1,17 +1,17 @@
-"""`model-card.md` (Mitchell et al., Model Cards for Model Reporting, 2019): what a run's networks are for, how good, and where they end. No torch."""
+"""`model-card.md` (Mitchell et al., Model Cards for Model Reporting, 2019): purpose, data, scores and limits of a run's networks."""
 
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pcam_ssl.report.card_limits import limits
-from pcam_ssl.report.facts import Facts
+from pcam_ssl.data.folds import REFIT
+from pcam_ssl.render.format import NAMES, split_words, transductive_sentence
+from pcam_ssl.render.markup import three
 from pcam_ssl.report.markdown import block, escaped, fenced, table
-from pcam_ssl.report.markup import three
-from pcam_ssl.report.sections import changed_keys, repeat_command
-from pcam_ssl.report.table import NAMES, split_words, transductive_sentence
+from pcam_ssl.report.scores import changed_keys, repeat_command
 from pcam_ssl.report.verdict import Verdict, what_was_done
-from pcam_ssl.run import BLEND, REFIT
+from pcam_ssl.runs.contents import Facts
+from pcam_ssl.runs.run import BLEND
 
 FILE = "model-card.md"
 WORST_SLIDES = 20
@@ -128,3 +128,57 @@ def _spread(values: list[float]) -> str:
 
 def _versions(facts: Facts) -> str:
     return escaped(f"With {', '.join(f'{name} {version}' for name, version in facts.info['versions'].items())}.")
+
+
+def limits(facts: Facts, verdict: Verdict) -> list[str]:
+    """What the verdict has against the scores, then folds, floor, calibration, and what the scores do not cover."""
+    found = [] if verdict.level == "good" else [verdict.headline]
+    return [*found, *verdict.remarks, *_folds(facts), *_floor(facts), *_calibration(facts), *_not_covered(facts)]
+
+
+def _folds(facts: Facts) -> list[str]:
+    known = [fold["scores"]["auroc"] for fold in facts.scores["out_of_fold"]["per_fold"] if fold["scores"]["auroc"] is not None]
+    if len(known) < 2:
+        return ["One fold only: how far the score moves from fold to fold is not known."]
+    return [f"From fold to fold AUROC moves between {min(known):.3f} and {max(known):.3f}."]
+
+
+def _floor(facts: Facts) -> list[str]:
+    floor = facts.scores["floor"]
+    if not floor:
+        return []
+    return [
+        f"Colour alone reaches AUROC {three(floor['scores']['auroc']['value'])} on the same folds. How much of the score outlasts another stain or scanner was not measured."
+    ]
+
+
+def _calibration(facts: Facts) -> list[str]:
+    report = facts.scores["out_of_fold"]
+    before, after = (report[when]["ece"]["value"] for when in ("scores_before_calibration", "scores"))
+    lines = [
+        f"Expected calibration error out of fold: {three(after)} ({three(before)} before calibration): on average a prob is off by that much, on a single slide by more or less."
+    ]
+    reasons = [
+        f"fold {k}: {reason}" for k, made in facts.fold_facts.items() if (reason := made.get("calibration", {}).get("reason"))
+    ]
+    return [*lines, *([f"Not calibrated: {'; '.join(reasons)}."] if reasons else [])]
+
+
+def _not_covered(facts: Facts) -> list[str]:
+    lines = [
+        "The scores are those of each fold's own network. The mean of all folds is another model, scored on held-out splits alone, where there are any."
+    ]
+    if facts.run.unit_done(REFIT):
+        lines.append(
+            "The network in refit/ learned from all labelled slides, so none is left to score it: the folds' scores stand in for it."
+        )
+    undefined = [
+        NAMES[name] for name, score in facts.scores["out_of_fold"]["scores"].items() if name in NAMES and score["value"] is None
+    ]
+    if undefined:
+        lines.append(f"Not defined here, because a class is absent: {', '.join(undefined)}.")
+    lines.append("Intervals hold the choice of slides, not that of seeds: training anew moves scores too.")
+    lines.append(
+        "All slides come from this one dataset: other hospitals and scanners were not scored. Its labels are taken as they are; `pcam-ssl data audit` lists those that look wrong."
+    )
+    return lines

@@ -1,29 +1,24 @@
-"""`report.html`: one run on one page that needs nothing else, from the run folder alone. No torch."""
+"""`report.html`: one run on one page that needs nothing else, from the run folder alone."""
 
 from pathlib import Path
-from string import Template
 
+from pcam_ssl.blending.report import blend_card
+from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import write_text
-from pcam_ssl.inference.operating_point import Target
-from pcam_ssl.report.blend_members import blend_card
-from pcam_ssl.report.curve_cards import curve_cards
-from pcam_ssl.report.facts import Facts, read_facts
-from pcam_ssl.report.figures import learning_cards, reliability_card, slides_card
-from pcam_ssl.report.gallery_cards import gallery_cards
-from pcam_ssl.report.map_card import map_card
-from pcam_ssl.report.markup import Markup, join, tag
+from pcam_ssl.pseudo_labels.report import rounds_cards
+from pcam_ssl.render.markup import Markup, tag
+from pcam_ssl.render.page import document
+from pcam_ssl.report.cases import Pictures
+from pcam_ssl.report.figures import curve_cards, learning_cards, reliability_card, slides_card
+from pcam_ssl.report.galleries import gallery_cards, map_card
 from pcam_ssl.report.model_card import FILE, model_card
-from pcam_ssl.report.operating_cards import decision_card, operating_card
-from pcam_ssl.report.pictures import Pictures
-from pcam_ssl.report.retrieval_card import retrieval_card
-from pcam_ssl.report.rounds_card import rounds_cards
-from pcam_ssl.report.sections import folds_card, held_out_card, provenance_card, score_card, verdict_block
+from pcam_ssl.report.operating_point import decision_card, operating_card
+from pcam_ssl.report.scores import folds_card, held_out_card, provenance_card, retrieval_card, score_card, verdict_block, views_card
 from pcam_ssl.report.verdict import judge
-from pcam_ssl.report.views_card import views_card
-from pcam_ssl.run import Run
+from pcam_ssl.runs.contents import Facts, read_facts
+from pcam_ssl.runs.run import Run
 
 REPORT = "report.html"
-TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("gallery.css")
 DEFAULT_TARGET = Target()
 NO_PICTURES = Pictures()
@@ -63,12 +58,6 @@ def page(facts: Facts, target: Target = DEFAULT_TARGET, pictures: Pictures = NO_
         tag("footer", f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis."),
     ]
     return document(name, body, STYLE.read_text(encoding="utf-8"))
-
-
-def document(title: str, body: list[Markup], style: str = "") -> str:
-    """A page that needs nothing else, in the house's style sheet and the further CSS rules of `style`."""
-    template = TEMPLATE.read_text(encoding="utf-8").replace("</style>", f"{style}</style>", 1)
-    return Template(template).substitute(title=join([title]), body=join(body))
 
 
 def _scored(facts: Facts, target: Target) -> list[list[Markup]]:

@@ -1,4 +1,4 @@
-"""What a page of the house says, without its looks: headings, sentences, tables, and charts and pictures by their words. No torch."""
+"""What a page of the house says, without its looks: headings, sentences, tables, and charts and pictures by their words."""
 
 from dataclasses import dataclass
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""A page of the house as markdown: every section says the same on paper. No torch."""
+"""A page of the house as markdown: every section says the same on paper."""
 
 from pcam_ssl.report.markdown import block, escaped, fenced, table
 from pcam_ssl.report.page_blocks import Block, page_blocks

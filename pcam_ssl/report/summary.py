@@ -1,7 +1,8 @@
 """What a finished run prints: can the score be believed, the score beside its floor, and what to open."""
 
-from pcam_ssl.report.table import by_knn, score_table, split_words, transductive_sentence
-from pcam_ssl.run import Run
+from pcam_ssl.evaluation.scores import score_warnings
+from pcam_ssl.render.format import by_knn, score_table, split_words
+from pcam_ssl.runs.run import Run
 
 
 def run_summary(run: Run, scores: dict) -> str:
@@ -55,18 +56,6 @@ def _interval(score: dict, form: str = ".3f") -> str:
         return "-"
     text = format(score["value"], form)
     return text if score["low"] is None else f"{text} ({format(score['low'], form)} to {format(score['high'], form)})"
-
-
-def score_warnings(scores: dict) -> list[str]:
-    """Why the scores may flatter; shown wherever they are."""
-    lines = list(scores["notes"])
-    if scores["selected_on_fold"]:
-        lines.append(
-            "selected_on_fold: each fold's epoch was chosen on the patches it is scored on, so scores are too good; report train.choose=inner"
-        )
-    if (sentence := transductive_sentence(scores)) is not None:
-        lines.append(sentence)
-    return lines
 
 
 def floor_sentence(scores: dict) -> str | None:

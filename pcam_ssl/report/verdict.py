@@ -1,12 +1,12 @@
-"""Whether a run's score can be believed, in words; nothing is drawn here. No torch."""
+"""Whether a run's score can be believed, in words; nothing is drawn here."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcam_ssl.inference.scores import FEW_GROUPS
-from pcam_ssl.report.blend_members import blend_words
-from pcam_ssl.report.facts import Facts
-from pcam_ssl.report.table import by_knn, counts_text, transductive_sentence
+from pcam_ssl.blending.report import blend_words
+from pcam_ssl.evaluation.scores import FEW_GROUPS
+from pcam_ssl.render.format import by_knn, counts_text, transductive_sentence
+from pcam_ssl.runs.contents import Facts
 
 BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not believe"}
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from documented import documented
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 
 pytestmark = pytest.mark.trains
 

@@ -8,8 +8,8 @@ import pytest
 from documented import DOCS, documented
 from written import blend_info
 
+from pcam_ssl.export import atlas
 from pcam_ssl.files import write_json
-from pcam_ssl.workflows import atlas
 
 
 @pytest.fixture

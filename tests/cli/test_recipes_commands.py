@@ -1,7 +1,7 @@
 import pytest
 
-from pcam_ssl.recipe import Recipe
-from pcam_ssl.recipe_files import load_recipe, recipe_names, recipe_path
+from pcam_ssl.recipe.loading import load_recipe, recipe_names, recipe_path
+from pcam_ssl.recipe.schema import Recipe
 
 
 def test_list_names_every_recipe_and_its_purpose(command):

@@ -3,7 +3,7 @@ import json
 import pytest
 from searched import TWIN
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import typer
 from typer.testing import CliRunner
 
 from pcam_ssl.cli.synth import synth
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 
 
 @pytest.fixture

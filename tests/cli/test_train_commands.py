@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_room_made_the_same_command_goes_on(baseline, small_disk):
 
 @pytest.mark.trains
 def test_ctrl_c_outside_of_training_says_how_to_go_on(baseline, monkeypatch, tmp_path):
-    from pcam_ssl.workflows import cross_validation
+    from pcam_ssl.cross_validation import cross_validate as cross_validation
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.stain import PATCH_STATISTICS
+from pcam_ssl.data.splits import PATCH_STATISTICS
 from pcam_ssl.tables import PATCH_COLUMNS, conform
 
 SIZES = (30, 10, 25, 40, 12, 33, 9, 28, 17, 22, 31, 14, 19, 26)

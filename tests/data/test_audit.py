@@ -8,7 +8,7 @@ import pytest
 from audited import clean_patches, row, write
 from PIL import Image
 
-from pcam_ssl.data.audit import audit_dataset, import_findings, slide_findings
+from pcam_ssl.audit.slides import audit_dataset, import_findings, slide_findings
 
 
 @pytest.fixture

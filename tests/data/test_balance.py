@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from patches_of_slides import make_patches
 
-from pcam_ssl.data.balance import balance, outlying_slides, robust_z
+from pcam_ssl.audit.slides import balance, outlying_slides, robust_z
 
 
 def test_balance_counts_and_averages_a_group():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.decode import BadImage, decode, edge_px
+from pcam_ssl.data.images import BadImage, decode, edge_px
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from pcam_ssl.data.fold_findings import fold_findings
+from pcam_ssl.audit.slides import fold_findings
 
 
 def frame(**columns):

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.importing import import_source
-from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
 
 

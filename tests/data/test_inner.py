@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from patches_of_slides import SIZES, make_patches
 
-from pcam_ssl.data.inner import inner_columns, inner_groups
-from pcam_ssl.data.splits import make_folds
+from pcam_ssl.data.splits import inner_columns, inner_groups, make_folds
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.likeness import SAME_PICTURE, likeness
+from pcam_ssl.audit.duplicates import SAME_PICTURE, likeness
 
 HALVES = np.repeat([[0, 200]], 12, axis=1)  # [1, 24]: left dark, right bright
 

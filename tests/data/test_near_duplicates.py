@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.near_duplicates import near_pairs, view_bits
+from pcam_ssl.data.duplicates import near_pairs, view_bits
 
 
 def pairs(bits, within_bits):

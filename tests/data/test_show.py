@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.show import as_text, contact_sheet, summarise
-from pcam_ssl.data.store import open_dataset
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
 

@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 from patches_of_slides import SIZES, join, make_patches
 
-from pcam_ssl.data.splits import make_folds
-from pcam_ssl.data.stain import PATCH_STATISTICS
-from pcam_ssl.data.statistics import measure
+from pcam_ssl.data.images import measure
+from pcam_ssl.data.splits import PATCH_STATISTICS, make_folds
 from pcam_ssl.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.stain import PATCH_STATISTICS, cluster, proxy_groups, slide_clusters
+from pcam_ssl.data.splits import PATCH_STATISTICS, cluster, proxy_groups, slide_clusters
 
 
 def rows_of(values, hashes=None):

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pcam_ssl.data.statistics import UNMIX
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.data.images import UNMIX
 from pcam_ssl.data.views import StainJitter, Views
 
 REPOSITORY = Path(__file__).parents[2]

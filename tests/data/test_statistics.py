@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.statistics import OPTICAL_DENSITY, measure, view_hashes
+from pcam_ssl.data.images import OPTICAL_DENSITY, measure, view_hashes
 
 
 def flat(colour, size_px=8):

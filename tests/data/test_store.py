@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from pcam_ssl.data.store import is_dataset, open_dataset
+from pcam_ssl.data.dataset import is_dataset, open_dataset
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
 

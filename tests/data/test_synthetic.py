@@ -3,8 +3,8 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.splits import make_folds
-from pcam_ssl.data.store import open_dataset
 from pcam_ssl.data.synthetic import draw_slide, draw_slides, write_synthetic
 from pcam_ssl.errors import UserError
 

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcam_ssl.data.plans import Shuffled
-from pcam_ssl.data.streams import Pixels, TrainStream, load
-from pcam_ssl.data.unlabelled import UnlabelledStream
+from pcam_ssl.data.batches import Pixels, Shuffled, TrainStream, UnlabelledStream, load
 from pcam_ssl.data.views import Views
 
 POOL = np.arange(18, 30)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pcam_ssl.data.views import Views, dihedral, id_key
-from pcam_ssl.inference.predict import dihedral as dihedral_torch
+from pcam_ssl.models.inference import dihedral as dihedral_torch
 
 POLICIES = ["none", "d4", "standard", "strong"]
 

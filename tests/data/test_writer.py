@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pcam_ssl.data import writer as writing
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
 

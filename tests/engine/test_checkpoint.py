@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from pcam_ssl.engine.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
+from pcam_ssl.training.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 
 
 def state(step: int) -> dict:

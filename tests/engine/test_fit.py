@@ -6,13 +6,13 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from pcam_ssl.engine.fit import Plan, Training, fit, train_step
-from pcam_ssl.engine.optim import Schedule, build_optimizer
-from pcam_ssl.engine.precision import Precision
-from pcam_ssl.engine.stop import Stopped
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe import Adam, AdamW, Constant, Plateau, Sgd
-from pcam_ssl.world import World
+from pcam_ssl.recipe.schema import Adam, AdamW, Constant, Plateau, Sgd
+from pcam_ssl.training.checkpoint import Stopped
+from pcam_ssl.training.loop import Plan, Training, fit, train_step
+from pcam_ssl.training.optim import Schedule, build_optimizer
 
 pytestmark = pytest.mark.trains
 

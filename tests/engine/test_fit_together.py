@@ -9,10 +9,10 @@ import torch
 from processes import in_every_rank
 from torch import nn
 
-from pcam_ssl.engine.fit import Plan, Training, fit
-from pcam_ssl.engine.optim import Schedule
-from pcam_ssl.engine.precision import Precision
-from pcam_ssl.world import World
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
+from pcam_ssl.training.loop import Plan, Training, fit
+from pcam_ssl.training.optim import Schedule
 
 pytestmark = [pytest.mark.trains, pytest.mark.processes]
 
@@ -53,7 +53,7 @@ def trained(world: World, check_steps: int, checkpoint_s: float):
     )
     losses, saved = [], []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pcam_ssl.engine.fit.save_checkpoint", lambda *state: saved.append(1))
+        patch.setattr("pcam_ssl.training.loop.save_checkpoint", lambda *state: saved.append(1))
         fit(
             training,
             Share(world),

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from pcam_ssl.engine.mlflow_log import DATABASE, mlflow_log
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
+from pcam_ssl.training.loggers import DATABASE, mlflow_log
 
 EVENTS = [{"step": step, "epoch": number, "train_loss": 1.0 / number, "inner_auroc": None} for number, step in ((1, 16), (2, 32))]
 

@@ -3,8 +3,8 @@ import timm
 import torch
 from torch import nn
 
-from pcam_ssl.engine.optim import Schedule, build_optimizer
-from pcam_ssl.recipe import Adam, AdamW, Constant, Cosine, Cyclic, OneCycle, Plateau, Sgd
+from pcam_ssl.recipe.schema import Adam, AdamW, Constant, Cosine, Cyclic, OneCycle, Plateau, Sgd
+from pcam_ssl.training.optim import Schedule, build_optimizer
 
 LR, EPOCHS, STEPS = 0.1, 4, 10
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pcam_ssl.engine.precision import choose_precision
+from pcam_ssl.device import choose_precision
 from pcam_ssl.errors import UserError
 
 CPU = torch.device("cpu")

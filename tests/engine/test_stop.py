@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pcam_ssl.engine.stop import Stopped, interruptible, stop_requests
+from pcam_ssl.training.checkpoint import Stopped, interruptible, stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

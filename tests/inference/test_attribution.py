@@ -8,8 +8,8 @@ import torch
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.attribution import GradCam, explain_views, turn_back, view_logits
-from pcam_ssl.inference.predict import dihedral
+from pcam_ssl.explain.gradcam import GradCam, explain_views, turn_back, view_logits
+from pcam_ssl.models.inference import dihedral
 from pcam_ssl.models.network import Network, build_network
 
 pytest.importorskip("captum", reason="captum is not installed (extra: explain)")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pcam_ssl.inference.attribution_summary import NetworkView, summarise, toward, view_agreement
+from pcam_ssl.explain.explanation import NetworkView, summarise, toward, view_agreement
 
 
 def network(logit: float, cells, no_centre: float = 0.0, no_surround: float = 0.0) -> NetworkView:

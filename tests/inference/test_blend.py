@@ -5,7 +5,8 @@ import pytest
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from pcam_ssl.inference.blend import mean_over, pool, rank_scale
+from pcam_ssl.blending.ensemble import pool, rank_scale
+from pcam_ssl.tables import mean_over
 
 
 def logit(prob):

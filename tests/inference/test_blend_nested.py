@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
+from pcam_ssl.blending.ensemble import SPACES, fit_blend, parts_of, rank_scales
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.blend_nested import fit_blend, parts_of, rank_scales
-from pcam_ssl.inference.blend_weights import SPACES
-from pcam_ssl.inference.metrics import auroc
+from pcam_ssl.evaluation.metrics import auroc
 
 FITTED = ["weights", "greedy"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference.blend_weights import fitted_weights, greedy_weights, member_weights, under_cap
+from pcam_ssl.blending.ensemble import fitted_weights, greedy_weights, member_weights, under_cap
 
 
 def nll(labels, logits):

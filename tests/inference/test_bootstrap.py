@@ -5,9 +5,9 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
-from pcam_ssl.inference import bootstrap
-from pcam_ssl.inference.bootstrap import intervals, paired_differences, within_folds
-from pcam_ssl.inference.metrics import auroc, point_scores
+from pcam_ssl.evaluation import bootstrap
+from pcam_ssl.evaluation.bootstrap import intervals, paired_differences, within_folds
+from pcam_ssl.evaluation.metrics import auroc, point_scores
 
 
 def slides_that_differ(rng, n_slides=30, patches=25, spread=1.5):

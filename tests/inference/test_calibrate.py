@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pcam_ssl.inference.calibrate import HIGHEST, LOWEST, Calibrator, fit_calibrator, fit_temperature
-from pcam_ssl.inference.metrics import ece, nll
+from pcam_ssl.evaluation.calibration import HIGHEST, LOWEST, Calibrator, fit_calibrator, fit_temperature
+from pcam_ssl.evaluation.metrics import ece, nll
 
 
 @pytest.fixture

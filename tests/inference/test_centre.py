@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference.centre import centre_bounds, centre_share, even_share, without_centre, without_surround
+from pcam_ssl.explain.centre import centre_bounds, centre_share, even_share, without_centre, without_surround
 
 
 @pytest.mark.parametrize(("size_px", "bounds"), [(96, (32, 64)), (32, (10, 21)), (224, (74, 149)), (48, (16, 32))])

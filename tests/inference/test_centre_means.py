@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference.centre_means import centre_means
-from pcam_ssl.inference.confidence import PLAIN, count_groups, student_interval
+from pcam_ssl.evaluation.confidence import PLAIN, count_groups, student_interval
+from pcam_ssl.explain.centre import centre_means
 
 SHARES = np.array([0.2, 0.4, 0.1, 0.3, np.nan])
 RIGHT = np.array([True, True, False, False, True])

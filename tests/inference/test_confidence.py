@@ -6,7 +6,7 @@ from scipy.special import logit
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from pcam_ssl.inference.confidence import PLAIN, POSITIVE, SHARE, Groups, count_groups, student_interval
+from pcam_ssl.evaluation.confidence import PLAIN, POSITIVE, SHARE, Groups, count_groups, student_interval
 
 DRAWN = np.random.default_rng(0).normal(0.8, 0.03, 4000)
 

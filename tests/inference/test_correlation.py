@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from pcam_ssl.inference.correlation import calibrated_logits, pearson, spearman
+from pcam_ssl.evaluation.metrics import pearson, spearman
+from pcam_ssl.tables import calibrated_logits
 
 
 @pytest.fixture

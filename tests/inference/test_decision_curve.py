@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference.decision_curve import THRESHOLDS, decision_curve
+from pcam_ssl.evaluation.operating_point import THRESHOLDS, decision_curve
 
 
 def at(curve: np.ndarray, threshold: float) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from pcam_ssl.inference.doubt import doubted_labels
+from pcam_ssl.audit.label_errors import doubted_labels
 from pcam_ssl.tables import predictions
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.embedding_map import embedding_map
+from pcam_ssl.neighbors.embedding_map import embedding_map
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_one_seed_is_one_map(groups):
 
 def test_chunks_change_nothing(groups, monkeypatch):
     whole = embedding_map(groups, sample=30)
-    monkeypatch.setattr("pcam_ssl.inference.embedding_map.CHUNK", 7)
+    monkeypatch.setattr("pcam_ssl.neighbors.embedding_map.CHUNK", 7)
     np.testing.assert_allclose(embedding_map(groups, sample=30), whole, atol=1e-4)
 
 

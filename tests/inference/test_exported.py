@@ -3,16 +3,16 @@ import pytest
 import torch
 from scipy.special import expit
 
-from pcam_ssl.data.store import PIXELS, open_dataset
-from pcam_ssl.data.streams import Pixels
-from pcam_ssl.engine.precision import Precision
-from pcam_ssl.inference.calibrate import Calibrator
-from pcam_ssl.inference.exported import Exported, Member
-from pcam_ssl.inference.predict import TestViews, predict_logits
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, open_dataset
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
+from pcam_ssl.evaluation.calibration import Calibrator
+from pcam_ssl.export.onnx import Exported, Member
+from pcam_ssl.models.inference import TestViews, predict_logits
 from pcam_ssl.models.network import build_network
+from pcam_ssl.runs.calibration import mean_of_folds
 from pcam_ssl.tables import predictions
-from pcam_ssl.workflows.gather import mean_of_folds
-from pcam_ssl.world import World
 
 N, T = 6, 1.7
 

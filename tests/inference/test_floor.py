@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference import floor
-from pcam_ssl.inference.floor import BINS, colour_histograms, floor_oof, floor_predictions
+from pcam_ssl.evaluation import colour_baseline as floor
+from pcam_ssl.evaluation.colour_baseline import BINS, colour_histograms, floor_oof, floor_predictions
 
 
 @pytest.fixture(scope="module")

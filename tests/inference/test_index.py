@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference import backend as backends
-from pcam_ssl.inference.backend import choose_backend, in_chunks
-from pcam_ssl.inference.index import build_index
-from pcam_ssl.inference.index_files import load_index, save_index
-from pcam_ssl.inference.neighbors import search
+from pcam_ssl.neighbors import faiss_index as backends
+from pcam_ssl.neighbors.faiss_index import choose_backend, in_chunks
+from pcam_ssl.neighbors.index import build_index, load_index, save_index
+from pcam_ssl.neighbors.search import search
 
 REBUILD = "pcam-ssl search runs/m --rebuild"
 
@@ -57,7 +56,7 @@ def test_the_exact_index_holds_its_vectors_once(embeddings):
 
 
 def test_a_memory_map_of_half_floats_streams_in(tmp_path, embeddings, monkeypatch):
-    monkeypatch.setattr("pcam_ssl.inference.unit_rows.CHUNK", 7)
+    monkeypatch.setattr("pcam_ssl.neighbors.vectors.CHUNK", 7)
     mapped = np.lib.format.open_memmap(tmp_path / "e.npy", mode="w+", dtype=np.float16, shape=embeddings.shape)
     mapped[:] = embeddings
     whole = build_index(embeddings, patches(60))
@@ -116,7 +115,7 @@ def test_saving_again_replaces_the_index_and_leaves_nothing_beside_it(tmp_path, 
 
 def test_a_failed_save_keeps_the_old_index(tmp_path, embeddings, monkeypatch):
     save_index(build_index(embeddings, patches(60)), tmp_path / "index")
-    monkeypatch.setattr("pcam_ssl.inference.index_files.write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("pcam_ssl.neighbors.index.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_index(build_index(embeddings[:10], patches(10)), tmp_path / "index")
     assert len(load_index(tmp_path / "index", rebuild=REBUILD)) == 60

@@ -7,10 +7,17 @@ from scipy.special import expit
 from sklearn.neighbors import KNeighborsClassifier
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.exclusion import leave_out_slides
-from pcam_ssl.inference.index import build_index
-from pcam_ssl.inference.knn import binary_nll, gallery_votes, knn_logits, knn_predictions, knn_probs
-from pcam_ssl.inference.knn_choice import blend_weight, choose_k_and_temperature
+from pcam_ssl.neighbors.exclusion import leave_out_slides
+from pcam_ssl.neighbors.index import build_index
+from pcam_ssl.neighbors.knn import (
+    binary_nll,
+    blend_weight,
+    choose_k_and_temperature,
+    gallery_votes,
+    knn_logits,
+    knn_predictions,
+    knn_probs,
+)
 from pcam_ssl.tables import check_predictions
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.inference.look_alikes import look_alikes
+from pcam_ssl.audit.look_alikes import look_alikes
 
 
 def at(*degrees):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference.map_numbers import likeness
+from pcam_ssl.neighbors.embedding_map import likeness
 
 
 def at(*degrees) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from pcam_ssl.inference import metrics
+from pcam_ssl.evaluation import metrics
 
 # Falling prob: tumor, tumor, other, tumor, other.
 LABELS = np.array([1, 1, 0, 1, 0])

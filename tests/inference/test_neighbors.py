@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference import neighbors
-from pcam_ssl.inference.backend import Backend
-from pcam_ssl.inference.exact import masked_neighbors, matrix_products, outside_ranges
-from pcam_ssl.inference.exclusion import leave_out, leave_out_slides
-from pcam_ssl.inference.index import build_index
-from pcam_ssl.inference.neighbors import search
+from pcam_ssl.neighbors import search as neighbors
+from pcam_ssl.neighbors.exact import masked_neighbors, matrix_products, outside_ranges
+from pcam_ssl.neighbors.exclusion import leave_out, leave_out_slides
+from pcam_ssl.neighbors.faiss_index import Backend
+from pcam_ssl.neighbors.index import build_index
+from pcam_ssl.neighbors.search import search
 
 
 def names(codes):
@@ -248,8 +248,8 @@ def test_a_nan_query_is_named(embeddings, slides):
 
 @pytest.mark.parametrize("group", [2, 7, 10**6])
 def test_masked_neighbors_equal_a_full_sort(embeddings, slides, monkeypatch, group):
-    monkeypatch.setattr("pcam_ssl.inference.exact.GROUP", group)
-    monkeypatch.setattr("pcam_ssl.inference.exact.MASKED", 5 * len(slides))
+    monkeypatch.setattr("pcam_ssl.neighbors.exact.GROUP", group)
+    monkeypatch.setattr("pcam_ssl.neighbors.exact.MASKED", 5 * len(slides))
     gallery = gallery_of(embeddings, slides)
     unit = gallery.vectors[gallery.places[:23]]
     allowed = np.ones((23, len(slides)), dtype=bool)

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference import onnx_file
-from pcam_ssl.inference.exported import Exported, Member
-from pcam_ssl.inference.onnx_file import largest_differences, require_onnx, write_onnx
+from pcam_ssl.export import onnx as onnx_file
+from pcam_ssl.export.onnx import Exported, Member, largest_differences, require_onnx, write_onnx
 from pcam_ssl.models.network import Network, build_network
 
 SIZE_PX = 48

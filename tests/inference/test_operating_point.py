@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.inference.metrics import sensitivity_at_specificity, specificity_at_sensitivity
-from pcam_ssl.inference.operating_point import OUTCOMES, Target, choose_threshold, outcome_scores, outcomes
+from pcam_ssl.evaluation.metrics import sensitivity_at_specificity, specificity_at_sensitivity
+from pcam_ssl.evaluation.operating_point import OUTCOMES, Target, choose_threshold, outcome_scores, outcomes
 
 LABELS = np.array([0, 0, 1, 0, 1, 1, 1])
 PROBS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])

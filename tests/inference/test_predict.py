@@ -4,12 +4,12 @@ import torch
 from processes import in_every_rank
 from scipy.special import expit, logit
 
-from pcam_ssl.data.streams import Pixels
+from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.views import Views, id_key
-from pcam_ssl.engine.precision import Precision
-from pcam_ssl.inference.predict import TestViews, dihedral, predict_logits
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
+from pcam_ssl.models.inference import TestViews, dihedral, predict_logits
 from pcam_ssl.models.network import build_network
-from pcam_ssl.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 FP32 = Precision("fp32", False, "asked for")

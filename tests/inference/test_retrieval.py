@@ -6,10 +6,10 @@ import pytest
 from scipy.stats import t as student
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference import retrieval
-from pcam_ssl.inference.confidence import SHARE
-from pcam_ssl.inference.retrieval import MEASURES, query_scores, relevance_measures, retrieval_scores, summarise
-from pcam_ssl.inference.slide_means import mean_intervals
+from pcam_ssl.evaluation.bootstrap import mean_intervals
+from pcam_ssl.evaluation.confidence import SHARE
+from pcam_ssl.neighbors import retrieval
+from pcam_ssl.neighbors.retrieval import MEASURES, query_scores, relevance_measures, retrieval_scores, summarise
 
 
 def at_degrees(*degrees):

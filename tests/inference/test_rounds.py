@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.bootstrap import paired_differences
-from pcam_ssl.inference.rounds import (
+from pcam_ssl.evaluation.bootstrap import paired_differences
+from pcam_ssl.pseudo_labels.verdict import (
     SCORES,
     WITHHELD,
     RoundTables,
@@ -14,11 +14,10 @@ from pcam_ssl.inference.rounds import (
     choose_round,
     chosen_by_fold,
     chosen_scores,
-    gain_numbers,
-    gain_words,
     inner_scores,
     round_rows,
 )
+from pcam_ssl.render.format import gain_numbers, gain_words
 from pcam_ssl.tables import predictions
 
 LABELS = [0, 1, 0, 1, 0, 1, 0, 1]

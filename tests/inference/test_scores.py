@@ -8,8 +8,8 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from pcam_ssl.inference.metrics import point_scores
-from pcam_ssl.inference.scores import interval_text, score_report
+from pcam_ssl.evaluation.metrics import point_scores
+from pcam_ssl.evaluation.scores import interval_text, score_report
 from pcam_ssl.tables import predictions
 
 N = 120

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.inference.exclusion import leave_out
-from pcam_ssl.inference.index import COLUMNS, build_index
-from pcam_ssl.inference.search_result import QUERY_COLUMNS, SearchResult, count_left_out
+from pcam_ssl.neighbors.exclusion import leave_out
+from pcam_ssl.neighbors.index import COLUMNS, build_index
+from pcam_ssl.neighbors.search import QUERY_COLUMNS, SearchResult, count_left_out
 from pcam_ssl.tables import conform
 
 HASH = "00000000000000ff"

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pcam_ssl.inference.bootstrap import intervals_and_differences
-from pcam_ssl.inference.seed_spread import over_seeds
+from pcam_ssl.compare.seeds import over_seeds
+from pcam_ssl.evaluation.bootstrap import intervals_and_differences
 
 SLIDES = np.repeat(np.arange(12), 10)
 LABELS = np.tile([0, 1], 60)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pcam_ssl.inference.tallies import resampled_totals
+from pcam_ssl.evaluation.bootstrap import resampled_totals
 
 
 def test_a_slide_is_drawn_whole_or_not_at_all():
@@ -34,7 +34,7 @@ def test_patches_without_a_slide_count_as_one():
 def test_chunks_change_nothing_but_memory(monkeypatch):
     slides = np.arange(60) % 6
     whole = resampled_totals(slides, 6, slides, resamples=50, seed=1)
-    monkeypatch.setattr("pcam_ssl.inference.tallies.WEIGHTS", 18)
+    monkeypatch.setattr("pcam_ssl.evaluation.bootstrap.WEIGHTS", 18)
     np.testing.assert_array_equal(resampled_totals(slides, 6, slides, resamples=50, seed=1), whole)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from pcam_ssl.methods import METHODS, build_method
 from pcam_ssl.models.network import build_network
-from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.recipe.loading import load_recipe
 
 BATCH = 8
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 from processes import in_every_rank
 
+from pcam_ssl.distributed import World, share_batch_norms
 from pcam_ssl.methods import build_method
-from pcam_ssl.models.batchnorm import share_batch_norms
 from pcam_ssl.models.network import build_network
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.world import World
+from pcam_ssl.recipe.loading import load_recipe
 
 pytestmark = pytest.mark.processes
 

@@ -8,9 +8,9 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from pcam_ssl.engine.fit import Training
 from pcam_ssl.methods.mean_teacher import MeanTeacher
 from pcam_ssl.models.network import build_network
+from pcam_ssl.training.loop import Training
 
 
 class Scaled(nn.Module):

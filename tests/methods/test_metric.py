@@ -9,7 +9,7 @@ from torch import nn
 
 from pcam_ssl.methods.metric import Metric, build_loss
 from pcam_ssl.models.artefact import load_weights, save_weights
-from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.recipe.loading import load_recipe
 
 DEGREES = torch.tensor([0.0, 20.0, 80.0, 110.0])
 LABELS = torch.tensor([0, 0, 1, 1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_metric_learning import miners
 
-from pcam_ssl.methods.slide_pairs import mine, slide_masks
+from pcam_ssl.methods.metric import mine, slide_masks
 
 # Patches 0..4: slide 0 holds a tumor and a normal patch, slide 1 a tumor and a normal patch, slide 2 a tumor patch alone.
 LABELS = torch.tensor([1, 0, 1, 0, 1])

@@ -7,8 +7,7 @@ from processes import in_every_rank
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from pcam_ssl.models.batchnorm import WorldBatchNorm2d, share_batch_norms
-from pcam_ssl.world import World
+from pcam_ssl.distributed import World, WorldBatchNorm2d, share_batch_norms
 
 CPU = torch.device("cpu")
 

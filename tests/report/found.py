@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.inference.index import COLUMNS
-from pcam_ssl.inference.search_result import QUERY_COLUMNS, SearchResult
+from pcam_ssl.neighbors.index import COLUMNS
+from pcam_ssl.neighbors.search import QUERY_COLUMNS, SearchResult
 from pcam_ssl.tables import conform
 
 LONG = "0240506a9ba08dc95425ed8df19d63bbd5489187"

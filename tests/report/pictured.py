@@ -3,7 +3,7 @@
 import numpy as np
 from explained import explained
 
-from pcam_ssl.report.pictures import Case, FoldMap, Pictures
+from pcam_ssl.report.cases import Case, FoldMap, Pictures
 
 LIKENESS = {
     "n": 4,

@@ -8,12 +8,11 @@ import pytest
 from audited import clean_patches, row, write
 from PIL import Image
 
-from pcam_ssl.data.audit import audit_dataset
-from pcam_ssl.data.balance import balance
-from pcam_ssl.data.findings import Audit, Finding
+from pcam_ssl.audit.findings import Audit, Finding
+from pcam_ssl.audit.report import page, write_page
+from pcam_ssl.audit.slides import audit_dataset, balance
 from pcam_ssl.errors import UserError
-from pcam_ssl.report.audit_page import page, write_page
-from pcam_ssl.report.thumbnails import data_uri, shorten
+from pcam_ssl.render.thumbnails import data_uri, shorten
 
 
 @pytest.fixture

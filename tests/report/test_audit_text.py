@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from audited import clean_patches, row, write
 
-from pcam_ssl.data.audit import audit_dataset
-from pcam_ssl.data.balance import balance
-from pcam_ssl.data.findings import Audit, Finding
-from pcam_ssl.report.audit_text import as_dict, as_text
+from pcam_ssl.audit.findings import Audit, Finding
+from pcam_ssl.audit.report import as_dict, as_text
+from pcam_ssl.audit.slides import audit_dataset, balance
 
 
 @pytest.fixture

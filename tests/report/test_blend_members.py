@@ -3,9 +3,9 @@
 import pytest
 import scored
 
+from pcam_ssl.api import blend
+from pcam_ssl.blending.report import blend_card, blend_command, blend_text, blend_words
 from pcam_ssl.files import read_json
-from pcam_ssl.report.blend_members import blend_card, blend_command, blend_text, blend_words
-from pcam_ssl.workflows.blend import blend_runs
 
 
 @pytest.fixture(scope="module")
@@ -14,13 +14,13 @@ def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     runs = [scored.write_scored(folder / f"run {k}", seed=k) for k in (1, 2)]
     runs.append(scored.write_scored(folder / "<b>harmful", -scored.drawn(3)))
-    return blend_runs([str(run.path) for run in runs], folder / "blend", "weights", 0.99)
+    return blend([str(run.path) for run in runs], folder / "blend", "weights", 0.99)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return blend_runs([str(scored.write_scored(folder / f"run{k}", seed=k).path) for k in (1, 2)], folder / "blend")
+    return blend([str(scored.write_scored(folder / f"run{k}", seed=k).path) for k in (1, 2)], folder / "blend")
 
 
 def test_members_stand_with_score_weight_and_the_weights_of_each_fold(fitted):
@@ -62,7 +62,7 @@ def test_the_command_repeats_the_blend(fitted, tmp_path):
 
     words = shlex.split(blend_command(fitted.info(), "out"))
     assert words[:2] == ["pcam-ssl", "blend"] and words[-6:] == ["--method", "weights", "--max-correlation", "0.99", "--out", "out"]
-    again = blend_runs(words[2:-6], tmp_path / "again", "weights", 0.99)
+    again = blend(words[2:-6], tmp_path / "again", "weights", 0.99)
     assert (again.path / "oof.parquet").read_bytes() == (fitted.path / "oof.parquet").read_bytes()
 
 

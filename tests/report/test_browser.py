@@ -3,8 +3,8 @@
 import pytest
 from pictured import case, fold_map, pictures
 
-from pcam_ssl.report.facts import read_facts
 from pcam_ssl.report.page import write_page, write_report
+from pcam_ssl.runs.contents import read_facts
 
 
 @pytest.mark.parametrize(("width_px", "dark", "background"), [(400, True, "rgb(18, 21, 26)"), (1600, False, "rgb(244, 245, 247)")])

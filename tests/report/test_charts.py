@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from pcam_ssl.report.charts import (
+from pcam_ssl.render.charts import (
     HEIGHT_PX,
     LABEL_PX,
     LEFT_PX,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scored
 
-from pcam_ssl.report.compare_page import page
-from pcam_ssl.workflows.compare import compare_runs, write_page
+from pcam_ssl.compare.compare import compare_runs, write_page
+from pcam_ssl.compare.report import page
 
 HOSTILE = "<script>alert(1)<script>"
 

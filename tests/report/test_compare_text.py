@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from pcam_ssl.report.compare_text import compare_text
-from pcam_ssl.report.compare_words import epochs_text, short_count, verdict
+from pcam_ssl.compare.report import compare_text
+from pcam_ssl.compare.verdict import epochs_text, short_count, verdict
 
 
 def score(value, low=None, high=None):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from pcam_ssl.inference.metrics import ece
-from pcam_ssl.report.curves import precision_recall, reliability, roc
+from pcam_ssl.evaluation.curves import precision_recall, reliability, roc
+from pcam_ssl.evaluation.metrics import ece
 
 
 def drawn(n: int, seed: int = 0):

@@ -11,8 +11,7 @@ from explained import INFO, explained
 from PIL import Image
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.report.explain_page import explain_page, picture_name, write_explained
-from pcam_ssl.report.explain_picture import laid_over, panels, strip
+from pcam_ssl.explain.report import explain_page, laid_over, panels, picture_name, strip, write_explained
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -1,14 +1,6 @@
 from explained import explained
 
-from pcam_ssl.report.explain_text import (
-    blur_text,
-    call_text,
-    centre_text,
-    explained_text,
-    fold_text,
-    neighbours_heading,
-    views_text,
-)
+from pcam_ssl.explain.report import blur_text, call_text, centre_text, explained_text, fold_text, neighbours_heading, views_text
 
 
 def test_a_call_is_compared_with_the_label():

@@ -6,8 +6,8 @@ import numpy as np
 from explained import explained
 from pictured import case, pictures
 
-from pcam_ssl.report.gallery_cards import gallery_cards
-from pcam_ssl.report.pictures import Pictures
+from pcam_ssl.report.cases import Pictures
+from pcam_ssl.report.galleries import gallery_cards
 
 HOSTILE = '"><script>alert(1)</script>'
 

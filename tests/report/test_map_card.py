@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 from pictured import fold_map, pictures
 
-from pcam_ssl.report.map_card import SLIDES, map_card
-from pcam_ssl.report.pictures import Pictures
+from pcam_ssl.report.cases import Pictures
+from pcam_ssl.report.galleries import SLIDES, map_card
 
 
 def words(markup: str) -> str:

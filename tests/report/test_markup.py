@@ -1,6 +1,6 @@
 """Markup escapes what is not markup."""
 
-from pcam_ssl.report.markup import Markup, fold_out, join, table, tag, three, with_interval
+from pcam_ssl.render.markup import Markup, fold_out, join, table, tag, three, with_interval
 
 
 def test_text_is_escaped_and_markup_is_not():

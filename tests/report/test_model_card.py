@@ -5,9 +5,9 @@ import json
 import pytest
 from markdown_it import MarkdownIt
 
-from pcam_ssl.report.facts import read_facts
 from pcam_ssl.report.model_card import model_card
 from pcam_ssl.report.verdict import judge
+from pcam_ssl.runs.contents import read_facts
 
 HOSTILE = "<script>alert(1)</script>|x"
 

@@ -9,7 +9,7 @@ import pytest
 from found import LONG, patches, search_result
 from PIL import Image
 
-from pcam_ssl.report.neighbours_page import neighbours_page, write_neighbours_page
+from pcam_ssl.search.report import neighbours_page, write_neighbours_page
 
 
 def page_of(result, size_px: int = 96) -> str:

@@ -1,6 +1,6 @@
 from found import LONG, search_result
 
-from pcam_ssl.report.neighbours_text import neighbours_text
+from pcam_ssl.search.report import neighbours_text
 
 
 def test_columns_are_aligned_and_everything_is_told():

@@ -6,12 +6,9 @@ import pytest
 from written import blend_info
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.decision_curve import decision_curve
-from pcam_ssl.inference.operating_point import Target, choose_threshold
-from pcam_ssl.report.facts import read_facts
-from pcam_ssl.report.operating_cards import decision_card, operating_card
-from pcam_ssl.report.operating_facts import operating_point
-from pcam_ssl.report.operating_text import asked, better_where, by_slide, reached
+from pcam_ssl.evaluation.operating_point import Target, choose_threshold, decision_curve
+from pcam_ssl.report.operating_point import asked, better_where, by_slide, decision_card, operating_card, operating_point, reached
+from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.tables import read_table, write_table
 
 TARGET = Target("sensitivity", 0.9)

@@ -8,7 +8,7 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.report.page import write_report
-from pcam_ssl.run import Run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table, write_table
 
 HOSTILE = "<script>alert(1)</script>"

@@ -1,6 +1,6 @@
 """What a page says, without its looks."""
 
-from pcam_ssl.report.markup import absent, card, fold_out, join, table, tag
+from pcam_ssl.render.markup import absent, card, fold_out, join, table, tag
 from pcam_ssl.report.page_blocks import Block, page_blocks, page_sections
 
 

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pcam_ssl.data.dataset import nearest_ids
 from pcam_ssl.errors import UserError
-from pcam_ssl.report.patch_story import COLUMNS, patch_rows, patch_story
-from pcam_ssl.selection.columns import TRAIL_COLUMNS
-from pcam_ssl.tables import conform
-from pcam_ssl.workflows.queries import nearest_ids
+from pcam_ssl.pseudo_labels.patch_history import COLUMNS, patch_rows, patch_story
+from pcam_ssl.tables import TRAIL_COLUMNS, conform
 
 ADDED = "called tumor: beyond prob 0.962, from where a precision of 0.98 is proven"
 LEFT_OUT = "prob 0.931 is below 0.962, from where a precision of 0.98 is proven for tumor"

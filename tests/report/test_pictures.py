@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pictured import pictures
 
-from pcam_ssl.report.pictures import Pictures, least_sure, surest_wrong
+from pcam_ssl.report.cases import Pictures, least_sure, surest_wrong
 from pcam_ssl.tables import predictions
 
 

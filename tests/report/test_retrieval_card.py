@@ -2,7 +2,7 @@
 
 import re
 
-from pcam_ssl.report.retrieval_card import retrieval_card
+from pcam_ssl.report.scores import retrieval_card
 
 
 def score(value: float) -> dict:

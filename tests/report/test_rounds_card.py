@@ -7,11 +7,10 @@ from told_rounds import pooled, row, verdict
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
-from pcam_ssl.report.facts import read_facts
+from pcam_ssl.pseudo_labels.report import rounds_cards, sections
 from pcam_ssl.report.page import write_report
-from pcam_ssl.report.rounds_card import rounds_cards
-from pcam_ssl.report.rounds_sections import sections
-from pcam_ssl.run import Run
+from pcam_ssl.runs.contents import read_facts
+from pcam_ssl.runs.run import Run
 
 
 def words(markup: str) -> str:

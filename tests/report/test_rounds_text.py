@@ -5,8 +5,8 @@ import json
 import pytest
 from told_rounds import fold_facts, pooled, row, score, shares, verdict
 
-from pcam_ssl.inference.rounds import SCORES, WITHHELD, verdict_sentence
-from pcam_ssl.report.rounds_text import rounds_markdown, rounds_text
+from pcam_ssl.pseudo_labels.report import rounds_markdown, rounds_text
+from pcam_ssl.pseudo_labels.verdict import SCORES, WITHHELD, verdict_sentence
 
 
 def own(gain, auroc=0.956) -> dict:

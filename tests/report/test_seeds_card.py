@@ -3,10 +3,9 @@
 import pytest
 import scored
 
-from pcam_ssl.report.compare_page import page
-from pcam_ssl.report.compare_text import compare_text
-from pcam_ssl.report.compare_words import verdict
-from pcam_ssl.workflows.compare import compare_runs
+from pcam_ssl.compare.compare import compare_runs
+from pcam_ssl.compare.report import compare_text, page
+from pcam_ssl.compare.verdict import verdict
 
 DOUBT = "a difference may be the seed's"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pcam_ssl.inference.metrics import point_scores
-from pcam_ssl.report.table import NAMES, counts_text, score_table
+from pcam_ssl.evaluation.metrics import point_scores
+from pcam_ssl.render.format import NAMES, counts_text, score_table
 
 
 def report(value, low, high):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pcam_ssl.report.facts import read_facts
 from pcam_ssl.report.verdict import judge, what_was_done
+from pcam_ssl.runs.contents import read_facts
 
 NO_SLIDES = (None,) * 12
 

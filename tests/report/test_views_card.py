@@ -2,8 +2,8 @@
 
 import pytest
 
-from pcam_ssl.report.facts import read_facts
-from pcam_ssl.report.views_card import SHOWN, gain_sentence, views_card
+from pcam_ssl.report.scores import SHOWN, gain_sentence, views_card
+from pcam_ssl.runs.contents import read_facts
 
 
 def views(low, value, high, count=8, reason=None) -> dict:

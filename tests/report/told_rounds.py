@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pcam_ssl.inference.rounds import SCORES, WITHHELD
+from pcam_ssl.pseudo_labels.verdict import SCORES, WITHHELD
 
 
 def score(value=0.9, half_width=0.01, reason=None) -> dict[str, Any]:

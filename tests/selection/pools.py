@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from pcam_ssl.selection.columns import POOL_COLUMNS
-from pcam_ssl.selection.sureness import rated
+from pcam_ssl.pseudo_labels.selection import POOL_COLUMNS
+from pcam_ssl.pseudo_labels.selectors import rated
 from pcam_ssl.tables import conform
 
 

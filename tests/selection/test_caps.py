@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.selection.caps import duplicate_cap, k_best, keep_surest, round_cap, slide_cap, top_share
+from pcam_ssl.pseudo_labels.selectors import duplicate_cap, k_best, keep_surest, round_cap, slide_cap, top_share
 from tests.selection.pools import all_of, rated_of, staying
 
 FALLING = [0.99, 0.98, 0.97, 0.96, 0.04, 0.05]  # normal e is as sure as d, but for rounding; f is the least sure

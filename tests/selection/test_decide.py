@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.recipe_pseudo import Pseudo
-from pcam_ssl.selection.columns import TRAIL_COLUMNS
-from pcam_ssl.selection.decide import decide
+from pcam_ssl.pseudo_labels.selection import decide
+from pcam_ssl.recipe.schema import Pseudo
+from pcam_ssl.tables import TRAIL_COLUMNS
 from tests.selection.pools import inner_of, pool_of
 
 INNER = inner_of({0: 60, 1: 60}, {})

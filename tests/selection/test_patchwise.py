@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.selection.patchwise import agreement, confidence, precision, view_std
-from pcam_ssl.selection.thresholds import Threshold
+from pcam_ssl.pseudo_labels.selectors import agreement, confidence, precision, view_std
+from pcam_ssl.pseudo_labels.thresholds import Threshold
 from tests.selection.pools import all_of, rated_of, staying
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.selection.balance import balance, pool_prior
+from pcam_ssl.pseudo_labels.selectors import balance, pool_prior
 from tests.selection.pools import all_of, rated_of, staying
 
 

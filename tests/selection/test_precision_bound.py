@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, t
 
-from pcam_ssl.selection.precision_bound import (
+from pcam_ssl.evaluation.confidence import (
     cluster_codes,
     faultless_bound,
     faultless_patches,

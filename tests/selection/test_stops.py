@@ -1,6 +1,6 @@
 import pytest
 
-from pcam_ssl.selection.stops import added_too_few, no_better, ratio_off, too_many_flips
+from pcam_ssl.pseudo_labels.stopping import added_too_few, no_better, ratio_off, too_many_flips
 
 
 def fold(pool=100, normal=0, tumor=0, prior=0.5, flipped=0):

@@ -1,11 +1,12 @@
 import numpy as np
 
-from pcam_ssl.selection.sureness import called, rated, share_of, surest_within
+from pcam_ssl.evaluation.metrics import predicted_class
+from pcam_ssl.pseudo_labels.selectors import rated, share_of, surest_within
 from tests.selection.pools import pool_of
 
 
 def test_half_is_called_tumor():
-    assert called([0.49, 0.5, 1.0]).tolist() == [0, 1, 1]
+    assert predicted_class([0.49, 0.5, 1.0]).tolist() == [0, 1, 1]
 
 
 def test_surest_is_farthest_from_half_then_of_larger_logit_then_first_by_id():

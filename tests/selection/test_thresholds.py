@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from pcam_ssl.selection.precision_bound import share_interval
-from pcam_ssl.selection.thresholds import Threshold, precision_thresholds
+from pcam_ssl.evaluation.confidence import share_interval
+from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from tests.selection.pools import inner_of
 
 

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from pcam_ssl.selection.precision_bound import share_interval
-from pcam_ssl.selection.truth import added_scores
+from pcam_ssl.evaluation.confidence import share_interval
+from pcam_ssl.pseudo_labels.precision_check import added_scores
 
 
 def trail(labels, fold=0, ids=None):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.selection.weights import confidence_weights, pseudo_weights, softmatch_weights
+from pcam_ssl.pseudo_labels.selection import confidence_weights, pseudo_weights, softmatch_weights
 
 
 def test_constant_is_the_scale():

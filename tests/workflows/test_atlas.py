@@ -3,8 +3,8 @@ import importlib.util
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.workflows import atlas
-from pcam_ssl.workflows.atlas import atlas_options, serve_atlas
+from pcam_ssl.export import atlas
+from pcam_ssl.export.atlas import atlas_options, serve_atlas
 
 
 @pytest.fixture

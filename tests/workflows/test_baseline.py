@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pcam_ssl.data.store import open_dataset
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.run import read_metrics
+from pcam_ssl.cross_validation.aggregate import read_scores
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.records import read_metrics
 from pcam_ssl.tables import PREDICTION_COLUMNS, check_predictions, read_table
-from pcam_ssl.workflows.gather import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_provenance_says_what_ran_where(finished):
 
 
 def test_the_runs_own_recipe_repeats_it_to_the_bit(finished, slides, tmp_path, oof):
-    from pcam_ssl.workflows.baseline import baseline
+    from pcam_ssl.cross_validation.cross_validate import baseline
 
     again = baseline(load_recipe(finished.recipe), slides, tmp_path / "again")
     pd.testing.assert_frame_equal(read_table(again.path / "oof.parquet")[0], oof, check_exact=True)

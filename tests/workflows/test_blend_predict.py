@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pcam_ssl.blending.blend import blend_runs
+from pcam_ssl.blending.predict import predict_source
 from pcam_ssl.errors import UserError
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.blend import blend_runs
-from pcam_ssl.workflows.predict import predict_source
 
 
 @pytest.fixture(scope="module")

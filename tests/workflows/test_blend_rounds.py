@@ -10,15 +10,15 @@ import scored
 from left_behind import table, trail, turn, verdict, weights
 from scipy.special import expit, logit
 
+from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import read_json
-from pcam_ssl.inference.operating_point import Target
-from pcam_ssl.report.facts import read_facts
-from pcam_ssl.report.operating_facts import operating_point
-from pcam_ssl.run import Run
+from pcam_ssl.pseudo_labels.rounds import pseudo_label
+from pcam_ssl.report.operating_point import operating_point
+from pcam_ssl.runs.contents import read_facts
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import write_table
-from pcam_ssl.workflows.blend import blend_runs
-from pcam_ssl.workflows.pseudo_label import pseudo_label
 
 FOLDS = (0, 1)
 SELECT_ONLY = "pseudo.stop_share=0.99"

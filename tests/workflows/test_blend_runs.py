@@ -9,11 +9,11 @@ import scored
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from pcam_ssl.blending.blend import blend_runs
+from pcam_ssl.compare.compare import compare_runs
 from pcam_ssl.errors import UserError
-from pcam_ssl.run import Run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import PREDICTION_COLUMNS, read_table, write_table
-from pcam_ssl.workflows.blend import blend_runs
-from pcam_ssl.workflows.compare import compare_runs
 
 METHODS = ["mean", "rank-mean", "logit-mean", "weights", "greedy"]
 
@@ -243,7 +243,7 @@ def test_a_mark_of_one_member_marks_the_blend(members, tmp_path):
 
 
 def test_a_kill_while_writing_leaves_no_run(members, tmp_path, monkeypatch):
-    import pcam_ssl.workflows.blend as module
+    import pcam_ssl.blending.blend as module
 
     def killed(*_):
         raise KeyboardInterrupt

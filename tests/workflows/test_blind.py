@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.inference.operating_point import Target
-from pcam_ssl.report.facts import read_facts
-from pcam_ssl.report.operating_facts import operating_point
+from pcam_ssl.cross_validation.aggregate import read_scores
+from pcam_ssl.evaluation.operating_point import Target
+from pcam_ssl.report.operating_point import operating_point
+from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.gather import read_scores
 
 RECIPES = {
     "plain": [],

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
+from pcam_ssl.cross_validation.context import calibrator_of
 from pcam_ssl.data.folds import Folds
+from pcam_ssl.evaluation.calibration import Calibrator, fit_temperature
 from pcam_ssl.files import read_json
-from pcam_ssl.inference.calibrate import Calibrator, fit_temperature
-from pcam_ssl.run import Run
+from pcam_ssl.runs.calibration import mean_calibrator
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.calibration import calibrator_of, mean_calibrator
 
 
 def inner_of(run, folds) -> pd.DataFrame:

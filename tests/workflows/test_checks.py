@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.cross_validation.checks import check_dataset, selected_on_fold, submission_problem
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe import Recipe
-from pcam_ssl.recipe_files import load_recipe
-from pcam_ssl.workflows.checks import check_dataset, selected_on_fold, submission_problem
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.recipe.schema import Recipe
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ import scored
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
+from pcam_ssl.compare.compare import compare_runs, parameters, write_page
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.bootstrap import paired_differences
+from pcam_ssl.evaluation.bootstrap import paired_differences
 from pcam_ssl.tables import read_table, write_table
-from pcam_ssl.workflows.compare import compare_runs, write_page
-from pcam_ssl.workflows.compare_costs import parameters
 
 
 @pytest.fixture

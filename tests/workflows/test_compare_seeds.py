@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scored
 
+from pcam_ssl.compare.compare import compare_runs
 from pcam_ssl.files import read_json, write_json
-from pcam_ssl.workflows.compare import compare_runs
 
 
 def write(folder, name, skill, seed, *settings):

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from processes import ranks
 
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe_files import differences, load_recipe
-from pcam_ssl.run import REFIT, read_metrics
+from pcam_ssl.recipe.loading import differences, load_recipe
+from pcam_ssl.records import read_metrics
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.baseline import baseline
 
 METHODS = {
     "fixmatch": ["method.name=fixmatch", "method.threshold=0.55", "train.ema_decay=0.9"],

@@ -7,14 +7,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pcam_ssl.data.store import PIXELS, open_dataset
+from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.models.artefact import load_network
 from pcam_ssl.models.backbone import resolve_backbone
+from pcam_ssl.runs.embedder import frozen_embedder
+from pcam_ssl.search.embed import embed_source
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.embed import embed_source
-from pcam_ssl.workflows.embedder import frozen_embedder
 
 COLUMNS = ["id", "label", "wsi", "split", "view_hash"]
 

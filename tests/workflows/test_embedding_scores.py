@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.search.embed import knn_scores
 from pcam_ssl.tables import PATCH_COLUMNS
-from pcam_ssl.workflows.embedding_scores import knn_scores
 
 
 def patches(labels, slides, splits) -> pd.DataFrame:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.attribution import view_logits
-from pcam_ssl.inference.centre import without_centre, without_surround
+from pcam_ssl.explain import explain as explain_module
+from pcam_ssl.explain.centre import without_centre, without_surround
+from pcam_ssl.explain.explain import explain_patches, explained
+from pcam_ssl.explain.gradcam import view_logits
 from pcam_ssl.models.artefact import load_network
+from pcam_ssl.runs.embedder import run_embedder
+from pcam_ssl.runs.networks import open_networks
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows import explain as explain_module
-from pcam_ssl.workflows.embedder import run_embedder
-from pcam_ssl.workflows.explain import explain_patches, explained
-from pcam_ssl.workflows.networks import open_networks
 
 pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
 K = 5

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.attribution import GradCam
-from pcam_ssl.inference.attribution_summary import toward
-from pcam_ssl.inference.centre import centre_share
+from pcam_ssl.explain import explain as explain_fold_module
+from pcam_ssl.explain.centre import centre_share
+from pcam_ssl.explain.explain import explain_fold
+from pcam_ssl.explain.explanation import toward
+from pcam_ssl.explain.gradcam import GradCam
 from pcam_ssl.models.artefact import load_network
-from pcam_ssl.workflows import explain_fold as explain_fold_module
-from pcam_ssl.workflows.explain_fold import explain_fold
-from pcam_ssl.workflows.networks import open_networks
+from pcam_ssl.runs.networks import open_networks
 
 pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
 

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.export import atlas as explore_table
+from pcam_ssl.export import atlas as exploring
+from pcam_ssl.export.atlas import explore
+from pcam_ssl.export.embeddings import export_embeddings
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows import explore as exploring
-from pcam_ssl.workflows import explore_table
-from pcam_ssl.workflows.explore import explore
-from pcam_ssl.workflows.export_embeddings import export_embeddings
 
 COLUMNS = [
     *("id", "thumbnail", "x", "y", "label", "class", "prob", "call", "fold", "slide", "split", "decision", "reason", "neighbours")

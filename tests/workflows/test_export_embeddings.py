@@ -6,13 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.export import embeddings as exporting
+from pcam_ssl.export.embeddings import export_embeddings
 from pcam_ssl.files import digest_file
 from pcam_ssl.models.artefact import load_network
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows import export_embeddings as exporting
-from pcam_ssl.workflows.export_embeddings import export_embeddings
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy.special import expit
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.export import onnx as exporting
+from pcam_ssl.export.onnx import export_onnx
 from pcam_ssl.files import digest_file, read_json
 from pcam_ssl.models.artefact import load_network
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows import export_onnx as exporting
-from pcam_ssl.workflows.export_onnx import export_onnx
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from itertools import product
 
 import numpy as np
 
-from pcam_ssl.workflows.fitting import unit_seed
-from pcam_ssl.workflows.setting import Unit
+from pcam_ssl.cross_validation.fitting import unit_seed
+from pcam_ssl.data.folds import Unit
 
 NONE = np.zeros(0, bool)
 

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.evaluation.calibration import fit_calibrator
 from pcam_ssl.files import read_json
-from pcam_ssl.inference.calibrate import fit_calibrator
-from pcam_ssl.inference.correlation import calibrated_logits
-from pcam_ssl.inference.knn_choice import blend_weight
-from pcam_ssl.run import Run
-from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.setting import Setting
+from pcam_ssl.neighbors.knn import blend_weight
+from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import calibrated_logits, read_table
 
 FOLDS = (0, 1)
 

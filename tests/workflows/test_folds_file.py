@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.folds import labelled_rows, read_folds, write_folds
+from pcam_ssl.cross_validation.cross_validate import folds_of as made_folds
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.data.folds import labelled_rows, read_folds, refit_unit, write_folds
+from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.data.splits import make_folds
-from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.workflows.cross_validation import folds_of as made_folds
-from pcam_ssl.workflows.pool import pool_rows
-from pcam_ssl.workflows.setting import refit_unit
 
 
 @pytest.fixture(scope="module")

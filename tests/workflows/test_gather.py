@@ -9,14 +9,15 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from pcam_ssl.cross_validation.aggregate import floor_table, gather_oof, gather_test, read_scores, score_run
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import read_folds
-from pcam_ssl.data.store import open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.inference.calibrate import Calibrator
-from pcam_ssl.run import Run
+from pcam_ssl.evaluation.calibration import Calibrator
+from pcam_ssl.runs.calibration import mean_of_folds
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
-from pcam_ssl.workflows.gather import floor_table, gather_oof, gather_test, mean_of_folds, read_scores, score_run
-from pcam_ssl.workflows.setting import Setting
 
 
 def fold(k: int, logits, probs, stds) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pcam_ssl.run import read_metrics
+from pcam_ssl.records import read_metrics
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPES = {

@@ -14,7 +14,7 @@ METRIC = (*searched.METRIC, "cv.inner_share=0.3")
 
 @pytest.fixture(scope="module")
 def metric_run(tiny_recipe, slides, tmp_path_factory):
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import metric_train
 
     return metric_train(tiny_recipe(*METRIC), slides, tmp_path_factory.mktemp("runs") / "metric")
 
@@ -35,13 +35,13 @@ def test_test_tables_hold_every_fold_and_the_mean(metric_run, name):
 def test_knn_scores_are_those_of_scikit_learn(metric_run, slides):
     import torch
 
+    from pcam_ssl.data.batches import Pixels
+    from pcam_ssl.data.dataset import PIXELS, open_dataset
     from pcam_ssl.data.folds import labelled_rows, read_folds
-    from pcam_ssl.data.store import PIXELS, open_dataset
-    from pcam_ssl.data.streams import Pixels
-    from pcam_ssl.engine.precision import choose_precision
-    from pcam_ssl.inference.embed import embed_rows
+    from pcam_ssl.device import choose_precision
+    from pcam_ssl.distributed import World
     from pcam_ssl.models.artefact import load_network
-    from pcam_ssl.world import World
+    from pcam_ssl.models.inference import embed_rows
 
     dataset, cpu = open_dataset(slides), torch.device("cpu")
     folds, rows = read_folds(metric_run.folds, dataset.patches), labelled_rows(dataset.patches)
@@ -89,7 +89,7 @@ def test_the_refit_is_no_part_of_the_test_mean(metric_run):
 
 
 def test_scrambled_labels_of_a_fold_change_neither_its_knn_nor_its_blend(metric_run, tiny_recipe, slides, rewrite, tmp_path):
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import metric_train
 
     folds, _ = read_table(metric_run.folds)
     scored = set(folds.id[folds.fold == 0])
@@ -110,7 +110,7 @@ def test_scrambled_labels_of_a_fold_change_neither_its_knn_nor_its_blend(metric_
 
 
 def test_k_larger_than_the_gallery_is_refused(tiny_recipe, slides, tmp_path):
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import metric_train
 
     with pytest.raises(UserError, match=r"neighbours.k is 500, fold-0 trains on \d+ patches; lower it"):
         metric_train(tiny_recipe(*METRIC[:2], "neighbours.k=500", "train.epochs=1"), slides, tmp_path / "run")
@@ -118,7 +118,7 @@ def test_k_larger_than_the_gallery_is_refused(tiny_recipe, slides, tmp_path):
 
 
 def test_fewer_patches_of_a_class_than_a_batch_asks_for_are_refused(tiny_recipe, slides, tmp_path):
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import metric_train
 
     with pytest.raises(UserError, match=r"train.batch_size 64 asks for 32 patches of each class"):
         metric_train(tiny_recipe(*METRIC, "train.batch_size=64"), slides, tmp_path / "run")
@@ -130,8 +130,7 @@ def test_fewer_patches_of_a_class_than_a_batch_asks_for_are_refused(tiny_recipe,
     [("metric-train", "supervised", "metric-train takes metric recipes"), ("baseline", "metric", "use `pcam-ssl metric-train`")],
 )
 def test_a_recipe_of_the_other_command_is_refused(command, method, told, tiny_recipe, slides, tmp_path):
-    from pcam_ssl.workflows.baseline import baseline
-    from pcam_ssl.workflows.metric_train import metric_train
+    from pcam_ssl.cross_validation.cross_validate import baseline, metric_train
 
     with pytest.raises(UserError, match=told):
         {"baseline": baseline, "metric-train": metric_train}[command](

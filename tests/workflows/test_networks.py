@@ -3,11 +3,11 @@ import shutil
 import pytest
 from written import blend_info, rounds_told
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
+from pcam_ssl.runs.networks import open_networks
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.networks import open_networks
 
 
 @pytest.fixture

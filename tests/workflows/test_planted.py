@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pcam_ssl.run import Run
-from pcam_ssl.workflows.planted import planted_unit
-from pcam_ssl.workflows.pseudo_label import open_rounds
+from pcam_ssl.pseudo_labels.precision_check import planted_unit
+from pcam_ssl.pseudo_labels.rounds import open_rounds
+from pcam_ssl.runs.run import Run
 
 
 @pytest.fixture(scope="module")

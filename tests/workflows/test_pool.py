@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.data.folds import Folds
-from pcam_ssl.data.store import Dataset
+from pcam_ssl.cross_validation.training_data import describe_pool
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, fold_unit, refit_unit
+from pcam_ssl.data.pool import pool_facts, pool_rows, transductive
 from pcam_ssl.tables import PATCH_COLUMNS, conform
-from pcam_ssl.workflows.pool import describe_pool, pool_facts, pool_rows, transductive
-from pcam_ssl.workflows.setting import fold_unit, refit_unit
 
 # id, split, label, slide, fold, inner in fold 0, visible
 PATCHES = [

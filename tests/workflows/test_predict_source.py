@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.blending.predict import predict_source
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.tables import PREDICTION_COLUMNS, read_table
-from pcam_ssl.workflows.predict import predict_source
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from left_behind import added, check_same, table, trail, verdict, weights
 
-from pcam_ssl.data.store import open_dataset
-from pcam_ssl.report.facts import read_facts
-from pcam_ssl.report.sections import repeat_command
-from pcam_ssl.run import Run, run_in_use
-from pcam_ssl.selection.columns import TRAIL_COLUMNS
-from pcam_ssl.workflows.baseline import baseline
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.report.scores import repeat_command
+from pcam_ssl.runs.contents import read_facts
+from pcam_ssl.runs.run import Run, run_in_use
+from pcam_ssl.tables import TRAIL_COLUMNS
 
 FOLDS, ROUNDS = (0, 1), (1, 2)
 every_trail = pytest.mark.parametrize(("number", "fold"), [(number, fold) for number in ROUNDS for fold in FOLDS])
@@ -95,7 +95,7 @@ def test_changes_are_those_between_two_trails(two_rounds, fold):
 def test_something_is_taken_back_and_its_student_does_not_train_on_it(
     two_rounds, folds, make_rounds, slides, monkeypatch, tmp_path
 ):
-    from pcam_ssl.workflows import fitting
+    from pcam_ssl.cross_validation import fitting
 
     seen = {}
     whole = fitting.training_set

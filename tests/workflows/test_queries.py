@@ -4,9 +4,9 @@ import time
 import pandas as pd
 import pytest
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.workflows.queries import by_id, nearest_ids
+from pcam_ssl.search.queries import by_id
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from written import rounds_told
 
+from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import write_json
-from pcam_ssl.inference.operating_point import Target
-from pcam_ssl.report.facts import read_facts
-from pcam_ssl.run import Run
+from pcam_ssl.report.evidence import map_folds
+from pcam_ssl.report.report import Asked, pictures_of, report_runs
+from pcam_ssl.runs.contents import read_facts
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import predictions, read_table
-from pcam_ssl.workflows.blend import blend_runs
-from pcam_ssl.workflows.report import Asked, pictures_of, report_runs
-from pcam_ssl.workflows.report_spaces import map_folds
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def test_a_run_that_has_just_ended_has_its_page_with_patches_and_says_how_to_hav
 @pytest.mark.processes
 def test_without_asking_networks_torch_is_not_even_loaded(finished):
     code = (
-        "import sys; from pathlib import Path; from pcam_ssl.report.facts import read_facts; from pcam_ssl.run import Run\n"
-        "from pcam_ssl.workflows.report import Asked, pictures_of\n"
+        "import sys; from pathlib import Path; from pcam_ssl.runs.contents import read_facts; from pcam_ssl.runs.run import Run\n"
+        "from pcam_ssl.report.report import Asked, pictures_of\n"
         f"assert len(pictures_of(read_facts(Run(Path({str(finished.path)!r}))), Asked(explain=False)).unsure) == 12\n"
         "print('torch' in sys.modules)"
     )

@@ -8,7 +8,7 @@ import time
 import pandas as pd
 import pytest
 
-from pcam_ssl.run import read_metrics
+from pcam_ssl.records import read_metrics
 from pcam_ssl.tables import read_table
 
 LONG = ("train.epochs=4", "train.batch_size=4", "train.checkpoint_s=0.05", "train.ema_decay=0.9", "model.drop_rate=0.3")

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from left_behind import calibration, table, trail, turn, verdict, weights, without_labels
 
+from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.files import read_json
 from pcam_ssl.tables import write_table
-from pcam_ssl.workflows.gather import read_scores
 
 BLIND, OTHER, ROUNDS = 0, 1, (1, 2)
 TRUTH_BASED = {"out_of_fold", "against_round_0", "truth", "transductive"}
@@ -115,7 +115,7 @@ class TestHiddenLabels:
         assert mine["rounds"][1]["truth"] != theirs["rounds"][1]["truth"]
 
     def test_the_scores_that_count_them_change(self, hidden_turned, two_rounds):
-        from pcam_ssl.run import Run
+        from pcam_ssl.runs.run import Run
 
         one, other = (read_scores(Run(path / "round-1")) for path in (hidden_turned, two_rounds))
         assert one["out_of_fold"] != other["out_of_fold"]

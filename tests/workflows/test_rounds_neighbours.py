@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from left_behind import added, calibration, table, trail, turn, weights, without_labels
 
-from pcam_ssl.workflows.metric_train import metric_train
+from pcam_ssl.cross_validation.cross_validate import metric_train
 
 METRIC = ("method.name=metric", "method.projection=8", "neighbours.k=inner", "train.batch_size=8", "data.label_budget=56")
 ROUNDS = ("pseudo.agreement=true", "pseudo.k_best=12")

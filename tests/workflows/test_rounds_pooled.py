@@ -9,7 +9,7 @@ from left_behind import table, trail
 from scipy.special import expit, logit
 
 from pcam_ssl.files import read_json
-from pcam_ssl.run import run_in_use
+from pcam_ssl.runs.run import run_in_use
 
 # What depends on the rest of a pool: a rank, a cap, a ratio.
 SHARED = ("pseudo.k_best=8", "pseudo.round_cap=0.4", "pseudo.balance=prior")

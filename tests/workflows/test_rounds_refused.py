@@ -6,7 +6,7 @@ import shutil
 import albumentations as A
 import pytest
 
-from pcam_ssl.data.store import open_dataset
+from pcam_ssl.data.dataset import open_dataset
 
 MEND = "and the same command makes them again"
 

@@ -80,7 +80,7 @@ def test_one_class_alone_is_off_the_prior_where_nothing_balances(all_normal, mak
 @pytest.fixture(scope="module")
 def one_class_inside(slides, rewrite, train, tmp_path_factory):
     """A run whose folds have tumor on one training slide each, so that none is left for their inner slides."""
-    from pcam_ssl.data.store import open_dataset
+    from pcam_ssl.data.dataset import open_dataset
 
     folder, patches = tmp_path_factory.mktemp("one-class"), open_dataset(slides).patches
     names = sorted(patches.wsi[patches.label.notna()].unique())

@@ -9,8 +9,8 @@ import pytest
 from left_behind import table, trail, verdict
 from processes import in_every_rank, ranks
 
-from pcam_ssl.run import read_metrics
-from pcam_ssl.world import World
+from pcam_ssl.distributed import World
+from pcam_ssl.records import read_metrics
 
 # Plain SGD on fp32: an adaptive optimizer divides rounding noise by gradients that are nearly zero. One epoch: in later steps rounding
 # noise meets the kink of a ReLU now and then, and is 1e-5 of a logit afterwards.
@@ -79,10 +79,9 @@ def select_late(world: World, run: str) -> list[dict]:
 
     from conftest import selection
 
-    from pcam_ssl.run import Run
-    from pcam_ssl.workflows.pseudo_label import open_rounds
-    from pcam_ssl.workflows.pseudo_round import _begin
-    from pcam_ssl.workflows.selecting import select
+    from pcam_ssl.pseudo_labels.labeling import select
+    from pcam_ssl.pseudo_labels.rounds import _begin, open_rounds
+    from pcam_ssl.runs.run import Run
 
     rounds = open_rounds(Run(Path(run)), None, selection(), Path(run))
     world.lead(lambda: _begin(rounds, 1))

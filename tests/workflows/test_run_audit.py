@@ -6,17 +6,17 @@ from audited import clean_patches, row, write
 from scipy.special import logit
 from written import run_info
 
+from pcam_ssl.audit.audit import audit
+from pcam_ssl.audit.look_alikes import look_alike_findings
+from pcam_ssl.cross_validation.checks import check_dataset
+from pcam_ssl.data.duplicates import view_bits
 from pcam_ssl.data.folds import Folds, labelled_rows, write_folds
-from pcam_ssl.data.near_duplicates import view_bits
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
-from pcam_ssl.recipe import Recipe
-from pcam_ssl.run import Run
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import predictions, write_table
-from pcam_ssl.workflows.audit import audit
-from pcam_ssl.workflows.checks import check_dataset
-from pcam_ssl.workflows.look_alikes import look_alike_findings
 
 
 @pytest.fixture

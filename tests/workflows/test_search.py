@@ -6,15 +6,15 @@ import pytest
 from PIL import Image
 from searched import TWIN
 
-from pcam_ssl.data.store import PIXELS, open_dataset
+from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json
-from pcam_ssl.report.neighbours_text import neighbours_text
+from pcam_ssl.search import search as search_module
+from pcam_ssl.search.embed import embed_source
+from pcam_ssl.search.report import neighbours_text
+from pcam_ssl.search.search import search_space
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows import search as search_module
-from pcam_ssl.workflows.embed import embed_source
-from pcam_ssl.workflows.search import search_space
 
 
 @pytest.fixture(scope="session")

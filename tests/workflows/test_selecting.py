@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from left_behind import table
 
-from pcam_ssl.run import Run
-from pcam_ssl.workflows import selecting
-from pcam_ssl.workflows.pseudo_label import open_rounds
+from pcam_ssl.pseudo_labels import labeling as selecting
+from pcam_ssl.pseudo_labels.rounds import open_rounds
+from pcam_ssl.runs.run import Run
 
 
 @pytest.fixture

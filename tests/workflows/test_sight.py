@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.workflows.networks import open_networks
-from pcam_ssl.workflows.sight import Sight
+from pcam_ssl.explain.exposure import Sight
+from pcam_ssl.runs.networks import open_networks
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.models.network import Network
-from pcam_ssl.run import Run, read_metrics
+from pcam_ssl.records import read_metrics
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 
 STILL = ("train.epochs=1", "optim.name=sgd", "optim.lr=1e-12", "model.freeze_backbone=true")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from pcam_ssl.compare.compare import compare_runs
+from pcam_ssl.cross_validation import sweep as module
+from pcam_ssl.cross_validation.sweep import plan_sweep, sweep
 from pcam_ssl.errors import UserError
-from pcam_ssl.workflows import sweep as module
-from pcam_ssl.workflows.compare import compare_runs
-from pcam_ssl.workflows.sweep import plan_sweep, sweep
 
 FAST = ("train.epochs=1", "score.floor=false")
 
@@ -159,7 +159,7 @@ def test_a_run_too_big_for_the_device_fails_alone(failing):
 
 
 def test_a_stop_stops_the_sweep(failing):
-    from pcam_ssl.engine.stop import Stopped
+    from pcam_ssl.training.checkpoint import Stopped
 
     with pytest.raises(Stopped):
         failing(Stopped("stopped"))

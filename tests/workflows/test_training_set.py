@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.data.folds import Folds
-from pcam_ssl.data.plans import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled
-from pcam_ssl.data.store import Dataset
-from pcam_ssl.engine.precision import Precision
-from pcam_ssl.run import Run
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.training_data import batch_plan, mix_words, steps_per_epoch, train_stream, training_set
+from pcam_ssl.data.batches import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, Unit
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import PATCH_COLUMNS, conform
-from pcam_ssl.workflows.setting import Setting, Unit
-from pcam_ssl.workflows.training_set import batch_plan, mix_words, steps_per_epoch, train_stream, training_set
-from pcam_ssl.world import World
 
 # id, split, label, slide; the four labelled ones come first, and the third of them does not train.
 PATCHES = [

@@ -5,19 +5,17 @@ import shutil
 
 import pytest
 
-from pcam_ssl.data.folds import read_folds
-from pcam_ssl.data.store import open_dataset
-from pcam_ssl.report.compare_page import page
-from pcam_ssl.report.compare_text import compare_text
+from pcam_ssl.blending.blend import blend_runs
+from pcam_ssl.compare.compare import compare_runs
+from pcam_ssl.compare.report import compare_text, page
+from pcam_ssl.cross_validation.aggregate import read_scores
+from pcam_ssl.cross_validation.checks import learned_from_pool
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.data.folds import fold_unit, read_folds
+from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.report.summary import run_summary
-from pcam_ssl.run import Run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.blend import blend_runs
-from pcam_ssl.workflows.checks import learned_from_pool
-from pcam_ssl.workflows.compare import compare_runs
-from pcam_ssl.workflows.gather import read_scores
-from pcam_ssl.workflows.pool import pool_rows
-from pcam_ssl.workflows.setting import fold_unit
 
 SETTINGS = ("data.label_budget=56", "train.batch_size=8", "train.epochs=1")
 LEARNED = ("fixmatch", "round")

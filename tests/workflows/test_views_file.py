@@ -9,12 +9,12 @@ import albumentations as A
 import pandas as pd
 import pytest
 
+from pcam_ssl.blending.predict import predict_source
 from pcam_ssl.data.views import Views
-from pcam_ssl.engine.stop import Stopped
 from pcam_ssl.errors import UserError
-from pcam_ssl.run import Run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
-from pcam_ssl.workflows.predict import predict_source
+from pcam_ssl.training.checkpoint import Stopped
 
 SHORT = ("train.epochs=1", "predict.random_views=2")
 

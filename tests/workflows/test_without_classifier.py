@@ -10,18 +10,19 @@ from left_behind import table, trail
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from pcam_ssl.blending.blend import blend_runs
+from pcam_ssl.compare.compare import compare_runs
+from pcam_ssl.cross_validation.aggregate import read_scores
+from pcam_ssl.cross_validation.cross_validate import metric_train
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.folds import labelled_rows, read_folds
-from pcam_ssl.data.store import PIXELS, open_dataset
-from pcam_ssl.data.streams import Pixels
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe_files import load_recipe
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.records import read_metrics
 from pcam_ssl.report.summary import run_summary
-from pcam_ssl.run import Run, read_metrics
-from pcam_ssl.workflows.blend import blend_runs
-from pcam_ssl.workflows.compare import compare_runs
-from pcam_ssl.workflows.embedder import run_embedder
-from pcam_ssl.workflows.gather import read_scores
-from pcam_ssl.workflows.metric_train import metric_train
+from pcam_ssl.runs.embedder import run_embedder
+from pcam_ssl.runs.run import Run
 
 pytestmark = pytest.mark.trains
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from processes import ranks
 
-from pcam_ssl.run import read_metrics
+from pcam_ssl.records import read_metrics
 from pcam_ssl.tables import read_table
 
 # Plain SGD on fp32: an adaptive optimizer divides rounding noise by gradients that are nearly zero.

@@ -1,12 +1,12 @@
-"""Where patches come from: one file a format, chosen by looking at the source. No torch."""
+"""Where patches come from: one file a format, chosen by looking at the source."""
 
 from pathlib import Path
 
-from pcam_ssl.data.decode import SUFFIXES
+from pcam_ssl.data.dataset import is_dataset
+from pcam_ssl.data.images import SUFFIXES
 from pcam_ssl.data.sources import folder, hdf5, kaggle, parquet
 from pcam_ssl.data.sources.listing import Listing
 from pcam_ssl.data.sources.tree import FolderTree, ZipTree, image_names
-from pcam_ssl.data.store import is_dataset
 from pcam_ssl.errors import UserError
 
 LOOKED_FOR = (

@@ -1,4 +1,4 @@
-"""Csv files of ids, labels, and slides, read as text so that no id turns into a number. No torch."""
+"""Csv files of ids, labels, and slides, read as text so that no id turns into a number."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Image folders: split/class/*.png, class/*.png, images with a csv, images alone, or one image. No torch."""
+"""Image folders: split/class/*.png, class/*.png, images with a csv, images alone, or one image."""
 
 from functools import partial
 from os.path import commonpath
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pcam_ssl.data.decode import BadImage
+from pcam_ssl.data.images import BadImage
 from pcam_ssl.data.sources.csv_table import known, parse_labels, parse_splits, read_csv, refuse_repeated_rows
 from pcam_ssl.data.sources.listing import SPLITS, Listing, image_chunks, name_first, records, refuse_repeated
 from pcam_ssl.data.sources.tree import Tree, image_names, read_whole, stem

@@ -1,4 +1,4 @@
-"""PatchCamelyon as published (Veeling et al. 2018): HDF5 files, gzipped or not, and a meta csv a split. No torch."""
+"""PatchCamelyon as published (Veeling et al. 2018): HDF5 files, gzipped or not, and a meta csv a split."""
 
 import gzip
 import hashlib
@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.pcam_files import MD5
+from pcam_ssl.data.download import MD5
 from pcam_ssl.data.sources.csv_table import known, read_csv
 from pcam_ssl.data.sources.listing import CHUNK_PATCHES, Chunk, Listing, name_first, reading, records
 from pcam_ssl.data.writer import check_space

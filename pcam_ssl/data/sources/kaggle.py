@@ -1,4 +1,4 @@
-"""Kaggle "Histopathologic Cancer Detection": train/, test/, train_labels.csv, sample_submission.csv, as zip or folder. No torch."""
+"""Kaggle "Histopathologic Cancer Detection": train/, test/, train_labels.csv, sample_submission.csv, as zip or folder."""
 
 from posixpath import basename, dirname
 

@@ -1,4 +1,4 @@
-"""What every source says before its pixels are read, and the chunks they then come in. No torch."""
+"""What every source says before its pixels are read, and the chunks they then come in."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pcam_ssl.data.decode import BadImage
+from pcam_ssl.data.images import BadImage
 from pcam_ssl.errors import UserError, first_line
 
 RECORD_COLUMNS = {"id": "str", "split": "str", "label": "Int8", "wsi": "str", "x": "Int32", "y": "Int32", "place": "str"}

@@ -1,4 +1,4 @@
-"""Hugging Face image parquet: `image: {bytes, path}`, `label`, one or many files a split. No torch."""
+"""Hugging Face image parquet: `image: {bytes, path}`, `label`, one or many files a split."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pcam_ssl.data.decode import BadImage
+from pcam_ssl.data.images import BadImage
 from pcam_ssl.data.sources.csv_table import known, parse_labels
 from pcam_ssl.data.sources.listing import CHUNK_PATCHES, SPLITS, Chunk, Listing, reading, records
 from pcam_ssl.errors import UserError

@@ -1,4 +1,4 @@
-"""A folder of files, on disk or inside a zip that is never unpacked. No torch."""
+"""A folder of files, on disk or inside a zip that is never unpacked."""
 
 import os
 import zipfile
@@ -11,7 +11,7 @@ from posixpath import basename, splitext
 
 import numpy as np
 
-from pcam_ssl.data.decode import SUFFIXES, BadImage
+from pcam_ssl.data.images import SUFFIXES, BadImage
 from pcam_ssl.errors import UserError, first_line
 
 ENTRY_FIELDS = ("header_offset", "compress_size", "file_size", "CRC", "flag_bits", "compress_type", "_end_offset")

@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pcam_ssl.data.download import MD5
 from pcam_ssl.data.importing import import_source
-from pcam_ssl.data.pcam_files import MD5
 from pcam_ssl.data.sources import list_source
 from pcam_ssl.errors import UserError
 

@@ -4,7 +4,7 @@ import zipfile
 import pandas as pd
 import pytest
 
-from pcam_ssl.data.decode import BadImage
+from pcam_ssl.data.images import BadImage
 from pcam_ssl.data.sources.listing import places_in
 from pcam_ssl.data.sources.tree import ZipTree, stem
 

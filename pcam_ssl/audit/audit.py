@@ -1,0 +1,82 @@
+"""`pcam-ssl data audit`: what would make a score a lie, looked for in a dataset and in a run on it."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pcam_ssl.audit.findings import Audit, Finding
+from pcam_ssl.audit.label_errors import doubted_labels
+from pcam_ssl.audit.slides import audit_dataset, balance, fold_findings
+from pcam_ssl.data.dataset import Dataset, open_dataset
+from pcam_ssl.data.duplicates import NEAR_BITS
+from pcam_ssl.data.folds import REFIT, read_folds
+from pcam_ssl.errors import LeakError, UserError
+from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import read_predictions, read_table
+
+NAMED = 3
+
+
+def audit(data: Path | str, run_path: Path | str | None = None, near_bits: int = NEAR_BITS, device: str = "auto") -> Audit:
+    """Everything an audit finds in a dataset, and in a run on it where given; leaks are findings, not errors.
+
+    Raises UserError where there is no dataset or run, or the run is of another dataset.
+    """
+    dataset = open_dataset(data)
+    patches = dataset.patches
+    by_split = balance(patches, "split")
+    if run_path is None:
+        return Audit(dataset, audit_dataset(dataset, near_bits), by_split)
+    run = Run(Path(run_path))
+    frame = _folds(run, dataset)
+    rows = patches.set_index("id")["row"].loc[frame["id"]]
+    fold_of_row = pd.Series(frame["fold"].to_numpy(), index=rows.to_numpy())
+    findings = [*fold_findings(frame, str(run.folds)), *audit_dataset(dataset, near_bits, fold_of_row)]
+    findings += _embedding_findings(run, dataset, near_bits, device)
+    doubted = _doubted(run)
+    if doubted is not None:
+        findings.append(_doubt_finding(doubted, dataset, (run.path / "oof-knn.parquet").exists()))
+    by_fold = balance(patches.loc[fold_of_row.index], fold_of_row)
+    return Audit(dataset, findings, by_split, str(run.path), by_fold, doubted)
+
+
+def _folds(run: Run, dataset: Dataset) -> pd.DataFrame:
+    """The frame of the run's folds, torn or not."""
+    info = run.info()
+    if info["dataset_digest"] != dataset.digest:
+        raise UserError(
+            f"{run.path}: a run on {info['dataset']} ({info['dataset_digest'][:12]}), this is {dataset.path} ({dataset.digest[:12]}); audit that dataset"
+        )
+    try:
+        return read_folds(run.folds, dataset.patches).frame
+    except LeakError:  # which fold_findings will count and name
+        return read_table(run.folds)[0]
+
+
+def _doubted(run: Run) -> pd.DataFrame | None:
+    if not (run.path / "oof.parquet").exists():
+        return None
+    tables = [run.path / f"{name}.parquet" for name in ("oof", "oof-knn")]
+    return doubted_labels(*(read_predictions(path) for path in tables if path.exists()))
+
+
+def _doubt_finding(doubted: pd.DataFrame, dataset: Dataset, both: bool) -> Finding:
+    who = (
+        "the out-of-fold network and its nearest neighbours" if both else "the out-of-fold network (the run has no kNN predictions)"
+    )
+    if doubted.empty:
+        return Finding("ok", "suspicious labels", f"no label is doubted by {who}")
+    examples = tuple(f"{row.id} (label {row.label}, doubt {row.doubt:.2f})" for row in doubted.head(NAMED).itertuples())
+    rows = dataset.patches.set_index("id")["row"].loc[doubted["id"]]
+    what = f"{len(doubted):,} labels are doubted by {who}"
+    move = "look at the first ones (--html): most are hard patches, some are wrong labels"
+    return Finding("suspect", "suspicious labels", what, len(doubted), examples, move, tuple((int(row),) for row in rows))
+
+
+def _embedding_findings(run: Run, dataset: Dataset, near_bits: int, device: str) -> list[Finding]:
+    if not run.unit_done(REFIT):
+        what = f"{run.path} has no final network, so embeddings were not compared"
+        return [Finding("note", "look-alikes", what, 0, (), "give a run of `pcam-ssl metric-train`, or one with cv.refit=true")]
+    from pcam_ssl.audit.look_alikes import look_alike_findings
+
+    return look_alike_findings(run, dataset, near_bits, device)

@@ -1,0 +1,55 @@
+"""What an audit says: findings, and the tables beside them."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pcam_ssl.data.dataset import Dataset
+
+LEVELS = ("leak", "problem", "suspect", "note", "ok")
+"""leak: scored data is in training data. problem: must be mended before training. suspect: look at it. note: know it. ok: checked."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of an audit."""
+
+    level: str
+    check: str
+    what: str
+    """What was found, where, and how many, as a sentence."""
+    count: int = 0
+    examples: tuple[str, ...] = ()
+    """The first ones, as text."""
+    move: str = ""
+    """What to do about it."""
+    rows: tuple[tuple[int, ...], ...] = ()
+    """Groups of dataset rows to look at side by side; of pairs the 1,000 closest."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All that was found out about a dataset, and about a run on it where one was given."""
+
+    dataset: Dataset
+    findings: list[Finding]
+    by_split: pd.DataFrame
+    """A row for each split: `data.balance.balance`."""
+    run: str | None = None
+    by_fold: pd.DataFrame | None = None
+    doubted: pd.DataFrame | None = None
+    """Suspicious labels, the most suspicious first: `inference.doubt.doubted_labels`."""
+
+    @property
+    def leaks(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "leak"]
+
+    @property
+    def level(self) -> str:
+        """The gravest level found."""
+        return min((finding.level for finding in self.findings), key=LEVELS.index)
+
+
+def counted(n: int, thing: str) -> str:
+    """'1 pair', '1,200 pairs'."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"

@@ -1,0 +1,240 @@
+"""A blend of predictions: the space it is pooled in (probs, logits, ranks), its weights (equal, fitted, greedy, capped by correlation), and nesting: weights that score a part of the patches never saw its labels."""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.metrics import NLL_ROUNDING, auroc, spearman
+from pcam_ssl.tables import mean_over
+
+SPACES = {"mean": "prob", "logit-mean": "logit", "rank-mean": "rank", "weights": "logit", "greedy": "logit"}
+"""What each method averages."""
+FITTED = ("weights", "greedy")
+PICKS = 50
+SMALLEST = 1e-3
+
+
+def member_weights(method: str, logits, labels, cap: float | None = None) -> np.ndarray:
+    """Weights [M], not negative, sum 1, from calibrated logits [N, M] of class 1 and labels [N] 0 or 1 (both classes).
+
+    `cap`: of two members with a Spearman correlation above it the one of lower AUROC gets weight 0, before anything else.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    kept = np.arange(logits.shape[1]) if cap is None else np.flatnonzero(under_cap(logits, labels, cap))
+    weights = np.zeros(logits.shape[1])
+    if method == "weights":
+        weights[kept] = fitted_weights(logits[:, kept], labels)
+    elif method == "greedy":
+        weights[kept] = greedy_weights(logits[:, kept], labels)
+    else:
+        weights[kept] = 1 / len(kept)
+    return weights
+
+
+def fitted_weights(logits, labels) -> np.ndarray:
+    """The weights [M], not negative and of sum 1, whose mean logit has the least NLL (stacking; Wolpert 1992, Breiman 1996).
+
+    The NLL is convex in the weights. Below 0.001 a weight is set to zero and the others are scaled up. Breiman leaves the sum free
+    and fits squared error; here the members are calibrated already, and a sum of 1 keeps a blend of equal members what they are.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    labels, n_members = np.asarray(labels, dtype=np.float64), logits.shape[1]
+    if n_members == 1:
+        return np.ones(1)
+    members = list(np.ascontiguousarray(logits.T))
+
+    def nll(weights):
+        mixed = mean_over(members, weights)
+        errors = expit(mixed) - labels
+        return np.mean(np.logaddexp(0, mixed) - labels * mixed), np.array([np.mean(errors * member) for member in members])
+
+    found = minimize(
+        nll,
+        np.full(n_members, 1 / n_members),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * n_members,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda weights: np.ones(n_members)},
+        options={"ftol": 1e-10, "maxiter": 500},
+    )
+    weights = np.where(found.x < SMALLEST, 0, found.x)
+    return weights / weights.sum()
+
+
+def greedy_weights(logits, labels, picks: int = PICKS) -> np.ndarray:
+    """Shares [M] of the picks: each pick adds the member whose mean logit with those before has the least NLL, any member again.
+
+    Forward selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models"); of equal members the
+    first is picked, and of all prefixes of `picks` the one of least NLL is kept. Unlike the paper no random bags of members are drawn.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    margins = np.where(np.asarray(labels)[:, None] == 1, logits, -logits).T  # [M, N]
+    total, chosen, best, best_size = np.zeros(len(logits)), [], np.inf, 0
+    for size in range(1, picks + 1):
+        costs = [np.log1p(np.exp(-(total + margin) / size)).mean() for margin in margins]
+        # A later member, and a later pick, must gain more than rounding: of equal members the first is taken, and a lone best stays alone.
+        chosen.append(int(np.argmax(np.array(costs) <= min(costs) + NLL_ROUNDING)))
+        total += margins[chosen[-1]]
+        if costs[chosen[-1]] < best - NLL_ROUNDING:
+            best, best_size = costs[chosen[-1]], size
+    return np.bincount(chosen[:best_size], minlength=len(margins)) / best_size
+
+
+def under_cap(logits, labels, cap: float) -> np.ndarray:
+    """Which members stay, bool [M]: from the best AUROC down, each whose Spearman correlation with all that stay is at most `cap`."""
+    likeness = spearman(logits)
+    scores = [auroc(labels, column) for column in np.asarray(logits).T]
+    stay: list[int] = []
+    for member in sorted(range(len(scores)), key=lambda member: (-scores[member], member)):
+        # NaN, of a constant member, is above no cap.
+        if not any(likeness[member, other] > cap for other in stay):
+            stay.append(member)
+    return np.isin(np.arange(len(scores)), stay)
+
+
+GRID = 1001
+
+
+@dataclass(frozen=True)
+class RankScale:
+    """Where a logit stands among reference patches: the share of them below it, linear between up to `GRID` known logits.
+
+    Beyond the last known logit a share runs on, one for one logit, so that new patches outside the reference keep their order.
+    """
+
+    logits: np.ndarray
+    """[G], rising."""
+    shares: np.ndarray
+    """[G], rising: the reference patches below, and half of those equal."""
+
+    def share(self, logits) -> np.ndarray:
+        """Shares of logits, [N]."""
+        return _interpolated(np.asarray(logits), self.logits, self.shares)
+
+    def logit(self, shares) -> np.ndarray:
+        """The logits that have these shares, [N]."""
+        return _interpolated(np.asarray(shares), self.shares, self.logits)
+
+
+def rank_scale(reference) -> RankScale:
+    """The scale of reference logits [N]."""
+    rising = np.sort(np.asarray(reference, dtype=np.float64))
+    known = np.unique(np.quantile(rising, np.linspace(0, 1, GRID), method="lower"))
+    below, through = (np.searchsorted(rising, known, side=side) for side in ("left", "right"))
+    return RankScale(known, (below + through) / (2 * len(rising)))
+
+
+def pool(space: str, logits, weights, scales: list[RankScale] | None = None) -> np.ndarray:
+    """Logits [N] of the blend of members' logits [N, M] under weights [M] that are not negative and sum to 1.
+
+    `space` is what is averaged: `logit`; `prob` (the answer is the logit of the mean prob, Stone 1961's opinion pool); or `rank`:
+    each member's logit becomes its share on the member's own scale, shares are averaged, and the mean share is read back on the
+    average of the members' scales, so that a blend of equal members is that member. `scales` [M] serve `rank` alone. A lone member
+    of weight above 0 comes back as it is.
+    """
+    logits, weights = np.asarray(logits, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    used = np.flatnonzero(weights)
+    members, weights = [logits[:, member] for member in used], weights[used]
+    if len(members) == 1:
+        return members[0].copy()
+    if space == "logit":
+        return mean_over(members, weights)
+    if space == "prob":
+        # From logs, since 1 - prob has lost its digits where a prob is near 1.
+        tumor, normal = ([log_expit(sign * logit) for logit in members] for sign in (1, -1))
+        return _log_mean(tumor, weights) - _log_mean(normal, weights)
+    scales = [scales[member] for member in used]
+    shares = mean_over([scale.share(logit) for scale, logit in zip(scales, members, strict=True)], weights)
+    return mean_over([scale.logit(shares) for scale in scales], weights)
+
+
+def _log_mean(logs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Log of the weighted mean of what has these logs, M arrays [N]; summed in the order of the members, as in `mean_over`."""
+    return reduce(np.logaddexp, [np.log(weight) + log for weight, log in zip(weights, logs, strict=True)])
+
+
+def _interpolated(values: np.ndarray, known: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    inside = np.interp(values, known, answers)
+    return inside + np.maximum(values - known[-1], 0) + np.minimum(values - known[0], 0)
+
+
+PARTS = 5
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How members are blended. Arrays of weights are [M], in the order of the members."""
+
+    method: str
+    weights: np.ndarray
+    """From all parts: for patches that no member has trained on."""
+    nested: dict[int, np.ndarray]
+    """By part: from the other parts' labels alone. Out-of-fold scores are made with these."""
+    parts: np.ndarray
+    """int [N]: the part of each out-of-fold row."""
+    unit: str
+    """What a part is: `fold`, or `part` of whole slides where one fold scores all."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any weight depends on labels."""
+        return self.method in FITTED or any((weights == 0).any() for weights in [self.weights, *self.nested.values()])
+
+    def out_of_fold(self, logits, scales: list[RankScale]) -> np.ndarray:
+        """Blended logits [N] of the out-of-fold rows, each by the weights of its part."""
+        blended = np.empty(len(logits))
+        for part, weights in self.nested.items():
+            rows = self.parts == part
+            blended[rows] = pool(SPACES[self.method], logits[rows], weights, scales)
+        return blended
+
+    def answer(self, logits, scales: list[RankScale]) -> np.ndarray:
+        """Blended logits [N] of other patches, by the final weights."""
+        return pool(SPACES[self.method], logits, self.weights, scales)
+
+
+def fit_blend(method: str, logits, labels, parts, usable, unit: str, cap: float | None = None) -> Blend:
+    """The Blend of calibrated out-of-fold logits [N, M] of class 1.
+
+    `labels` [N] 0 or 1, `parts` int [N], `usable` bool [N]: rows whose label may be learned from. Raises UserError where the labels
+    outside a part are of one class and the method needs them.
+    """
+    logits, labels, parts, usable = (np.asarray(values) for values in (logits, labels, parts, usable))
+
+    def weights(rows: np.ndarray, where: str) -> np.ndarray:
+        if (method in FITTED or cap is not None) and len(np.unique(labels[rows])) < 2:
+            raise UserError(
+                f"--method {method}: the labels {where} are all of one class, so nothing can be fitted; use --method mean without --max-correlation"
+            )
+        return member_weights(method, logits[rows], labels[rows], cap)
+
+    numbers = sorted(set(parts.tolist()))
+    if len(numbers) < 2 and (method in FITTED or cap is not None):
+        raise UserError(f"--method {method}: one slide only, so no slide is left to fit weights on; use --method mean")
+    nested = {part: weights(usable & (parts != part), f"outside {unit} {part}") for part in numbers}
+    return Blend(method, weights(usable, "of all patches"), nested, parts, unit)
+
+
+def parts_of(folds, groups) -> tuple[np.ndarray, str]:
+    """The parts that weights are nested over, int [N], and what one is called: the folds [N], or where there is one fold only
+    up to five parts of whole `groups` [N], the largest group first into the smallest part."""
+    folds = np.asarray(folds, dtype=np.int64)
+    if len(np.unique(folds)) > 1:
+        return folds, "fold"
+    codes, names = pd.factorize(np.asarray(groups, dtype=object), sort=True)
+    sizes = np.bincount(codes, minlength=len(names))
+    part_of, filled = np.empty(len(names), dtype=np.int64), np.zeros(min(PARTS, len(names)))
+    for group in np.argsort(-sizes, kind="stable"):
+        part_of[group] = np.argmin(filled)
+        filled[part_of[group]] += sizes[group]
+    return part_of[codes], "part"
+
+
+def rank_scales(logits) -> list[RankScale]:
+    """The rank scale of each column of out-of-fold logits [N, M]; no label is used."""
+    return [rank_scale(column) for column in np.asarray(logits).T]

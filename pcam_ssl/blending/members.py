@@ -1,0 +1,101 @@
+"""The member runs of a blend, and whether they may label a pool."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pcam_ssl.data.folds import REFIT
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import digest_file
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import BLEND, Run
+from pcam_ssl.tables import FOLD_COLUMNS, read_table
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a blend; `table` is None for its own Predictions, else `knn` or `blend`."""
+
+    run: Run
+    table: str | None
+    weight: float
+    recipe: Recipe
+
+
+def members_of(start: Run) -> tuple[Member, ...]:
+    """The members of a blend, none for another run.
+
+    Raises UserError where pseudo-labels of the blend would not be blind to the labels of the fold that learns from them, or a
+    member is gone, is another run by now, or keeps other inner slides or labels than the first.
+    """
+    info = start.info()
+    if info["command"] != BLEND:
+        return ()
+    described = info["blend"]
+    _check_method(start, described)
+    problems = [problem for each in described["members"] if (problem := _problem(start, each)) is not None]
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    runs = [Run(Path(each["run"])) for each in described["members"]]
+    _check_folds(start, runs)
+    return tuple(
+        Member(run, each["table"], each["weight"], run.load_recipe()) for run, each in zip(runs, described["members"], strict=True)
+    )
+
+
+def own_recipe(start: Run, members: tuple[Member, ...]) -> Recipe:
+    """The recipe of round 0; a blend has that of its first member, with a refit where all members have one."""
+    if not members:
+        return start.load_recipe()
+    first = members[0].recipe
+    refit = (start.path / REFIT / INNER).exists()
+    return first.model_copy(update={"cv": first.cv.model_copy(update={"refit": refit})})
+
+
+def _check_method(start: Run, described: dict[str, Any]) -> None:
+    if described["method"] in PLAIN and described["max_correlation"] is None:
+        return
+    how = described["method"] if described["max_correlation"] is None else "--max-correlation"
+    members = ", ".join(dict.fromkeys(each["run"] for each in described["members"]))
+    raise UserError(
+        f"{start.path}: a blend by {how} takes its weights or ranks from networks that learned the labels of the fold that would"
+        " learn from its pseudo-labels; blend by mean or logit-mean without --max-correlation, or start rounds from one of its"
+        f" runs ({members})"
+    )
+
+
+def _problem(start: Run, member: dict[str, Any]) -> str | None:
+    if (problem := member_problem(start, member)) is not None:
+        return problem
+    path = Path(member["run"])
+    if Run(path).info()["command"] == BLEND:
+        return f"{start.path}: blends {path}, a blend itself, which has no networks; blend its runs, and start rounds from that"
+    oof = path / (f"oof-{member['table']}.parquet" if member["table"] else "oof.parquet")
+    if not oof.exists() or digest_file(oof) != member["predictions_digest"]:
+        return f"{start.path}: blends {oof}, which is not what was blended any more; blend anew"
+    return None
+
+
+def _check_folds(start: Run, runs: list[Run]) -> None:
+    first = read_table(runs[0].folds, FOLD_COLUMNS)[0].astype(str)
+    for run in runs[1:]:
+        if not read_table(run.folds, FOLD_COLUMNS)[0].astype(str).equals(first):
+            raise UserError(
+                f"{start.path}: its member {run.path} keeps other inner slides or hides other labels than {runs[0].path}, so they"
+                f" cannot label one pool; train it with --set cv.folds_file={runs[0].folds}, and blend anew"
+            )
+
+
+def member_problem(run: Run, member: dict[str, Any]) -> str | None:
+    """Why a blend cannot ask one of its members any more, None where it can."""
+    path = Path(member["run"])
+    if not Run(path).provenance.exists():
+        return f"{run.path}: blends {path}, which is no run any more; put it back, or blend the others anew"
+    if Run(path).info()["recipe_digest"] != member["recipe_digest"]:
+        return f"{run.path}: blends {path}, which is another run by now; blend anew"
+    return None
+
+
+INNER, INNER_KNN = "inner.parquet", "inner-knn.parquet"
+PLAIN = ("mean", "logit-mean")
+"""Methods of equal weights that no label and no other fold's network had a say in."""

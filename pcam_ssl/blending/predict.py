@@ -1,0 +1,93 @@
+"""New patches by a blend: every member predicts them, and the final weights pool the predictions."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.blending.members import member_problem
+from pcam_ssl.blending.tables import blended_table, read_scales, same_rows
+from pcam_ssl.cross_validation.predict import neighbours_table, predict_run
+from pcam_ssl.data.dataset import Dataset, split_rows
+from pcam_ssl.data.importing import open_source
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.scores import score_report
+from pcam_ssl.files import check_target
+from pcam_ssl.runs.run import BLEND, ROUNDS_FILE, Run, run_in_use
+from pcam_ssl.tables import read_predictions, write_table
+
+
+def predict_source(
+    run_path: Path | str,
+    source: Path | str,
+    out: Path | str,
+    *,
+    split: str | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    round: int | None = None,
+) -> tuple[int, dict | None]:
+    """Write Predictions of `source` by a run or a blend (by its best round, or by `round`); the mean over folds is fold -1.
+
+    Returns the number of patches and, where at least one has a label, the score report of the mean.
+    Raises UserError where the run is not there, no fold is finished, or a member of the blend is gone or has changed.
+    """
+    run, out = run_in_use(run_path, round), Path(out)
+    blended = run.info()["command"] == BLEND
+    check_target("--out", out, ".parquet")
+    predict = predict_blend if blended else predict_run
+    return predict(run, source, out, split=split, device=device, skip_bad=skip_bad)
+
+
+def predict_blend(
+    run: Run, source: Path | str, out: Path, *, split: str | None = None, device: str = "auto", skip_bad: bool = False
+) -> tuple[int, dict | None]:
+    """Write Predictions of `source` by a blend, as `predict_run` does for one run, and return the same.
+
+    Raises UserError where a member is gone, or is not what was blended.
+    """
+    described = run.info()["blend"]
+    members = [member for member in described["members"] if member["weight"] > 0]
+    problems = [problem for member in members if (problem := member_problem(run, member)) is not None]
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    with open_source(source, skip_bad) as dataset, tempfile.TemporaryDirectory(prefix="pcam-ssl-") as folder:
+        heads: dict[str, pd.DataFrame] = {}
+        for path in dict.fromkeys(member["run"] for member in members):
+            file = Path(folder) / f"{len(heads)}.parquet"
+            # The member is that folder, not the best of the rounds on top of it.
+            literally = 0 if (Path(path) / ROUNDS_FILE).exists() else None
+            predict_source(path, dataset.path, file, split=split, device=device, round=literally)
+            heads[path] = read_predictions(file)
+        patches = split_rows(dataset, source, split)
+        tables = [_member(member, heads[member["run"]], dataset, patches, device) for member in members]
+        digest = dataset.digest
+    table = _blend(run, described, members, tables)
+    write_table(out, table, run.table_notes({**run.info(), "dataset_digest": digest}, blend=described["method"], run=run.path))
+    return len(patches), _report(run, table)
+
+
+def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:
+    if member["table"] is None:
+        return head
+    return neighbours_table(Run(Path(member["run"])), member["table"], head, dataset, patches, device)
+
+
+def _blend(run: Run, described: dict[str, Any], members: list[dict[str, Any]], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    scales = read_scales(run)
+    used = [place for place, member in enumerate(described["members"]) if member["weight"] > 0]
+    scales = {kind: [known[place] for place in used] for kind, known in scales.items()}
+    weights = np.array([member["weight"] for member in members])
+    rows = same_rows(tables, [member["name"] for member in members], "its prediction")
+    return blended_table(rows, described["method"], weights, scales)
+
+
+def _report(run: Run, table: pd.DataFrame) -> dict | None:
+    mean = table[table.fold == -1]
+    if not mean.label.notna().any():
+        return None
+    recipe = run.recipe_keys()
+    groups = mean.wsi.to_numpy() if mean.wsi[mean.label.notna()].notna().all() else None
+    return score_report(mean, groups, recipe["score.resamples"], recipe["seed"])

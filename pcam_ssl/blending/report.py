@@ -1,0 +1,75 @@
+"""A blend's members, their weights, and what blending them gained: as text, and as a part of its page."""
+
+import shlex
+from textwrap import wrap
+from typing import Any
+
+from pcam_ssl.render.format import gain_words
+from pcam_ssl.render.markup import Markup, card, table, tag, three
+
+WIDTH = 100
+FITTED = (
+    "Weights that score a fold were fitted without its labels, on what the other folds' networks say out of fold; those networks"
+    " had the fold's labels among their training labels, so a trace of them may be in the weights. A plain mean has no such trace."
+)
+
+
+def blend_text(scores: dict[str, Any]) -> str:
+    """The table of members and the verdict, from scores.json of a blend."""
+    blend = scores["blend"]
+    fitted = is_fitted(blend)
+    wide = max(len("member"), *(len(member["name"]) for member in blend["members"]))
+    by_part = f"   by {blend['nested_over']}, fitted without its labels" if fitted else ""
+    lines = [f"{'member':<{wide}} {'AUROC':>6} {'weight':>7}{by_part}"]
+    for member in blend["members"]:
+        nested = "   " + " ".join(f"{weight:.2f}" for weight in member["nested"].values()) if fitted else ""
+        dropped = "   dropped" if member["weight"] == 0 else ""
+        lines.append(f"{member['name']:<{wide}} {three(member['auroc']):>6} {member['weight']:>7.3f}{nested}{dropped}")
+    return "\n".join([*lines, "", *(line for note in notes(blend) for line in wrap(note, WIDTH))])
+
+
+def blend_card(scores: dict[str, Any]) -> Markup | None:
+    """The members of a blend and their weights, None for any other run."""
+    if (blend := scores.get("blend")) is None:
+        return None
+    fitted = is_fitted(blend)
+    parts = [f"{blend['nested_over']} {part}" for part in blend["members"][0]["nested"]] if fitted else []
+    rows = [
+        [
+            member["name"],
+            three(member["auroc"]),
+            "0, dropped" if member["weight"] == 0 else three(member["weight"]),
+            *(three(weight) for weight in member["nested"].values() if fitted),
+        ]
+        for member in blend["members"]
+    ]
+    return card(
+        f"Members of this blend: {blend['method']}",
+        table(["member", "AUROC out of fold", "weight", *(f"scores {part}" for part in parts)], rows),
+        [tag("p", note, class_="note") for note in notes(blend)],
+    )
+
+
+def notes(blend: dict[str, Any]) -> list[str]:
+    """What the blend gained over its best member, and how blind its weights are."""
+    gain = f"Against {blend['best']}, the member of best AUROC on these patches (so it looks a little too good), paired:"
+    return [f"{gain} {gain_words(blend['against_best']['auroc'])}.", *([FITTED] if is_fitted(blend) else [])]
+
+
+def is_fitted(blend: dict[str, Any]) -> bool:
+    """Whether weights differ between members or parts, so that labels had a say."""
+    return len({weight for member in blend["members"] for weight in (member["weight"], *member["nested"].values())}) > 1
+
+
+def blend_command(info: dict[str, Any], out: str) -> str:
+    """The command that makes a blend again as `out`, from its run.json."""
+    blend = info["blend"]
+    specs = [f"{member['run']}:{member['table']}" if member["table"] else member["run"] for member in blend["members"]]
+    cap = [] if blend["max_correlation"] is None else ["--max-correlation", f"{blend['max_correlation']:g}"]
+    return shlex.join(["pcam-ssl", "blend", *specs, "--method", blend["method"], *cap, "--out", out])
+
+
+def blend_words(info: dict[str, Any]) -> str:
+    """'nothing: the mean of 3 runs (resnet34, densenet121, metric:knn)', from its run.json."""
+    used = [member["name"] for member in info["blend"]["members"] if member["weight"] > 0]
+    return f"nothing: {info['blend']['method']} of {len(used)} run{'s' * (len(used) > 1)} ({', '.join(used)})"

@@ -1,0 +1,175 @@
+"""The tables of a blend: out-of-fold, test and inner predictions, the submission, and the scales of ranks."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from pcam_ssl.blending.ensemble import SPACES, Blend, RankScale, pool, rank_scales
+from pcam_ssl.blending.members import INNER, INNER_KNN, PLAIN
+from pcam_ssl.data.folds import REFIT
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.files import atomic_write
+from pcam_ssl.neighbors.knn import Blend as HeadAndKnn
+from pcam_ssl.records import read_neighbours
+from pcam_ssl.runs.comparable import ScoredRun
+from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import calibrated_logits, mean_over, read_predictions, read_probs, read_table, write_table
+from pcam_ssl.terminal import say
+
+SCALES = "rank-scales.parquet"
+SCALE_COLUMNS = {"member": "int64", "kind": "str", "logit": "float64", "share": "float64"}
+KINDS = ("logit", "prob")
+Scales = dict[str, list[RankScale]]
+
+
+def write_tables(
+    folder: Run, runs: list[ScoredRun], blend: Blend, notes: dict[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Write what the members' tables give, and return it: out of fold by nested weights, the test split (None without) by the final ones."""
+    tables = [run.facts.oof for run in runs]
+    scales: Scales = {kind: rank_scales(columns(tables, kind)) for kind in KINDS} if SPACES[blend.method] == "rank" else {}
+    if scales:
+        write_table(folder.path / SCALES, _scale_table(scales), notes)
+    of_row = np.stack([blend.nested[part] for part in blend.parts])  # [N, M]
+    oof = _blended(tables, {kind: blend.out_of_fold(columns(tables, kind), scales.get(kind)) for kind in KINDS}, of_row)
+    write_table(folder.path / "oof.parquet", oof, notes)
+    test = _test(runs, blend.method, blend.weights, scales)
+    if test is not None:
+        write_table(folder.path / "test.parquet", test, notes)
+        _write_submission(folder, runs[0].facts.run, test)
+    return oof, test
+
+
+def blended_table(tables: list[pd.DataFrame], method: str, weights: np.ndarray, scales: Scales) -> pd.DataFrame:
+    """The blend of members' Predictions of the same rows in the same order, by weights [M]."""
+    pooled = {kind: pool(SPACES[method], columns(tables, kind), weights, scales.get(kind)) for kind in KINDS}
+    return _blended(tables, pooled, weights)
+
+
+def columns(tables: list[pd.DataFrame], kind: str) -> np.ndarray:
+    """Logits [N, M]: raw ones (`logit`), or those of the calibrated probs (`prob`)."""
+    return np.stack([table.logit.to_numpy() if kind == "logit" else calibrated_logits(table.prob) for table in tables], axis=1)
+
+
+def read_scales(run: Run) -> Scales:
+    """The rank scales of a blend, none where it does not blend ranks."""
+    if not (run.path / SCALES).exists():
+        return {}
+    table = read_table(run.path / SCALES, SCALE_COLUMNS)[0]
+    return {
+        kind: [RankScale(rows.logit.to_numpy(), rows.share.to_numpy()) for _, rows in table[table.kind == kind].groupby("member")]
+        for kind in KINDS
+    }
+
+
+def same_rows(tables: list[pd.DataFrame], names: list[str], what: str) -> list[pd.DataFrame]:
+    """The tables in the row order of the first. Raises UserError with the counts where one holds other ids or folds."""
+    keys = [pd.MultiIndex.from_frame(table[["id", "fold"]]) for table in tables]
+    ordered = [tables[0].reset_index(drop=True)]
+    for table, key, name in zip(tables[1:], keys[1:], names[1:], strict=True):
+        if not key.equals(keys[0]):
+            missing, extra = keys[0].difference(key), key.difference(keys[0])
+            if len(missing) or len(extra):
+                first = [*missing, *extra][0][0]
+                raise UserError(
+                    f"{name}: {what} holds {len(key):,} rows, that of {names[0]} {len(keys[0]):,}: {len(missing):,} missing,"
+                    f" {len(extra):,} extra, first {first}; blend runs that predict the same patches"
+                )
+            table = table.iloc[key.get_indexer(keys[0])]
+        ordered.append(table.reset_index(drop=True))
+    return ordered
+
+
+def _test(runs: list[ScoredRun], method: str, weights: np.ndarray, scales: Scales) -> pd.DataFrame | None:
+    tables = [run.test() for run in runs]
+    absent = [run.name for run, table in zip(runs, tables, strict=True) if table is None]
+    if len(absent) == len(runs):
+        return None
+    if absent:
+        say(f"no test.parquet is written: {', '.join(absent)} predicted no test split")
+        return None
+    return blended_table(same_rows(tables, [run.name for run in runs], "its test table"), method, weights, scales)
+
+
+def _blended(tables: list[pd.DataFrame], pooled: dict[str, np.ndarray], weights: np.ndarray) -> pd.DataFrame:
+    """The first table with the blend's logits and probs, and the members' mean spread over views."""
+    view_std = mean_over([table.view_std for table in tables], weights.T)
+    return tables[0].assign(logit=pooled["logit"], prob=expit(pooled["prob"]), view_std=view_std)
+
+
+def _scale_table(scales: Scales) -> pd.DataFrame:
+    return pd.concat(
+        pd.DataFrame({"member": member, "kind": kind, "logit": scale.logits, "share": scale.shares})
+        for kind, members in scales.items()
+        for member, scale in enumerate(members)
+    )
+
+
+def _write_submission(folder: Run, first: Run, test: pd.DataFrame) -> None:
+    """In the order of the first member's, where it has one."""
+    path = first.path / "submission.csv"
+    if path.exists():
+        mean = test[test.fold == -1].set_index("id").prob
+        try:
+            order = pd.read_csv(path, dtype=str)["id"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{path}: damaged ({first_line(error)}); delete it, and the blend goes without a submission") from None
+        if set(order) != set(mean.index):
+            raise UserError(
+                f"{path}: holds other ids than {path.with_name('test.parquet')}; delete it, and the blend goes without a submission"
+            )
+        with atomic_write(folder.path / "submission.csv") as temporary:
+            mean.loc[order].rename("label").to_csv(temporary)
+
+
+def write_inner(folder: Run, runs: list[ScoredRun], blend: Blend, cap: float | None, notes: dict[str, str]) -> None:
+    """Write `fold-K/inner.parquet`, and `refit/inner.parquet` where all members have one: the mean of what members say of their inner slides.
+
+    Only for plain means: other weights and ranks come from other folds' networks. Where a member keeps none, or other inner slides,
+    none is written, and that is said.
+    """
+    if blend.method not in PLAIN or cap is not None:
+        return
+    units = [f"fold-{k}" for k in sorted(runs[0].facts.oof.fold.unique())]
+    units += [REFIT] * all((run.path / REFIT / INNER).exists() for run in runs)
+    try:
+        tables = {unit: _blended_inner(runs, unit, blend) for unit in units}
+    except UserError as error:
+        say(f"no {INNER} is written, so the blend chooses no threshold and labels no pool: {error.problems[0]}")
+        return
+    for unit, table in tables.items():
+        write_table(folder.path / unit / INNER, table, notes)
+
+
+def as_member(head: pd.DataFrame, kind: str | None, unit: Path) -> pd.DataFrame:
+    """Predictions of a unit's head with `knn_prob`, as those of the table that was blended: its own (None), `knn` or `blend`."""
+    if kind is None:
+        return head
+    facts = read_neighbours(unit)
+    knn = calibrated_logits(head.knn_prob)
+    if kind == "knn":
+        return head.assign(logit=knn * facts["calibration"]["temperature"], prob=head.knn_prob, view_std=0.0)
+    logits = HeadAndKnn(**facts["blend"]).logits(calibrated_logits(head.prob), knn)
+    return head.assign(logit=logits, prob=expit(logits))
+
+
+def _blended_inner(runs: list[ScoredRun], unit: str, blend: Blend) -> pd.DataFrame:
+    tables = [as_member(_inner(run, unit), run.table or None, run.path / unit) for run in runs]
+    rows = same_rows(tables, [run.name for run in runs], f"the {INNER} of its {unit}")
+    return blended_table(rows, blend.method, blend.weights, {}).drop(columns="knn_prob")
+
+
+def _inner(run: ScoredRun, unit: str) -> pd.DataFrame:
+    """The head's calibrated Predictions with `knn_prob`, NaN where the table of the run needs none."""
+    path = run.path / unit / INNER
+    if not path.exists():
+        raise UserError(f"{run.name} keeps no {unit}/{INNER}")
+    head = read_predictions(path)
+    if not run.table:
+        return head.assign(knn_prob=np.nan)
+    knn = path.with_name(INNER_KNN)
+    if not knn.exists():
+        raise UserError(f"{run.name} keeps no {unit}/{INNER_KNN}")
+    return head.assign(knn_prob=read_probs(knn, head.id))

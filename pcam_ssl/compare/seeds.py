@@ -1,0 +1,193 @@
+"""Recipes side by side, each trained with several seeds: the mean over seeds, its spread, and differences that know of both.
+
+A difference in one score moves with the slides that were drawn and with the seeds that were trained. Its variance here is the sum of
+two: that of the mean over seeds when whole slides are drawn again, the same ones for every run (cluster bootstrap, Field and Welsh
+2007), and that of a mean of n seeds, s^2 / n. The interval is Student's t with the degrees of freedom of Welch (1947) and
+Satterthwaite (1946). Drawing the seeds with replacement along with the slides knows too little where seeds are few: it sees (n - 1) / n
+of their variance, and nothing of how uncertain n seeds leave it. `scripts/seed_coverage.py` compares the two.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from pcam_ssl.evaluation.bootstrap import TOO_FEW, _resampled
+from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes
+from pcam_ssl.evaluation.metrics import point_scores
+from pcam_ssl.recipe.loading import flatten, read_yaml
+from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS
+from pcam_ssl.runs.comparable import ScoredRun
+from pcam_ssl.runs.contents import Facts
+from pcam_ssl.runs.run import ROUNDS, Run
+
+# The folds are compared themselves, so how they were held does not set runs apart.
+FREE = ("seed", "cv.seed", "cv.folds_file", *MACHINE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
+
+
+def seed_groups(runs: list[ScoredRun]) -> list[list[ScoredRun]]:
+    """The runs by recipe, in the order of their first: those of a group differ in nothing but the seed.
+
+    A seed that comes again, as where a run is named twice, begins a group of its own: it says nothing of the spread over seeds.
+    """
+    groups: dict[tuple, list[ScoredRun]] = {}
+    seen: Counter = Counter()
+    for run in runs:
+        recipe = _recipe_key(run)
+        seen[recipe, seed_of(run)] += 1
+        groups.setdefault((recipe, seen[recipe, seed_of(run)]), []).append(run)
+    return list(groups.values())
+
+
+def seed_of(run: ScoredRun) -> int:
+    """The seed of its recipe."""
+    return run.facts.recipe.get("seed", 0)
+
+
+def groups_over_seeds(groups: list[list[ScoredRun]], labels, slides, options: dict[str, int]) -> list[dict[str, Any]] | None:
+    """What `compare` says of each group; None where every run is a recipe of its own and there is no spread to tell."""
+    if all(len(group) == 1 for group in groups):
+        return None
+    probs = [{seed_of(run): run.facts.oof.prob.to_numpy() for run in group} for group in groups]
+    told = over_seeds(labels, probs, slides, **options)
+    return [
+        {
+            "name": name,
+            "runs": [run.name for run in group],
+            "seeds": [seed_of(run) for run in group],
+            "scores": scores,
+            "against_first": None if group is groups[0] else differences,
+        }
+        for name, group, (scores, differences) in zip(_names(groups), groups, told, strict=True)
+    ]
+
+
+def _recipe_key(run: ScoredRun) -> str:
+    """Everything but the seed that made its predictions, as text."""
+    facts = run.facts
+    parts = [facts.info["command"], run.table, facts.info.get("round"), _own(facts.recipe, facts)]
+    if "round_0" in facts.info:
+        start = Run(Path(facts.info["round_0"])).recipe
+        parts.append(_own(flatten(read_yaml(start)), facts) if start.exists() else facts.info["round_0"])
+    return json.dumps(parts, sort_keys=True)
+
+
+def _own(recipe: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    rounds = facts.info["command"] == ROUNDS
+    return {key: value for key, value in recipe.items() if key not in FREE and (rounds or not key.startswith("pseudo."))}
+
+
+def _names(groups: list[list[ScoredRun]]) -> list[str]:
+    """What is left of the names of a group's runs without their seeds; where that is nothing, or another's name, its first run and how many more."""
+    taken = [run.name for group in groups for run in group]
+    bare = [_without_seeds(group) for group in groups]
+    return [
+        group[0].name
+        if len(group) == 1
+        else name
+        if name and bare.count(name) == 1 and name not in taken
+        else f"{group[0].name} and {len(group) - 1} more"
+        for name, group in zip(bare, groups, strict=True)
+    ]
+
+
+def _without_seeds(group: list[ScoredRun]) -> str:
+    for pattern in (r"(?<![^\W_])seed[-_=]?{}(?!\w)", r"(?<![^+/_-]){}(?![^+/_:-])"):
+        left = {re.sub(pattern.format(seed_of(run)), "", run.name).strip("+/_-") for run in group}
+        if len(left) == 1:
+            return re.sub(r"([+/_-])\1+", r"\1", left.pop())
+    return ""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """One score of a recipe trained with S seeds: `values` [S], and `drawn` [R] its mean over seeds in each resample of the slides."""
+
+    seeds: tuple[int, ...]
+    values: np.ndarray
+    drawn: np.ndarray
+
+
+def over_seeds(
+    labels, groups: list[dict[int, np.ndarray]], slides, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> list[tuple[dict[str, dict], dict[str, dict]]]:
+    """For each group (a recipe's probs [N] by seed) its scores as `spread` tells them, and its `difference` to the first group.
+
+    `labels` [N] 0 or 1, `slides` [N] what is resampled, or None for patches. All groups are scored on the same resampled slides.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    codes = group_codes(slides, len(labels))
+    counted = count_groups(codes, labels)
+    several = [probs for group in groups for probs in group.values()]
+    values = [point_scores(labels, probs) for probs in several]
+    drawn = _resampled(labels, several, codes, counted.n, resamples, seed) if counted.enough else None
+    seeded, place = [], 0
+    for group in groups:
+        runs = slice(place, place + len(group))
+        place = runs.stop
+        seeded.append({name: _seeded(tuple(group), values[runs], drawn and drawn[runs], name) for name in values[0]})
+    return [
+        (
+            {name: spread(score) for name, score in scores.items()},
+            {name: difference(seeded[0][name], score, counted, level) for name, score in scores.items()},
+        )
+        for scores in seeded
+    ]
+
+
+def spread(score: Seeded) -> dict:
+    """{"value": mean over seeds, "sd" (None for one seed), "min", "max"}; all None where the rows do not define the score."""
+    if np.isnan(score.values).any():
+        return dict.fromkeys(("value", "sd", "min", "max"))
+    sd = float(score.values.std(ddof=1)) if len(score.values) > 1 else None
+    return {"value": float(score.values.mean()), "sd": sd, "min": float(score.values.min()), "max": float(score.values.max())}
+
+
+def difference(first: Seeded, other: Seeded, groups: Groups, level: float = 0.95) -> dict:
+    """Mean over seeds of `other` minus that of `first`: {"value", "low", "high", "resamples", "paired_seeds", "seeds_counted"}.
+
+    Groups of the same seeds are paired by seed, others are drawn apart. Where either has one seed alone the spread over seeds is not
+    known: `seeds_counted` is False, and the interval is of the slides. No interval: `low` and `high` are None, `reason` says why.
+    """
+    paired = set(first.seeds) == set(other.seeds)
+    counted = min(len(first.seeds), len(other.seeds)) > 1
+    told = {"value": None, "low": None, "high": None, "resamples": 0, "paired_seeds": paired, "seeds_counted": counted}
+    if np.isnan(first.values).any() or np.isnan(other.values).any():
+        return {**told, "reason": "the score is not defined: one class only"}
+    value = float(other.values.mean() - first.values.mean())
+    drawn = other.drawn - first.drawn
+    drawn = drawn[~np.isnan(drawn)]
+    if len(drawn) < 2:
+        return {**told, "value": value, "reason": TOO_FEW}
+    parts = [(drawn.var(ddof=1) * groups.correction, groups.freedom)]
+    if counted:
+        parts += _seed_variances(first, other, paired)
+    half = _half_width(parts, level)
+    return {**told, "value": value, "low": value - half, "high": value + half, "resamples": len(drawn)}
+
+
+def _seed_variances(first: Seeded, other: Seeded, paired: bool) -> list[tuple[float, float]]:
+    """(variance of the mean over seeds, degrees of freedom): of the differences by seed, or of each group apart."""
+    if not paired:
+        return [(score.values.var(ddof=1) / len(score.values), len(score.values) - 1) for score in (first, other)]
+    by_seed = dict(zip(first.seeds, first.values, strict=True))
+    gaps = np.array([value - by_seed[seed] for seed, value in zip(other.seeds, other.values, strict=True)])
+    return [(gaps.var(ddof=1) / len(gaps), len(gaps) - 1)]
+
+
+def _half_width(parts: list[tuple[float, float]], level: float) -> float:
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+    return float(student.ppf((1 + level) / 2, freedom) * np.sqrt(total))
+
+
+def _seeded(seeds: tuple[int, ...], values: list[dict], drawn: list[dict] | None, name: str) -> Seeded:
+    own = np.array([np.nan if value[name] is None else value[name] for value in values])
+    return Seeded(seeds, own, np.empty(0) if drawn is None else np.mean([draws[name] for draws in drawn], axis=0))

@@ -1,0 +1,157 @@
+"""What a comparison says in words, shared by text and page."""
+
+from typing import Any
+
+from pcam_ssl.render.format import gain_numbers, gain_word
+
+MARK = "*"
+
+
+def title(comparison: dict[str, Any]) -> str:
+    """'3 runs on the same 1,243 patches (446 tumor) of 34 slides, 3 folds grouped by slides'."""
+    slides = f"of {comparison['n_slides']:,} slides" if comparison["n_slides"] else "of unknown slides"
+    n = comparison["n_folds"]
+    folds = {
+        "grouped": f"{n} folds grouped by {comparison['grouping']}",
+        "official": "the published split",
+        "random": f"{n} folds of random patches",
+    }
+    counts = f"{comparison['n']:,} patches ({comparison['n_positive']:,} tumor)"
+    return f"{len(comparison['runs'])} runs on the same {counts} {slides}, {folds[comparison['scheme']]}"
+
+
+def verdict(comparison: dict[str, Any], numbers: bool = True) -> str:
+    """Which recipes can be told from the first by out-of-fold AUROC, and which cannot; `numbers` adds the differences.
+
+    Where recipes were run with several seeds it speaks of their means over seeds, else of single runs, and says that they are.
+    """
+    first, others = compared(comparison)[0], compared(comparison)[1:]
+    if first["scores"]["auroc"]["value"] is None:
+        return "There is no AUROC: the scored patches hold one class only."
+    told: dict[str, list[str]] = {"a gain": [], "a loss": [], "no measurable gain": [], "gain not known": []}
+    for other in others:
+        gap = other["against_first"]["auroc"]
+        word = gain_word(gap)
+        told[word].append(f"{other['name']} {gain_numbers(gap)}" if numbers and gap["low"] is not None else other["name"])
+    sentences = [
+        f"{opening} {first['name']}: {', '.join(told[word])}."
+        for word, opening in (
+            ("a gain", "Measurably better than"),
+            ("a loss", "Measurably worse than"),
+            ("no measurable gain", "Not to be told from"),
+            ("gain not known", "Not known against"),
+        )
+        if told[word]
+    ]
+    return " ".join([*sentences, _of_seeds(comparison)])
+
+
+def compared(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """What differences are told of: recipes over their seeds where any has several, else runs. Each has "name", "scores", "against_first"."""
+    return comparison["groups"] or comparison["runs"]
+
+
+def seeds_counted(comparison: dict[str, Any]) -> bool:
+    """Whether every difference that is told knows of the spread over seeds."""
+    groups = comparison["groups"]
+    return groups is not None and all(len(group["seeds"]) > 1 for group in groups)
+
+
+def _of_seeds(comparison: dict[str, Any]) -> str:
+    """How far seeds may be behind what was said before."""
+    groups = comparison["groups"]
+    if groups is None:
+        return "One seed each: another seed moves scores too, so a difference may be the seed's."
+    if len(groups) == 1:
+        return f"One recipe with {len(groups[0]['seeds'])} seeds: AUROC {spread_text(groups[0]['scores']['auroc'])}; what differs between its runs is the seed's."
+    alone = [group["name"] for group in groups if len(group["seeds"]) == 1]
+    if not alone:
+        return "Means over seeds; the intervals hold the spread over slides and over seeds."
+    return f"Of one seed, so that its difference may be the seed's: {', '.join(alone)}."
+
+
+def spread_text(score: dict[str, Any]) -> str:
+    """'0.873 on average, 0.861 to 0.881 over seeds (sd 0.010)'; of one seed its value, and a dash where the score is not defined."""
+    if score["value"] is None:
+        return "-"
+    if score["sd"] is None:
+        return f"{score['value']:.3f}, one seed"
+    return f"{score['value']:.3f} on average, {score['min']:.3f} to {score['max']:.3f} over seeds (sd {score['sd']:.3f})"
+
+
+def over_seeds(comparison: dict[str, Any]) -> list[list[str]]:
+    """A row for each recipe: name, seeds, AUROC over them, its difference to the first, and what that shows."""
+    rows = []
+    for group in comparison["groups"]:
+        gap = group["against_first"] and group["against_first"]["auroc"]
+        told = [gain_numbers(gap), gain_word(gap)] if gap else ["", ""]
+        rows.append([group["name"], ", ".join(map(str, group["seeds"])), spread_text(group["scores"]["auroc"]), *told])
+    return rows
+
+
+def run_word(run: dict[str, Any], comparison: dict[str, Any]) -> str:
+    """What the difference of one run to the first shows; nothing where recipes are told over seeds, for one run does not show it."""
+    if run["against_first"] is None:
+        return ""
+    if comparison["groups"] is None:
+        return gain_word(run["against_first"]["auroc"])
+    return "the seed's" if run["name"] in comparison["groups"][0]["runs"] else "see over seeds"
+
+
+def remarks(comparison: dict[str, Any]) -> list[str]:
+    """What else a reader must know: marks of runs, those of all of them once, and how many were compared."""
+    runs = comparison["runs"]
+    shared = [mark for mark in runs[0]["marks"] if all(mark in run["marks"] for run in runs)]
+    lines = [f"All runs: {mark}." for mark in shared]
+    lines += [f"{run['name']}: {mark}." for run in runs for mark in run["marks"] if mark not in shared]
+    n, kind = len(compared(comparison)), "runs" if comparison["groups"] is None else "recipes"
+    if n > 2:
+        lines.append(
+            f"The best of {n} {kind} looks a little better than it is, for it is the best on these very patches; each interval is"
+            " of one difference, not of all of them together."
+        )
+    if len({run["device"] for run in runs if run["device"]}) > 1:
+        lines.append("Patches a second were measured on different devices, so they do not compare the networks.")
+    return lines
+
+
+def name_of(run: dict[str, Any], comparison: dict[str, Any]) -> str:
+    """The run's name, marked where its scores flatter beside others or itself."""
+    flatters = run["selected_on_fold"] or comparison["scheme"] == "random"
+    return f"{run['name']} {MARK}" if flatters else run["name"]
+
+
+def marked_note(comparison: dict[str, Any]) -> str | None:
+    """What the mark after a name means, None where no run has it."""
+    if comparison["scheme"] == "random":
+        return f"{MARK} too good: folds tear slides apart, so each network was trained on slides that it is scored on"
+    if any(run["selected_on_fold"] for run in comparison["runs"]):
+        return f"{MARK} too good (selected_on_fold): the epoch was chosen on the very patches that are scored"
+    return None
+
+
+def split_note(run: dict[str, Any], split: str) -> str:
+    """'test', or 'test, transductive' where the run's networks learned from scored patches of it."""
+    return f"{split}, transductive" if run["in_pool"].get(split) else split
+
+
+def short_count(n: int | None) -> str:
+    """'21.3 M', '372 k', or '-'."""
+    if n is None:
+        return "-"
+    return f"{n / 1e6:,.1f} M" if n >= 1e6 else f"{n / 1e3:,.0f} k" if n >= 1e3 else str(n)
+
+
+def epochs_text(run: dict[str, Any]) -> str:
+    """'10', '10 (kept 4 to 9)', or '-'."""
+    if run["epochs"] is None:
+        return "-"
+    kept = run["kept"]
+    if kept is None or kept == [run["epochs"]] * 2:
+        return str(run["epochs"])
+    return f"{run['epochs']} (kept {kept[0]})" if kept[0] == kept[1] else f"{run['epochs']} (kept {kept[0]} to {kept[1]})"
+
+
+def rate_text(run: dict[str, Any]) -> str:
+    """Patches a second, or '-'."""
+    return "-" if run["patches_per_s"] is None else f"{run['patches_per_s']:,.0f}"

@@ -1,0 +1,1 @@
+"""Folds as units of work."""

@@ -1,0 +1,222 @@
+"""`pcam-ssl baseline` and `pcam-ssl metric-train`: folds as units of work. Missing folds are trained; complete folds are aggregated."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pcam_ssl.cross_validation.aggregate import gather_run
+from pcam_ssl.cross_validation.checks import check_dataset, check_initial_run, check_views, learned_from_pool, selected_on_fold
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.fitting import new_network
+from pcam_ssl.cross_validation.fold import train_unit
+from pcam_ssl.cross_validation.training_data import check_batches, check_pools
+from pcam_ssl.data.dataset import Dataset, open_dataset
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
+from pcam_ssl.data.splits import make_folds, with_budget
+from pcam_ssl.device import Precision, choose_precision
+from pcam_ssl.distributed import World, join_world
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
+from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
+from pcam_ssl.runs.run import Run, begin_run, find_run, hold
+from pcam_ssl.terminal import say, warn
+from pcam_ssl.training.checkpoint import interruptible
+
+GATHER_WAIT_S = 600.0
+
+
+def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: str, only: list[int] | None = None) -> Run:
+    """Train the missing folds of the run at `out` (or those in `only`), and gather once all are there.
+
+    The same call continues a run that was stopped. Several processes under `torchrun` work on each fold together;
+    several machines may share a run by asking for different folds.
+    """
+    world = join_world(recipe.train.device)
+    world.lead(lambda: check_folder("--out", out))
+    precision = choose_precision(world.device, recipe.train.precision, recipe.train.channels_last)
+    recipe = _resolved(recipe, precision)
+    dataset = open_dataset(data)
+    world.lead(lambda: check_dataset(recipe, dataset))
+    with interruptible(str(out)), ExitStack() as locks:
+        run = world.lead(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
+        folds = read_folds(run.folds, dataset.patches)
+        wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
+        setting = Setting(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
+        for k in wanted:
+            train_missing(setting, fold_unit(folds, k))
+        if world.lead(lambda: _folds_complete(setting)):
+            if recipe.cv.refit:
+                train_missing(setting, refit_unit(folds))
+            world.lead(lambda: _gather(setting, only is not None, locks))
+    return run
+
+
+def train_missing(setting: Setting, unit: Unit) -> None:
+    """Train a unit that is not complete, under its lock."""
+    world, run = setting.world, setting.run
+    if world.lead(lambda: run.unit_done(unit.name)):
+        return
+    with ExitStack() as lock:
+        world.lead(lambda: _hold(lock, run.unit(unit.name) / ".lock", f"{unit.name} of {run.path}"))
+        # Another process may have finished it since.
+        if not world.lead(lambda: run.unit_done(unit.name)):
+            train_unit(setting, unit)
+
+
+def _begin(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    command: str,
+    only: list[int] | None,
+    locks: ExitStack,
+    world: World,
+    precision: Precision,
+) -> Run:
+    """Open or continue the run under its lock; a `--fold` process lets the lock go, so that others may take other folds."""
+    identity = (recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
+    find_run(out, *identity)  # once before the lock too, which is no business of a folder that is refused
+    with ExitStack() as opening:
+        _hold(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
+        run = find_run(out, *identity)
+        folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(recipe, dataset)
+        _check_folds(recipe, dataset, folds, only, run)
+        check_initial_run(recipe, folds)
+        if not run.provenance.exists():
+            # What cannot be trained is refused before a folder is begun that would bind the user to a wrong recipe.
+            world.share(recipe.train.batch_size, "train.batch_size")
+            new_network(recipe, dataset.size_px)
+            check_views(recipe, dataset)
+            begin_run(run, *identity)
+        if not run.folds.exists():
+            write_folds(folds, run.folds, run.table_notes(run.info()))
+        device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type
+        run.update(
+            device=device,
+            processes=world.size,
+            precision=precision.to_dict(),
+            threads=torch.get_num_threads(),
+            argv=sys.argv,
+            selected_on_fold=selected_on_fold(recipe),
+            learned_from_pool=learned_from_pool(recipe),
+        )
+    say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
+    for note in folds.notes:
+        warn(note)
+    return run
+
+
+def _hold(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
+    locks.enter_context(hold(path, what, wait_s))
+
+
+def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
+    """The recipe with what was left to the device and the method filled in: it decides numbers, so it belongs to the run's identity."""
+    metric = recipe.method.name == "metric"
+    train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
+    cv = recipe.cv.model_copy(update={"refit": metric}) if recipe.cv.refit == "auto" else recipe.cv
+    neighbours = recipe.neighbours.model_copy(update={"use": metric}) if recipe.neighbours.use == "auto" else recipe.neighbours
+    return recipe.model_copy(update={"train": train, "cv": cv, "neighbours": neighbours})
+
+
+def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
+    """The folds that a run of this recipe begins with."""
+    cv = recipe.cv
+    if cv.folds_file is not None:
+        return _folds_of_file(recipe, read_folds(cv.folds_file, dataset.patches), dataset)
+    return make_folds(
+        dataset.patches,
+        scheme=cv.scheme,
+        n_folds=cv.folds,
+        inner_share=cv.inner_share,
+        label_budget=recipe.data.label_budget,
+        seed=_fold_seed(recipe),
+    )
+
+
+def _fold_seed(recipe: Recipe) -> int:
+    return recipe.seed if recipe.cv.seed is None else recipe.cv.seed
+
+
+def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
+    """The folds of cv.folds_file: which fold scores a patch, and which are inner. The budget is the recipe's.
+
+    Raises UserError where the recipe speaks of other folds than the file holds: every report repeats what the recipe says.
+    """
+    cv, budget = recipe.cv, recipe.data.label_budget
+    stated = [("cv.scheme", cv.scheme, folds.scheme)]
+    stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
+    stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if folds.inner_share is not None else []
+    # Labels that the file hides cannot come back: the file's inner slides were chosen without them.
+    stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
+    other = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
+    if other:
+        said = "; ".join(
+            f"{key} is {theirs} there, {'null' if mine is None else mine} in the recipe" for key, mine, theirs in other
+        )
+        settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in other)
+        raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({said}); add {settings}, or name another file")
+    if budget is None or folds.label_budget is not None:
+        return folds
+    return with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
+
+
+def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
+    """Refuse what some fold could not be trained with, before anything is written."""
+    unknown = [k for k in only or [] if not 0 <= k < folds.n_folds]
+    if unknown:
+        raise UserError(f"--fold {unknown[0]}: {run.path} has folds 0 to {folds.n_folds - 1}")
+    labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
+    for unit in (fold_unit(folds, k) for k in range(folds.n_folds)):
+        if not unit.inner.any():
+            raise UserError(
+                f"{unit.name} has no labelled inner patches to choose and calibrate by; raise data.label_budget or cv.inner_share"
+            )
+        check_batches(recipe, labels[unit.train])
+        k, n = recipe.neighbours.k, int(unit.train.sum())
+        if recipe.neighbours.use and k != "inner" and k > n:
+            raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower it")
+    if isinstance(recipe.method, CONSISTENCY):
+        check_pools(recipe, dataset, folds)
+
+
+def loader_workers(recipe: Recipe, world: World) -> int:
+    """Loader processes of each training process: what the recipe says, or by device."""
+    if recipe.train.workers != "auto":
+        return recipe.train.workers
+    return world.loader_workers
+
+
+def _folds_complete(setting: Setting) -> bool:
+    missing = [k for k in range(setting.folds.n_folds) if not setting.run.fold_done(k)]
+    if missing:
+        names = ", ".join(map(str, missing))
+        say(f"{setting.run.path}: folds {names} are still to be trained; the last one to finish gathers all")
+    return not missing
+
+
+def _gather(setting: Setting, shared: bool, locks: ExitStack) -> None:
+    run = setting.run
+    if shared:
+        _hold(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
+    if run.info().get("status") != "done" or not run.scores.exists():
+        gather_run(setting)
+
+
+def baseline(recipe: Recipe, data: Path | str, out: Path | str, only: list[int] | None = None) -> Run:
+    """Train and score the folds of a supervised or consistency recipe; the run at `out` is continued where it exists."""
+    if recipe.method.name == "metric":
+        raise UserError("method.name is metric: use `pcam-ssl metric-train`, or --set method.name=supervised")
+    return cross_validate(recipe, data, out, "baseline", only)
+
+
+def metric_train(recipe: Recipe, data: Path | str, out: Path | str, only: list[int] | None = None) -> Run:
+    """Train and score the folds of a metric recipe; the run at `out` is continued where it exists."""
+    if recipe.method.name != "metric":
+        raise UserError(
+            f"method.name is {recipe.method.name}: metric-train takes metric recipes; use `pcam-ssl baseline`, or --set method.name=metric"
+        )
+    return cross_validate(recipe, data, out, "metric-train", only)

@@ -1,0 +1,160 @@
+"""From a unit and a recipe to a trained network: builds the parts and hands them to the loop."""
+
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.neighbor_votes import watched_logits
+from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set, with_pool
+from pcam_ssl.data.folds import Unit
+from pcam_ssl.distributed import share_batch_norms
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.evaluation.calibration import Calibrator
+from pcam_ssl.evaluation.metrics import auroc, nll
+from pcam_ssl.methods import build_method
+from pcam_ssl.models.artefact import load_weights, save_weights
+from pcam_ssl.models.inference import PLAIN
+from pcam_ssl.models.network import Network, build_network
+from pcam_ssl.recipe.loading import flatten
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import Metrics, Run
+from pcam_ssl.terminal import progress, say, warn
+from pcam_ssl.training.loggers import mlflow_log, tensorboard_log
+from pcam_ssl.training.loop import CHECK_STEPS_GPU, Plan, Training, fit
+from pcam_ssl.training.optim import Schedule, build_optimizer
+
+
+def fit_unit(setting: Setting, unit: Unit) -> Training:
+    """Fit a unit; the weights to use lie in its folder afterwards. Goes on from its checkpoint where there is one."""
+    recipe, world = setting.recipe, setting.world
+    options = recipe.train
+    folder = setting.run.unit(unit.name)
+    patches = training_set(setting, unit)
+    seed = unit_seed(recipe.seed, unit)
+    torch.manual_seed(seed)
+    network = _network(setting)
+    steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
+    training = _training(setting, unit, network, patches.labels, steps)
+    stream = train_stream(setting, unit, patches, seed)
+    if world.leads and (words := mix_words(stream.plan)) is not None:
+        say(f"{unit.name}: {words}")
+    world.share(options.batch_size, "train.batch_size")
+    stream = with_pool(setting, unit, stream, seed, steps)
+    plan = Plan(
+        epochs=options.epochs,
+        steps_per_epoch=steps,
+        seed=seed,
+        clip_norm=options.clip_norm,
+        head_first_epochs=recipe.model.head_first_epochs,
+        keep_best=options.choose != "last",
+        checkpoint_s=options.checkpoint_s,
+        check_steps=CHECK_STEPS_GPU if world.device.type == "cuda" else 1,
+        workers=setting.workers,
+    )
+    metrics = Metrics(folder / "metrics.jsonl")
+    if world.leads and recipe.scored_by == "knn":
+        say(
+            f"{unit.name}: method.classify=false trains no classifier, so kNN scores the patches and what is watched after each epoch"
+        )
+    on_fold = options.choose == "fold" and unit.score.any()
+    chosen_by = setting.rows[unit.score if on_fold else unit.inner]
+    bar = progress(unit.name, plan.total, "batches") if world.leads else nullcontext(lambda *_: None)
+    with bar as advance, _compiler_refusals():
+        fit(
+            training,
+            stream,
+            plan,
+            folder=folder,
+            precision=setting.precision,
+            world=world,
+            evaluate=partial(_evaluate, setting, unit, chosen_by, "fold" if on_fold else "inner"),
+            keep=partial(_keep, folder) if world.leads else lambda training: None,
+            log=_logger(metrics, folder, recipe) if world.leads else lambda event: None,
+            rewind=metrics.rewind if world.leads else lambda step: None,
+            advance=lambda n, text: advance(n, f"{unit.name} {text}"),
+        )
+    world.gather(None)  # the leader's weights must lie on disk before any process reads them
+    if options.choose != "last" and "score" not in training.best and world.leads:
+        warn(f"{unit.name}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
+    return training
+
+
+@contextmanager
+def _compiler_refusals():
+    """torch's compilers fail in the first step, not when they are asked, with errors of their own modules."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = first_line(error)
+        raise UserError(f"train.compile: torch cannot compile here ({reason}); mend that, or set train.compile=false") from None
+
+
+def _keep(folder: Path, training: Training) -> None:
+    save_weights(folder, training.network, getattr(training.method, "metric_loss", None))
+
+
+def _logger(metrics: Metrics, folder: Path, recipe: Recipe):
+    mirrors = [tensorboard_log(folder / "tensorboard")] if recipe.train.tensorboard else []
+    mirrors += [mlflow_log(folder, flatten(recipe.dump()))] if recipe.train.mlflow else []
+
+    def log(event: dict) -> None:
+        metrics.write(**event)
+        for mirror in mirrors:
+            mirror(event)
+
+    return log
+
+
+def unit_seed(seed: int, unit: Unit) -> int:
+    """Units and rounds differ in their first weights and batches too."""
+    return seed * 1009 + unit.number + 101 * unit.round
+
+
+def new_network(recipe: Recipe, size_px: int) -> Network:
+    """The recipe's network before any training. Raises UserError where it cannot be built, or its weights not reached."""
+    model = recipe.model
+    pretrained = model.pretrained and model.init is None
+    projection = getattr(recipe.method, "projection", None)
+    return build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
+
+
+def _network(setting: Setting) -> Network:
+    model = setting.recipe.model
+    network = new_network(setting.recipe, setting.dataset.size_px)
+    if setting.world.size > 1:
+        share_batch_norms(network, setting.world.device)
+    network.freeze_backbone(model.freeze_backbone)
+    layout = torch.channels_last if setting.precision.channels_last else torch.contiguous_format
+    return network.to(setting.world.device, memory_format=layout)
+
+
+def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray, steps: int) -> Training:
+    recipe, device = setting.recipe, setting.world.device
+    method = build_method(recipe.method.model_dump(), network, (labels > 0.5).astype(np.int64)).to(device)
+    if recipe.model.init is not None:
+        load_weights(Run(Path(recipe.model.init)).unit(unit.name), network, getattr(method, "metric_loss", None))
+    optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
+    schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps)
+    ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None
+    if recipe.train.compile:
+        network.compile()
+    scaler = torch.amp.GradScaler(device.type, enabled=setting.precision.name == "fp16")
+    return Training(method, optimizer, schedule, ema, scaler)
+
+
+def _evaluate(setting: Setting, unit: Unit, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
+    """AUROC and NLL of one plain view, after an epoch: of the classifier, or of kNN where none is trained."""
+    labels = rows.label.to_numpy(np.int64)
+    if setting.recipe.scored_by == "knn":
+        logits = watched_logits(setting, unit, network, rows)
+    else:
+        logits, *_ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
+    score, loss = auroc(labels, logits), nll(labels, Calibrator().prob(logits))
+    return {"score": score, "loss": loss, f"{name}_auroc": score, f"{name}_nll": loss}

@@ -1,0 +1,132 @@
+"""New patches by every fold of a run: by its networks, or by the votes of each fold's training patches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from scipy.special import expit
+
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gallery
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
+from pcam_ssl.data.folds import Unit, fold_unit, read_folds
+from pcam_ssl.data.importing import open_source
+from pcam_ssl.data.pool import transductive
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.calibration import Calibrator
+from pcam_ssl.evaluation.scores import score_report
+from pcam_ssl.models.artefact import load_trained
+from pcam_ssl.models.inference import predict_logits, test_views
+from pcam_ssl.neighbors.knn import Blend, gallery_votes, knn_logits
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.records import read_neighbours
+from pcam_ssl.runs.calibration import INNER, INNER_KNN, mean_calibrator, mean_of_folds
+from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import calibrated_logits, predictions, write_table
+from pcam_ssl.terminal import progress, warn
+
+
+def predict_run(
+    run: Run, source: Path | str, out: Path, *, split: str | None = None, device: str = "auto", skip_bad: bool = False
+) -> tuple[int, dict | None]:
+    """Write Predictions of `source` by every fold of a run, and their mean as fold -1.
+
+    Returns the number of patches and, where at least one has a label, the score report of the mean.
+    """
+    info = run.info()
+    folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
+    if not folders:
+        raise UserError(f"{run.path}: no fold is finished yet; run its command again, it goes on where it stopped")
+    recipe = run.load_recipe()
+    with open_source(source, skip_bad) as dataset:
+        patches = split_rows(dataset, source, split)
+        if dataset.digest == info["dataset_digest"] and (patches.split != "test").any():
+            warn(
+                f"{source}: the run was trained on these patches, so scores of its train split are no estimate; use oof.parquet, or --split test"
+            )
+        in_pool = dataset.digest == info["dataset_digest"] and info.get("learned_from_pool", False)
+        known = transductive(dataset, read_folds(run.folds, dataset.patches), patches.id, True) if in_pool else None
+        if known and known["transductive"]:
+            warn(
+                f"{source}: transductive: {known['in_pool']:.0%} of these patches were in the pool that the networks learned from, so scores on them are no estimate for new slides"
+            )
+        if recipe.scored_by == "knn":
+            table = neighbours_table(run, "knn", None, dataset, patches, device)
+        else:
+            parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
+            calibrator = mean_calibrator(run, [int(path.parent.name.removeprefix("fold-")) for path in folders])
+            table = pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
+        write_table(out, table, run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path))
+        return len(patches), _report(table, recipe)
+
+
+def _report(table: pd.DataFrame, recipe: Recipe) -> dict | None:
+    mean = table[table.fold == -1]
+    if not mean.label.notna().any():
+        return None
+    known = mean[mean.label.notna()]
+    groups = mean.wsi.to_numpy() if known.wsi.notna().all() else None
+    return score_report(mean, groups, recipe.score.resamples, recipe.seed)
+
+
+def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:
+    trained = load_trained(folder, device)
+    calibrator = Calibrator.from_dict(trained.facts["calibration"])
+    with progress(folder.name, len(patches)) as advance:
+        logits, view_std, _ = predict_logits(
+            trained.network,
+            Pixels(dataset.path / PIXELS),
+            patches.row.to_numpy(),
+            patches.id,
+            views=test_views(recipe),
+            batch_size=recipe.predict.batch_size,
+            precision=trained.precision,
+            world=trained.world,
+            advance=advance,
+        )
+    return predictions(patches.id, patches.label, patches.wsi, trained.facts["fold"], logits, view_std, calibrator.prob(logits))
+
+
+def neighbours_table(
+    run: Run, kind: str, head: pd.DataFrame | None, source: Dataset, patches: pd.DataFrame, device: str = "auto"
+) -> pd.DataFrame:
+    """Predictions of `patches` of `source` by each fold's neighbours (`knn`) or by head and neighbours (`blend`), and their mean as fold -1.
+
+    `head`: the classifier's Predictions of the same patches, by fold, which `knn` does without. Folds that are not finished are left out.
+    Raises UserError where the run's dataset, whose patches vote, is gone or another one.
+    """
+    info, recipe = run.info(), run.load_recipe()
+    if not Path(info["dataset"]).exists():
+        raise UserError(
+            f"{run.path}: its neighbours are the patches of {info['dataset']}, which is not there any more; put it back"
+        )
+    dataset = open_dataset(info["dataset"])
+    if dataset.digest != info["dataset_digest"]:
+        raise UserError(
+            f"{run.path}: its neighbours are the patches of {info['dataset']}, and that is another dataset by now; put the old one back"
+        )
+    folds = read_folds(run.folds, dataset.patches)
+    parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
+    for unit in (fold_unit(folds, k) for k in finished):
+        trained = load_trained(run.unit(unit.name), device)
+        setting = Setting(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
+        fold_head = None if head is None else head[head.fold == unit.number]
+        parts.append(_fold(setting, unit, trained.network, kind, fold_head, replace(setting, dataset=source), patches))
+    # Blended logits are made of calibrated ones, so their mean is as it should be.
+    inner = INNER_KNN if recipe.scored_by == "head" else INNER
+    calibrator = mean_calibrator(run, finished, inner) if kind == "knn" else None
+    return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
+
+
+def _fold(setting: Setting, unit: Unit, network, kind: str, head: pd.DataFrame | None, source: Setting, patches: pd.DataFrame):
+    facts = read_neighbours(setting.run.unit(unit.name), kind == "blend")
+    vote = facts["vote"]
+    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(source, network, patches), vote["k"])
+    logits = knn_logits(*votes, vote["temperature"])
+    probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
+    if kind == "knn":
+        return predictions(patches.id, patches.label, patches.wsi, unit.number, logits, probs=probs)
+    # Logits of calibrated probs are what the share of the head was chosen for.
+    blended = Blend(**facts["blend"]).logits(calibrated_logits(head.prob), calibrated_logits(probs))
+    return head.assign(logit=blended, prob=expit(blended))

@@ -1,0 +1,142 @@
+"""`pcam-ssl baseline --sweep KEY=A,B,...`: one run for each value under one recipe, the missing ones trained."""
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from pcam_ssl.cross_validation.cross_validate import baseline
+from pcam_ssl.distributed import own_rank
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import check_folder
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import Run
+from pcam_ssl.terminal import say, warn
+from pcam_ssl.training.checkpoint import Stopped
+
+
+@dataclass(frozen=True)
+class SweptRun:
+    """One combination of values: where its run lies, what it sets, and its whole recipe."""
+
+    path: Path
+    settings: tuple[str, ...]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What became of the runs of a sweep: folders of the finished ones, and a line for each that failed."""
+
+    finished: tuple[str, ...]
+    failed: tuple[str, ...]
+
+    def raise_failures(self) -> None:
+        """Raises UserError, a line a run, where one failed."""
+        if self.failed:
+            error = UserError(*self.failed)
+            error.told = own_rank() > 0
+            raise error
+
+
+def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Path | str) -> list[SweptRun]:
+    """Every combination of the values of `axes` ('KEY=A,B'), each in a folder of `out` named by its values.
+
+    Where the seed is swept, all runs have the folds of the recipe's own seed (`cv.seed`). Raises UserError, before anything is trained,
+    for a key or value that no recipe takes, for keys that change the folds, and for values whose folders would have one name.
+    """
+    parsed = [_axis(axis) for axis in axes]
+    keys = [key for key, _ in parsed]
+    fixed = {setting.partition("=")[0].strip() for setting in settings}
+    for key in keys:
+        if keys.count(key) > 1 or key in fixed:
+            raise UserError(f"--sweep {key}: the key is set twice; name all its values in one --sweep, and not in --set")
+        if key.startswith("cv."):
+            raise UserError(f"--sweep {key}: changes the folds, so the runs could not be compared; make runs one by one")
+    if "seed" in keys:
+        settings = [*settings, *_held_folds(load_recipe(recipe or "baseline", settings))]
+    planned = []
+    for values in product(*(values for _, values in parsed)):
+        swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
+        path = Path(out) / "+".join(folder_name(value, key) for key, value in zip(keys, values, strict=True))
+        planned.append(SweptRun(path, swept, load_recipe("baseline" if recipe is None else recipe, [*settings, *swept])))
+    _check_folders(planned, Path(out))
+    return planned
+
+
+def sweep(
+    recipe: str | None, settings: list[str], axes: list[str], data: Path | str, out: Path | str, only: list[int] | None = None
+) -> Sweep:
+    """Train what is missing of every run of a sweep (of its folds `only`); where one fails the others go on.
+
+    Raises UserError as `plan_sweep` does, and Stopped when asked to stop: the same command goes on from there.
+    """
+    planned = plan_sweep(recipe, settings, axes, out)
+    finished, failed = [], []
+    for number, swept in enumerate(planned, 1):
+        if not own_rank():
+            say(f"{swept.path}: run {number} of {len(planned)}, {', '.join(swept.settings)}")
+        if (problem := _train(swept, data, only)) is not None:
+            failed.append(problem)
+        elif Run(swept.path).scores.exists():
+            finished.append(str(swept.path))
+    if not own_rank() and len(finished) + len(failed) < len(planned):
+        say(f"{out}: {len(finished)} of {len(planned)} runs have all their folds; the comparison comes with the last fold")
+    return Sweep(tuple(finished), tuple(failed))
+
+
+def _train(swept: SweptRun, data: Path | str, only: list[int] | None) -> str | None:
+    """Begin or continue a run; what went wrong in one line, None where nothing did."""
+    try:
+        baseline(swept.recipe, data, swept.path, only)
+        return None
+    except Stopped:
+        raise
+    except UserError as error:
+        problem = f"{swept.path}: {'; '.join(error.problems)}"
+    except torch.OutOfMemoryError:
+        if torch.distributed.is_initialized():
+            # The other processes still wait for this one inside the step.
+            raise
+        torch.cuda.empty_cache()
+        problem = (
+            f"{swept.path}: the device has not enough memory; lower train.batch_size for the whole sweep, or leave this run out"
+        )
+    if not own_rank():
+        warn(f"{problem}; the others go on")
+    return problem
+
+
+def folder_name(value: str, key: str = "") -> str:
+    """A value as the name of a folder: what is neither letter, digit, dot, plus nor line becomes a dash; a seed is called one."""
+    name = re.sub(r"[^\w.+-]+", "-", value).strip("-.") or "empty"
+    return f"seed-{name}" if key == "seed" else name
+
+
+def _held_folds(recipe: Recipe) -> list[str]:
+    """The setting that holds the folds and the label budget of `recipe` while its seed changes; none where it holds them already."""
+    return [f"cv.seed={recipe.seed}"] if recipe.cv.seed is None else []
+
+
+def _axis(axis: str) -> tuple[str, list[str]]:
+    key, equals, text = axis.partition("=")
+    values = [value.strip() for value in text.split(",")]
+    if not equals or not key.strip() or not all(values):
+        raise UserError(f"--sweep {axis}: write KEY=VALUE,VALUE, for example --sweep model.name=resnet34,densenet121")
+    return key.strip(), values
+
+
+def _check_folders(planned: list[SweptRun], out: Path) -> None:
+    if len(planned) < 2:
+        raise UserError(f"--sweep {planned[0].settings[0]}: one value is no sweep; name two or more, separated by commas")
+    paths = [swept.path for swept in planned]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise UserError(f"--sweep: two values would both lie in {twice}; name each value once")
+    for path in paths:
+        check_folder("--out", path)
+    if Run(out).provenance.exists():
+        raise UserError(f"--out {out}: is a run itself, a sweep makes a folder of runs; choose another --out")

@@ -1,0 +1,197 @@
+"""What a unit trains on: labelled patches, pseudo-labelled patches of its round, and its pool, as batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from torch.utils.data import Dataset as Stream
+
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.data.batches import (
+    CLASSES,
+    ClassesBySlide,
+    Mixed,
+    MixedClassesBySlide,
+    PseudoPart,
+    Shuffled,
+    TrainStream,
+    UnlabelledStream,
+    check_classes,
+)
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
+from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows
+from pcam_ssl.data.views import Views
+from pcam_ssl.errors import UserError
+from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
+from pcam_ssl.terminal import say
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Arrays `[n]`, labelled patches first: `rows` into the pixels, `labels` (pseudo-labels may lie between 0 and 1), `slides` as codes."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    slides: np.ndarray
+    weights: np.ndarray
+    n_labelled: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def training_set(setting: Setting, unit: Unit) -> TrainingSet:
+    """The training set of a unit."""
+    labelled = setting.rows[unit.train]
+    codes, names = pd.factorize(setting.folds.frame.group)
+    rows, labels, slides = labelled.row.to_numpy(), labelled.label.to_numpy(np.int64), codes[unit.train]
+    if unit.pseudo is None or not len(unit.pseudo):
+        return TrainingSet(rows, labels, slides, np.ones(len(rows)), len(rows))
+    more = unit.pseudo.merge(setting.dataset.patches[["id", "row", "wsi"]], on="id", how="left", validate="one_to_one")
+    known = names.get_indexer(pd.Index(more.wsi.astype("str"))) if setting.folds.grouping == "slides" else np.full(len(more), -1)
+    # A patch whose slide is not among the folds' slides stands for a slide of its own.
+    own = len(names) + np.arange(len(more))
+    return TrainingSet(
+        np.concatenate([rows, more.row.to_numpy()]),
+        np.concatenate([labels, more.label.to_numpy(np.float64)]),
+        np.concatenate([slides, np.where(known < 0, own, known)]),
+        np.concatenate([np.ones(len(rows)), more.weight.to_numpy(np.float64)]),
+        len(rows),
+    )
+
+
+def train_stream(setting: Setting, unit: Unit, patches: TrainingSet, seed: int) -> TrainStream:
+    """The batches of a unit."""
+    recipe, world = setting.recipe, setting.world
+    pseudo = None
+    if len(patches) > patches.n_labelled:
+        policy = recipe.views.policy if recipe.pseudo.noise == "same" else recipe.pseudo.noise
+        ramp_steps = round(recipe.pseudo.ramp_epochs * steps_per_epoch(recipe, len(patches), patches.n_labelled))
+        views = Views(policy, recipe.views.strength, recipe.views.transform)
+        pseudo = PseudoPart(patches.n_labelled, patches.weights.astype(np.float32), views, ramp_steps)
+    return TrainStream(
+        setting.pixels,
+        patches.rows,
+        patches.labels,
+        batch_plan(recipe, patches.labels, patches.slides, seed, patches.n_labelled),
+        Views(recipe.views.policy, recipe.views.strength, recipe.views.transform),
+        seed,
+        world.rank,
+        world.size,
+        patches.slides,
+        pseudo,
+    )
+
+
+def batch_plan(recipe: Recipe, labels: np.ndarray, slides: np.ndarray, seed: int, n_labelled: int | None = None):
+    """Which patches stand in a batch: all equally often, or labels and pseudo-labels in a ratio; for metric learning both classes from many slides."""
+    size, n = recipe.train.batch_size, len(labels)
+    share = None if n_labelled is None or n_labelled == n else pseudo_share(recipe, n_labelled, n)
+    if recipe.method.name == "metric":
+        classes, paired = (labels > 0.5).astype(np.int64), recipe.method.slide_aware
+        if share is None:
+            return ClassesBySlide(classes, slides, size, seed, paired)
+        return MixedClassesBySlide(classes, slides, n_labelled, size, share, seed, paired)
+    return Shuffled(n, size, seed) if share is None else Mixed(n_labelled, n, size, share, seed)
+
+
+def pseudo_share(recipe: Recipe, n_labelled: int, n: int) -> float | None:
+    """Share of a batch that is pseudo-labelled, None where labels and pseudo-labels are shuffled together.
+
+    Methods that draw by class have no such shuffle; with `pseudo.mix: all` they take the share of the patches, and half at most: a
+    pool much larger than the labels would leave few labels in a batch.
+    """
+    if recipe.pseudo.mix != "all":
+        return recipe.pseudo.mix
+    return min((n - n_labelled) / n, 0.5) if recipe.method.name == "metric" else None
+
+
+def mix_words(plan) -> str | None:
+    """What of each batch is pseudo-labelled, in words; None where that is not set."""
+    if isinstance(plan, Mixed):
+        return f"a batch holds {(~plan.places).sum()} labels and {plan.places.sum()} pseudo-labels"
+    if not isinstance(plan, MixedClassesBySlide):
+        return None
+    counts = zip(CLASSES, plan.labelled.counts, plan.n_pseudo, strict=True)
+    held = "; ".join(f"{name}: {labels} labels, {pseudo} pseudo-labels" for name, labels, pseudo in counts)
+    few = [name for name, n in zip(CLASSES, plan.n_pseudo, strict=True) if n < plan.wanted]
+    more = f" ({' and '.join(few)}: fewer pseudo-labels than the mix asks for, labels fill the rest)" if few else ""
+    return f"a batch holds {held}{more}"
+
+
+def check_batches(recipe: Recipe, labels: np.ndarray) -> None:
+    """Raises UserError where labels `[n]` alone cannot fill a batch of a method that draws by class."""
+    if recipe.method.name == "metric":
+        check_classes(labels, recipe.train.batch_size)
+
+
+def scarce_words(recipe: Recipe, labels: np.ndarray) -> str | None:
+    """That a class of labels `[n]` is smaller than its half of a batch, whose patches are then drawn more than once; None where none is."""
+    half = recipe.train.batch_size // 2
+    few = {name: n for label, name in enumerate(CLASSES) if (n := int((labels == label).sum())) < half}
+    if recipe.method.name != "metric" or not few:
+        return None
+    found = " and ".join(f"{n} {name} patches" for name, n in few.items())
+    return f"trains on {found}, a batch asks for {half} of each class, so they stand in it more than once"
+
+
+def steps_per_epoch(recipe: Recipe, n: int, n_labelled: int | None = None) -> int:
+    """Batches of an epoch: each of `n` training patches about once, or `train.samples_per_epoch`; in a set mix, each label about once."""
+    if recipe.pseudo.mix != "all" and n_labelled is not None and n_labelled < n:
+        n = round(n_labelled / (1 - recipe.pseudo.mix))
+    seen = min(n, recipe.train.samples_per_epoch or n)
+    return max(1, round(seen / recipe.train.batch_size))
+
+
+def describe_pool(facts: dict[str, int]) -> str:
+    """The counts of `pool_facts` in words."""
+    sources = ", ".join(f"{facts[source]:,} {source}" for source in SOURCES if facts[source])
+    notes = [f"{facts['patches']:,} patches without labels ({sources})"]
+    if n := facts["on_training_slides"]:
+        notes.append(f"{n:,} of them on slides that also have training labels, so what is learnt there is transductive")
+    if n := facts["without_slide"]:
+        notes.append(f"{n:,} of unknown slide")
+    if n := facts["left_out_slides"] + facts["left_out_copies"]:
+        notes.append(f"{n:,} more left out: on slides that are scored or inner, or copies of such patches")
+    return "; ".join(notes)
+
+
+def check_pools(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
+    """Raises UserError where a consistency method would find an empty pool in any unit of the run."""
+    units = [fold_unit(folds, k) for k in range(folds.n_folds)]
+    for unit in [*units, refit_unit(folds)] if recipe.cv.refit is True else units:
+        _pool(recipe, dataset, folds, unit)
+
+
+def with_pool(setting: Setting, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
+    """The labelled stream, joined by the unit's pool where the method learns from it; the leader says what is in it."""
+    recipe, world = setting.recipe, setting.world
+    method = recipe.method
+    if not isinstance(method, CONSISTENCY):
+        return stream
+    rows = _pool(recipe, setting.dataset, setting.folds, unit)
+    if world.leads:
+        say(f"{unit.name}: {describe_pool(pool_facts(setting.dataset, setting.folds, unit))}")
+    return UnlabelledStream(
+        stream,
+        setting.pixels,
+        rows.row.to_numpy(),
+        recipe.train.batch_size * method.ratio,
+        weak=Views(method.weak, recipe.views.strength, recipe.views.transform),
+        strong=Views(method.strong, recipe.views.strength, recipe.views.transform),
+        ramp_steps=method.ramp_epochs * steps_per_epoch,
+        seed=seed,
+        rank=world.rank,
+        size=world.size,
+    )
+
+
+def _pool(recipe: Recipe, dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
+    rows = pool_rows(dataset, folds, unit)
+    if rows.empty:
+        raise UserError(
+            f"method {recipe.method.name} learns from unlabelled patches and {unit.name.replace('-', ' ')} has none:"
+            " set data.label_budget, import a test split, or method.name=supervised"
+        )
+    return rows

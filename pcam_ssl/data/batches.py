@@ -1,0 +1,352 @@
+"""Batches as pure functions of (seed, step, rank): no sampler state to save, exact resume, any number of processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pcam_ssl.data.views import Views
+from pcam_ssl.errors import UserError
+
+
+@dataclass(frozen=True)
+class PseudoPart:
+    """What sets the pseudo-labelled patches of a training set apart: places `n_labelled`.. of its `rows`."""
+
+    n_labelled: int
+    weights: np.ndarray
+    """float32 [n]: of every patch in the loss; labels weigh 1."""
+    views: Views
+    """Training views of the pseudo-labelled patches."""
+    ramp_steps: int = 0
+    """Their weights rise linearly over this many steps."""
+
+    def weights_of(self, index: np.ndarray, step: int) -> np.ndarray:
+        """float32 [b] of the patches at `index` in this step's batch."""
+        ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
+        return np.where(index < self.n_labelled, self.weights[index], ramp * self.weights[index]).astype(np.float32)
+
+
+class Pixels:
+    """Memory-mapped uint8 `[N, H, W, 3]`; travels to loader processes as a path, not as a copy."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._array: np.ndarray | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        if self._array is None:
+            self._array = np.load(self.path, mmap_mode="r")
+        return self._array
+
+    def __getstate__(self):
+        return {"path": self.path, "_array": None}
+
+
+class TrainStream(Dataset):
+    """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `slide` int64 `[b]`, `index` int64 `[b]`.
+
+    `rows`, `labels` and `slides` (codes; zeros where no method asks) `[n]` are the fold's training patches, and `plan` says
+    which stand in a batch. With `pseudo` the batch holds `weight` float32 `[b]` too. Every process takes its equal share `b` of the step's batch; a patch's view depends on its place
+    in the whole batch, so the processes together see one process's pixels.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        plan,
+        views: Views,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+        slides: np.ndarray | None = None,
+        pseudo: PseudoPart | None = None,
+    ):
+        self.pixels, self.rows, self.labels, self.pseudo = pixels, rows, labels.astype(np.float32), pseudo
+        self.slides = np.zeros(len(rows), np.int64) if slides is None else slides
+        self.plan, self.views, self.seed, self.rank, self.size = plan, views, seed, rank, size
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        whole = self.plan.batch(step)
+        share = len(whole) // self.size
+        places = range(self.rank * share, (self.rank + 1) * share)
+        index = whole[places.start : places.stop]
+        patches = self.pixels.array[self.rows[index]]
+        for i, place in enumerate(places):
+            patches[i] = self._views_of(index[i])(patches[i], (self.seed, 2, step, place))
+        batch = {
+            "pixels": torch.from_numpy(patches),
+            "label": torch.from_numpy(self.labels[index]),
+            "slide": torch.from_numpy(self.slides[index]),
+            "index": torch.from_numpy(index),
+        }
+        if self.pseudo is not None:
+            batch["weight"] = torch.from_numpy(self.pseudo.weights_of(index, step))
+        return batch
+
+    def _views_of(self, index: int) -> Views:
+        return self.views if self.pseudo is None or index < self.pseudo.n_labelled else self.pseudo.views
+
+
+class EvalStream(Dataset):
+    """Batches to score, in row order: `pixels` `[b, H, W, 3]`, `random` `[b, V, H, W, 3]` random views, `place` int64 `[b]` into `rows`."""
+
+    def __init__(
+        self, pixels: Pixels, rows: np.ndarray, keys: np.ndarray, batch_size: int, views: Views | None, random_views: int, seed: int
+    ):
+        self.pixels, self.rows, self.keys, self.batch_size = pixels, rows, keys, batch_size
+        self.views, self.random_views, self.seed = views, random_views, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        place = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, len(self.rows)))
+        patches = self.pixels.array[self.rows[place]]
+        batch = {"pixels": torch.from_numpy(patches), "place": torch.from_numpy(place)}
+        if self.random_views:
+            drawn = [
+                np.stack([self.views(patch, (self.seed, 3, int(key), view)) for view in range(self.random_views)])
+                for patch, key in zip(patches, self.keys[place], strict=True)
+            ]
+            batch["random"] = torch.from_numpy(np.stack(drawn))
+        return batch
+
+
+def load(stream: Dataset, numbers: range, workers: int, device: torch.device) -> DataLoader:
+    """The stream's items for `numbers`, in order, made ahead by `workers` processes (0: by this one)."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=device.type == "cuda",
+    )
+
+
+# Beyond every seed of a labelled stream: were the orders alike, the same patches would meet in every pass.
+OWN_ORDERS = 2**48
+
+
+class UnlabelledStream(Dataset):
+    """What `labelled` gives for a step, and of the pool `weak` and `strong` uint8 `[u, H, W, 3]` (two views of the same
+    patches) and `ramp`, a scalar that rises from 0 to 1 in the first `ramp_steps` steps.
+
+    `rows` `[n]` are the pool's patches, shown in endless passes, each in a fresh order; a pool smaller than a batch repeats in
+    it. Every process takes its equal share `u` of the step's `batch_size`, and a view depends on its place in the whole.
+    """
+
+    def __init__(
+        self,
+        labelled: Dataset,
+        pixels: Pixels,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        weak: Views,
+        strong: Views,
+        ramp_steps: float,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+    ):
+        self.labelled, self.pixels, self.rows = labelled, pixels, rows
+        self.plan = Shuffled(len(rows), batch_size, seed + OWN_ORDERS)
+        self.weak, self.strong, self.ramp_steps = weak, strong, ramp_steps
+        self.seed, self.rank, self.size = seed, rank, size
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        whole = self.plan.batch(step)
+        share = len(whole) // self.size
+        places = range(self.rank * share, (self.rank + 1) * share)
+        weak = self.pixels.array[self.rows[whole[places.start : places.stop]]]
+        strong = weak.copy()
+        for i, place in enumerate(places):
+            weak[i] = self.weak(weak[i], (self.seed, 8, step, place))
+            strong[i] = self.strong(strong[i], (self.seed, 9, step, place))
+        ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
+        return {
+            **self.labelled[step],
+            "weak": torch.from_numpy(weak),
+            "strong": torch.from_numpy(strong),
+            "ramp": torch.tensor(ramp),
+        }
+
+
+CLASSES = ("normal", "tumor")
+
+
+class Shuffled:
+    """Endless passes over `n` patches, each in a fresh order, so all patches are seen equally often."""
+
+    def __init__(self, n: int, batch_size: int, seed: int):
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+        self._pass, self._order = -1, np.empty(0, np.int64)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]` into the `n` patches."""
+        begin, end = step * self.batch_size, (step + 1) * self.batch_size
+        passes = range(begin // self.n, (end - 1) // self.n + 1)
+        return np.concatenate([self._order_of(k)[max(begin - k * self.n, 0) : end - k * self.n] for k in passes])
+
+    def _order_of(self, number: int) -> np.ndarray:
+        if number != self._pass:
+            self._pass = number
+            self._order = np.random.default_rng([self.seed, 1, number]).permutation(self.n)
+        return self._order
+
+
+def spread(n: int, part: int) -> np.ndarray:
+    """Bool `[n]`: `part` of `n` places at even distances, so that every process's equal share of a batch has its part of them."""
+    return np.diff(np.arange(n + 1) * part // n) > 0
+
+
+class Mixed:
+    """Labelled and pseudo-labelled patches in a set ratio, each kind in passes of its own.
+
+    Of `n` patches the first `n_labelled` are labelled; `share` of every batch is pseudo-labelled, at least one of each kind.
+    """
+
+    def __init__(self, n_labelled: int, n: int, batch_size: int, share: float, seed: int):
+        n_pseudo = min(max(round(share * batch_size), 1), batch_size - 1)
+        self.n_labelled = n_labelled
+        self.labelled = Shuffled(n_labelled, batch_size - n_pseudo, seed)
+        self.pseudo = Shuffled(n - n_labelled, n_pseudo, seed + 1)
+        self.places = spread(batch_size, n_pseudo)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]`, the two kinds evenly among each other."""
+        whole = np.empty(len(self.places), np.int64)
+        whole[~self.places], whole[self.places] = self.labelled.batch(step), self.n_labelled + self.pseudo.batch(step)
+        return whole
+
+
+class OneClassBySlide:
+    """`k` patches of one class from as many slides as possible: one a slide, then a second of each, and so on.
+
+    `members` `[n]` are indices of patches, `slides` `[n]` their slides. No patch stands twice where there are `k` of them. The cost of
+    a draw grows with the number of slides, not with that of patches.
+    """
+
+    def __init__(self, members: np.ndarray, slides: np.ndarray, k: int):
+        order = np.argsort(slides, kind="stable")
+        self.members, self.k = members[order], k
+        self.slides, self.starts, self.sizes = np.unique(slides[order], return_index=True, return_counts=True)
+        # reached[t]: patches that t rounds over all slides give.
+        reached = np.array([np.minimum(self.sizes, t).sum() for t in range(k + 1)])
+        self.rounds = int(np.flatnonzero(reached <= k)[-1])
+        self.left = k - int(reached[self.rounds])
+
+    def draw(self, rng: np.random.Generator, first: np.ndarray) -> np.ndarray:
+        """Indices `[k]`; slides in `first`, at most `k`, have one patch at least."""
+        if len(self.members) < self.k:
+            return np.resize(rng.permutation(self.members), self.k)
+        counts = np.minimum(self.sizes, self.rounds)
+        counts[self._also(rng, first)] += 1
+        ones, more = np.flatnonzero(counts == 1), np.flatnonzero(counts > 1)
+        taken = [self.starts[ones] + rng.integers(self.sizes[ones])]
+        taken += [self.starts[place] + rng.choice(self.sizes[place], counts[place], replace=False) for place in more]
+        return self.members[np.concatenate(taken)]
+
+    def _also(self, rng: np.random.Generator, first: np.ndarray) -> np.ndarray:
+        """The places of slides that give one more than whole rounds do."""
+        more = self.sizes > self.rounds
+        chosen = np.empty(0, np.int64)
+        if not self.rounds:
+            chosen = np.searchsorted(self.slides, first)
+            more[chosen] = False
+        return np.concatenate([chosen, rng.permutation(np.flatnonzero(more))[: self.left - len(chosen)]])
+
+
+class ClassesBySlide:
+    """Both classes in equal parts (P = 2 classes x K patches), the patches of a class from as many slides as possible.
+
+    With `paired`, half of each class comes from slides that hold both classes, one patch of each class a slide, so that a
+    mined negative of the anchor's own slide is at hand. `per_class`: K by class where it is not half of `batch_size`.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        slides: np.ndarray,
+        batch_size: int,
+        seed: int,
+        paired: bool = False,
+        per_class: tuple[int, int] | None = None,
+    ):
+        self.seed, self.counts = seed, per_class or (batch_size // 2, batch_size // 2)
+        here = [np.flatnonzero(labels == label) for label in (0, 1)]
+        self.classes = [OneClassBySlide(each, slides[each], k) for each, k in zip(here, self.counts, strict=True)]
+        self.shared = np.intersect1d(*(each.slides for each in self.classes)) if paired else np.empty(0, np.int64)
+        self.n_shared = min(self.counts) // 2
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]`: normal and tumor in turn, so that every process's equal share holds both classes."""
+        return np.stack(self.by_class(step), 1).ravel()
+
+    def by_class(self, step: int) -> list[np.ndarray]:
+        """Indices of the normal and of the tumor patches, [K] each."""
+        rng = np.random.default_rng([self.seed, 4, step])
+        first = rng.permutation(self.shared)[: self.n_shared]
+        return [each.draw(rng, first) for each in self.classes]
+
+
+class MixedClassesBySlide:
+    """Labelled and pseudo-labelled patches in a set ratio, in each class alike: the labelled as `ClassesBySlide` draws them, the
+    pseudo-labelled of a class in passes of its own.
+
+    A patch of unknown slide is no slide to draw by: the pool would fill the batch with as many slides as it has patches. Of the patches the first
+    `n_labelled` are labelled. `share` of each class of every batch is pseudo-labelled, at least one patch of each kind; where a class has fewer
+    pseudo-labels than that, all of them stand in every batch and its labels fill the rest.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        slides: np.ndarray,
+        n_labelled: int,
+        batch_size: int,
+        share: float,
+        seed: int,
+        paired: bool = False,
+    ):
+        per_class = batch_size // 2
+        self.pseudo = [n_labelled + np.flatnonzero(labels[n_labelled:] == label) for label in (0, 1)]
+        self.wanted = min(max(round(share * per_class), 1), per_class - 1)
+        self.n_pseudo = tuple(min(self.wanted, len(each)) for each in self.pseudo)
+        n_labels = tuple(per_class - n for n in self.n_pseudo)
+        self.labelled = ClassesBySlide(labels[:n_labelled], slides[:n_labelled], batch_size, seed, paired, n_labels)
+        self.passes = [
+            Shuffled(len(each), n, seed + 1 + label) for label, (each, n) in enumerate(zip(self.pseudo, self.n_pseudo, strict=True))
+        ]
+        self.places = [spread(per_class, n) for n in self.n_pseudo]
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]`: normal and tumor in turn, labelled and pseudo-labelled evenly among each other."""
+        whole = []
+        for label, labelled in enumerate(self.labelled.by_class(step)):
+            places = self.places[label]
+            mixed = np.empty(len(places), np.int64)
+            mixed[~places] = labelled
+            if places.any():
+                mixed[places] = self.pseudo[label][self.passes[label].batch(step)]
+            whole.append(mixed)
+        return np.stack(whole, 1).ravel()
+
+
+def check_classes(labels: np.ndarray, batch_size: int) -> None:
+    """Raises UserError where `labels` `[n]` cannot fill half a batch with each class, no patch twice."""
+    if batch_size % 2:
+        raise UserError(f"train.batch_size is {batch_size}; two classes share a batch of this method, so make it even")
+    for label, name in enumerate(CLASSES):
+        n = int((labels == label).sum())
+        if n < batch_size // 2:
+            raise UserError(
+                f"train.batch_size {batch_size} asks for {batch_size // 2} patches of each class, the fold trains on {n} {name} ones; lower it"
+            )

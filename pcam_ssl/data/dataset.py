@@ -1,0 +1,117 @@
+"""A DATASET folder, read: memory-mapped pixels, the table of patches, the manifest. `writer` makes one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.errors import UserError, first_line, nearest
+from pcam_ssl.files import read_json
+from pcam_ssl.tables import PATCH_COLUMNS, conform, read_table
+
+PIXELS, PATCHES, MANIFEST, SAMPLE_SUBMISSION = "pixels.npy", "patches.parquet", "manifest.json", "sample_submission.csv"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A packed dataset: row i of `patches` describes `pixels[i]`."""
+
+    path: Path
+    manifest: dict
+    patches: pd.DataFrame
+    """Columns of `tables.PATCH_COLUMNS`, sorted by `row`."""
+    pixels: np.ndarray
+    """uint8 [N, H, W, 3], memory-mapped and read-only."""
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def size_px(self) -> int:
+        """Edge of a patch."""
+        return self.pixels.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the pixels and the columns id, split, label, wsi, x, y."""
+        return self.manifest["digest"]
+
+    @property
+    def sample_submission(self) -> list[str] | None:
+        """Ids in the order Kaggle wants them, where the source had a sample submission."""
+        path = self.path / SAMPLE_SUBMISSION
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_csv(path, dtype=str, keep_default_na=False)["id"].tolist()
+        except (ValueError, KeyError) as error:
+            raise _damaged(self.path, f"{SAMPLE_SUBMISSION}: {first_line(error)}") from None
+
+
+def is_dataset(path: Path | str) -> bool:
+    """Whether `path` is a folder that looks like a DATASET."""
+    return all((Path(path) / name).is_file() for name in (PIXELS, PATCHES, MANIFEST))
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """Open a DATASET folder. Raises UserError where it is absent, something else, or damaged."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such dataset; make it with `pcam-ssl data import SOURCE {path}`")
+    if not is_dataset(path):
+        wanted = f"it lacks {' or '.join(name for name in (PIXELS, PATCHES, MANIFEST) if not (path / name).is_file())}"
+        raise UserError(f"{path}: not a dataset ({wanted}); make one with `pcam-ssl data import {path} DATASET`")
+    again = f"delete {path} and import it again"
+    try:
+        manifest = read_json(path / MANIFEST, {"digest": str, "n_slides": int, "counts": {str: {str: int}}, "notes": dict}, again)
+        pixels = np.load(path / PIXELS, mmap_mode="r")
+        patches = conform(read_table(path / PATCHES)[0], PATCH_COLUMNS)
+    except (ValueError, EOFError) as error:
+        raise _damaged(path, first_line(error)) from None
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1:] != (pixels.shape[1], pixels.shape[1], 3):
+        raise _damaged(path, f"{PIXELS} holds {pixels.dtype} {list(pixels.shape)}, not uint8 [N, H, H, 3]")
+    if len(patches) != len(pixels) or not np.array_equal(patches["row"], np.arange(len(pixels))):
+        raise _damaged(path, f"{PATCHES} lists {len(patches):,} patches, {PIXELS} holds {len(pixels):,}")
+    return Dataset(path, manifest, patches, pixels)
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: the dataset is damaged ({reason}); delete the folder and import it again")
+
+
+def split_rows(dataset: Dataset, source: Path | str, split: str | None) -> pd.DataFrame:
+    """The patches of a split, all where it is None. Raises UserError where the split has none."""
+    patches = dataset.patches if split is None else dataset.patches[dataset.patches.split == split]
+    if not len(patches):
+        raise UserError(f"{source}: no patches in split {split}; it has {', '.join(sorted(dataset.patches.split.unique()))}")
+    return patches
+
+
+WINDOW, NAMED = 50, 3
+
+
+def nearest_ids(wanted: str, known: pd.Index) -> str:
+    """' Did you mean a, b?' among many ids, or ''.
+
+    First those that `wanted` is the beginning of; else the closest among those that begin or end as it does, since comparing it
+    with a quarter of a million ids takes minutes.
+    """
+    alike = _neighbourhood(wanted, known)
+    longer = [word for word in alike if word.startswith(wanted)]
+    if wanted and longer:
+        return f" Did you mean {', '.join(longer[:NAMED])}?"
+    alike += [word[::-1] for word in _neighbourhood(wanted[::-1], known.str[::-1])]
+    return nearest(wanted, sorted(set(alike)))
+
+
+def _neighbourhood(word: str, known: pd.Index) -> list[str]:
+    """The words beside `word` in dictionary order: none shares a longer beginning with it."""
+    ordered = np.sort(known.to_numpy(dtype=str))
+    place = int(np.searchsorted(ordered, word))
+    return ordered[max(0, place - WINDOW) : place + WINDOW].tolist()

@@ -1,0 +1,185 @@
+"""Image bytes to RGB pixels, converted only where nothing is lost; and what is measured of every patch: brightness, H&E stain, two hashes."""
+
+import hashlib
+import io
+import sys
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from pcam_ssl.errors import first_line
+
+FORMATS = ("TIFF", "PNG", "JPEG", "BMP", "WEBP")
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+class BadImage(Exception):
+    """Why an image cannot become a patch, as the end of a line that names the file."""
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Pixels uint8 [H, H, 3] of an encoded image.
+
+    Grey, bilevel, palette, and opaque alpha images become RGB; 16-bit ones too where each value is a widened 8-bit value (v * 257)
+    or below 256. Raises BadImage where the bytes are damaged, hold several pages, are not square, or would lose something.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise BadImage(f"holds {image.n_frames} pages; save one image a file")
+            return _square(_rgb(image, encoded))
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise BadImage("empty file" if not encoded else "not an image") from None
+    except Exception as error:  # Pillow raises many kinds of error for damaged files
+        raise BadImage(f"damaged ({first_line(error)})") from None
+
+
+def edge_px(encoded: bytes) -> int | None:
+    """Edge of a square image, from its header alone; None where it is not one."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            return image.width if image.width == image.height else None
+    except Exception:  # decode() says later what is wrong
+        return None
+
+
+def _rgb(image: Image.Image, encoded: bytes) -> np.ndarray:
+    if ";16" in str(image.tile):  # Pillow would drop the low byte of each value in silence
+        return _narrow(_sixteen_bit(image, encoded))
+    if image.mode in ("1", "L", "P") and "transparency" not in image.info:
+        return np.asarray(image.convert("RGB"))
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGB", "L", "P", "1"):
+        pixels = np.asarray(image.convert("RGBA"))
+        if (pixels[..., 3] != 255).any():
+            raise BadImage("has transparent pixels; flatten it onto a background first")
+        return np.ascontiguousarray(pixels[..., :3])
+    raise BadImage(f"has colour mode {image.mode}; save it as 8-bit RGB")
+
+
+def _sixteen_bit(image: Image.Image, encoded: bytes) -> np.ndarray:
+    """Values of a 16-bit image, [H, W] or [H, W, C]."""
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.int64)
+    swapped = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    swapped.tile = [tile._replace(args=_swap(tile.args, other)) for tile in swapped.tile]
+    high, low = np.asarray(image).astype(np.int64), np.asarray(swapped)
+    return high * 256 + low
+
+
+def _swap(args, other: dict[str, str]):
+    rawmode = args if isinstance(args, str) else args[0]
+    rawmode = rawmode[:-1] + other[rawmode[-1]]
+    return rawmode if isinstance(args, str) else (rawmode, *args[1:])
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    if (values % 257 == 0).all():
+        values = values // 257
+    elif values.max() > 255:
+        raise BadImage("has 16 bits a channel; save it as 8-bit RGB")
+    if values.ndim == 2:
+        values = values[..., None].repeat(3, axis=2)
+    if values.shape[2] == 4:
+        if (values[..., 3] != 255).any():
+            raise BadImage("has transparent pixels; flatten it onto a background first")
+        values = values[..., :3]
+    return np.ascontiguousarray(values.astype(np.uint8))
+
+
+def _square(pixels: np.ndarray) -> np.ndarray:
+    if pixels.shape[0] != pixels.shape[1]:
+        raise BadImage(f"is {pixels.shape[1]} x {pixels.shape[0]} px, not square")
+    return pixels
+
+
+OPTICAL_DENSITY = np.rint(-np.log10(np.maximum(np.arange(256), 1) / 255.0) * 2**23) / 2**23
+"""Optical density of each 8-bit intensity; 0 counts as 1, so that black stays finite.
+
+Rounded to multiples of 2^-23, so that the sum over a patch is exact (H up to 16,384 px): stain clusters and so folds rest on it, and
+both the logarithm's last digit and the order of a sum differ between CPUs.
+"""
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+"""Optical density (red, green, blue) of hematoxylin, eosin, and a residual: Ruifrok & Johnston (2001)."""
+UNMIX = np.rint(np.linalg.inv(STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)) * 2**30) / 2**30
+"""Rounded for the same reason."""
+
+
+def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of patches uint8 [B, H, H, 3], each of length B.
+
+    brightness: mean intensity in [0, 1]. od_r, od_g, od_b: mean optical density of a channel. stain_h, stain_e: mean
+    concentration of hematoxylin and eosin by colour deconvolution (Ruifrok & Johnston 2001); unmixing is linear, so the mean
+    concentration is that of the mean optical density, negative where a patch is redder or bluer than the stain pair allows.
+    pixel_hash: hex of the exact bytes. view_hash: see `view_hashes`.
+    """
+    area = pixels.shape[1] * pixels.shape[2]
+    ones = np.ones(area)
+    # One patch at a time stays in the processor's cache: five times the rate of the whole batch at once.
+    density = np.stack([ones @ OPTICAL_DENSITY[patch.reshape(area, 3)] for patch in pixels]) / area  # [B, 3]
+    brightness = np.array([patch.sum(dtype=np.int64) for patch in pixels]) / (3 * 255 * area)
+    stain = density[:, :1] * UNMIX[0] + density[:, 1:2] * UNMIX[1] + density[:, 2:] * UNMIX[2]
+    return {
+        "brightness": brightness.astype(np.float32),
+        "stain_h": stain[:, 0].astype(np.float32),
+        "stain_e": stain[:, 1].astype(np.float32),
+        "od_r": density[:, 0].astype(np.float32),
+        "od_g": density[:, 1].astype(np.float32),
+        "od_b": density[:, 2].astype(np.float32),
+        "pixel_hash": [hashlib.blake2b(np.ascontiguousarray(patch).data, digest_size=16).hexdigest() for patch in pixels],
+        "view_hash": view_hashes(pixels),
+    }
+
+
+def view_hashes(pixels: np.ndarray) -> list[str]:
+    """A 64-bit perceptual hash (16 hex digits), the same for all 8 dihedral views of a patch; pixels uint8 [B, H, H, 3].
+
+    Like pHash it looks at the lowest 8 x 8 frequencies C of the DCT of the grey image, without brightness (0, 0). Mirroring a
+    patch changes the sign of the odd frequencies along that axis, transposing it swaps u and v. So for two frequencies whose
+    u are both even or both odd, and whose v are too, C[u, v] C[p, q] + C[v, u] C[q, p] is the same for all 8 views. A bit is
+    the sign of one such sum; the 64 pairs of lowest frequency make the hash. To the bit, because the basis is rounded to
+    integers, which keeps every sum exact in float64, whatever its order (H up to 16,384 px).
+
+    Measured on 3,000 PCam patches: distances of different patches have mean 32.0 and standard deviation 4.0, as independent
+    bits would; a patch saved again as JPEG of quality 75 is 0.4 bits away (99 % within 3), of quality 50 1.1 bits (99 % within 6).
+    About one pair in a million of different patches comes within 4 bits, and those seen were nearly blank and truly alike.
+    Patches of one flat colour all have the hash 0.
+    """
+    basis = _integer_cosines(pixels.shape[1])
+    (u, v), (p, q) = VIEW_PAIRS[:, 0].T, VIEW_PAIRS[:, 1].T
+    hashes = []
+    for start in range(0, len(pixels), 16):  # small blocks, for the processor's cache
+        grey = pixels[start : start + 16] @ np.array([1.0, 2.0, 1.0])  # [b, H, H]
+        spectrum = basis @ grey @ basis.T  # [b, 8, 8]
+        bits = spectrum[:, u, v] * spectrum[:, p, q] + spectrum[:, v, u] * spectrum[:, q, p] > 0  # [b, 64]
+        hashes += [packed.tobytes().hex() for packed in np.packbits(bits, axis=1)]
+    return hashes
+
+
+@cache
+def _integer_cosines(size_px: int) -> np.ndarray:
+    """The 8 lowest DCT-II basis vectors times 128, rounded, exactly even or odd about the middle: [8, H]."""
+    frequency = np.arange(8)[:, None]
+    half = np.rint(128 * np.cos(np.pi * (2 * np.arange((size_px + 1) // 2) + 1) * frequency / (2 * size_px)))
+    mirrored = half[:, : size_px // 2][:, ::-1] * np.where(frequency % 2, -1, 1)
+    return np.concatenate([half, mirrored], axis=1)
+
+
+def _view_pairs(count: int = 64) -> np.ndarray:
+    frequencies = sorted(((u, v) for u in range(8) for v in range(8) if u + v > 0), key=lambda f: (f[0] + f[1], f))
+    pairs = {}
+    for place, a in enumerate(frequencies):
+        for b in frequencies[place + 1 :]:
+            if (a[0] - b[0]) % 2 == 0 and (a[1] - b[1]) % 2 == 0:
+                orbit = frozenset([frozenset([a, b]), frozenset([a[::-1], b[::-1]])])
+                pairs.setdefault(orbit, (a, b))
+    ranked = sorted(pairs.values(), key=lambda pair: (sum(pair[0]) + sum(pair[1]), pair))
+    return np.array(ranked[:count])  # [64, 2, 2]
+
+
+VIEW_PAIRS = _view_pairs()

@@ -1,0 +1,287 @@
+"""Slide-clustered bootstrap (Field and Welsh 2007) of scores, of counts and of means, also paired.
+
+Patches of one slide share stain, scanner, and patient, so resampling patches flatters the interval; slides are drawn with
+replacement instead. All scores come from counts of tumor and other patches in cells of equal prob: one sparse product
+turns the drawn slides into the cells' counts. Up to `CELLS` distinct probs a cell is one prob and every resampled score is
+exact. Beyond, a cell is a narrow range of ranks. Measured against exact cells at 220,000 rows, 200 slides, AUROC 0.956, an end
+of an interval moves by at most 1e-7 (AUROC, NLL, Brier, ECE), 1e-5 (average precision), 1.2e-4 (sensitivity and specificity
+at a bar, whose intervals are 0.03 to 0.07 wide), and not at all for scores at prob 0.5. Means need only each slide's sum and count;
+confusion matrices, curves and net benefit need only its counts in a few cells.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from pcam_ssl.evaluation.confidence import PLAIN, POSITIVE, SHARE, Groups, count_groups, group_codes, student_interval
+from pcam_ssl.evaluation.metrics import (
+    ROUNDING,
+    SENSITIVITY,
+    SPECIFICITIES,
+    auroc,
+    ece_bin,
+    point_scores,
+    row_brier,
+    row_nll,
+    sensitivity_name,
+    specificity_name,
+)
+
+CELLS = 16384
+TOO_FEW = "fewer than two slides hold the rarer class, so no spread between slides can be seen"
+# Counts of a chunk of resamples, in numbers: about 2 MB an array, so that passes over it stay in the processor's cache.
+CHUNK = 2**18
+# Weights of a chunk, in numbers: 64 MB, the bound on memory where every patch is a group.
+WEIGHTS = 2**23
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows gathered by prob, from high to low: B cells, G groups."""
+
+    counts: csr_array  # [2B, G] patches of each group: the other patches of every cell, then the tumor patches
+    prob: np.ndarray  # [B] mean prob
+    nll: np.ndarray  # [2, B] mean row NLL, other and tumor
+    brier: np.ndarray  # [2, B] mean row Brier score, other and tumor
+    called: int  # the first `called` cells have prob 0.5 or more
+    ece_starts: np.ndarray  # first cell of each calibration bin that occurs
+
+
+def intervals(labels, probs, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, dict]:
+    """Each of `point_scores` with its interval (`confidence.student_interval`): {name: {"value", "low", "high", "resamples"}}.
+
+    `labels` [N] 0 or 1, `probs` [N] of class 1, `groups` [N] slide of each row (rows without one count as one slide), or None:
+    each patch is then its own group, which is too narrow where patches share slides. `resamples` counts the resamples in which
+    the score was defined (both classes drawn); the others are left out. Where there is no interval, `low` and `high` are None
+    and `reason` says why. The ECE of few rows lies above that of many by its own noise, and its interval with it.
+    """
+    return intervals_and_differences(labels, [probs], groups, resamples, seed, level)[0][0]
+
+
+def paired_differences(
+    labels, probs_a, probs_b, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> dict[str, dict]:
+    """The same as `intervals` for score of b minus score of a, on the same rows and the same resampled slides."""
+    return intervals_and_differences(labels, [probs_a, probs_b], groups, resamples, seed, level)[1][1]
+
+
+def intervals_and_differences(
+    labels, several_probs, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> list[tuple[dict[str, dict], dict[str, dict]]]:
+    """For each of `several_probs` ([N] each) its `intervals`, and its `paired_differences` to the first: all from the same resamples, drawn once."""
+    labels = np.asarray(labels, dtype=np.int64)
+    codes = group_codes(groups, len(labels))
+    counted = count_groups(codes, labels)
+    values = [point_scores(labels, probs) for probs in several_probs]
+    drawn = _resampled(labels, several_probs, codes, counted.n, resamples, seed) if counted.enough else [None] * len(values)
+    first, drawn_first = values[0], drawn[0]
+    told = []
+    for value, draws in zip(values, drawn, strict=True):
+        scores = {name: _interval(value[name], draws and draws[name], counted, _kind(name), level) for name in value}
+        gaps = {name: None if value[name] is None else value[name] - first[name] for name in value}
+        differences = {
+            name: _interval(gaps[name], draws and draws[name] - drawn_first[name], counted, PLAIN, level) for name in value
+        }
+        told.append((scores, differences))
+    return told
+
+
+def within_folds(labels, probs, folds, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict:
+    """Mean over folds of the AUROC within each, with its interval: {"value", "low", "high", "resamples", "folds"}.
+
+    Forman and Scholz 2010, Apples-to-apples in cross-validation studies: a pooled AUROC also ranks patches of different folds
+    against each other, whose networks need not share a scale; the mean of the folds' own does not. `folds` int [N]. Folds
+    of one class have no AUROC and are left out; `folds` counts the others. Slides are resampled within their fold.
+    """
+    labels, probs, folds = np.asarray(labels, dtype=np.int64), np.asarray(probs), np.asarray(folds)
+    codes = group_codes(groups, len(labels))
+    counted = count_groups(codes, labels)
+    parts = [folds == fold for fold in np.unique(folds) if len(set(labels[folds == fold])) == 2]
+    found = [_auroc_resampled(labels[rows], probs[rows], codes[rows], resamples, (seed, k)) for k, rows in enumerate(parts)]
+    value = float(np.mean([own for own, _ in found])) if found else None
+    # A fold whose slides show no spread would narrow the interval of all.
+    drawn = np.mean([draws for _, draws in found], axis=0) if found and all(draws is not None for _, draws in found) else None
+    return {**_interval(value, drawn, counted, SHARE, level), "folds": len(parts)}
+
+
+def _auroc_resampled(labels, probs, codes, resamples: int, seed) -> tuple[float, np.ndarray | None]:
+    """AUROC, and the same in resamples [R], spread as wide as so few groups call for; None where the groups are not enough."""
+    value, counted = auroc(labels, probs), count_groups(codes, labels)
+    if not counted.enough:
+        return value, None
+    codes = np.unique(codes, return_inverse=True)[1]
+    drawn = _resampled(labels, [probs], codes, counted.n, resamples, seed)[0]["auroc"]
+    return value, value + (drawn - value) * np.sqrt(counted.correction)
+
+
+def _kind(name: str) -> str:
+    return POSITIVE if name == "nll" else SHARE
+
+
+def _interval(value: float | None, drawn: np.ndarray | None, groups: Groups, kind: str, level: float) -> dict:
+    drawn = np.empty(0) if drawn is None else drawn[~np.isnan(drawn)]
+    if value is None:
+        reason = "the score is not defined: one class only"
+    elif len(drawn) < 2:
+        reason = TOO_FEW
+    else:
+        low, high = student_interval(value, drawn, groups, kind, level)
+        return {"value": value, "low": float(low), "high": float(high), "resamples": len(drawn)}
+    return {"value": value, "low": None, "high": None, "resamples": len(drawn), "reason": reason}
+
+
+def _resampled(labels, several_probs, codes, n_groups: int, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """For each of `several_probs`, every score in every resample: {name: [R]}, NaN where undefined."""
+    several = [_cells(labels, np.asarray(probs, dtype=np.float64), codes, n_groups) for probs in several_probs]
+    rng = np.random.default_rng(seed)
+    step = max(1, min(resamples, WEIGHTS // n_groups, CHUNK // max(len(cells.prob) for cells in several)))
+    chunks = [[] for _ in several]
+    for start in range(0, resamples, step):
+        weights = _draw(rng, n_groups, min(step, resamples - start))
+        for cells, scored in zip(several, chunks, strict=True):
+            other, tumor = np.split(cells.counts @ weights, 2)
+            scored.append(_cell_scores(cells, other, tumor))
+    return [{name: np.concatenate([chunk[name] for chunk in scored]) for name in scored[0]} for scored in chunks]
+
+
+def _draw(rng: np.random.Generator, n_groups: int, n: int) -> np.ndarray:
+    """How often each group is drawn, float64 [G, n]; every column sums to G."""
+    draws = rng.integers(n_groups, size=(n, n_groups))
+    draws += n_groups * np.arange(n)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=n * n_groups)
+    return np.ascontiguousarray(counts.reshape(n, n_groups).T, dtype=np.float64)
+
+
+def _cells(labels: np.ndarray, probs: np.ndarray, codes: np.ndarray, n_groups: int) -> Cells:
+    falling, place, repeats = np.unique(-probs, return_inverse=True, return_counts=True)
+    distinct = -falling
+    if len(distinct) > CELLS:
+        rank = np.cumsum(repeats) - repeats
+        edges = np.stack([rank * CELLS // len(probs), ece_bin(distinct), distinct >= 0.5])
+        place = np.concatenate([[0], np.cumsum((np.diff(edges) != 0).any(axis=0))])[place]
+    n_cells = place.max() + 1
+    rows = place + n_cells * labels
+    counts = csr_array((np.ones(len(labels)), (rows, codes)), shape=(2 * n_cells, n_groups))
+
+    def mean(values, index, size):
+        return np.bincount(index, values, size) / np.maximum(np.bincount(index, minlength=size), 1)
+
+    prob = mean(probs, place, n_cells)
+    return Cells(
+        counts=counts,
+        prob=prob,
+        nll=mean(row_nll(labels, probs), rows, 2 * n_cells).reshape(2, n_cells),
+        brier=mean(row_brier(labels, probs), rows, 2 * n_cells).reshape(2, n_cells),
+        called=int(np.sum(prob >= 0.5)),
+        ece_starts=np.flatnonzero(np.diff(ece_bin(prob), prepend=-1)),
+    )
+
+
+def _cell_scores(cells: Cells, other: np.ndarray, tumor: np.ndarray) -> dict[str, np.ndarray]:
+    """The names of `point_scores`, each [R], from counts of other and tumor patches [B, R] in the cells."""
+    false, true = np.cumsum(other, axis=0), np.cumsum(tumor, axis=0)  # [B, R] above and in each cell
+    n_other, n_tumor = false[-1], true[-1]
+    n = n_other + n_tumor
+    false_called, true_called = (false[cells.called - 1], true[cells.called - 1]) if cells.called else (0 * n_other, 0 * n_tumor)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        defined = np.where((n_other > 0) & (n_tumor > 0), 1.0, np.nan)
+        precision = true / np.maximum(true + false, 1)
+        both = np.add.reduceat(tumor - (tumor + other) * cells.prob[:, None], cells.ece_starts, axis=0)
+        scores = {
+            # Halves of counts, so exact in whatever order they are summed.
+            "auroc": defined * np.einsum("br,br->r", other, true - tumor / 2) / (n_other * n_tumor),
+            "average_precision": defined * _over_cells(tumor * precision) / n_tumor,
+            "accuracy": (true_called + n_other - false_called) / n,
+            "balanced_accuracy": defined * (true_called / n_tumor + 1 - false_called / n_other) / 2,
+            "f1": np.where(n_tumor > 0, 2 * true_called / (n_tumor + true_called + false_called), np.nan),
+            "nll": _over_cells(cells.nll[0, :, None] * other + cells.nll[1, :, None] * tumor) / n,
+            "brier": _over_cells(cells.brier[0, :, None] * other + cells.brier[1, :, None] * tumor) / n,
+            "ece": _over_cells(np.abs(both)) / n,
+        }
+        for bar in SPECIFICITIES:
+            allowed = (false <= (1 - bar + ROUNDING) * n_other).sum(axis=0)
+            reached = np.take_along_axis(true, np.maximum(allowed - 1, 0)[None], axis=0)[0] * (allowed > 0)
+            scores[sensitivity_name(bar)] = defined * reached / n_tumor
+        short = (true < (SENSITIVITY - ROUNDING) * n_tumor).sum(axis=0)
+        lost = np.take_along_axis(false, np.minimum(short, len(false) - 1)[None], axis=0)[0]
+        scores[specificity_name(SENSITIVITY)] = defined * (1 - lost / n_other)
+    return scores
+
+
+def _over_cells(values: np.ndarray) -> np.ndarray:
+    """Sums [R] of values [B, R] over the cells, one after the other: what a resample scores depends neither on how many are drawn at
+    once, as with a matrix product, nor on the CPU. numpy sums a lone column in another order than several."""
+    return values.cumsum(axis=0)[-1] if values.shape[1] == 1 else values.sum(axis=0)
+
+
+MEANS_CHUNK = 2**22
+
+
+def mean_intervals(
+    values: np.ndarray, slides=None, resamples: int = 2000, seed: int = 0, level: float = 0.95, kind: str = PLAIN
+) -> list[dict]:
+    """For each column of values [N, M] its mean with its interval (`confidence.student_interval`, `kind`): {"value", "low", "high", "resamples"}.
+
+    `slides` [N] are names (patches without one count as one slide); None makes every patch a slide of its own, which is too
+    narrow where patches share slides. With one slide `low` and `high` are None and `reason` says so. All columns are
+    resampled together.
+    """
+    n, m = values.shape
+    codes = group_codes(slides, n)
+    counted = count_groups(codes)
+    n_slides = counted.n
+    means = [float(column.mean()) for column in values.T]
+    if not counted.enough:
+        return [{"value": mean, "low": None, "high": None, "resamples": 0, "reason": "one slide only"} for mean in means]
+    sums = np.stack([np.bincount(codes, column, n_slides) for column in values.T], axis=1)  # [S, M]
+    counts = np.bincount(codes, minlength=n_slides)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((resamples, m))
+    step = max(1, MEANS_CHUNK // n_slides)
+    for start in range(0, resamples, step):
+        times = rng.multinomial(n_slides, np.full(n_slides, 1 / n_slides), size=min(step, resamples - start))  # [R, S]
+        drawn[start : start + step] = resampled_sums(times, sums) / (times @ counts)[:, None]
+    # Each column by itself: beside others its spread would be summed in another order.
+    ends = [student_interval(mean, column.copy(), counted, kind, level) for mean, column in zip(means, drawn.T, strict=True)]
+    return [
+        {"value": mean, "low": float(low), "high": float(high), "resamples": resamples}
+        for mean, (low, high) in zip(means, ends, strict=True)
+    ]
+
+
+def resampled_sums(times: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Sums [R, M] over slides, whose own sums [S, M] count as often as they are drawn, `times` [R, S].
+
+    Each is summed by itself: in a matrix product the order of a sum depends on how many there are, and on the CPU.
+    """
+    return np.stack([(times * column).sum(axis=1) for column in sums.T], axis=1)
+
+
+# Weights of a chunk of resamples, in numbers: 64 MB.
+COUNT_WEIGHTS = 2**23
+
+
+def resampled_totals(cells, n_cells: int, groups, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """Patches in each cell in every resample, float64 [R, C], from the cell of each patch, int [N] in 0..C-1.
+
+    `groups` [N] names the slide of each patch (patches without one count as one slide); None makes every patch a slide of its
+    own, which is too narrow where patches share slides. R is 0 where there is one slide only: nothing can be drawn.
+    """
+    cells, rng = np.asarray(cells, dtype=np.int64), np.random.default_rng(seed)
+    n = len(cells)
+    if groups is None:
+        # Drawing n patches one by one fills the cells by a multinomial law, which is drawn at once.
+        shares = np.bincount(cells, minlength=n_cells) / max(n, 1)
+        return rng.multinomial(n, shares, size=resamples if n > 1 else 0).astype(np.float64)
+    codes, names = pd.factorize(pd.array(groups, dtype="str"), sort=True, use_na_sentinel=False)
+    if len(names) < 2:
+        return np.empty((0, n_cells))
+    counts = csr_array((np.ones(n), (cells, codes)), shape=(n_cells, len(names)))
+    totals, step = np.empty((resamples, n_cells)), max(1, COUNT_WEIGHTS // len(names))
+    even = np.full(len(names), 1 / len(names))
+    for start in range(0, resamples, step):
+        weights = rng.multinomial(len(names), even, size=min(step, resamples - start))
+        totals[start : start + step] = (counts @ weights.T.astype(np.float64)).T
+    return totals

@@ -1,0 +1,116 @@
+"""The numbers behind the charts: ROC and precision-recall with bands from resampled slides, reliability by bins of prob."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcam_ssl.evaluation.bootstrap import resampled_totals
+from pcam_ssl.evaluation.confidence import PLAIN, Groups, count_groups, group_codes, student_interval
+from pcam_ssl.evaluation.metrics import ECE_BINS, ROUNDING, ece_bin
+
+CELLS = 1000
+GRID = np.linspace(0, 1, 101)
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve at up to 1,001 thresholds, the highest first; `low` and `high` [101] bound y where x is `GRID`, or are None."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+    steps: bool
+    """Whether y holds back to the point before, as precision does; a ROC curve runs straight between points."""
+
+    def at(self, x: float) -> tuple[float, float | None, float | None]:
+        """y at x, and its interval at the nearest point of the grid."""
+        place = np.argmin(np.abs(GRID - x))
+        ends = (None, None) if self.low is None else (float(self.low[place]), float(self.high[place]))
+        return float((_held if self.steps else np.interp)(x, self.x, self.y)), *ends
+
+
+def roc(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
+    """True by false positive rate from labels [N] (both classes) and probs [N] of class 1, its pointwise band from resampled groups.
+
+    `groups` [N] names the slide of each row; None resamples patches. Resamples of one class are left out; there is no band where
+    nothing else can be drawn.
+    """
+    (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
+    x, y = other / other[-1], tumor / tumor[-1]
+    curves = [np.interp(GRID, false / false[-1], true / true[-1]) for false, true in drawn]
+    return Curve(x, y, *_band(np.interp(GRID, x, y), curves, _counted(labels, groups), level), steps=False)
+
+
+def precision_recall(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
+    """Precision by recall, with arguments and band as `roc` has them.
+
+    Precision at a recall is that of the highest threshold which reaches it, so that the area under the steps is the average
+    precision; a straight line between points would promise what no threshold gives (Davis and Goadrich 2006).
+    """
+    (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
+    x, y = tumor[1:] / tumor[-1], _precision(other, tumor)[1:]
+    held = [_held(GRID, true / true[-1], _precision(false, true)) for false, true in drawn]
+    return Curve(x, y, *_band(_held(GRID, x, y), held, _counted(labels, groups), level), steps=True)
+
+
+def _called(labels, probs, groups, resamples: int, seed: int):
+    """Other and tumor patches called at each falling threshold, [C + 1] each and 0 first: of all rows, and in each resample of both classes."""
+    edges = np.unique(np.quantile(probs, np.linspace(0, 1, CELLS + 1), method="lower"))
+    cells = len(edges) - np.searchsorted(edges, probs, side="right")  # 0 holds the highest probs; equal probs share a cell
+    cells = cells + len(edges) * np.asarray(labels)
+    whole = _summed(np.bincount(cells, minlength=2 * len(edges)))
+    drawn = (_summed(totals) for totals in resampled_totals(cells, 2 * len(edges), groups, resamples, seed))
+    return whole, [pair for pair in drawn if pair[:, -1].all()]
+
+
+def _summed(totals: np.ndarray) -> np.ndarray:
+    """Counts [2C] to cumulative ones [2, C + 1]."""
+    return np.pad(np.cumsum(totals.reshape(2, -1), axis=1), ((0, 0), (1, 0)))
+
+
+def _precision(false: np.ndarray, true: np.ndarray) -> np.ndarray:
+    return true / np.maximum(false + true, 1)
+
+
+def _held(x, xs: np.ndarray, ys: np.ndarray):
+    """y of the first point of rising `xs` that reaches x, and is above 0."""
+    return ys[np.searchsorted(xs, np.clip(x, ROUNDING, 1) - ROUNDING / 2)]
+
+
+def _counted(labels, groups) -> Groups:
+    return count_groups(group_codes(groups, len(labels)), labels)
+
+
+def _band(value: np.ndarray, drawn: list[np.ndarray], counted: Groups, level: float) -> tuple:
+    """Both ends along the curve, within 0 and 1."""
+    if len(drawn) < 2 or not counted.enough:
+        return None, None
+    return tuple(np.clip(end, 0, 1) for end in student_interval(value, np.stack(drawn), counted, PLAIN, level))
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The patches whose prob falls in one bin: how many, their mean prob, and the share that is tumor."""
+
+    left: float
+    right: float
+    n: int
+    mean_prob: float
+    tumor_share: float
+
+
+def reliability(labels, probs) -> list[ReliabilityBin]:
+    """Non-empty bins of equal width, the same as the ECE's, from labels [N] and probs [N] of class 1."""
+    labels, probs, bins = np.asarray(labels), np.asarray(probs), ece_bin(probs)
+    return [
+        ReliabilityBin(
+            b / ECE_BINS,
+            (b + 1) / ECE_BINS,
+            int(np.sum(bins == b)),
+            float(probs[bins == b].mean()),
+            float(labels[bins == b].mean()),
+        )
+        for b in np.unique(bins)
+    ]

@@ -1,0 +1,154 @@
+"""Which parts of a patch speak for a network's call: Grad-CAM of convolutional networks and vision transformers (Selvaraju et al. 2017, arXiv:1610.02391)."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isqrt
+
+import numpy as np
+import torch
+from torch import nn
+
+from pcam_ssl.data.batches import EvalStream, Pixels, load
+from pcam_ssl.errors import UserError
+from pcam_ssl.explain.centre import centre_share
+from pcam_ssl.explain.explanation import toward
+from pcam_ssl.models.inference import dihedral
+from pcam_ssl.models.network import Network
+
+VIEWS = 8
+
+
+class GradCam:
+    """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the logit, on the last feature map before pooling.
+
+    In a vision transformer the last map is the patch tokens as they enter the last block's attention, laid out as the grid they came
+    from: after it a class token needs them no more, and their gradient is zero. Deviation from the paper: maps keep their sign,
+    so that the same map serves both classes; `toward` takes the part that speaks for one.
+    Raises UserError where captum is absent, or the backbone has neither a feature map nor such blocks.
+    """
+
+    def __init__(self, network: Network):
+        try:
+            from captum.attr import LayerGradCam
+        except ImportError:
+            raise UserError("explain: captum is not installed; pip install 'pcam-ssl[explain]'") from None
+        self.network = network.eval()
+        self.grid = nn.Identity()
+        self.cam = LayerGradCam(self._logit, self.grid)
+
+    def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """uint8 `[B, H, W, 3]` to logits `[B]` and signed maps `[B, h, w]`, positive where the patch speaks for class 1."""
+        images = self.network.prepare(pixels).requires_grad_()
+        with torch.enable_grad():
+            maps = self.cam.attribute(images)
+        return self.logits, maps.detach().squeeze(1)
+
+    def _logit(self, images: torch.Tensor) -> torch.Tensor:
+        backbone = self.network.backbone
+        if hasattr(backbone, "blocks") and hasattr(backbone.blocks[-1], "norm1"):
+            with _passing(backbone.blocks[-1].norm1, self._tokens):
+                features = backbone(images)
+        else:
+            features = backbone.forward_head(self._feature_map(backbone.forward_features(images)))
+        logits = self.network.head(features).squeeze(1)
+        self.logits = logits.detach()
+        return logits
+
+    def _feature_map(self, features: torch.Tensor) -> torch.Tensor:
+        if not isinstance(features, torch.Tensor) or features.ndim != 4:
+            raise self._no_map()
+        channels_last = getattr(self.network.backbone, "output_fmt", "NCHW") == "NHWC"
+        return self._channels_last(features) if channels_last else self.grid(features)
+
+    def _channels_last(self, features: torch.Tensor) -> torch.Tensor:
+        """`[B, h, w, D]` through the grid and back."""
+        return self.grid(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """`[B, T, D]` through the grid and back; class and register tokens stand before the patches'. Some blocks keep `[B, h, w, D]`."""
+        if tokens.ndim == 4:
+            return self._channels_last(tokens)
+        # Some backbones name a class token that joins only after their blocks.
+        extra = next(
+            (n for n in (getattr(self.network.backbone, "num_prefix_tokens", 0), 0) if _is_square(tokens.shape[1] - n)), None
+        )
+        if extra is None:
+            raise self._no_map()
+        side = isqrt(tokens.shape[1] - extra)
+        laid = tokens[:, extra:].transpose(1, 2).unflatten(2, (side, side))  # [B, D, h, w]
+        return torch.cat([tokens[:, :extra], self.grid(laid).flatten(2).transpose(1, 2)], dim=1)
+
+    def _no_map(self) -> UserError:
+        return UserError(
+            f"explain: {self.network.config.name} has no feature map that Grad-CAM could be laid over; explain a run of a convolutional network or a vision transformer"
+        )
+
+
+def _is_square(number: int) -> bool:
+    return isqrt(number) ** 2 == number
+
+
+@contextmanager
+def _passing(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]):
+    """Let the output of a module pass through `change`."""
+    handle = module.register_forward_hook(lambda module, given, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class ViewsOfPatches:
+    """What a network makes of the D4 views of N patches, as logits of class 1."""
+
+    logits: np.ndarray
+    """float64 `[N, 8]`."""
+    maps: np.ndarray
+    """float64 `[N, 8, h, w]`: signed maps, turned back so that each lies over the patch as it is."""
+
+
+def explain_views(cam: GradCam, pixels: torch.Tensor) -> ViewsOfPatches:
+    """Logits and maps of uint8 `[N, H, H, 3]` under the eight D4 views."""
+    logits, maps = zip(*(cam(dihedral(pixels, element)) for element in range(VIEWS)), strict=True)
+    turned = [turn_back(found, element) for element, found in enumerate(maps)]
+    return ViewsOfPatches(_float64(torch.stack(logits, 1)), _float64(torch.stack(turned, 1)))
+
+
+def turn_back(maps: torch.Tensor, element: int) -> torch.Tensor:
+    """Undo element 0..7 of D4 on maps `[B, h, w]`."""
+    return torch.rot90(maps.flip(2) if element >= 4 else maps, -(element % 4), (1, 2))
+
+
+def view_logits(network: Network, pixels: torch.Tensor) -> np.ndarray:
+    """Mean logit float64 `[N]` of uint8 `[N, H, H, 3]` over the eight D4 views."""
+    with torch.inference_mode():
+        return _float64(torch.stack([network(dihedral(pixels, element))["logit"] for element in range(VIEWS)]).mean(0))
+
+
+def _float64(values: torch.Tensor) -> np.ndarray:
+    return values.cpu().double().numpy()  # MPS has no float64
+
+
+def centre_shares(
+    cam: GradCam,
+    pixels: Pixels,
+    rows: np.ndarray,
+    *,
+    size_px: int,
+    batch_size: int,
+    device: torch.device,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For the patches `rows`, `[N]` each: the logit of class 1, and the centre share of what speaks for the call (NaN for a flat map)."""
+    stream = EvalStream(pixels, np.asarray(rows), np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)
+    logits, shares = np.empty(len(rows)), np.empty(len(rows))
+    for batch in load(stream, range(len(stream)), workers, device):
+        place = batch["place"].numpy()
+        found, maps = (values.cpu().double().numpy() for values in cam(batch["pixels"].to(device, non_blocking=True)))
+        logits[place] = found
+        shares[place] = centre_share(toward(maps, found >= 0), size_px)
+        advance(len(place))
+    return logits, shares

@@ -1,0 +1,265 @@
+"""Explained patches as a page, as pictures and as text."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pcam_ssl import __version__
+from pcam_ssl.errors import UserError
+from pcam_ssl.explain.centre import centre_bounds, even_share, without_centre, without_surround
+from pcam_ssl.explain.explanation import CLASSES, Explained
+from pcam_ssl.files import atomic_write, digest_text, write_text
+from pcam_ssl.render.markup import Markup, card, tag
+from pcam_ssl.render.page import document
+from pcam_ssl.render.thumbnails import data_uri, shorten, thumbnail
+
+PAGE = "explain.html"
+STYLE = Path(__file__).with_name("explain.css")
+COLOURS = {1: "c2", 0: "c1", None: "c0"}
+
+
+def write_explained(folder: Path | str, explained: list[Explained], run: Path, info: dict[str, Any]) -> Path:
+    """Write explain.html and ID.png of each patch into `folder`; the path of the page. Raises UserError where it cannot be written."""
+    folder = Path(folder)
+    try:
+        for each in explained:
+            buffer = io.BytesIO()
+            strip(each).save(buffer, "PNG")
+            with atomic_write(folder / picture_name(each.id)) as temporary:
+                temporary.write_bytes(buffer.getvalue())
+        write_text(folder / PAGE, explain_page(explained, run, info))
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder") from None
+    return folder / PAGE
+
+
+def picture_name(id: str) -> str:
+    """File name of a patch's PNG: its id where that can be one, else its letters that can and a digest."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", id)[:100].lstrip(".")
+    return f"{safe}.png" if safe and safe == id else f"{safe}-{digest_text(id)[:8]}.png"
+
+
+def explain_page(explained: list[Explained], run: Path, info: dict[str, Any]) -> str:
+    """The whole page; the same patches give the same text."""
+    name = f"Explained: {run.resolve().name}"
+    size_px, grid = len(explained[0].pixels), explained[0].summary.map.shape
+    low, high = centre_bounds(size_px)
+    notes = [
+        f"Outlined: the centre {high - low} px, which alone decide the label in PatchCamelyon.",
+        f"The map is Grad-CAM of the call on {grid[0]} x {grid[1]} cells of {size_px / grid[1]:.0f} px, mean of the eight D4 views; finer detail is interpolation.",
+        "It shows where the network looks, not whether that is right.",
+    ]
+    scale = tag("p", "speaks for the call: not", tag("i"), "most", class_="scale")
+    body = [
+        tag("header", tag("h1", name), tag("p", " ".join(notes), class_="note"), scale),
+        [_patch(each) for each in explained],
+        _provenance(run, info),
+        tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),
+    ]
+    return document(name, body, STYLE.read_text(encoding="utf-8"))
+
+
+def _patch(explained: Explained) -> Markup:
+    mark = {True: "good", False: "bad", None: ""}[explained.right]
+    named = [
+        ("network", explained.network),
+        ("centre", centre_text(explained)),
+        ("blurred", blur_text(explained)),
+        ("agreement", views_text(explained)),
+        ("prob in the run", "-" if explained.run_prob is None else f"{explained.run_prob:.3f}"),
+        ("label", label_of(explained.label)),
+        ("slide", explained.wsi or "unknown"),
+        ("split", explained.split),
+        ("picture", picture_name(explained.id)),
+    ]
+    shown = [_panel(*each) for each in panels(explained)]
+    return tag(
+        "section",
+        tag("h2", f"Patch {explained.id}"),
+        tag("p", call_text(explained), class_=f"call {mark}".strip()),
+        tag("div", shown, class_="panels"),
+        tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in named]),
+        _neighbours(explained),
+        class_="card asked",
+    )
+
+
+def _panel(name: str, pixels: np.ndarray, words: str) -> Markup:
+    size_px = len(pixels)
+    low, _ = centre_bounds(size_px)
+    # An image element has no end tag, which is all that `tag` writes.
+    image = Markup(tag("img", src=data_uri(pixels), alt=f"{name}: {words}", width=size_px, height=size_px).removesuffix("</img>"))
+    outlined = tag("span", image, tag("i", style=f"--edge: {100 * low / size_px:.4f}%"), class_="patch")
+    return tag("figure", outlined, tag("figcaption", tag("span", name), words))
+
+
+def _neighbours(explained: Explained) -> Markup | None:
+    if not explained.neighbours:
+        return None
+    items = []
+    for each, pixels in zip(explained.neighbours, explained.neighbour_pixels, strict=True):
+        lines = [label_of(each["label"]), f"cosine {each['cosine']:.4f}", f"slide {shorten(each['wsi'] or 'unknown')}"]
+        items.append(tag("li", thumbnail(pixels, each["id"], *lines), class_=COLOURS[each["label"]], title=each["wsi"]))
+    tumor = sum(each["label"] == 1 for each in explained.neighbours)
+    heading = f"{neighbours_heading(explained)}: {tumor} of {len(items)} tumor"
+    return tag("div", tag("h3", heading), tag("ol", items, class_="near"))
+
+
+def _provenance(run: Path, info: dict[str, Any]) -> Markup:
+    named = [
+        ("Run", run),
+        ("Dataset", f"{info['dataset']}, digest {info['dataset_digest']}"),
+        ("Recipe digest", info["recipe_digest"]),
+    ]
+    method = "Grad-CAM (Selvaraju et al. 2017) by captum, in float32, of the logit at the last feature map, or at the last block's tokens of a vision transformer"
+    return card(
+        "Where it comes from", tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in [*named, ("Method", method)]])
+    )
+
+
+PANEL_PX, GAP_PX, HEAD_PX, FOOT_PX = 288, 16, 64, 34
+FONT_PX = 18
+STRONGEST = 0.7
+"""Opacity of the colour where the map is highest."""
+
+
+def panels(explained: Explained) -> list[tuple[str, np.ndarray, str]]:
+    """(what it is, pixels uint8 `[H, H, 3]`, its number in words) of the four pictures of a patch."""
+    summary, patch = explained.summary, explained.pixels
+    share = "no map" if summary.centre_share is None else f"{percent(summary.centre_share)} in the centre"
+    return [
+        ("the patch", patch, f"prob {summary.prob:.3f}"),
+        (f"what speaks for {CLASSES[summary.call]}", laid_over(patch, summary.map), share),
+        ("centre blurred", without_centre(patch[None])[0], f"prob {summary.prob_without_centre:.3f}"),
+        ("surround blurred", without_surround(patch[None])[0], f"prob {summary.prob_without_surround:.3f}"),
+    ]
+
+
+def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The map `[h, w]` as colour over the patch in grey: none where it is zero, yellow where it is highest; uint8 `[H, H, 3]`."""
+    size_px = len(patch)
+    smooth = cv2.resize(np.asarray(cells, np.float32), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    height = smooth / smooth.max() if smooth.max() > 0 else smooth
+    colour = cv2.cvtColor(cv2.applyColorMap(np.uint8(255 * height), cv2.COLORMAP_PLASMA), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    opacity = STRONGEST * np.sqrt(height)[..., None]
+    return np.uint8(np.rint(opacity * colour + (1 - opacity) * grey))
+
+
+def strip(explained: Explained) -> Image.Image:
+    """All four pictures side by side with their words: the PNG of a patch."""
+    shown = panels(explained)
+    width = len(shown) * (PANEL_PX + GAP_PX) + GAP_PX
+    image = Image.new("RGB", (width, HEAD_PX + PANEL_PX + FOOT_PX), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_PX)
+    slide = "slide unknown" if explained.wsi is None else f"slide {shorten(explained.wsi, 40)}"
+    draw.text((GAP_PX, 10), f"{shorten(explained.id, 44)}: {label_of(explained.label)}, {slide}", "black", font)
+    for n, (name, pixels, words) in enumerate(shown):
+        left = GAP_PX + n * (PANEL_PX + GAP_PX)
+        draw.text((left, HEAD_PX - 26), name, "#586272", font)
+        image.paste(Image.fromarray(pixels).resize((PANEL_PX, PANEL_PX), Image.Resampling.BICUBIC), (left, HEAD_PX))
+        low, high = (HEAD_PX + bound * PANEL_PX // len(pixels) for bound in centre_bounds(len(pixels)))
+        box = (left + low - HEAD_PX, low, left + high - HEAD_PX, high)
+        draw.rectangle(box, outline="black", width=3)
+        draw.rectangle(box, outline="white", width=1)
+        draw.text((left, HEAD_PX + PANEL_PX + 6), words, "black", font)
+    return image
+
+
+FLAT = "no part of the patch speaks for the call: the map is flat"
+
+
+def label_of(label: int | None) -> str:
+    """tumor, normal, or unlabelled."""
+    return "unlabelled" if label is None else CLASSES[label]
+
+
+def percent(share: float) -> str:
+    """'34 %'."""
+    return f"{100 * share:.0f} %"
+
+
+def call_text(explained: Explained) -> str:
+    """The call, its prob, and whether it is the label."""
+    summary = explained.summary
+    verdict = {True: "right", False: f"wrong, the label is {label_of(explained.label)}", None: "no label to compare with"}
+    return f"{CLASSES[summary.call]} (prob {summary.prob:.3f}): {verdict[explained.right]}"
+
+
+def centre_text(explained: Explained) -> str:
+    """How much of the attribution lies in the centre, against an even spread."""
+    share, even = explained.summary.centre_share, even_share(len(explained.pixels))
+    return FLAT if share is None else f"{percent(share)} of the attribution lies in the centre ({percent(even)} if spread evenly)"
+
+
+def blur_text(explained: Explained) -> str:
+    """What blurring does to prob, and whether it turns the call."""
+    summary = explained.summary
+    parts = []
+    for what, prob in (("centre", summary.prob_without_centre), ("surround", summary.prob_without_surround)):
+        turned = "" if (prob >= 0.5) == bool(summary.call) else f", which turns the call to {CLASSES[1 - summary.call]}"
+        parts.append(f"prob {prob:.3f} with the {what} blurred away{turned}")
+    return "; ".join(parts)
+
+
+def views_text(explained: Explained) -> str:
+    """How far the D4 views agree on the call, and on where to look."""
+    summary = explained.summary
+    calls = f"{summary.views_alike} of {summary.n_views} D4 views give this call"
+    return (
+        calls if summary.view_agreement is None else f"{calls}; their maps correlate {summary.view_agreement:.2f} (1 is the same)"
+    )
+
+
+def neighbours_heading(explained: Explained) -> str:
+    """Which neighbours are shown, and in which embedding."""
+    others = "of other slides" if explained.wsi else "(its slide is unknown: near duplicates left out)"
+    return f"Nearest labelled patches {others} in the embedding of fold {explained.folds[0]}"
+
+
+def explained_text(explained: Explained) -> str:
+    """A block of lines on one patch."""
+    slide = explained.wsi or "unknown"
+    lines = [
+        f"patch {explained.id}: {label_of(explained.label)}, slide {slide}, {explained.split}",
+        f"  network     {explained.network}",
+        f"  call        {call_text(explained)}",
+        f"  centre      {centre_text(explained)}",
+        f"  blurred     {blur_text(explained)}",
+        f"  agreement   {views_text(explained)}",
+    ]
+    if explained.neighbours:
+        lines.append(f"  {neighbours_heading(explained)}:")
+    for each in explained.neighbours:
+        where = f"slide {each['wsi']}" if each["wsi"] else "slide unknown"
+        lines.append(f"    {each['cosine']:.4f}  {label_of(each['label']):<6}  {where}  {each['id']}")
+    return "\n".join(lines)
+
+
+def fold_text(facts: dict[str, Any]) -> str:
+    """The table of `pcam-ssl explain RUN --whole-fold K`."""
+    lines = [
+        f"fold {facts['fold']}: {facts['n']:,} patches, explained by the network that never saw their labels, one plain view each",
+        f"share of the attribution in the centre; {percent(facts['even_share'])} if spread evenly",
+        f"{'':<16}{'patches':>9}   mean share  95 % interval",
+    ]
+    for name, title in (("all", "all"), ("right", "called right"), ("wrong", "called wrong")):
+        lines.append(f"{title:<16}{facts[name]['n']:>9,}   {_mean(facts[name])}")
+    lines.append(f"{'right - wrong':<16}{'':>9}   {_mean(facts['difference'], signed=True)}")
+    lines.append(f"interval: {facts['interval']}")
+    if facts["flat"]:
+        lines.append(f"{facts['flat']:,} patches whose map is flat are left out")
+    return "\n".join(lines)
+
+
+def _mean(score: dict[str, Any], signed: bool = False) -> str:
+    if score["value"] is None:
+        return f"-  ({score['reason']})"
+    form = "{:+.3f}" if signed else "{:.3f}"
+    ends = f"{form.format(score['low'])} to {form.format(score['high'])}" if score["low"] is not None else f"({score['reason']})"
+    return f"{form.format(score['value']):<12}{ends}"

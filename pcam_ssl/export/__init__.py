@@ -1,0 +1,1 @@
+"""Networks and embeddings for other programs."""

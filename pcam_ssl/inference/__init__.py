@@ -1,1 +1,0 @@
-"""From networks to Predictions, and from Predictions to scores."""

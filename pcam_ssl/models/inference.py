@@ -1,0 +1,155 @@
+"""Logits of patches under test-time views, and embeddings of patches; both streamed.
+
+Views are the exact dihedral group, and random views that depend on a patch's id alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from scipy.special import logit as inverse_sigmoid
+
+from pcam_ssl.data.batches import EvalStream, Pixels, load
+from pcam_ssl.data.views import Views, id_key
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
+from pcam_ssl.errors import UserError
+from pcam_ssl.models.network import Network
+from pcam_ssl.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class TestViews:
+    """Which views of a patch are scored and how they are averaged: `mean` in "logit" or "prob" space."""
+
+    __test__ = False
+
+    d4: bool = True
+    random_views: int = 0
+    policy: str = "standard"
+    strength: float = 1.0
+    mean: str = "logit"
+    seed: int = 0
+    transform: dict[str, Any] | None = None
+    """The user's own policy, where `policy` is file."""
+
+    @property
+    def count(self) -> int:
+        return (8 if self.d4 else 1) + self.random_views
+
+
+PLAIN = TestViews(d4=False)
+
+
+def dihedral(pixels: torch.Tensor, element: int) -> torch.Tensor:
+    """Element 0..7 of D4 on `[B, H, W, C]`; the same elements as `data.views.dihedral`."""
+    turned = torch.rot90(pixels, element % 4, (1, 2))
+    return turned.flip(2) if element >= 4 else turned
+
+
+def predict_logits(
+    network: Network,
+    pixels: Pixels,
+    rows: np.ndarray,
+    ids,
+    *,
+    views: TestViews,
+    batch_size: int,
+    precision: Precision,
+    world: World,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean logit of class 1 over views, its standard deviation, and the logit of the plain view, float64 `[N]` each, for the patches `rows` with `ids`.
+
+    The patch as it is comes first among the views, so its own logit costs no further pass. Several processes share the patches without padding; each gets the whole result.
+    """
+    rows, keys = np.asarray(rows), np.array([id_key(patch_id) for patch_id in ids], np.uint64)
+    mine = slice(world.rank, None, world.size)
+    drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
+    stream = EvalStream(pixels, rows[mine], keys[mine], batch_size, drawn, views.random_views, views.seed)
+    logits = np.empty((len(stream.rows), views.count))
+    network.eval()
+    with torch.inference_mode(), precision.autocast(world.device):
+        for batch in load(stream, range(len(stream)), workers, world.device):
+            shown = _shown(batch, views.d4, world.device)
+            columns = [network(view)["logit"].float() for view in shown]
+            logits[batch["place"].numpy()] = torch.stack(columns, 1).cpu().numpy()
+            advance(len(batch["place"]))
+    mean, spread = _average(logits, views.mean), logits.std(axis=1)
+    return tuple(_interleave(world.gather(part)) for part in (mean, spread, logits[:, 0]))
+
+
+def _shown(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
+    """One view after another, uint8 `[B, H, W, 3]`; pixels travel to the device once, as bytes."""
+    pixels = batch["pixels"].to(device, non_blocking=True)
+    for element in range(8 if d4 else 1):
+        yield dihedral(pixels, element)
+    if "random" in batch:
+        random = batch["random"].to(device, non_blocking=True)
+        for view in range(random.shape[1]):
+            yield random[:, view]
+
+
+def _average(logits: np.ndarray, space: str) -> np.ndarray:
+    if space == "logit":
+        return logits.mean(axis=1)
+    prob = expit(logits).mean(axis=1)
+    return inverse_sigmoid(np.clip(prob, 1e-15, 1 - 1e-15))
+
+
+def _interleave(parts: list[np.ndarray]) -> np.ndarray:
+    """Undo `rows[rank::size]`."""
+    whole = np.empty(sum(len(part) for part in parts))
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
+
+
+def embed_rows(
+    network: Network,
+    pixels: Pixels,
+    rows,
+    *,
+    batch_size: int,
+    precision: Precision,
+    world: World,
+    workers: int = 0,
+    out: np.ndarray | None = None,
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """Embeddings of unit length `[N, D]` of one plain view of the patches `rows`, written into `out` where given (else float32 in memory).
+
+    Several processes share the patches; each gets the whole, so `out` is for one process. Raises UserError for embeddings that
+    are not finite.
+    """
+    mine = np.asarray(rows)[world.rank :: world.size]
+    stream = EvalStream(pixels, mine, np.zeros(len(mine), np.uint64), batch_size, None, 0, 0)
+    part = np.empty((len(mine), network.embedding_size), np.float32) if out is None else out
+    network.eval()
+    with torch.inference_mode(), precision.autocast(world.device):
+        for batch in load(stream, range(len(stream)), workers, world.device):
+            place = batch["place"].numpy()
+            embedding = network(batch["pixels"].to(world.device, non_blocking=True))["embedding"].cpu().numpy()
+            if not np.isfinite(embedding).all():
+                row = mine[place[~np.isfinite(embedding).all(axis=1)][0]]
+                raise UserError(
+                    f"the embedding of row {row} is not finite; the network is broken: train it again at a lower optim.lr"
+                )
+            part[place] = embedding
+            advance(len(place))
+    if world.size == 1:
+        return part
+    whole = np.empty((len(rows), network.embedding_size), np.float32)
+    for rank, share in enumerate(world.gather(part)):
+        whole[rank :: world.size] = share
+    return whole
+
+
+def test_views(recipe: Recipe) -> TestViews:
+    """The views that a recipe scores patches under."""
+    options, views = recipe.predict, recipe.views
+    return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, recipe.seed, views.transform)

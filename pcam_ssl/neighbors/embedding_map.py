@@ -1,0 +1,105 @@
+"""Two-dimensional maps of embeddings (PCA, UMAP), and numbers beside them, taken in the whole space: neighbour purity and silhouette."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
+
+from pcam_ssl.errors import UserError
+
+METHODS = ("pca", "umap")
+SAMPLE = 20_000
+CHUNK = 16_384
+
+
+def embedding_map(embeddings, method: str = "pca", seed: int = 0, sample: int = SAMPLE) -> np.ndarray:
+    """Places float32 `[N, 2]` of embeddings `[N, D]`, which may be memory-mapped: near in the map is, roughly, near in the space.
+
+    The map is learned from at most `sample` rows drawn by `seed`, and the rest are placed in chunks, so that memory does not grow
+    with N. "pca" shows the two directions of greatest variance and keeps distances as well as two numbers can; "umap" (McInnes et
+    al. 2018, arXiv:1802.03426; the extra `pcam-ssl[explore]`) keeps who is whose neighbour, and neither distances nor densities
+    mean anything in it. Raises UserError for another method, and where UMAP is asked for and absent or has too few rows.
+    """
+    if method not in METHODS:
+        raise UserError(f"map {method}: choose {' or '.join(METHODS)}")
+    n = len(embeddings)
+    if n < 2:
+        return np.zeros((n, 2), np.float32)
+    drawn = np.sort(np.random.default_rng(seed).choice(n, min(n, sample), replace=False))
+    known = np.asarray(embeddings[drawn], np.float32)
+    flat = np.zeros((n, 2), np.float32)
+    rest = np.setdiff1d(np.arange(n), drawn, assume_unique=True)
+    # UMAP raises the number of OpenMP threads for the whole process, and torch's last digits depend on it: leaving restores it.
+    with threadpool_limits():
+        fitted, places = (_pca if method == "pca" else _umap)(known, seed)
+        flat[drawn, : places.shape[1]] = places
+        for start in range(0, len(rest), CHUNK):
+            rows = rest[start : start + CHUNK]
+            flat[rows, : places.shape[1]] = fitted.transform(np.asarray(embeddings[rows], np.float32))
+    return flat
+
+
+def _pca(known: np.ndarray, seed: int):
+    """Embeddings of one number have one direction: the other column of the map stays at 0."""
+    fitted = PCA(min(2, *known.shape), random_state=seed).fit(known)
+    return fitted, fitted.transform(known)
+
+
+def _umap(known: np.ndarray, seed: int):
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise UserError("map umap: UMAP is not installed; pip install 'pcam-ssl[explore]', or take the map pca") from None
+    # n_jobs is 1 wherever a seed is given; naming it keeps UMAP from warning so.
+    fitted = UMAP(n_components=2, random_state=seed, n_jobs=1)
+    if len(known) <= fitted.n_neighbors:
+        raise UserError(f"map umap: {len(known)} patches are too few, it compares each with {fitted.n_neighbors}; take the map pca")
+    fitted.fit(known)
+    return fitted, fitted.embedding_
+
+
+NEAREST = 10
+
+
+def likeness(embeddings, labels, slides=None, k: int = NEAREST) -> dict[str, Any]:
+    """How much of the `k` nearest share a patch's label, and its slide, from embeddings of unit length `[N, D]` and labels `[N]` 0 or 1.
+
+    "same_label" asks the nearest of other slides (of all where slides are unknown), "same_slide" the nearest of all; each is a mean over
+    patches, with "by_chance", the same for neighbours drawn at random. "silhouette_label" and "silhouette_slide" (Rousseeuw 1987,
+    cosine distance) run from -1 to 1: above 0, a patch is on average nearer to its own group than to the next. None where undefined.
+    """
+    labels, n = np.asarray(labels), len(labels)
+    codes = np.arange(n) if slides is None else pd.factorize(pd.array(slides, dtype="str"), use_na_sentinel=False)[0]
+    similarity = np.asarray(embeddings, np.float32) @ np.asarray(embeddings, np.float32).T
+    itself, own = np.eye(n, dtype=bool), codes[:, None] == codes[None, :]
+    by_label = _among(similarity, labels[:, None] == labels[None, :], ~own, k)
+    by_slide = _among(similarity, own, ~itself, k) if slides is not None else (None, None)
+    return {
+        "n": n,
+        "k": k,
+        "same_label": {"value": by_label[0], "by_chance": by_label[1]},
+        "same_slide": {"value": by_slide[0], "by_chance": by_slide[1]},
+        "silhouette_label": _silhouette(embeddings, labels),
+        "silhouette_slide": None if slides is None else _silhouette(embeddings, codes),
+    }
+
+
+def _among(similarity: np.ndarray, same: np.ndarray, allowed: np.ndarray, k: int) -> tuple[float | None, float | None]:
+    """Mean share of `same` among the k nearest that are allowed, and among all that are; patches without any are left out."""
+    asked = np.flatnonzero(allowed.any(axis=1))
+    if not len(asked):
+        return None, None
+    order = np.argsort(-np.where(allowed, similarity, -np.inf)[asked], axis=1, kind="stable")[:, :k]
+    there = np.take_along_axis(allowed[asked], order, axis=1)
+    nearest = (np.take_along_axis(same[asked], order, axis=1) & there).sum(axis=1) / there.sum(axis=1)
+    chance = (same & allowed)[asked].sum(axis=1) / allowed[asked].sum(axis=1)
+    return float(nearest.mean()), float(chance.mean())
+
+
+def _silhouette(embeddings, groups: np.ndarray) -> float | None:
+    if not 1 < len(np.unique(groups)) < len(groups):
+        return None
+    return float(silhouette_score(np.asarray(embeddings, np.float32), groups, metric="cosine"))

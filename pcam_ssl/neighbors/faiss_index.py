@@ -1,0 +1,183 @@
+"""FAISS indexes of unit vectors (Douze et al. 2024, arXiv:2401.08281): exact, or by factory string; on CPU or GPU, chosen once and recorded."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.neighbors.vectors import row_lengths, unit_chunks, unit_rows
+
+TRAINING_ROWS = 2**18
+TRAINING_ROWS_PER_CELL = 64
+
+
+def flat_index(embeddings, ids, order: np.ndarray):
+    """The exact FAISS index of the unit rows of embeddings [N, D], row `order[i]` at place i. Raises UserError for bad rows."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    n, dimension = embeddings.shape
+    index = faiss.IndexFlatIP(dimension)
+    # IndexFlat.add would grow its memory by doubling, and needs the rows in slide order: make the room first, write into it.
+    index.codes.resize(n * dimension * 4)
+    index.ntotal = n
+    unit_rows(embeddings, ids, out=vectors_of(index), places=places)
+    return index
+
+
+class _FlatMemory:
+    """The memory of a flat FAISS index as NumPy reads it; the array keeps this, and this keeps the index alive."""
+
+    def __init__(self, flat_index):
+        self.flat_index = flat_index
+        shape = flat_index.ntotal, flat_index.d
+        self.__array_interface__ = {"shape": shape, "typestr": "<f4", "data": (int(flat_index.get_xb()), False), "version": 3}
+
+
+def vectors_of(flat_index) -> np.ndarray:
+    """The vectors of a flat FAISS index, float32 [N, D], without copying them."""
+    return np.asarray(_FlatMemory(flat_index))
+
+
+def trained_index(embeddings, ids, factory: str, seed: int):
+    """A FAISS index of the unit rows of embeddings [N, D], trained on a seeded sample of them where it needs training.
+
+    Raises UserError for a string FAISS cannot parse, and for fewer rows than the training needs.
+    """
+    n, dimension = embeddings.shape
+    index = untrained_index(dimension, factory)
+    lengths = row_lengths(embeddings, ids)
+    try:
+        if not index.is_trained:
+            enough = max(TRAINING_ROWS, TRAINING_ROWS_PER_CELL * cell_count(index))
+            rows = np.sort(np.random.default_rng(seed).permutation(n)[:enough])
+            index.train((np.asarray(embeddings[rows], dtype=np.float64) / lengths[rows, None]).astype(np.float32))
+        for _, chunk in unit_chunks(embeddings, lengths):
+            index.add(chunk)
+    except RuntimeError as error:
+        raise UserError(
+            f"--index {factory}: cannot be trained on {n:,} patches ({_said(error)}); take fewer cells, or the exact index Flat"
+        ) from None
+    return index
+
+
+def untrained_index(dimension: int, factory: str):
+    """An empty FAISS index of a factory string. Raises UserError for one that FAISS cannot parse."""
+    try:
+        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise UserError(
+            f"--index {factory!r} is no factory string FAISS takes for {dimension} values ({_said(error)}); try Flat, HNSW32, IVF1024,Flat"
+        ) from None
+
+
+def _said(error: RuntimeError) -> str:
+    """The end of FAISS's message, without its source file and condition."""
+    return first_line(error).rpartition(": ")[2].strip()
+
+
+def default_parameters(index) -> dict[str, int]:
+    """Search parameters that find most neighbours; FAISS's own defaults (one cell, 16 candidates) favour speed."""
+    cells = cell_count(index)
+    if cells:
+        return {"nprobe": int(np.ceil(np.sqrt(cells)))}
+    return {"efSearch": 64} if isinstance(faiss.downcast_index(index), faiss.IndexHNSW) else {}
+
+
+def set_parameters(index, parameters: dict[str, int]) -> None:
+    """Set FAISS search parameters by name. Raises UserError for one the index does not have."""
+    space = faiss.GpuParameterSpace() if "Gpu" in type(index).__name__ else faiss.ParameterSpace()
+    for name, value in parameters.items():
+        try:
+            space.set_index_parameter(index, name, value)
+        except RuntimeError:
+            raise UserError(f"index: {type(index).__name__} has no search parameter {name}={value}; leave it out") from None
+
+
+def cell_count(index) -> int:
+    """The number of cells of an inverted file (IVF), 0 where the index has none."""
+    ivf = faiss.try_extract_index_ivf(index)
+    return ivf.nlist if ivf is not None else 0
+
+
+ON_GPU = re.compile(r"Flat|((PCA|PCAR|OPQ)\d+(_\d+)?,)?IVF\d+,(Flat|PQ\d+(x8)?|SQ(8|fp16))")
+"""Factory strings that FAISS has in CUDA."""
+GPU_NEIGHBORS = 2048
+"""The most neighbours that FAISS selects on a GPU."""
+SMALLEST_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`name` is cpu or gpu; `reason` says in a few words why, for the terminal and the record."""
+
+    name: str
+    reason: str
+
+
+def choose_backend(choice: str = "auto", factory: str = "Flat") -> Backend:
+    """The backend for an index of `factory`: auto takes a GPU where FAISS sees one and can search such an index there.
+
+    Raises UserError where `gpu` is asked for and cannot be had.
+    """
+    if choice not in ("auto", "cpu", "gpu"):
+        raise UserError(f"backend {choice!r} is unknown; choose auto, cpu, or gpu")
+    if choice == "cpu":
+        return Backend("cpu", f"FAISS {faiss.__version__}, asked for")
+    obstacle = _gpu_obstacle(factory)
+    if not obstacle:
+        return Backend("gpu", f"FAISS {faiss.__version__}, {faiss.get_num_gpus()} GPUs seen")
+    if choice == "gpu":
+        raise UserError(f"backend gpu: {obstacle}; choose backend cpu, and see `pcam-ssl doctor`")
+    return Backend("cpu", f"FAISS {faiss.__version__}, {obstacle}")
+
+
+def _gpu_obstacle(factory: str) -> str | None:
+    if not hasattr(faiss, "StandardGpuResources"):
+        return "this build of FAISS has no GPU part"
+    if not faiss.get_num_gpus():
+        return "FAISS sees no GPU"
+    return None if ON_GPU.fullmatch(factory) else f"FAISS cannot search {factory} on a GPU"
+
+
+def to_gpu(cpu_index):
+    """(resources, copy of the FAISS index on the first GPU); the resources must live as long as the copy. Raises UserError."""
+    resources = faiss.StandardGpuResources()
+    try:
+        return resources, faiss.index_cpu_to_gpu(resources, 0, cpu_index)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise _too_small("gpu") from None
+
+
+def in_chunks(search: Callable[[int, int], tuple], n: int, chunk: int, backend: str) -> tuple[np.ndarray, ...]:
+    """The arrays of `search(start, stop)` over 0..n, joined; where memory runs out the chunk is halved.
+
+    Raises UserError where even a chunk of `SMALLEST_CHUNK` does not fit.
+    """
+    parts, start = [], 0
+    while start < n or not parts:
+        try:
+            parts.append(search(start, min(n, start + chunk)))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            chunk = min(chunk, n - start) // 2
+            if chunk < SMALLEST_CHUNK:
+                raise _too_small(backend) from None
+            continue
+        start += chunk
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether FAISS failed for want of memory; it throws a RuntimeError whose text alone tells."""
+    return isinstance(error, MemoryError) or bool(re.search(r"out of memory|alloc fail|cudaMalloc|bad_alloc", str(error)))
+
+
+def _too_small(backend: str) -> UserError:
+    other = " choose backend cpu, or" if backend == "gpu" else ""
+    return UserError(f"search: the {backend} ran out of memory;{other} take a compressed index such as `--index IVF1024,PQ32`")

@@ -1,0 +1,1 @@
+"""Pseudo-label rounds: teacher, selection, rounds, verdict."""

@@ -1,0 +1,113 @@
+"""What rounds gained: the finished rounds side by side, written as `rounds.json`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from scipy.special import logit as inverse_sigmoid
+
+from pcam_ssl.data.folds import Unit, score_groups
+from pcam_ssl.data.pool import pool_facts, pool_ids, pool_rows
+from pcam_ssl.evaluation.scores import score_report
+from pcam_ssl.files import read_json, write_json
+from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.pseudo_labels.precision_check import added_scores
+from pcam_ssl.pseudo_labels.stopping import no_better
+from pcam_ssl.pseudo_labels.teacher import inner_table, opinion
+from pcam_ssl.pseudo_labels.verdict import RoundTables, choose_round, chosen_scores, inner_scores, round_rows, verdict_sentence
+from pcam_ssl.runs.run import SELECTION, TRAIL
+from pcam_ssl.tables import TRAIL_COLUMNS, predictions, read_predictions, read_table
+
+
+def round_tables(rounds: Rounds, number: int) -> RoundTables:
+    """What a finished round left behind."""
+    run, units = rounds.run(number), _folds(rounds)
+    withheld = number > 0 and rounds.recipe.pseudo.pooled
+    return RoundTables(
+        number=number,
+        oof=None if withheld else read_predictions(run.path / "oof.parquet"),
+        inner={unit.number: inner_table(run.unit(unit.name)) for unit in units},
+        trail=read_table(run.path / TRAIL, TRAIL_COLUMNS)[0] if number else None,
+        labels_used=[int(unit.train.sum()) for unit in units],
+    )
+
+
+def stop_after(rounds: Rounds, last: int) -> str | None:
+    """What speaks against a round after `last`, or None. Pooled rounds have no clean inner score to be judged by."""
+    if rounds.recipe.pseudo.pooled:
+        return None
+    scores = [inner_scores(round_tables(rounds, number).inner)["auroc"] for number in range(last + 1)]
+    return no_better(scores, rounds.recipe.pseudo.stop_worse)
+
+
+def opinions(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame | None:
+    """Predictions of the patches of known truth in the folds' pools, as the mean of the round's networks whose pool they are in."""
+    if truth.empty:
+        return None
+    tables = []
+    for unit in _folds(rounds):
+        pool = pool_rows(rounds.dataset, rounds.folds, unit)
+        pool = pool[pool.id.isin(truth.id)].reset_index(drop=True)
+        tables.append(opinion(rounds, number, unit, pool))
+    whole = pd.concat(tables, ignore_index=True)
+    whole["calibrated"] = inverse_sigmoid(whole.prob.clip(1e-15, 1 - 1e-15))
+    mean = whole.groupby("id")[["logit", "calibrated", "view_std"]].mean().loc[truth.id]
+    return predictions(
+        truth.id, truth.label, truth.wsi, -1, mean.logit, mean.view_std.to_numpy(), expit(mean.calibrated.to_numpy())
+    )
+
+
+def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
+    """`id`, `label`, `wsi` of the pool patches whose label is known: for reports only, nothing that learns reads it."""
+    ids, patches = pool_ids(rounds.dataset, rounds.folds), rounds.dataset.patches
+    return patches.loc[patches.id.isin(ids) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
+
+
+def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None]) -> dict:
+    """`OUT/rounds.json` for rounds 0..last, and what it says. `seen` holds the `opinions` of each of them."""
+    score = rounds.recipe.score
+    options = {"resamples": score.resamples, "seed": rounds.recipe.seed}
+    tables = [round_tables(rounds, number) for number in range(last + 1)]
+    groups, cluster = score_groups(rounds.folds, tables[0].oof)
+    truth = truth_of_pool(rounds)
+    rows = round_rows(tables, groups, **options)
+    for row, each, known in zip(rows, tables, seen, strict=True):
+        run, selected = rounds.run(each.number), each.trail is not None
+        row |= {
+            "folder": str(run.path),
+            "truth": added_scores(each.trail, truth) if selected else None,
+            "facts": [read_json(run.unit(unit.name) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
+            "transductive": None if known is None else score_report(known, _slides(known), **options),
+        }
+    pooled = rounds.recipe.pseudo.pooled
+    best = last if pooled else choose_round(tables)
+    verdict: dict[str, Any] = {
+        "round0": str(rounds.start.path),
+        "best": best,
+        "best_folder": str(rounds.run(best).path),
+        "pooled": pooled,
+        "unit": cluster,
+        "pool": _pool(rounds),
+        "planted": planted,
+        "rounds": rows,
+        "chosen_by_fold": None if pooled else chosen_scores(tables, groups, **options),
+        "stopped": stopped,
+    }
+    verdict["verdict"] = verdict_sentence(verdict)
+    write_json(rounds.verdict, verdict)
+    return verdict
+
+
+def _slides(table: pd.DataFrame) -> pd.Series | None:
+    return table.wsi if table.wsi.notna().all() else None
+
+
+def _pool(rounds: Rounds) -> dict[str, float]:
+    """Counts of the pool, as means over folds."""
+    facts = [pool_facts(rounds.dataset, rounds.folds, unit) for unit in _folds(rounds)]
+    return {name: float(np.mean([fold[name] for fold in facts])) for name in facts[0]}
+
+
+def _folds(rounds: Rounds) -> list[Unit]:
+    return [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]

@@ -1,0 +1,62 @@
+"""What pseudo-label rounds share, and where each lies: round 0 is a finished run, the others are runs in `OUT/round-R`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcam_ssl.blending.members import Member
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
+from pcam_ssl.device import Precision
+from pcam_ssl.distributed import World
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import ROUNDS_FILE, Run
+
+WITHHELD = (
+    "pseudo.pooled: every fold learnt from pseudo-labels that networks of all folds made, and those saw its labels; "
+    "an out-of-fold score would flatter, so none is given"
+)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """One pseudo-label experiment: `start` is round 0, `out` holds the rounds after it. `recipe` is the students'."""
+
+    recipe: Recipe
+    dataset: Dataset
+    folds: Folds
+    start: Run
+    out: Path
+    world: World
+    precision: Precision
+    workers: int
+    members: tuple[Member, ...] = ()
+    """Of round 0 where that is a blend: it has no networks of its own."""
+
+    def run(self, number: int) -> Run:
+        """The run of a round."""
+        return self.start if number == 0 else Run(self.out / f"round-{number}")
+
+    @property
+    def verdict(self) -> Path:
+        """Where the verdict is kept."""
+        return self.out / ROUNDS_FILE
+
+    def setting(self, number: int) -> Setting:
+        """What the units of a round share."""
+        return self.setting_of(self.run(number), number)
+
+    def setting_of(self, run: Run, number: int = 0) -> Setting:
+        """What units in the folder of `run` share."""
+        return Setting(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number)
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units of a round without their pseudo-labels: the folds, and the refit where round 0 has one."""
+        units = [fold_unit(self.folds, k) for k in range(self.folds.n_folds)]
+        return units + [refit_unit(self.folds)] * bool(self.recipe.cv.refit)
+
+    @property
+    def identity(self) -> tuple[Recipe, dict[str, str], str]:
+        """What `run.find_run` and `run.begin_run` ask for."""
+        return self.recipe, {"path": str(self.dataset.path), "digest": self.dataset.digest}, "pseudo-label"

@@ -1,0 +1,109 @@
+"""`pcam-ssl pseudo-label RUN --explain ID`: one patch over rounds and folds, what was decided and why."""
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import wrap
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.dataset import nearest_ids, open_dataset
+from pcam_ssl.errors import UserError
+from pcam_ssl.runs.run import POOLED, TRAIL, Run
+from pcam_ssl.tables import TRAIL_COLUMNS, read_table
+
+WIDTH = 100
+NAMES = {0: "normal", 1: "tumor"}
+COLUMNS = ("round", "fold", "prob", "view_std", "knn_prob", "decision", "label", "weight", "change", "reason")
+HEAD = ("round", "fold", "prob", "views", "kNN", "decision", "label", "weight", "change", "reason")
+WORDS = ("decision", "label", "change", "reason")
+
+
+def patch_story(
+    trails: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str], truth: int | None = None
+) -> str:
+    """A table of every round's and fold's decision on one patch, and a sentence on how it stands now.
+
+    `trails`: by round, the trail of all folds. `nearest_ids(id, known)` words a suggestion for an id that is not there, or is ''.
+    `truth`: the patch's label where the reader may see it; no decision did. Raises UserError as `patch_rows` does.
+    """
+    rows = patch_rows(trails, id, nearest_ids)
+    return "\n".join([f"patch {id}", *_table(rows), "", *wrap(_sentence(rows, truth), WIDTH)])
+
+
+def patch_rows(trails: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
+    """The trail of one patch, `COLUMNS`, by round and fold. Raises UserError where no round was made or none has the id."""
+    if not trails:
+        raise UserError("--explain: no round has been made yet; run pcam-ssl pseudo-label with --rounds first")
+    found = pd.concat([trail[trail.id == id].assign(round=number) for number, trail in trails.items()], ignore_index=True)
+    if found.empty:
+        known = pd.Index(pd.concat([trail.id for trail in trails.values()]).unique())
+        suggestion = nearest_ids(id, known) or " The pool's ids are in round-1/pseudo.parquet"
+        raise UserError(f"--explain {id}: no such patch in the pool (patches whose label is known are not in it).{suggestion}")
+    return found.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
+
+
+def _table(rows: pd.DataFrame) -> list[str]:
+    table = [HEAD, *(_cells(row) for row in rows.itertuples())]
+    widths = [max(len(row[place]) for row in table) for place in range(len(HEAD) - 1)]
+    lines = []
+    for row in table:
+        cells = [_aligned(*cell) for cell in zip(row[:-1], widths, HEAD[:-1], strict=True)]
+        start = "  ".join(cells) + "  "
+        lines += wrap(start + row[-1], WIDTH, subsequent_indent=" " * len(start), drop_whitespace=True) or [start]
+    return lines
+
+
+def _cells(row) -> tuple[str, ...]:
+    numbers = [f"{value:.3f}" if np.isfinite(value) else "-" for value in (row.prob, row.view_std, row.knn_prob)]
+    fold = "all" if row.fold < 0 else str(row.fold)
+    return (str(row.round), fold, *numbers, row.decision, _label(row.label), f"{row.weight:.2f}", row.change or "-", row.reason)
+
+
+def _label(label: float) -> str:
+    if np.isnan(label):
+        return "-"
+    return NAMES[int(label)] if label in (0, 1) else f"{label:.3f}"
+
+
+def _aligned(text: str, width: int, name: str) -> str:
+    return text.ljust(width) if name in WORDS else text.rjust(width)
+
+
+def _sentence(rows: pd.DataFrame, truth: int | None) -> str:
+    last = rows[rows["round"] == rows["round"].max()]
+    called = last.label[last.decision == "added"] >= 0.5
+    text = f"In round {last['round'].iloc[0]}, the latest, {len(called)} of {len(last)} folds learn from it"
+    if len(called):
+        counts = {"tumor": int(called.sum()), "normal": int((~called).sum())}
+        text += f": {', '.join(f'{n} as {name}' for name, n in counts.items() if n)}"
+    changes = [f"{word} {_times(n)}" for word in ("taken back", "flipped") if (n := int((rows.change == word).sum()))]
+    text += f". Over all rounds and folds it was {' and '.join(changes) or 'never taken back nor flipped'}."
+    if truth is None:
+        return f"{text} Its true label is not known."
+    right = f", so {int((called == (truth == 1)).sum())} of these {len(called)} are right" if len(called) else ""
+    return f"{text} Its hidden label is {NAMES[truth]}{right}."
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def tell_patch(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
+    """The story of patch `id` over the rounds of the run at `path`. Raises UserError for an id that no trail holds."""
+    folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
+    trails = {
+        int(each.parent.name.removeprefix("round-")): read_table(each, TRAIL_COLUMNS)[0]
+        for each in sorted(folder.glob(f"round-*/{TRAIL}"))
+    }
+    return patch_story(trails, id, nearest_ids, _truth(Run(path), id))
+
+
+def _truth(run: Run, id: str) -> int | None:
+    """The patch's label where the dataset still lies where the run found it, and knows one."""
+    try:
+        patches = open_dataset(run.info()["dataset"]).patches
+    except UserError:
+        return None
+    label = patches.label[patches.id == id]
+    return None if label.empty or label.isna().all() else int(label.iloc[0])

@@ -1,0 +1,190 @@
+"""Precision check on hidden labels: hide the labels of some training slides, select among them, and count how often the pseudo-labels are right."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.cross_validation.cross_validate import train_missing
+from pcam_ssl.cross_validation.training_data import scarce_words
+from pcam_ssl.data.folds import Unit
+from pcam_ssl.data.splits import inner_groups
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.confidence import share_interval
+from pcam_ssl.evaluation.metrics import predicted_class
+from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.pseudo_labels.selection import decide
+from pcam_ssl.pseudo_labels.teacher import inner_evidence, teacher_digest
+from pcam_ssl.recipe.schema import Pseudo
+from pcam_ssl.runs.run import Run, begin_run, find_run
+from pcam_ssl.tables import CLASSES, read_predictions, read_probs
+from pcam_ssl.terminal import say
+
+
+def planted_check(rounds: Rounds) -> dict | None:
+    """What the user may expect of the pool: precision and coverage by class on planted slides; None where the recipe wants no check.
+
+    A network is trained without the planted slides, calibrated on the usual inner slides, and the recipe's selection runs on
+    what it says of them. Neither they nor what is learned here enters a round.
+    """
+    options = rounds.recipe.pseudo
+    if not options.planted_share:
+        return None
+    run = Run(rounds.out / "planted")
+    rounds.world.lead(lambda: _begin(run, rounds))
+    setting = rounds.setting_of(run)
+    units = [planted_unit(rounds, unit) for unit in rounds.units[: min(options.planted_folds, rounds.folds.n_folds)]]
+    for unit in units:
+        if rounds.world.leads:
+            say(
+                f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(setting, unit)} training slides are hidden"
+            )
+            if (words := scarce_words(rounds.recipe, setting.rows.label.to_numpy(np.int64)[unit.train])) is not None:
+                say(f"planted check, {unit.name}: {words}")
+        train_missing(setting, unit)
+    return rounds.world.lead(lambda: _told(_scores(rounds, run, units)))
+
+
+def planted_unit(rounds: Rounds, unit: Unit) -> Unit:
+    """The unit without its planted slides, which it scores instead of its own."""
+    frame = rounds.folds.frame
+    codes, _ = pd.factorize(frame.group)
+    labels = rounds.setting(0).rows.label.to_numpy(np.int64)
+    try:
+        chosen = inner_groups(
+            codes[unit.train], labels[unit.train], rounds.recipe.pseudo.planted_share, (rounds.recipe.seed, 7, unit.number)
+        )
+    except ValueError:
+        raise UserError(
+            f"{unit.name} trains on one slide, none can be planted to check the selection; set pseudo.planted_share=0 to do without"
+        ) from None
+    planted = unit.train & np.isin(codes, chosen)
+    if len(np.unique(labels[unit.train & ~planted])) < 2:
+        raise UserError(
+            f"{unit.name} without {pseudo_share(rounds)} of its slides trains on one class; lower pseudo.planted_share, 0 does without the check"
+        )
+    # A number of its own: the check's first weights and batches are not those of the fold.
+    return replace(unit, number=rounds.folds.n_folds + 1 + unit.number, train=unit.train & ~planted, score=planted, test=False)
+
+
+def pseudo_share(rounds: Rounds) -> str:
+    """The planted share in words."""
+    return f"{rounds.recipe.pseudo.planted_share:.0%}"
+
+
+def _begin(run: Run, rounds: Rounds) -> None:
+    """The check's networks depend on what is planted, not on how is selected: another selection uses them again."""
+    recipe, dataset, command = rounds.identity
+    recipe = recipe.model_copy(update={"pseudo": Pseudo(planted_share=recipe.pseudo.planted_share)})
+    find_run(run.path, recipe, dataset, command)
+    if not run.provenance.exists():
+        begin_run(run, recipe, dataset, command)
+
+
+def _slides(setting, unit: Unit) -> int:
+    return setting.folds.frame.group[unit.score].nunique()
+
+
+def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
+    target = rounds.recipe.pseudo.planted_precision or rounds.recipe.pseudo.precision
+    trails, truths = [], []
+    for unit in units:
+        folder = run.unit(unit.name)
+        table = read_predictions(folder / "oof.parquet")
+        pool = _without_labels(rounds, folder, table)
+        inner, cluster = inner_evidence(folder, rounds.folds)
+        trail, _ = decide(pool, inner, rounds.recipe.pseudo, None, teacher_digest(folder), cluster)
+        trails.append(trail)
+        truths.append(table[["id", "label", "wsi"]].assign(wsi=_groups(rounds, table.id)))
+    scores = added_scores(pd.concat(trails, ignore_index=True), pd.concat(truths, ignore_index=True))
+    missed = [
+        f"{name} {scores['precision'][name]['value']:.3f}"
+        for name in ("tumor", "normal")
+        if target is not None and scores["precision"][name]["value"] is not None and scores["precision"][name]["value"] < target
+    ]
+    reason = f"the precision of planted pseudo-labels is below {target}: {', '.join(missed)}" if missed else None
+    return {
+        "target": target,
+        "folds": [unit.number - rounds.folds.n_folds - 1 for unit in units],
+        "classes": _by_class(scores),
+        "met": not missed,
+        "reason": reason,
+    }
+
+
+def _told(check: dict) -> dict:
+    """Says what was found before hours go into rounds."""
+    for name, entry in check["classes"].items():
+        say(f"planted check, {name}: precision {_interval(entry['precision'])}, coverage {_interval(entry['coverage'])}")
+    return check
+
+
+def _interval(score: dict) -> str:
+    if score["value"] is None:
+        return f"not known ({score['reason']})"
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}) of {score['n']}"
+
+
+def _by_class(scores: dict) -> dict[str, dict]:
+    return {
+        name: {
+            "precision": scores["precision"][name],
+            "coverage": scores["coverage"][name],
+            "added": scores["precision"][name]["n"],
+            "of": scores["coverage"][name]["n"],
+        }
+        for name in ("tumor", "normal")
+    }
+
+
+def _groups(rounds: Rounds, ids: pd.Series) -> np.ndarray:
+    return rounds.folds.frame.set_index("id").group.loc[ids].to_numpy()
+
+
+def _without_labels(rounds: Rounds, folder, table: pd.DataFrame) -> pd.DataFrame:
+    hashes = rounds.dataset.patches.set_index("id").view_hash.loc[table.id].array
+    path = folder / "oof-knn.parquet"
+    knn = read_probs(path, table.id) if path.exists() else np.full(len(table), np.nan)
+    return table.drop(columns="label").assign(knn_prob=knn, view_hash=hashes)
+
+
+def added_scores(trail: pd.DataFrame, truth: pd.DataFrame, level: float = 0.95) -> dict:
+    """Precision and coverage of a trail (of one fold or several), by class and over all.
+
+    `truth` has `id` (repeats are one patch), `label` (NA where unknown), `wsi`; trail rows without a known label are left aside.
+    Precision of class c: of the patches added as c, the share that is truly c. Coverage of class c: of the pool's patches that are
+    truly c, the share that was added, with whatever label; over all: of the pool's patches, the share that was added.
+    Returns {"known": patches of known label, "added": those added, "precision": {normal, tumor, all}, "coverage": the same}, each
+    score with value, low, high, right and n as in `share_interval`: two-sided at `level`, clustered by slide, or by patch where the
+    slide is unknown. Where there is no row, the value is None and `reason` says why.
+    """
+    truth = truth.loc[truth.label.notna(), ["id", "label", "wsi"]].drop_duplicates("id")
+    known = trail[["id", "label"]].merge(truth.rename(columns={"label": "true"}), on="id")
+    # A patch stands in the trail once a fold, which is no further evidence.
+    clusters = ("slide " + known.wsi.astype("str")).where(known.wsi.notna(), "patch " + known.id.astype("str"))
+    added, true, as_called = known.label.notna(), known.true.astype("int8"), predicted_class(known.label)
+    precision, coverage = {}, {}
+    for name, by_label, by_truth in _classes(as_called, true):
+        rows = added & by_label
+        precision[name] = _score((as_called == true)[rows], clusters[rows], level, len(known), f"no {name}patch was added")
+        coverage[name] = _score(added[by_truth], clusters[by_truth], level, len(known), f"no {name}patch is in the pool")
+    return {
+        "known": len(known),
+        "added": int(added.sum()),
+        "precision": {name.strip() or "all": score for name, score in precision.items()},
+        "coverage": {name.strip() or "all": score for name, score in coverage.items()},
+    }
+
+
+def _classes(as_called, true):
+    """Each class as the word before 'patch', the rows called it, and the rows truly it; '' is all."""
+    for label, name in enumerate(CLASSES):
+        yield name + " ", as_called == label, true == label
+    yield "", True, pd.Series(True, index=true.index)
+
+
+def _score(right: pd.Series, clusters: pd.Series, level: float, n_known: int, reason: str) -> dict:
+    score = share_interval(right, clusters, level)
+    if score["value"] is None:
+        score["reason"] = f"{reason} with a known label" if n_known else "no label of the pool is known"
+    return score

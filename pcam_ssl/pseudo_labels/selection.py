@@ -1,0 +1,165 @@
+"""The decision of a round on every patch of a fold's pool, with its reason; the columns of its tables; the weight of a pseudo-label in the loss."""
+
+from functools import partial
+from math import fsum
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.evaluation.metrics import predicted_class
+from pcam_ssl.pseudo_labels import selectors as caps
+from pcam_ssl.pseudo_labels import selectors as patchwise
+from pcam_ssl.pseudo_labels.selectors import balance, pool_prior, rated
+from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
+from pcam_ssl.recipe.schema import Pseudo
+from pcam_ssl.tables import CLASSES, TRAIL_COLUMNS, conform
+
+
+def decide(
+    pool: pd.DataFrame,
+    inner: pd.DataFrame,
+    options: Pseudo,
+    previous: pd.DataFrame | None,
+    network_digest: str,
+    cluster: str = "slide",
+) -> tuple[pd.DataFrame, dict]:
+    """The trail of one fold (`TRAIL_COLUMNS`, rows as in `pool`), and its facts as JSON values.
+
+    `pool` has `POOL_COLUMNS`, `inner` the Predictions of the fold's inner slides (`cluster`: what its `wsi` names). It starts from nothing; `previous`, the same
+    fold's trail of the round before, serves only to tell what changed. The order of the pool's rows decides nothing.
+    Facts: pool, prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector, change by
+    kind, tumor_share of the added (None where nothing is), nothing: a sentence where nothing is added, else None.
+    Raises UserError for `options` that the pool cannot serve.
+    """
+    pool = rated(conform(pool, POOL_COLUMNS))
+    prior = pool_prior(pool)
+    thresholds = None
+    if options.precision is not None:
+        thresholds = precision_thresholds(inner, options.precision, options.precision_level, cluster)
+    stays, reasons, left_out = np.ones(len(pool), dtype=bool), patchwise.nothing_said(len(pool)), {}
+    for name, selector in _selectors(options, thresholds, prior).items():
+        said = selector(pool, stays)
+        out = said != ""
+        reasons[out] = said[out]
+        stays &= ~out
+        left_out[name] = int(out.sum())
+    for label in (0, 1):
+        reasons[stays & (pool.called == label).to_numpy()] = f"called {CLASSES[label]}: {_rule(options, thresholds, label)}"
+    trail = _trail(pool, stays, reasons, options).assign(network_digest=network_digest)
+    trail["change"] = _change(trail, previous)
+    return conform(trail, TRAIL_COLUMNS), _facts(trail, prior, thresholds, left_out)
+
+
+def _selectors(options: Pseudo, thresholds: dict[int, Threshold] | None, prior: float | None) -> dict:
+    """The selectors that the recipe switches on, by key, in the order in which they apply."""
+    chosen = {
+        "precision": thresholds and partial(patchwise.precision, thresholds=thresholds, target=options.precision),
+        "confidence": options.confidence and partial(patchwise.confidence, tau=options.confidence),
+        "view_std": options.view_std and partial(patchwise.view_std, most=options.view_std),
+        "agreement": options.agreement and patchwise.agreement,
+        "k_best": options.k_best and partial(caps.k_best, k=options.k_best),
+        "top_share": options.top_share and partial(caps.top_share, share=options.top_share),
+        "duplicate_cap": options.duplicate_cap and partial(caps.duplicate_cap, most=options.duplicate_cap),
+        "slide_cap": options.slide_cap and partial(caps.slide_cap, most=options.slide_cap),
+        "balance": options.balance == "prior" and prior is not None and partial(balance, prior=prior),
+        "round_cap": options.round_cap and partial(caps.round_cap, share=options.round_cap),
+    }
+    return {name: selector for name, selector in chosen.items() if selector}
+
+
+def _rule(options: Pseudo, thresholds: dict[int, Threshold] | None, label: int) -> str:
+    rules = []
+    if thresholds and thresholds[label].prob is not None:
+        rules.append(f"beyond prob {thresholds[label].prob:.4g}, from where a precision of {options.precision:g} is proven")
+    if options.confidence:
+        rules.append(f"beyond prob {options.confidence if label else 1 - options.confidence:.4g}")
+    if options.k_best:
+        rules.append(f"among the {options.k_best} surest of its class")
+    if options.top_share:
+        rules.append(f"among the surest {options.top_share:g} of the pool")
+    return "; ".join(rules) or "nothing in the recipe leaves it out"
+
+
+def _trail(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, options: Pseudo) -> pd.DataFrame:
+    labels = pool.prob if options.label == "soft" else pool.called
+    return pool.assign(
+        decision=np.where(stays, "added", "left out"),
+        reason=reasons,
+        label=np.where(stays, labels, np.nan),
+        weight=np.where(stays, pseudo_weights(pool.prob, options.weight, options.weight_scale), 0.0),
+    )
+
+
+def _change(trail: pd.DataFrame, previous: pd.DataFrame | None) -> np.ndarray:
+    """A member of `CHANGES`, or '' where the patch is left out now as before; str [N]."""
+    before = np.full(len(trail), np.nan)
+    if previous is not None and len(previous):
+        place = pd.Index(previous.id).get_indexer(trail.id)
+        before = np.where(place >= 0, previous.label.to_numpy()[place], np.nan)
+    now, was = trail.label.notna().to_numpy(), ~np.isnan(before)
+    same = predicted_class(trail.label) == predicted_class(before)
+    return np.select([now & ~was, now & was & same, now & was, was], CHANGES, default="")
+
+
+def _facts(trail: pd.DataFrame, prior: float | None, thresholds: dict[int, Threshold] | None, left_out: dict[str, int]) -> dict:
+    added = trail.label.notna()
+    by_class = {name: int((added & (trail.called == label)).sum()) for label, name in enumerate(CLASSES)}
+    n = sum(by_class.values())
+    return {
+        "pool": len(trail),
+        "prior": prior,
+        "thresholds": thresholds and {CLASSES[label]: thresholds[label].facts() for label in (0, 1)},
+        "added": by_class,
+        "left_out": left_out,
+        "change": {kind: int((trail.change == kind).sum()) for kind in CHANGES},
+        "tumor_share": by_class["tumor"] / n if n else None,
+        "nothing": None if n else _nothing(len(trail), thresholds, left_out),
+    }
+
+
+def _nothing(n: int, thresholds: dict[int, Threshold] | None, left_out: dict[str, int]) -> str:
+    if not n:
+        return "nothing is added: the pool holds no patch"
+    counts = ", ".join(f"{count} by pseudo.{name}" for name, count in left_out.items() if count)
+    unproven = [threshold.reason for threshold in (thresholds or {}).values() if threshold.prob is None]
+    return "; ".join([f"nothing is added: of {n} patches, {counts} left out", *unproven])
+
+
+POOL_COLUMNS = {
+    "id": "str",
+    "wsi": "str",
+    "fold": "Int8",
+    "logit": "float64",
+    "prob": "float64",
+    "view_std": "float64",
+    "knn_prob": "float64",
+    "view_hash": "str",
+}
+"""One row a pool patch, for one fold; `prob` is calibrated, `knn_prob` NaN where there is no kNN. No truth in it, ever."""
+CHANGES = ("new", "kept", "flipped", "taken back")
+
+
+def pseudo_weights(probs, rule: str, scale: float = 1.0) -> np.ndarray:
+    """Weight of each patch of the pool by its calibrated `probs` [N], were it added; a true label has weight 1."""
+    probs = np.asarray(probs, dtype=np.float64)
+    return scale * {"constant": np.ones_like, "confidence": confidence_weights, "softmatch": softmatch_weights}[rule](probs)
+
+
+def confidence_weights(probs: np.ndarray) -> np.ndarray:
+    """2 |prob - 0.5|: 0 for a coin, 1 for certainty; [N]."""
+    return 2 * np.abs(probs - 0.5)
+
+
+def softmatch_weights(probs: np.ndarray) -> np.ndarray:
+    """SoftMatch (Chen et al. 2023, arXiv:2301.10921): a Gaussian of the confidence max(prob, 1 - prob), cut off at its mean; [N].
+
+    1 from the mean upward, exp(-(confidence - mean)^2 / (2 variance)) below. Mean and variance are those of the whole pool, which
+    a round knows; the paper follows them by moving averages over batches, and the same for both classes.
+    """
+    sure = np.maximum(probs, 1 - probs)
+    if not len(sure) or sure.min() == sure.max():
+        return np.ones_like(sure)
+    # Exact sums, for the weights of a shuffled pool must not differ in their last bit.
+    mean = fsum(sure) / len(sure)
+    variance = fsum((sure - mean) ** 2) / len(sure)
+    return np.exp(-(np.minimum(sure - mean, 0) ** 2) / (2 * variance))

@@ -1,0 +1,217 @@
+"""Selectors of pseudo-labels: confidence, agreement, caps, class balance.
+
+A selector takes the pool as `rated` gives it and `stays` bool [N], the candidates so far. It returns reasons: str [N], empty for
+what stays and for what was no candidate.
+"""
+
+from math import fsum
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.duplicates import NEAR_BITS, near_pairs, view_bits
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.metrics import ROUNDING, predicted_class
+from pcam_ssl.pseudo_labels.thresholds import Threshold, rounded_down
+from pcam_ssl.tables import CLASSES
+
+
+def precision(pool: pd.DataFrame, stays: np.ndarray, thresholds: dict[int, Threshold], target: float) -> np.ndarray:
+    """Leaves out what is not beyond the threshold of its class (`precision_thresholds`)."""
+    reasons = nothing_said(len(pool))
+    for label, threshold in thresholds.items():
+        out = stays & (pool.called == label).to_numpy() & ~threshold.beyond(pool.prob)
+        if threshold.prob is None:
+            reasons[out] = f"no threshold proves a precision of {target:g} for {CLASSES[label]}{_best(threshold)}"
+            continue
+        side = "below" if label else "above"
+        end = f"is {side} {threshold.prob:.4g}, from where a precision of {target:g} is proven for {CLASSES[label]}"
+        say(reasons, out, pool.prob, "prob {:.4g} " + end)
+    return reasons
+
+
+def confidence(pool: pd.DataFrame, stays: np.ndarray, tau: float) -> np.ndarray:
+    """Leaves out prob from 1 - `tau` to `tau`, both ends included."""
+    reasons = nothing_said(len(pool))
+    out = stays & ((pool.prob <= tau) & (pool.prob >= 1 - tau)).to_numpy()
+    say(reasons, out, pool.prob, "prob {:.4g} " + f"is between {1 - tau:.4g} and {tau:.4g} (pseudo.confidence)")
+    return reasons
+
+
+def view_std(pool: pd.DataFrame, stays: np.ndarray, most: float) -> np.ndarray:
+    """Leaves out patches whose logits have a standard deviation over views above `most`."""
+    reasons = nothing_said(len(pool))
+    say(
+        reasons,
+        stays & (pool.view_std > most).to_numpy(),
+        pool.view_std,
+        "views differ by {:.4g}, " + f"above {most:g} (pseudo.view_std)",
+    )
+    return reasons
+
+
+def agreement(pool: pd.DataFrame, stays: np.ndarray) -> np.ndarray:
+    """Leaves out patches that head and kNN call differently, and those without a kNN prob.
+
+    Raises UserError where no patch of a pool has a kNN prob.
+    """
+    reasons = nothing_said(len(pool))
+    unknown = pool.knn_prob.isna().to_numpy()
+    if len(pool) and unknown.all():
+        raise UserError(
+            "pseudo.agreement=true needs kNN probs and the round before has none; "
+            "begin with neighbours.use=true or with a metric-train run, or set pseudo.agreement=false"
+        )
+    reasons[stays & unknown] = "kNN gives no prob (pseudo.agreement)"
+    differ = (pool.knn_prob >= 0.5).to_numpy() != (pool.called == 1).to_numpy()
+    say(reasons, stays & ~unknown & differ, pool.knn_prob, "kNN prob {:.4g} calls the other class (pseudo.agreement)")
+    return reasons
+
+
+def nothing_said(n: int) -> np.ndarray:
+    """Empty reasons, object [n]."""
+    return np.full(n, "", dtype=object)
+
+
+def say(reasons: np.ndarray, out: np.ndarray, values: pd.Series, words: str) -> None:
+    """Write `words`, with the row's own value in the braces, as the reason of the rows `out` bool [N]."""
+    reasons[out] = np.array([words.format(value) for value in values.to_numpy()[out].tolist()], dtype=object)
+
+
+def _best(threshold: Threshold) -> str:
+    return "" if threshold.bound is None else f" (best bound {rounded_down(threshold.bound):g})"
+
+
+def rated(pool: pd.DataFrame) -> pd.DataFrame:
+    """The pool with `called` and `rank`: 0 for the surest patch, that is with prob farthest from 0.5.
+
+    A tie is broken by the logit farthest from 0 (probs near 0 and 1 run together), then by id, so that the rank does not depend on
+    the order of the rows.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = {"far": (pool.prob - 0.5).abs(), "logit": pool.logit.abs(), "id": pool.id}
+    table = pa.table({name: pa.array(values) for name, values in keys.items()})
+    order = pc.sort_indices(table, sort_keys=[("far", "descending"), ("logit", "descending"), ("id", "ascending")]).to_numpy()
+    rank = np.empty(len(pool), dtype=np.int64)
+    rank[order] = np.arange(len(pool))
+    return pool.assign(called=predicted_class(pool.prob), rank=rank)
+
+
+def surest_within(groups, rank) -> np.ndarray:
+    """Place of each row within its group, int [M]: 0 for the one of least `rank`; `groups` and `rank` int [M]."""
+    groups = np.asarray(groups)
+    order = np.lexsort((rank, groups))
+    start = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    sizes = np.diff(np.append(start, len(groups)))
+    place = np.empty(len(groups), dtype=np.int64)
+    place[order] = np.arange(len(groups)) - np.repeat(start, sizes)
+    return place
+
+
+def share_of(share: float, n: int) -> int:
+    """The most patches that are at most `share` of `n`, in spite of rounding: 0.29 of 100 is 29."""
+    return int(share * n + ROUNDING)
+
+
+def k_best(pool: pd.DataFrame, stays: np.ndarray, k: int) -> np.ndarray:
+    """Keeps the `k` surest of each class."""
+    return _capped(pool, stays, pool.called.to_numpy(), k, f"not among the {k} surest of its class (pseudo.k_best)")
+
+
+def top_share(pool: pd.DataFrame, stays: np.ndarray, share: float) -> np.ndarray:
+    """Keeps the surest candidates of either class, at most `share` of the whole pool."""
+    most = share_of(share, len(pool))
+    words = f"not among the {most} surest, {share:g} of the pool (pseudo.top_share)"
+    return _capped(pool, stays, np.zeros(len(pool), dtype=np.int64), most, words)
+
+
+def slide_cap(pool: pd.DataFrame, stays: np.ndarray, most: int) -> np.ndarray:
+    """Keeps the `most` surest of each slide; patches without a slide all stay."""
+    codes, _ = pd.factorize(pool.wsi)
+    return _capped(pool, stays & (codes >= 0), codes, most, f"its slide has {most} surer patches (pseudo.slide_cap)")
+
+
+def duplicate_cap(pool: pd.DataFrame, stays: np.ndarray, most: int) -> np.ndarray:
+    """Keeps the `most` surest of each group of near duplicates among the candidates.
+
+    A group is what hangs together by pairs of view hashes at most `NEAR_BITS` apart; patches without a hash all stay.
+    """
+    stays = stays & pool.view_hash.notna().to_numpy()
+    groups = np.zeros(len(pool), dtype=np.int64)
+    groups[stays] = _near_groups(pool.view_hash[stays])
+    return _capped(pool, stays, groups, most, f"has {most} surer near duplicates (pseudo.duplicate_cap)")
+
+
+def round_cap(pool: pd.DataFrame, stays: np.ndarray, share: float) -> np.ndarray:
+    """Keeps at most `share` of the whole pool, the surest of each class, in the ratio that the candidates have."""
+    reasons = nothing_said(len(pool))
+    most, n = share_of(share, len(pool)), int(stays.sum())
+    if n <= most:
+        return reasons
+    tumor = round(most * int((stays & (pool.called == 1).to_numpy()).sum()) / n)
+    for label, kept in ((1, tumor), (0, most - tumor)):
+        words = f"a round may add {most} ({share:g} of the pool), of them {kept} {CLASSES[label]} (pseudo.round_cap)"
+        reasons += keep_surest(pool, stays, label, kept, words)
+    return reasons
+
+
+def keep_surest(pool: pd.DataFrame, stays: np.ndarray, label: int, kept: int, words: str) -> np.ndarray:
+    """Reasons that leave of the candidates called `label` the `kept` surest."""
+    of_class = stays & (pool.called == label).to_numpy()
+    return _capped(pool, of_class, np.zeros(len(pool), dtype=np.int64), kept, words)
+
+
+def _capped(pool: pd.DataFrame, stays: np.ndarray, groups: np.ndarray, most: int, words: str) -> np.ndarray:
+    reasons = nothing_said(len(pool))
+    rows = np.flatnonzero(stays)
+    reasons[rows[surest_within(groups[rows], pool["rank"].to_numpy()[rows]) >= most]] = words
+    return reasons
+
+
+def _near_groups(hashes: pd.Series) -> np.ndarray:
+    """Number of the group of each hash, int [M]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(hashes):
+        return np.empty(0, dtype=np.int64)
+    # Once each: thousands of blank patches share one hash, and all their pairs would be listed.
+    bits, place = np.unique(view_bits(hashes), return_inverse=True)
+    pairs = [(i, j) for i, j, _ in near_pairs(bits, NEAR_BITS)]
+    i, j = (np.concatenate(ends) for ends in zip(*pairs, strict=True)) if pairs else (np.empty(0, int), np.empty(0, int))
+    graph = coo_array((np.ones(len(i), dtype=bool), (i, j)), shape=(len(bits), len(bits)))
+    return connected_components(graph, directed=False)[1][place]
+
+
+def pool_prior(pool: pd.DataFrame) -> float | None:
+    """Share of tumor in the pool as the calibrated probs have it, their mean; None for an empty pool."""
+    # An exact sum, for the mean of a shuffled pool must not differ in its last bit.
+    return fsum(pool.prob) / len(pool) if len(pool) else None
+
+
+def balance(pool: pd.DataFrame, stays: np.ndarray, prior: float) -> np.ndarray:
+    """Keeps of the class there is too much of the surest, so that the tumor share comes nearest `prior`.
+
+    Where no candidate is of one class, no ratio can be kept and nothing stays. Takes and returns what `patchwise` does.
+    """
+    reasons = nothing_said(len(pool))
+    tumor = int((stays & (pool.called == 1).to_numpy()).sum())
+    normal = int(stays.sum()) - tumor
+    if not tumor or not normal:
+        absent = CLASSES[0 if tumor else 1]
+        reasons[stays] = f"no {absent} patch is left to keep a tumor share of {prior:.4g} (pseudo.balance)"
+        return reasons
+    words = f"{{}} surer {{}} patches fill the tumor share of {prior:.4g} (pseudo.balance)"
+    if tumor > prior * (tumor + normal):
+        kept = min(tumor, _filling(normal, prior))
+        return keep_surest(pool, stays, 1, kept, words.format(kept, "tumor"))
+    kept = min(normal, _filling(tumor, 1 - prior))
+    return keep_surest(pool, stays, 0, kept, words.format(kept, "normal"))
+
+
+def _filling(others: int, share: float) -> int:
+    """How many patches beside `others` make up nearest to `share` of all; `share` below 1."""
+    least = int(others * share / (1 - share))
+    return min((least + 1, least), key=lambda n: abs(n / (n + others) - share))

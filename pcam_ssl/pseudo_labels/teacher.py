@@ -1,0 +1,184 @@
+"""Teacher predictions of a unit's pool: calibrated, with the spread of views and the vote of neighbours; by one network, or by the members of a blend."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.blending.members import INNER, Member
+from pcam_ssl.blending.tables import as_member, blended_table
+from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.fold import predict_rows
+from pcam_ssl.cross_validation.neighbor_votes import vote_logits, vote_probs
+from pcam_ssl.data.folds import Folds, Unit, score_groups
+from pcam_ssl.device import choose_precision
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.calibration import Calibrator
+from pcam_ssl.files import digest_file, digest_text
+from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
+from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.records import read_fold, read_neighbours
+from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import mean_over, predictions, read_predictions, read_probs, read_table, write_table
+
+KEPT = "pool.parquet"
+OPINION = ["id", "logit", "prob", "view_std", "knn_prob"]
+
+
+def teacher_digest(folder: Path) -> str:
+    """SHA-256 of a unit's weights. Raises UserError where there are none."""
+    try:
+        return digest_file(folder / WEIGHTS)
+    except FileNotFoundError:
+        raise UserError(f"{folder / WEIGHTS}: no such file; pseudo-labels need a finished run, train it to its end") from None
+
+
+def inner_table(folder: Path) -> pd.DataFrame:
+    """Calibrated Predictions of a unit's inner slides with `knn_prob`. Raises UserError where the unit left none."""
+    path = folder / "inner.parquet"
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file, so no threshold can be chosen; this run was made by an older pcam-ssl: train it again"
+        )
+    inner = read_predictions(path)
+    return inner.assign(knn_prob=_prob_of(folder / "inner-knn.parquet", inner.id))
+
+
+def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
+    """The inner table with what an interval resamples as `wsi`, and its name: slides, or the stain clusters that stand in for them.
+
+    Patches of one unknown slide counted as independent would prove more than they know.
+    """
+    inner = inner_table(folder)
+    groups, cluster = score_groups(folds, inner)
+    return inner if groups is None else inner.assign(wsi=groups.array), cluster
+
+
+def check_teachers(run: Run, units: list[Unit]) -> None:
+    """Raises UserError where a unit of a run lacks what rounds start from: weights, calibration, inner Predictions."""
+    for unit in units:
+        folder = run.unit(unit.name)
+        teacher_digest(folder)
+        _check_calibration(folder)
+        inner_table(folder)
+
+
+def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
+    """The network in `folder` on the patches `pool`: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`; no labels.
+
+    What the unit has predicted already is read, its test split too; the rest is predicted and kept beside it in `pool.parquet`.
+    """
+    known = _predicted(folder)
+    missing = pool[~pool.id.isin(known.id)]
+    if len(missing):
+        kept = _join(_kept(folder), _predict(setting, unit, folder, missing))
+        if setting.world.leads:
+            write_table(folder / KEPT, kept, {"network_digest": teacher_digest(folder)})
+        known = _join(known, kept)
+    found = known.drop_duplicates("id").set_index("id").loc[pool.id].reset_index()
+    table = found[OPINION].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
+    broken = ~np.isfinite(table.logit)
+    if broken.any():
+        raise UserError(
+            f"{folder}: {broken.sum()} pool scores are not finite, first at id {table.id[broken].iloc[0]}; retrain that fold"
+        )
+    return table[["id", "wsi", "fold", "logit", "prob", "view_std", "knn_prob", "view_hash"]]
+
+
+def _check_calibration(folder: Path) -> None:
+    if not (folder / FACTS).exists():
+        raise UserError(f"{folder}: holds no calibration ({FACTS} is absent); train that unit to its end first")
+
+
+def _predicted(folder: Path) -> pd.DataFrame:
+    test = _read(folder / "test.parquet")
+    return _join(test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[OPINION], _kept(folder)[OPINION])
+
+
+def _kept(folder: Path) -> pd.DataFrame:
+    """What was kept of this very network; another's is as good as none."""
+    if not (folder / KEPT).exists():
+        return pd.DataFrame(columns=OPINION)
+    table, notes = read_table(folder / KEPT, {"id": "str", **dict.fromkeys(OPINION[1:], "float64")})
+    return table if notes.get("network_digest") == teacher_digest(folder) else table.head(0)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return read_predictions(path) if path.exists() else pd.DataFrame(columns=OPINION)
+
+
+def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """The rows of both; an empty frame has no dtypes and is left out."""
+    parts = [part for part in (first, second) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else first
+
+
+def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
+    return read_probs(path, ids) if path.exists() else np.full(len(ids), np.nan)
+
+
+def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
+    _check_calibration(folder)
+    network, facts = load_network(folder, setting.world.device, setting.precision.channels_last)
+    neighbours = read_neighbours(folder) if read_fold(folder).get("neighbours") else None
+    by_knn = facts.get("scored_by") == "knn"
+    if by_knn:
+        logits = vote_logits(setting, unit, network, patches, neighbours["vote"])
+        table = predictions(patches.id, patches.label, patches.wsi, unit.number, logits)
+    else:
+        table = predict_rows(setting, network, patches, unit, "pool")
+    table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
+    if neighbours and not by_knn:
+        table["knn_prob"] = vote_probs(setting, unit, network, patches, neighbours)
+    return table[OPINION]
+
+
+def opinion(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.DataFrame:
+    """What unit K of round `number` says of the patches `pool`, as of `teacher.pool_table`.
+
+    Where round 0 is a blend: the blend of what its members' own networks of unit K say, each by its own recipe's test views. All of
+    them are blind to the labels that K scores; `knn_prob` is their mean, NaN where a member has none.
+    """
+    if number or not rounds.members:
+        run = rounds.run(number)
+        return pool_table(rounds.setting(number), unit, run.unit(unit.name), pool)
+    heads = {}
+    for member in rounds.members:
+        if member.run.path not in heads:
+            heads[member.run.path] = pool_table(_setting(rounds, member), unit, member.run.unit(unit.name), pool)
+    tables = [as_member(heads[member.run.path], member.table, member.run.unit(unit.name)) for member in rounds.members]
+    weights = np.array([member.weight for member in rounds.members])
+    blended = blended_table(tables, rounds.start.info()["blend"]["method"], weights, {})
+    return blended.assign(knn_prob=mean_over([table.knn_prob for table in tables], weights))
+
+
+def opinion_digest(rounds: Rounds, number: int, unit: Unit) -> str:
+    """Of the networks whose opinion it is."""
+    if number or not rounds.members:
+        return teacher_digest(rounds.run(number).unit(unit.name))
+    return digest_text("".join(teacher_digest(member.run.unit(unit.name)) for member in rounds.members))
+
+
+def check_round_0(rounds: Rounds) -> None:
+    """Raises UserError where round 0 lacks what rounds start from, or a member of it does where it is a blend."""
+    if not rounds.members:
+        check_teachers(rounds.start, rounds.units)
+        return
+    for member in rounds.members:
+        check_teachers(member.run, rounds.units)
+        if rounds.recipe.pseudo.agreement and not member.recipe.neighbours.use:
+            raise UserError(
+                f"pseudo.agreement: {member.run.path}, which {rounds.start.path} blends, has no kNN; blend runs that have"
+            )
+    for unit in rounds.units:
+        inner = rounds.start.unit(unit.name) / INNER
+        if not inner.exists():
+            raise UserError(f"{inner}: no such file, so no threshold can be chosen; blend the same runs again into another --out")
+
+
+def _setting(rounds: Rounds, member: Member) -> Setting:
+    """The member's own test views, neighbours and number format."""
+    recipe = member.recipe
+    precision = choose_precision(rounds.world.device, recipe.train.precision, recipe.train.channels_last)
+    return replace(rounds.setting_of(member.run), recipe=recipe, precision=precision)

@@ -1,0 +1,178 @@
+"""Rounds side by side: what each added, how it scores, which is best, and whether a gain can be believed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.bootstrap import intervals, paired_differences
+from pcam_ssl.evaluation.metrics import auroc, nll
+from pcam_ssl.render.format import gain_word, gain_words
+
+SCORES = ("auroc", "nll", "balanced_accuracy", "sensitivity_at_specificity_95")
+WITHHELD = "withheld: pooled pseudo-labels come from networks that learned the labels these scores would be counted on"
+
+
+@dataclass(frozen=True)
+class RoundTables:
+    """What a finished round left behind.
+
+    `oof`: Predictions of all folds, one row per id, None where withheld (pooled). `inner`: by fold, calibrated Predictions of its
+    inner slides. `trail`: a row per pool patch and fold, None for round 0. `labels_used`: labels trained on, by fold.
+    """
+
+    number: int
+    oof: pd.DataFrame | None
+    inner: dict[int, pd.DataFrame]
+    trail: pd.DataFrame | None
+    labels_used: list[int]
+
+
+def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
+    """One row of the verdict per round; `rounds` begin with round 0.
+
+    `groups` [N]: the slide of each row of round 0's `oof`, or None (see `bootstrap.intervals`). "out_of_fold" holds `SCORES` with
+    intervals, "against_round_0" their paired differences (None for round 0); where `oof` is withheld all are None with the reason.
+    Raises UserError where a round scores other patches than round 0.
+    """
+    first = rounds[0].oof
+    rows = []
+    for tables in rounds:
+        paired = None if tables is rounds[0] else _against(first, tables.oof, tables.number, groups, resamples, seed)
+        rows.append(
+            {
+                "number": tables.number,
+                "labels_used": {"mean": float(np.mean(tables.labels_used)), "by_fold": list(tables.labels_used)},
+                "added": None if tables.trail is None else added_counts(tables.trail),
+                "inner": inner_scores(tables.inner),
+                "out_of_fold": _scores(first, tables.oof, tables.number, groups, resamples, seed),
+                "against_round_0": paired,
+            }
+        )
+    return rows
+
+
+def added_counts(trail: pd.DataFrame) -> dict[str, int]:
+    """Pseudo-labels of a trail, summed over folds: by class, and by what changed since the round before."""
+    added = trail[trail.decision == "added"]
+    tumor = int((added.label >= 0.5).sum())
+    changes = trail.change.value_counts()
+    names = ("new", "kept", "flipped", "taken back")
+    return {"tumor": tumor, "normal": len(added) - tumor, **{name.replace(" ", "_"): int(changes.get(name, 0)) for name in names}}
+
+
+def inner_scores(inner: dict[int, pd.DataFrame]) -> dict[str, Any]:
+    """Mean AUROC and NLL over folds, and by fold; a fold whose inner slides hold one class has no AUROC and is left out of its mean."""
+    by_fold = {}
+    for fold, table in sorted(inner.items()):
+        labels = table.label.to_numpy(np.int64)
+        by_fold[str(fold)] = {"auroc": auroc(labels, table.prob), "nll": nll(labels, table.prob)}
+    return {name: _mean(scores[name] for scores in by_fold.values()) for name in ("auroc", "nll")} | {"by_fold": by_fold}
+
+
+def choose_round(rounds: list[RoundTables]) -> int:
+    """The round of the best mean inner AUROC over folds; of equals the earliest, and the first where no round has one.
+
+    A round that added nothing is not chosen: its students differ from round 0 by their seed, and are no gain of pseudo-labels.
+    """
+    rounds = [tables for tables in rounds if tables.trail is None or (tables.trail.decision == "added").any()]
+    means = [inner_scores(tables.inner)["auroc"] for tables in rounds]
+    best = max(range(len(rounds)), key=lambda place: (-np.inf if means[place] is None else means[place], -rounds[place].number))
+    return rounds[best].number
+
+
+def chosen_by_fold(rounds: list[RoundTables]) -> tuple[dict[int, int], pd.DataFrame | None]:
+    """Each fold's own choice of round, and the Predictions composed of them, in the order of round 0; None where one is withheld.
+
+    A run-wide choice asks all folds' inner slides, and fold K scores those of other folds. Here fold K's rows come from the round
+    that its own inner slides like best, so nothing about the labels it scores had a say.
+    """
+    chosen = {fold: choose_round([_of_fold(tables, fold) for tables in rounds]) for fold in sorted(rounds[0].inner)}
+    by_number = {tables.number: tables.oof for tables in rounds}
+    first = rounds[0].oof
+    if first is None or any(by_number[number] is None for number in chosen.values()):
+        return chosen, None
+    composed = pd.concat([by_number[number][lambda oof, fold=fold: oof.fold == fold] for fold, number in chosen.items()])
+    return chosen, like_first(first, composed, "the chosen rounds")
+
+
+def _of_fold(tables: RoundTables, fold: int) -> RoundTables:
+    trail = None if tables.trail is None else tables.trail[tables.trail.fold == fold]
+    return RoundTables(tables.number, None, {fold: tables.inner[fold]}, trail, [])
+
+
+def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """`chosen_by_fold` as a row of the verdict: {"rounds": {fold: round}, "out_of_fold", "against_round_0"}, as in `round_rows`."""
+    chosen, oof = chosen_by_fold(rounds)
+    first = rounds[0].oof
+    return {
+        "rounds": {str(fold): number for fold, number in chosen.items()},
+        "out_of_fold": _scores(first, oof, "chosen", groups, resamples, seed),
+        "against_round_0": _against(first, oof, "chosen", groups, resamples, seed),
+    }
+
+
+def verdict_sentence(verdict: dict[str, Any]) -> str:
+    """Whether rounds helped: what each fold's own choice of round shows, and no more.
+
+    Reads of rounds.json "rounds" (as of `round_rows`), "best", "pooled", "chosen_by_fold" (as of `chosen_scores`).
+    """
+    made = len(verdict["rounds"]) - 1
+    if not made:
+        return "No round was made, so nothing is known of a gain."
+    best, of = verdict["best"], f"{made} round{'s' if made > 1 else ''}"
+    if verdict["pooled"]:
+        return (
+            f"Pooled: whether {of} helped cannot be told. Out-of-fold scores are withheld, and inner scores flatter too: the "
+            f"pseudo-labels come from networks that learned those labels. Round {best} is the last one, not one proven best."
+        )
+    own = verdict["chosen_by_fold"]
+    first, now = verdict["rounds"][0]["out_of_fold"]["auroc"]["value"], own["out_of_fold"]["auroc"]["value"]
+    if first is None or now is None:
+        return f"Whether {of} helped cannot be told: {own['out_of_fold']['auroc']['reason']}."
+    words = gain_words(own["against_round_0"]["auroc"])
+    text = f"{words[0].upper()}{words[1:]} in out-of-fold AUROC, from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
+    if best == 0:
+        kept = f"On the inner slides of all folds together none of {of} beats round 0, so round 0 stays in use."
+        disagree = " The two disagree where inner slides are few: raise cv.inner_share to choose better."
+        return f"{text} {kept}{disagree if gain_word(own['against_round_0']['auroc']) == 'a gain' else ''}"
+    return f"{text} Over all folds round {best} of {made} is best on inner slides."
+
+
+def like_first(first: pd.DataFrame, oof: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of `oof` in the order of `first`. Raises UserError naming an id that only one of both scores."""
+    alone = set(first.id).symmetric_difference(oof.id)
+    if alone:
+        raise UserError(
+            f"{name}: {len(oof):,} patches are scored, {len(first):,} in round 0, {len(alone):,} of them in one only, "
+            f"first {min(alone)}; delete that round's folder and run the command again"
+        )
+    return oof.set_index("id").loc[first.id].reset_index()
+
+
+def _scores(first: pd.DataFrame | None, oof: pd.DataFrame | None, number: int | str, groups, resamples: int, seed: int) -> dict:
+    if first is None or oof is None:
+        return _withheld()
+    rows = like_first(first, oof, f"round {number}")
+    found = intervals(rows.label.to_numpy(np.int64), rows.prob, groups, resamples, seed)
+    return {name: found[name] for name in SCORES}
+
+
+def _against(first: pd.DataFrame | None, oof: pd.DataFrame | None, number: int | str, groups, resamples: int, seed: int) -> dict:
+    if first is None or oof is None:
+        return _withheld()
+    rows = like_first(first, oof, f"round {number}")
+    found = paired_differences(first.label.to_numpy(np.int64), first.prob, rows.prob, groups, resamples, seed)
+    return {name: found[name] for name in SCORES}
+
+
+def _withheld() -> dict[str, dict]:
+    return {name: {"value": None, "low": None, "high": None, "resamples": 0, "reason": WITHHELD} for name in SCORES}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

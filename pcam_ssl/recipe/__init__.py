@@ -1,0 +1,1 @@
+"""Recipes: the keys, and how they are read."""

@@ -1,0 +1,128 @@
+"""The patches that a report shows: the most confident errors and the least confident calls, with explanations, neighbours and maps."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.explain.explanation import CLASSES, Explained
+
+SHOWN = 12
+LATER = "it takes the run's networks, which were not asked; `pcam-ssl report RUN` asks them"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scored patch, and what is known of it; `explained` and neighbours are absent where no network was asked."""
+
+    id: str
+    label: int
+    prob: float
+    """Calibrated, of class 1, out of fold."""
+    wsi: str | None
+    fold: int
+    pixels: np.ndarray
+    """uint8 `[H, H, 3]`."""
+    explained: Explained | None = None
+    neighbours: list[dict[str, Any]] = field(default_factory=list)
+    """`rank`, `cosine`, `id`, `label`, `prob`, `wsi`, `split`; nearest first."""
+    neighbour_pixels: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def call(self) -> str:
+        """The class that `prob` speaks for."""
+        return CLASSES[int(self.prob >= 0.5)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but pictures, in JSON values."""
+        known = {"id": self.id, "label": self.label, "prob": self.prob, "wsi": self.wsi, "fold": self.fold, "call": self.call}
+        summary = self.explained and self.explained.summary
+        share = summary and {"centre_share": summary.centre_share, "view_agreement": summary.view_agreement}
+        return {**known, "explained": share, "neighbours": self.neighbours}
+
+
+@dataclass(frozen=True)
+class FoldMap:
+    """Some patches that a fold scored, laid out in the embedding of that fold's network."""
+
+    fold: int
+    auroc: float | None
+    places: np.ndarray
+    """Float `[N, 2]`."""
+    labels: np.ndarray
+    slides: list[str | None]
+    of: int
+    """Patches that the fold scored; those of the map are a sample."""
+    method: str
+    likeness: dict[str, Any]
+    """See `inference.map_numbers`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the places, in JSON values."""
+        return {
+            "fold": self.fold,
+            "auroc": self.auroc,
+            "method": self.method,
+            "patches": len(self.labels),
+            "of": self.of,
+            **self.likeness,
+        }
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Galleries and maps; each `no_...` says why its part is not there, and is None where it is."""
+
+    wrong: list[Case] = field(default_factory=list)
+    unsure: list[Case] = field(default_factory=list)
+    maps: list[FoldMap] = field(default_factory=list)
+    asked: str = ""
+    """Among which patches neighbours were looked for."""
+    no_cases: str | None = LATER
+    no_explanations: str | None = LATER
+    no_maps: str | None = LATER
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but pictures, in JSON values."""
+        return {
+            "surest_wrong": [case.to_dict() for case in self.wrong],
+            "least_sure": [case.to_dict() for case in self.unsure],
+            "maps": [each.to_dict() for each in self.maps],
+        }
+
+
+def surest_wrong(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
+    """Labelled Predictions on the wrong side of prob 0.5, the surest first; of equals the first by id."""
+    wrong = scored[(scored.prob >= 0.5) != (scored.label == 1)]
+    return _sorted(wrong, -(wrong.prob - 0.5).abs(), n)
+
+
+def least_sure(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
+    """Labelled Predictions, the nearest to prob 0.5 first; of equals the first by id."""
+    return _sorted(scored, (scored.prob - 0.5).abs(), n)
+
+
+def _sorted(rows: pd.DataFrame, key: pd.Series, n: int) -> pd.DataFrame:
+    return rows.assign(key=key).sort_values(["key", "id"], kind="stable").head(n).drop(columns="key")
+
+
+def shown_cases(scored: pd.DataFrame, dataset: Dataset) -> Pictures:
+    """Both galleries from labelled out-of-fold Predictions; no network is asked."""
+    return Pictures(wrong=_cases(surest_wrong(scored), dataset), unsure=_cases(least_sure(scored), dataset), no_cases=None)
+
+
+def _cases(rows: pd.DataFrame, dataset: Dataset) -> list[Case]:
+    places = pd.Index(dataset.patches.id).get_indexer(rows.id)
+    return [
+        Case(
+            id=row.id,
+            label=int(row.label),
+            prob=float(row.prob),
+            wsi=None if pd.isna(row.wsi) else row.wsi,
+            fold=int(row.fold),
+            pixels=np.asarray(dataset.pixels[place]),
+        )
+        for row, place in zip(rows.itertuples(), places, strict=True)
+    ]

@@ -1,0 +1,257 @@
+"""Sections of a report: scores, folds, test-time views, retrieval, provenance."""
+
+import shlex
+from typing import Any
+
+from pcam_ssl.blending.report import blend_command
+from pcam_ssl.recipe.loading import flatten
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.render.format import NAMES, WITHIN_FOLDS, by_knn, counts_text, split_words, transductive_sentence
+from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
+from pcam_ssl.report.figures import forest
+from pcam_ssl.report.verdict import Verdict, what_was_done
+from pcam_ssl.runs.contents import Facts
+from pcam_ssl.runs.run import ROUNDS
+
+
+def verdict_block(facts: Facts, verdict: Verdict) -> Markup:
+    """What comes first: the verdict, the score beside its floor, and what was done."""
+    scores = facts.scores
+    tiles = [_tile("AUROC out of fold", scores["out_of_fold"]["scores"]["auroc"], "c1")]
+    if scores["floor"]:
+        tiles.append(_tile("Colour floor", scores["floor"]["scores"]["auroc"], "c0"))
+        tiles.append(_tile("Above floor, paired", scores["above_floor"]["auroc"], "plain", signed=True))
+    for split, report in (scores["held_out"] or {}).items():
+        tiles.append(_tile(f"AUROC {split_words(split, report)}", report["scores"]["auroc"], "c2"))
+    words = [
+        tag("p", tag("span", verdict.badge, class_="badge"), class_="lead"),
+        tag("p", verdict.headline, class_="headline"),
+        tag("ul", [tag("li", remark) for remark in verdict.remarks], class_="remarks") if verdict.remarks else None,
+    ]
+    shown = [tag("div", tiles, class_="tiles"), forest(facts), tag("p", scores["out_of_fold"]["interval"], class_="note")]
+    parts = [tag("div", words), tag("div", shown, class_="shown"), _named(what_was_done(facts))]
+    return tag("section", parts, class_=f"verdict {verdict.level}", aria_label="Verdict")
+
+
+def _named(facts: list[tuple]) -> Markup:
+    return tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in facts])
+
+
+def _tile(name: str, score: dict, colour: str, signed: bool = False) -> Markup:
+    return tag("div", tag("span", name), tag("b", with_interval(score, signed)), class_=f"tile {colour}")
+
+
+def score_card(facts: Facts) -> Markup:
+    """Every out-of-fold score with its interval, the floor's, and the paired difference."""
+    scores = facts.scores
+    out, floor, above = scores["out_of_fold"], scores["floor"], scores["above_floor"]
+    columns = [out["scores"]] + ([floor["scores"], above] if floor else [])
+    rows = [[label, *(with_interval(column[name], column is above) for column in columns)] for name, label in NAMES.items()]
+    if out["within_folds"]["auroc"]["folds"] > 1:
+        within = [with_interval(report["within_folds"]["auroc"]) for report in ([out, floor] if floor else [out])]
+        rows.insert(1, [WITHIN_FOLDS, *within, *(["-"] if floor else [])])
+    notes = [f"{counts_text(out)}. Intervals: {out['interval']}."]
+    if not floor:
+        notes.append("No colour floor: the recipe has score.floor false.")
+    if any(row[1] == "-" for row in rows):
+        notes.append("- : not defined, because a class is absent.")
+    head = ["score", "network", *(["colour floor", "difference"] if floor else [])]
+    return card("Scores out of fold", tag("p", " ".join(notes), class_="note"), table(head, rows))
+
+
+def held_out_card(facts: Facts) -> Markup:
+    """Scores on splits whose labels no fold trained on or was chosen by, the mean of all folds' networks."""
+    if not facts.scores["held_out"]:
+        return absent("Scores on held-out slides", "the dataset has no labelled test split")
+    parts = []
+    for split, report in facts.scores["held_out"].items():
+        rows = [[label, with_interval(report["scores"][name])] for name, label in NAMES.items()]
+        parts.append(
+            tag("p", f"Split {split}, mean of all folds: {counts_text(report)}. Intervals: {report['interval']}.", class_="note")
+        )
+        parts.append(table(["score", f"network on {split}"], rows))
+    if (sentence := transductive_sentence(facts.scores)) is None:
+        return card("Scores on held-out slides", *parts)
+    return card("Transductive scores", tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="note"), *parts)
+
+
+def folds_card(facts: Facts) -> Markup:
+    """One line for each fold: patches, scores, the epoch kept, the temperature, seconds."""
+    rows, reasons = [], []
+    for fold in facts.scores["out_of_fold"]["per_fold"]:
+        made = facts.fold_facts.get(fold["fold"], {})
+        calibration = made.get("calibration", {})
+        if calibration.get("reason"):
+            reasons.append(f"Fold {fold['fold']}: {calibration['reason']}.")
+        counts = [
+            _count(made.get("train")),
+            _count(made.get("inner")),
+            _count(fold["n"]),
+            _count(fold["n_positive"]),
+            _count(fold["n_slides"]),
+        ]
+        values = [three(fold["scores"][name]) for name in ("auroc", "average_precision", "balanced_accuracy", "nll", "ece")]
+        rows.append(
+            [
+                fold["fold"],
+                *counts,
+                *values,
+                made.get("epoch", "-"),
+                three(calibration.get("temperature")),
+                made.get("seconds", "-"),
+            ]
+        )
+    head = [
+        "fold",
+        "trained",
+        "inner",
+        "scored",
+        "tumor",
+        "slides",
+        "AUROC",
+        "AP",
+        "bal. acc.",
+        "NLL",
+        "ECE",
+        "epoch",
+        "temp.",
+        "seconds",
+    ]
+    known = [fold["scores"]["auroc"] for fold in facts.scores["out_of_fold"]["per_fold"] if fold["scores"]["auroc"] is not None]
+    spread = f"AUROC by fold: {min(known):.3f} to {max(known):.3f}. " if len(known) > 1 else ""
+    note = f"{spread}Counts are patches, and slides among those scored; temp. is the temperature fitted on inner slides."
+    return card(
+        "Fold by fold",
+        tag("p", note, class_="note"),
+        table(head, rows),
+        [tag("p", reason, class_="note") for reason in reasons],
+    )
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def provenance_card(facts: Facts) -> Markup:
+    """Recipe, digests, versions, device, time, and the command that repeats the run."""
+    info, run = facts.info, facts.run
+    seconds = sum(made.get("seconds", 0) for made in facts.fold_facts.values())
+    precision, processes = info.get("precision", {}), info.get("processes", 1)
+    named = [
+        ("Run", run.path),
+        ("Begun by", shlex.join(["pcam-ssl", *info["argv"][1:]])),
+        ("Dataset", f"{info['dataset']}, digest {info['dataset_digest']}"),
+        ("Recipe digest", info["recipe_digest"]),
+        (
+            "Device",
+            f"{info.get('device', 'not recorded')}, {processes} process{'es' if processes > 1 else ''}, {precision.get('name', '?')} ({precision.get('why', '?')})",
+        ),
+        ("Time", f"{seconds:,.0f} s for {len(facts.fold_facts)} folds, begun {info['begun']}"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
+    ]
+    recipe = [f"{key}: {value}" for key, value in facts.recipe.items()]
+    return card(
+        "Where it comes from, and how to repeat it",
+        tag("pre", repeat_command(facts)),
+        _named(named),
+        tag("p", "Set by the recipe, against the defaults: ", changed_keys(facts.recipe) or "nothing", ".", class_="note"),
+        fold_out("The whole recipe", tag("pre", "\n".join(recipe))),
+    )
+
+
+def repeat_command(facts: Facts) -> str:
+    """The command that makes the run again, beside the first one."""
+    path = facts.run.path
+    if "blend" in facts.info:
+        return blend_command(facts.info, f"{path}-again")
+    same = ["--data", facts.info["dataset"], "--recipe", str(facts.run.recipe), "--out"]
+    if facts.info["command"] == ROUNDS:
+        start, number = facts.info["round_0"], str(facts.info["round"])
+        # A round begins with the rounds before it.
+        return shlex.join(["pcam-ssl", ROUNDS, start, "--rounds", number, *same, f"{path.resolve().parent}-again"])
+    return shlex.join(["pcam-ssl", facts.info["command"], *same, f"{path}-again"])
+
+
+def changed_keys(recipe: dict) -> str:
+    """`key=value` for every key that is not the default's, comma-separated."""
+    defaults = flatten(Recipe().dump())
+    return ", ".join(f"{key}={value}" for key, value in recipe.items() if key not in defaults or defaults[key] != value)
+
+
+VIEWS_TITLE = "What the test-time views are worth"
+SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL (less is better)", "ece": "ECE (less is better)"}
+
+
+def views_card(facts: Facts) -> Markup:
+    """Scores of one plain view, of the mean of all views, and the paired difference."""
+    views = facts.scores.get("views")
+    if views is None:
+        return absent(VIEWS_TITLE, _reason(facts))
+    every = facts.scores["out_of_fold"]["scores"]
+    rows = [
+        [label, *(with_interval(scores[name], scores is views["gain"]) for scores in (views["one_view"], every, views["gain"]))]
+        for name, label in SHOWN.items()
+    ]
+    note = "One view: the patch as it is, with temperatures of its own. Difference: paired, on the same resampled slides."
+    head = ["score", "one view", f"mean of {views['count']}", "difference"]
+    return card(VIEWS_TITLE, tag("p", gain_sentence(views)), table(head, rows), tag("p", note, class_="note"))
+
+
+def gain_sentence(views: dict[str, Any]) -> str:
+    """Whether the views change the AUROC, as far as the interval says."""
+    gain, count = views["gain"]["auroc"], views["count"]
+    if gain["low"] is None:
+        return f"Whether the mean of {count} views helps cannot be told: {gain['reason']}."
+    if gain["low"] > 0:
+        return f"The mean of {count} views gains {gain['value']:+.3f} AUROC on one view."
+    if gain["high"] < 0:
+        return f"The mean of {count} views is worse than one view, by {gain['value']:+.3f} AUROC."
+    return f"The mean of {count} views gains nothing measurable in AUROC ({gain['value']:+.3f}), at {count} times the work of one."
+
+
+def _reason(facts: Facts) -> str:
+    if facts.info["command"] == "blend":
+        return "a blend is made of predictions, and keeps none of single views"
+    if not facts.recipe.get("predict.d4", True) and not facts.recipe.get("predict.random_views", 0):
+        return "one view was scored (predict.d4 is false), so there is nothing to compare it with"
+    return "the run was made by an older pcam-ssl, which kept no score of one view; train it again"
+
+
+RETRIEVAL_TITLE = "Nearest neighbours"
+MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
+KINDS = {"knn": "kNN", "blend": "blend of both"}
+
+
+def retrieval_card(scores: dict[str, Any]) -> Markup:
+    """From scores.json: AUROC of kNN and blend with the paired difference to the head, then retrieval in all slides and across them."""
+    neighbours = scores.get("neighbours")
+    if not neighbours:
+        return absent(RETRIEVAL_TITLE, "the run made no kNN; `pcam-ssl metric-train`, or neighbours.use=true, does")
+    if by_knn(scores):
+        note = "The scores of this page are those of kNN: the fold's training patches vote; no patch that it trained on is scored."
+        return card(RETRIEVAL_TITLE, tag("p", note, class_="note"), *_retrieval(neighbours["retrieval"]))
+    head = scores["out_of_fold"]["scores"]["auroc"]
+    rows: list[list] = [["head", with_interval(head), "-"]]
+    for kind, name in KINDS.items():
+        entry = neighbours[kind]
+        gain = with_interval(entry["above_head"]["auroc"], signed=True)
+        rows.append([name, with_interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
+    return card(
+        RETRIEVAL_TITLE,
+        tag("p", "kNN: the fold's training patches vote; no patch that it trained on is scored.", class_="note"),
+        table(["AUROC out of fold", "score", "less the head, paired"], rows),
+        *_retrieval(neighbours["retrieval"]),
+    )
+
+
+def _retrieval(retrieval: dict[str, Any]) -> list[Markup]:
+    everywhere, across = retrieval["all_slides"], retrieval["across_slides"]
+    rows = [
+        [name, *(with_interval(scope[key]) if scope else "-" for scope in (everywhere, across))] for key, name in MEASURES.items()
+    ]
+    note = f"{retrieval['queried']:,} patches asked, each among the others that its fold scored, in that fold's embedding."
+    if across is None:
+        note += f" None across slides: {retrieval['reason']}."
+    else:
+        note += " Across slides is the one to believe: within a slide, likeness of stain answers as well."
+    return [tag("p", note, class_="note"), table(["retrieval", "all slides", "across slides"], rows)]

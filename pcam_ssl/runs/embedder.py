@@ -1,0 +1,164 @@
+"""What turns patches into embeddings: the network of a run, or a frozen timm backbone."""
+
+import hashlib
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS
+from pcam_ssl.data.folds import REFIT
+from pcam_ssl.data.writer import check_space
+from pcam_ssl.device import Precision, choose_precision
+from pcam_ssl.distributed import World, choose_device
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import digest_file
+from pcam_ssl.models.artefact import WEIGHTS, load_trained
+from pcam_ssl.models.inference import embed_rows
+from pcam_ssl.models.network import Network, build_network
+from pcam_ssl.runs.networks import Networks
+from pcam_ssl.runs.run import Run
+from pcam_ssl.terminal import progress, warn
+
+FROZEN_BATCH = 128
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A network and its name: `identity` makes it again, and holds the digest of its weights."""
+
+    network: Network
+    precision: Precision
+    world: World
+    batch_size: int
+    identity: dict[str, Any]
+
+    @property
+    def dimension(self) -> int:
+        return self.network.embedding_size
+
+    @property
+    def digest(self) -> str:
+        return self.identity["digest"]
+
+    def embed(self, pixels: Pixels, rows, label: str = "embedding", out: np.ndarray | None = None, workers: int | None = None):
+        """Embeddings of unit length float `[n, D]` of the patches `rows`, into `out` where given. Raises UserError where one is not finite."""
+        with progress(label, len(rows)) as advance:
+            return embed_rows(
+                self.network,
+                pixels,
+                rows,
+                batch_size=self.batch_size,
+                precision=self.precision,
+                world=self.world,
+                workers=self.world.loader_workers if workers is None else workers,
+                out=out,
+                advance=advance,
+            )
+
+
+def unit_digest(folder: Path) -> str:
+    """Digest of a unit's weights."""
+    return digest_file(folder / WEIGHTS)
+
+
+def run_embedder(run: Run, fold: int | None = None, device: str = "auto") -> Embedder:
+    """The refit network of a run, or that of a fold. Raises UserError where it is not there, with the command that makes it."""
+    info = run.info()
+    folder = run.path / REFIT if fold is None else run.fold(fold)
+    if not run.unit_done(folder.name):
+        raise UserError(_absent(run, info, fold))
+    trained = load_trained(folder, device)
+    identity = {"run": str(run.path.resolve()), "unit": folder.name, "digest": unit_digest(folder)}
+    return Embedder(trained.network, trained.precision, trained.world, run.load_recipe().predict.batch_size, identity)
+
+
+def _absent(run: Run, info: dict[str, Any], fold: int | None) -> str:
+    if fold is not None:
+        done = [path.parent.name for path in sorted(run.path.glob("fold-*/fold.json"))]
+        return f"--fold {fold}: {run.path} has no such finished fold; it has {', '.join(done) or 'none yet'}"
+    if run.load_recipe().cv.refit is True:
+        return f"{run.path}: its refit network is not trained yet; run its command again, it goes on where it stopped"
+    command = (
+        f"pcam-ssl {info['command']} --data {info['dataset']} --recipe {run.recipe} --set cv.refit=true --out {run.path}-refit"
+    )
+    return f"{run.path}: has a network for each fold but none on all slides, so no one embedding space; `{command}` makes one"
+
+
+def frozen_embedder(
+    name: str, size_px: int, pretrained: bool = True, image_size: int | None = None, device: str = "auto"
+) -> Embedder:
+    """A timm or `hf-hub:` backbone as it is published, for patches of `size_px`; pooled features, no head.
+
+    Raises UserError for an unknown name and for weights out of reach.
+    """
+    world = World(0, 1, choose_device(device))
+    precision = choose_precision(world.device)
+    if not pretrained:
+        warn(f"{name}: --no-pretrained gives RANDOM weights; such embeddings know next to nothing of tissue")
+        torch.manual_seed(RANDOM_SEED)
+    try:
+        network = build_network(name, pretrained, size_px, image_size)
+    except UserError as error:
+        raise UserError(*map(_for_the_command, error.problems)) from None
+    # The unused head is random and no part of what embeds.
+    weights = save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})
+    # Nor did embeddings differ by how patches are resized while all were resized by bilinear interpolation.
+    resized = network.config.image_size is not None and network.config.interpolation != "bilinear"
+    digest = hashlib.sha256(weights + (network.config.interpolation.encode() if resized else b"")).hexdigest()
+    layout = torch.channels_last if precision.channels_last else torch.contiguous_format
+    network = network.to(world.device, memory_format=layout).eval()
+    identity = {"model": name, "pretrained": pretrained, "image_size": image_size, "digest": digest}
+    return Embedder(network, precision, world, FROZEN_BATCH, identity)
+
+
+def _for_the_command(problem: str) -> str:
+    """Words of a recipe as options of the command."""
+    words = {
+        "set model.pretrained=false to train from scratch": "add --no-pretrained for random weights",
+        "set model.pretrained=false": "add --no-pretrained",
+        "set another size": "give another --image-size",
+        "model.image_size": "--image-size",
+        "model.name": "--model",
+    }
+    for recipe, option in words.items():
+        problem = problem.replace(recipe, option)
+    return problem
+
+
+def embedder_of(networks: Networks, fold: int | None, what: str, device: str) -> Embedder:
+    """The network of `fold`, else the refit, else the first finished fold, ready to embed. Raises UserError where it is not there."""
+    unit = networks.one(fold, what).name
+    return run_embedder(networks.run, None if unit == REFIT else int(unit.removeprefix("fold-")), device)
+
+
+@contextmanager
+def embedded(networks: Networks, embedder: Embedder, patches: pd.DataFrame, beside: Path):
+    """Yield embeddings float32 `[N, D]` of `patches`, in a file in the folder `beside` that goes when the block ends.
+
+    So memory does not grow with N. Raises UserError where the disk has no room, or an embedding is not finite.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    shape = len(patches), embedder.dimension
+    check_space(beside, shape[0] * shape[1] * np.dtype(np.float32).itemsize)
+    with tempfile.TemporaryDirectory(prefix=".embedding-", dir=beside) as scratch:
+        out = np.lib.format.open_memmap(Path(scratch) / "embeddings.npy", "w+", np.float32, shape)
+        yield embedder.embed(Pixels(networks.dataset.path / PIXELS), patches.row.to_numpy(), out=out)
+
+
+def scored_patches(networks: Networks, patches: pd.DataFrame) -> pd.DataFrame:
+    """`patches` with `prob` (calibrated, of class 1) and `fold` of the networks that never saw them; unknown where none scored them.
+
+    `fold` -1 is the mean of all folds, as in test.parquet.
+    """
+    scored = networks.scored()
+    known = scored.reindex(patches.id)
+    return patches.assign(prob=known.prob.array, fold=pd.array(known.fold.array, "Int8")).reset_index(drop=True)

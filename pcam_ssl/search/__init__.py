@@ -1,0 +1,1 @@
+"""Neighbours of patches in a gallery."""

@@ -1,0 +1,131 @@
+"""`pcam-ssl embed`: embeddings of any source as a folder, and how well nearest labelled patches of other slides tell the label.
+
+The folder holds embeddings.npy [N, D], ids.parquet in the same order, and embedding.json, which says what made them.
+"""
+
+import os
+import shutil
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, is_dataset, split_rows
+from pcam_ssl.data.importing import open_source
+from pcam_ssl.data.writer import check_space, refuse_existing
+from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.scores import score_report
+from pcam_ssl.files import write_json
+from pcam_ssl.neighbors.exclusion import leave_out
+from pcam_ssl.neighbors.index import build_index
+from pcam_ssl.neighbors.knn import knn_predictions
+from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder
+from pcam_ssl.runs.run import run_in_use, versions
+from pcam_ssl.tables import write_table
+
+EMBEDDINGS, IDS, FACTS = "embeddings.npy", "ids.parquet", "embedding.json"
+ID_COLUMNS = ["id", "label", "wsi", "split", "view_hash"]
+FORMAT = 1
+
+
+def embed_source(
+    source: Path | str,
+    out: Path | str,
+    *,
+    run: Path | str | None = None,
+    fold: int | None = None,
+    model: str | None = None,
+    pretrained: bool = True,
+    image_size: int | None = None,
+    split: str | None = None,
+    half: bool = False,
+    knn: bool = False,
+    device: str = "auto",
+    skip_bad: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Write the embeddings of `source` by a run's network, or by the frozen backbone `model`, into the new folder `out`.
+
+    Float32, or with `half` float16; streamed, so memory does not grow with N. Returns what embedding.json says and, with `knn`,
+    the kNN scores of the labelled patches. Raises UserError where run, model or source do not hold, or `out` exists.
+    """
+    refuse_existing(out, "--out")
+    embedder = None if run is None else run_embedder(run_in_use(run), fold, device)
+    with open_source(source, skip_bad) as dataset:
+        patches = split_rows(dataset, source, split)
+        if embedder is None:
+            embedder = frozen_embedder(model, dataset.size_px, pretrained, image_size, device)
+        known = {"path": str(Path(source).resolve()), "digest": dataset.digest, "split": split, "packed": is_dataset(source)}
+        facts = _facts(embedder, known, len(patches), half)
+        with _new_folder(Path(out), len(patches) * embedder.dimension * np.dtype(facts["dtype"]).itemsize) as folder:
+            _write(folder, embedder, Pixels(dataset.path / PIXELS), patches, facts)
+        embeddings = np.load(Path(out) / EMBEDDINGS, mmap_mode="r")
+        return facts, knn_scores(embeddings, patches) if knn else None
+
+
+def _facts(embedder: Embedder, dataset: dict[str, Any], n: int, half: bool) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "network": embedder.identity,
+        "dataset": dataset,
+        "n": n,
+        "dimension": embedder.dimension,
+        "dtype": "float16" if half else "float32",
+        "device": embedder.world.device.type,
+        "precision": embedder.precision.to_dict(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+def _write(folder: Path, embedder: Embedder, pixels: Pixels, patches: pd.DataFrame, facts: dict[str, Any]) -> None:
+    shape = facts["n"], facts["dimension"]
+    embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, "w+", np.dtype(facts["dtype"]), shape)
+    embedder.embed(pixels, patches.row.to_numpy(), out=embeddings)
+    embeddings.flush()
+    notes = {"dataset_digest": facts["dataset"]["digest"], "network_digest": facts["network"]["digest"]}
+    write_table(folder / IDS, patches[ID_COLUMNS].reset_index(drop=True), notes)
+    write_json(folder / FACTS, facts)
+
+
+@contextmanager
+def _new_folder(path: Path, n_bytes: int):
+    """Yield a folder beside `path` that takes its name when the block succeeds, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_space(path.parent, n_bytes)
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
+    part.mkdir()
+    try:
+        yield part
+        refuse_existing(path, "--out")
+        os.rename(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+RESAMPLES = 2000
+
+
+def knn_scores(embeddings, patches: pd.DataFrame) -> dict[str, Any]:
+    """A score report for each split with labels; embeddings `[N, D]` stand in the order of `patches`.
+
+    The gallery is the labelled train split, or the labelled patches of all splits where it has none. No query finds a patch of
+    its own slide, nor, where slides are unknown, its duplicates. k and temperature are the defaults of `inference.knn`.
+    Raises UserError where too few patches have a label.
+    """
+    labelled = patches.label.notna()
+    member = labelled & (patches.split == "train")
+    member = member if member.any() else labelled
+    if not member.any():
+        raise UserError("--knn: no patch of the source has a label; embed a source with labels, or leave --knn out")
+    gallery = build_index(embeddings[member.to_numpy()], patches[member])
+    reports = {}
+    for split in patches.split[labelled].unique():
+        asked = labelled & (patches.split == split)
+        rows = patches[asked].reset_index(drop=True)
+        table = knn_predictions(gallery, embeddings[asked.to_numpy()], rows, 0, exclude=leave_out(gallery, rows))
+        reports[split] = score_report(table, rows.wsi if rows.wsi.notna().all() else None, RESAMPLES)
+    return reports

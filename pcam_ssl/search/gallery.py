@@ -1,0 +1,173 @@
+"""The gallery to search: of a run's refit network, or of a folder that `pcam-ssl embed` made; indexed on first use, kept in its folder, refused where network or dataset differ."""
+
+import shlex
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PIXELS, Dataset
+from pcam_ssl.data.folds import REFIT
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.files import read_json
+from pcam_ssl.neighbors.faiss_index import Backend, choose_backend, untrained_index
+from pcam_ssl.neighbors.index import COLUMNS, EXACT, NOTES_FILE, EmbeddingIndex, build_index, load_index, save_index
+from pcam_ssl.records import read_embedding
+from pcam_ssl.runs.contents import recorded_dataset, scored_predictions
+from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
+from pcam_ssl.runs.run import Run, hold, run_in_use
+from pcam_ssl.search.embed import EMBEDDINGS, FACTS, ID_COLUMNS, IDS
+from pcam_ssl.tables import read_table
+from pcam_ssl.terminal import say
+
+
+@dataclass(frozen=True)
+class Space:
+    """A gallery before it is indexed; the index lies in `folder`/index."""
+
+    folder: Path
+    dataset: Dataset
+    network_digest: str
+    gallery: pd.DataFrame
+    """`id`, `label`, `wsi`, `split`, `view_hash`, and `prob` of class 1 (calibrated) where the run has one."""
+    embeddings: np.ndarray | None
+    """Float [N, D] in the order of `gallery`, memory-mapped; None where they are still to be made."""
+    embedder: Callable[[], Embedder]
+
+    @property
+    def index_folder(self) -> Path:
+        return self.folder / "index"
+
+
+def open_gallery(space: Space, embedder: Embedder, factory: str | None = None, rebuild: bool = False, backend: str = "auto"):
+    """The space's EmbeddingIndex, built and saved where it is absent or `rebuild` asks for it.
+
+    `factory` None takes what is there, or the exact index. Raises UserError for an index of another factory, network or dataset,
+    with the command that rebuilds it.
+    """
+    if rebuild or not space.index_folder.exists():
+        with hold(space.folder / ".index.lock", str(space.index_folder)):
+            return _build(space, embedder, factory or EXACT, backend)
+    saved, command = _saved_factory(space.index_folder), _rebuild_command(space, factory)
+    if factory is not None and saved not in (None, factory):
+        raise UserError(
+            f"{space.index_folder}: is an index {saved}, not {factory}; leave --index out, or rebuild it with `{command}`"
+        )
+    chosen = choose_backend(backend, saved or EXACT)
+    _tell(space, saved or EXACT, chosen)
+    return load_index(
+        space.index_folder,
+        rebuild=command,
+        dataset_digest=space.dataset.digest,
+        network_digest=space.network_digest,
+        backend=chosen,
+    )
+
+
+def _build(space: Space, embedder: Embedder, factory: str, backend: str) -> EmbeddingIndex:
+    untrained_index(embedder.dimension, factory)  # so that a slip of the pen is told before minutes of embedding
+    chosen = choose_backend(backend, factory)
+    _tell(space, factory, chosen)
+    with tempfile.TemporaryDirectory(prefix=".embedding-", dir=space.folder) as folder:
+        index = build_index(
+            _embeddings(space, embedder, Path(folder)),
+            space.gallery,
+            factory=factory,
+            backend=chosen,
+            dataset_digest=space.dataset.digest,
+            network_digest=space.network_digest,
+        )
+    save_index(index, space.index_folder)
+    return index
+
+
+def _embeddings(space: Space, embedder: Embedder, scratch: Path) -> np.ndarray:
+    """Those the space has, else new ones on disk, so that only the index itself takes memory."""
+    if space.embeddings is not None:
+        return space.embeddings
+    say(f"{space.index_folder}: embedding {len(space.gallery):,} patches, once")
+    out = np.lib.format.open_memmap(scratch / "embeddings.npy", "w+", np.float32, (len(space.gallery), embedder.dimension))
+    return embedder.embed(Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), out=out)
+
+
+def _tell(space: Space, factory: str, backend: Backend) -> None:
+    say(f"search: {len(space.gallery):,} patches, index {factory}, backend {backend.name} ({backend.reason})")
+
+
+def _saved_factory(folder: Path) -> str | None:
+    """The factory of a saved index, None where its notes cannot be read: `load_index` says so."""
+    try:
+        return read_json(folder / NOTES_FILE, {"factory": str})["factory"]
+    except UserError:
+        return None
+
+
+def _rebuild_command(space: Space, factory: str | None) -> str:
+    return shlex.join(["pcam-ssl", "search", str(space.folder), *(["--index", factory] if factory else []), "--rebuild"])
+
+
+AGAIN = "delete the folder, and embed again with `pcam-ssl embed`"
+
+
+def open_space(folder: Path | str, data: Path | str | None = None, device: str = "auto") -> Space:
+    """The space of a run or of an embeddings folder. `data` says where its dataset lies, where that has moved.
+
+    Raises UserError where the folder is neither, has no refit network, or its dataset is gone or another one.
+    """
+    folder = Path(folder)
+    return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(run_in_use(folder), data, device)
+
+
+def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
+    info = run.info()
+    if not run.unit_done(REFIT):
+        run_embedder(run)  # says which command makes it
+    if not run.scores.exists():
+        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
+    dataset = recorded_dataset(run.path, info["dataset"], info["dataset_digest"], data)
+    gallery = dataset.patches.assign(prob=dataset.patches.id.map(scored_predictions(run).prob))
+    return Space(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
+
+
+def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
+    facts = read_embedding(folder)
+    known, network = facts["dataset"], facts["network"]
+    if not known["packed"] and data is None:
+        raise UserError(
+            f"{folder}: made from {known['path']}, whose patches are not kept; "
+            f"`pcam-ssl data import {known['path']} DATASET`, then search with --data DATASET"
+        )
+    dataset = recorded_dataset(folder, known["path"], known["digest"], data)
+
+    def embedder() -> Embedder:
+        made = _embedder_again(network, dataset, device)
+        if made.digest != network["digest"]:
+            raise UserError(f"{folder}: its network has changed since; embed again with `pcam-ssl embed`")
+        return made
+
+    embeddings = _load(folder)
+    gallery = read_table(folder / IDS, {name: COLUMNS[name] for name in ID_COLUMNS})[0].assign(prob=float("nan"))
+    if len(gallery) != len(embeddings):
+        raise UserError(f"{folder}: damaged ({len(embeddings):,} embeddings of {len(gallery):,} patches); {AGAIN}")
+    return Space(folder, dataset, network["digest"], gallery, embeddings, embedder)
+
+
+def _load(folder: Path) -> np.ndarray:
+    try:
+        embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder / EMBEDDINGS}: damaged ({first_line(error)}); {AGAIN}") from None
+    if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
+        raise UserError(f"{folder / EMBEDDINGS}: damaged (it holds {embeddings.dtype} {list(embeddings.shape)}); {AGAIN}")
+    return embeddings
+
+
+def _embedder_again(network: dict, dataset: Dataset, device: str) -> Embedder:
+    if "model" in network:
+        return frozen_embedder(network["model"], dataset.size_px, network["pretrained"], network["image_size"], device)
+    fold = None if network["unit"] == REFIT else int(network["unit"].removeprefix("fold-"))
+    return run_embedder(Run(Path(network["run"])), fold, device)

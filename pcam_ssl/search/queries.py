@@ -1,0 +1,92 @@
+"""What is searched for: patches of the dataset by id, image files, or all patches of another source."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.dataset import PATCHES, PIXELS, Dataset, nearest_ids
+from pcam_ssl.data.images import BadImage, decode, view_hashes
+from pcam_ssl.errors import UserError
+from pcam_ssl.neighbors.search import QUERY_COLUMNS
+from pcam_ssl.tables import conform
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Patches in memory, uint8 [N, H, W, 3], where others are memory-mapped `Pixels`."""
+
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Some queries of one kind: `table` (`QUERY_COLUMNS`), and where their pixels are."""
+
+    table: pd.DataFrame
+    pixels: Pixels | Loaded
+    rows: np.ndarray
+
+    def patch(self, n: int) -> np.ndarray:
+        """Pixels uint8 [H, W, 3] of a query."""
+        return np.asarray(self.pixels.array[self.rows[n]])
+
+
+def by_id(ids: Iterable[str], dataset: Dataset, gallery: pd.DataFrame) -> Queries:
+    """Patches of the dataset; their prob is the gallery's. Raises UserError for each id that it does not have, with the nearest."""
+    known = pd.Index(dataset.patches.id)
+    rows = known.get_indexer(pd.Index(ids))
+    absent = [wanted for wanted, row in zip(ids, rows, strict=True) if row < 0]
+    if absent:
+        listed = f" Its ids are in {dataset.path / PATCHES}"
+        raise UserError(*[f"--id {id}: {dataset.path} has no such patch.{nearest_ids(id, known) or listed}" for id in absent])
+    table = dataset.patches.iloc[rows].reset_index(drop=True)
+    return Queries(_table(table.assign(prob=table.id.map(gallery.set_index("id").prob))), _pixels(dataset), rows)
+
+
+def by_image(files: Iterable[Path], size_px: int) -> Queries:
+    """Image files; nothing is known of them but their pixels. Raises UserError for each that is no patch of `size_px`."""
+    patches, problems = [], []
+    for file in files:
+        try:
+            patches.append(_read(file, size_px))
+        except BadImage as reason:
+            problems.append(f"--image {file}: {reason}")
+    if problems:
+        raise UserError(*problems)
+    pixels = np.stack(patches)
+    table = pd.DataFrame({"image": [str(file) for file in files], "view_hash": view_hashes(pixels)})
+    return Queries(_table(table), Loaded(pixels), np.arange(len(pixels)))
+
+
+def by_source(source: Dataset, name: Any, size_px: int) -> Queries:
+    """All patches of a dataset. Raises UserError where they are of another size."""
+    if source.size_px != size_px:
+        raise UserError(
+            f"--source {name}: its patches are {source.size_px} px, those of the gallery {size_px} px; give patches of that size"
+        )
+    return Queries(_table(source.patches), _pixels(source), np.arange(len(source)))
+
+
+def _read(file: Path, size_px: int) -> np.ndarray:
+    try:
+        patch = decode(Path(file).read_bytes())
+    except BadImage as reason:
+        raise BadImage(f"{reason}; give an RGB image of {size_px} x {size_px} px") from None
+    except OSError as error:
+        raise BadImage(f"cannot be read ({error.strerror}); name an image file") from None
+    if len(patch) != size_px:
+        raise BadImage(f"is {len(patch)} px, the gallery's patches are {size_px} px; give a patch of that size and magnification")
+    return patch
+
+
+def _pixels(dataset: Dataset) -> Pixels:
+    return Pixels(dataset.path / PIXELS)
+
+
+def _table(known: pd.DataFrame) -> pd.DataFrame:
+    return conform(known.reindex(columns=list(QUERY_COLUMNS)), QUERY_COLUMNS)

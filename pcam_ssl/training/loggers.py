@@ -1,0 +1,91 @@
+"""The events of metrics.jsonl as TensorBoard scalars or as MLflow runs; extras `pcam-ssl[tensorboard]` and `pcam-ssl[mlflow]`."""
+
+import logging
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.files import read_json, write_json
+
+FILE, DATABASE = "mlflow.json", "mlflow.db"
+LONGEST_VALUE = 500
+
+
+def mlflow_log(folder: Path, recipe: dict[str, Any]):
+    """A function that takes an event of metrics.jsonl and logs its numbers at its step, in an MLflow run of the unit's `folder`.
+
+    It goes to $MLFLOW_TRACKING_URI, else into RUN/mlflow.db; the experiment is the run folder's path, the flat `recipe` its params.
+    A resumed unit goes on in its MLflow run, and events it has logged before are not logged twice.
+    Raises UserError where MLflow is absent or its server does not answer.
+    """
+    try:
+        from mlflow import MlflowClient, MlflowException
+        from mlflow.entities import Metric
+    except ImportError:
+        raise UserError("train.mlflow: MLflow is not installed; pip install 'pcam-ssl[mlflow]', or leave the key out") from None
+
+    # Its lines on making database tables would stand among ours.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    run = folder.parent.resolve()
+    address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run / DATABASE}"
+    with _one_line(address, MlflowException):
+        client = MlflowClient(tracking_uri=address)
+        if not (folder / FILE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / FILE, {"run_id": _begin(client, run, folder.name, recipe), "uri": address, "step": -1})
+    known = read_json(folder / FILE, {"run_id": str, "step": int}, "delete it: a new MLflow run is begun")
+
+    def write(event: dict[str, Any]) -> None:
+        if event["step"] <= known["step"]:
+            return
+        now = int(time.time() * 1000)
+        numbers = {name: value for name, value in event.items() if isinstance(value, int | float) and name != "step"}
+        with _one_line(address, MlflowException):
+            client.log_batch(known["run_id"], [Metric(name, float(value), now, event["step"]) for name, value in numbers.items()])
+        known["step"] = event["step"]
+        write_json(folder / FILE, known)
+
+    return write
+
+
+def _begin(client, run: Path, unit: str, recipe: dict[str, Any]) -> str:
+    from mlflow.entities import Param
+
+    experiment = client.get_experiment_by_name(str(run))
+    number = experiment.experiment_id if experiment else client.create_experiment(str(run))
+    begun = client.create_run(number, run_name=f"{run.name} {unit}", tags={"pcam_ssl.run": str(run), "pcam_ssl.unit": unit})
+    client.log_batch(begun.info.run_id, params=[Param(key, str(value)[:LONGEST_VALUE]) for key, value in recipe.items()])
+    return begun.info.run_id
+
+
+@contextmanager
+def _one_line(address: str, failure: type[Exception]):
+    try:
+        yield
+    except failure as error:
+        reason = first_line(error)
+        raise UserError(
+            f"train.mlflow: {address} takes no events ({reason}); mend that, set MLFLOW_TRACKING_URI, or leave the key out"
+        ) from None
+
+
+def tensorboard_log(folder: Path):
+    """A function that takes an event of metrics.jsonl and writes its numbers at its step. Raises UserError where TensorBoard is absent."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "train.tensorboard: TensorBoard is not installed; pip install 'pcam-ssl[tensorboard]', or leave the key out"
+        ) from None
+
+    def write(event: dict[str, Any]) -> None:
+        # A writer per event: a kept one would hold a thread and a file through kills and resumes.
+        with SummaryWriter(str(folder), purge_step=event["step"]) as writer:
+            for name, value in event.items():
+                if isinstance(value, int | float) and name != "step":
+                    writer.add_scalar(name, value, event["step"])
+
+    return write

@@ -1,1 +1,0 @@
-"""Folds as units of work, one page a command."""
