@@ -4,8 +4,8 @@ import shlex
 from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.render.format import gain_words
-from pcam_ssl.render.markup import Markup, card, table, tag, three
+from pcam_ssl.render.document import Paragraph, Section, Table
+from pcam_ssl.render.format import gain_words, three
 
 WIDTH = 100
 FITTED = (
@@ -28,7 +28,7 @@ def blend_text(scores: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *(line for note in notes(blend) for line in wrap(note, WIDTH))])
 
 
-def blend_card(scores: dict[str, Any]) -> Markup | None:
+def members_section(scores: dict[str, Any]) -> Section | None:
     """The members of a blend and their weights, None for any other run."""
     if (blend := scores.get("blend")) is None:
         return None
@@ -43,10 +43,12 @@ def blend_card(scores: dict[str, Any]) -> Markup | None:
         ]
         for member in blend["members"]
     ]
-    return card(
+    return Section(
         f"Members of this blend: {blend['method']}",
-        table(["member", "AUROC out of fold", "weight", *(f"scores {part}" for part in parts)], rows),
-        [tag("p", note, class_="note") for note in notes(blend)],
+        (
+            Table(["member", "AUROC out of fold", "weight", *(f"scores {part}" for part in parts)], rows),
+            *[Paragraph(note, "note") for note in notes(blend)],
+        ),
     )
 
 

@@ -1,9 +1,9 @@
 """The page in a real browser: nothing sticks out sideways, on a telephone or a wide screen, light or dark."""
 
 import pytest
+from pcam_ssl.report.page import write_page, write_report
 from pictured import case, fold_map, pictures
 
-from pcam_ssl.report.page import write_page, write_report
 from pcam_ssl.runs.contents import read_facts
 
 

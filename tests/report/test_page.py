@@ -5,9 +5,9 @@ import time
 from html.parser import HTMLParser
 
 import pytest
+from pcam_ssl.report.page import write_report
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.report.page import write_report
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table, write_table
 

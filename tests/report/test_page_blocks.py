@@ -1,7 +1,8 @@
 """What a page says, without its looks."""
 
-from pcam_ssl.render.markup import absent, card, fold_out, join, table, tag
 from pcam_ssl.report.page_blocks import Block, page_blocks, page_sections
+
+from pcam_ssl.render.markup import absent, card, fold_out, join, table, tag
 
 
 def test_headings_sentences_items_and_tables():

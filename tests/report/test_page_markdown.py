@@ -4,10 +4,10 @@ import re
 
 import pytest
 from markdown_it import MarkdownIt
-
-from pcam_ssl.render.markup import card, fold_out, table, tag
 from pcam_ssl.report.page import page
 from pcam_ssl.report.page_markdown import page_markdown
+
+from pcam_ssl.render.markup import card, fold_out, table, tag
 from pcam_ssl.runs.contents import read_facts
 
 HOSTILE = "<script>alert(1)</script>|x"

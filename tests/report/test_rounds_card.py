@@ -3,12 +3,12 @@
 import re
 
 import pytest
+from pcam_ssl.report.page import write_report
 from told_rounds import pooled, row, verdict
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
 from pcam_ssl.pseudo_labels.report import rounds_cards, sections
-from pcam_ssl.report.page import write_report
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.runs.run import Run
 
