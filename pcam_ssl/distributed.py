@@ -22,7 +22,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """True in the one process that writes and talks."""
         return self.rank == 0
 
@@ -59,12 +59,12 @@ class World:
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def lead(self, work: Callable[[], Any]) -> Any:
+    def run_on_main(self, work: Callable[[], Any]) -> Any:
         """Do `work` in the leader alone; its picklable result, or its UserError, reaches every process. Also a barrier."""
         if self.size == 1:
             return work()
         outcome = [None, None]
-        if self.leads:
+        if self.is_main:
             try:
                 outcome[0] = work()
             except UserError as error:
@@ -76,7 +76,7 @@ class World:
 
     def agreed(self, error: UserError) -> UserError:
         """An error that every process raises at the same place: the leader tells it for all."""
-        error.told = not self.leads
+        error.told = not self.is_main
         return error
 
     def share(self, total: int, what: str) -> int:

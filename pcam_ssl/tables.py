@@ -156,7 +156,7 @@ def mean_over(members: Sequence, weights=None) -> np.ndarray:
     return reduce(np.add, [weight * values for weight, values in zip(weights, members, strict=True)])
 
 
-TRAIL_COLUMNS = {
+DECISION_COLUMNS = {
     "id": "str",
     "fold": "Int8",
     "logit": "float64",

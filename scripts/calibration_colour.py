@@ -13,7 +13,7 @@ from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.splits import make_folds
 from pcam_ssl.evaluation.calibration import fit_temperature
-from pcam_ssl.evaluation.colour_baseline import colour_histograms, floor_predictions
+from pcam_ssl.evaluation.colour_baseline import colour_baseline_predictions, colour_histograms
 from pcam_ssl.evaluation.metrics import auroc, nll
 
 WITHOUT_PRIOR = 10**9
@@ -49,7 +49,7 @@ def pooled(folds, features, labels, slides, seed: int) -> np.ndarray:
     probs = np.empty((3, len(labels)))
     for k in range(folds.n_folds):
         train, inner, score = folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k)
-        said = floor_predictions(features[train], labels[train], features[inner | score], seed)
+        said = colour_baseline_predictions(features[train], labels[train], features[inner | score], seed)
         logits = np.full(len(labels), np.nan)
         logits[inner | score] = logit(said.clip(1e-15, 1 - 1e-15))
         counts = (WITHOUT_PRIOR, len(set(slides[inner])))

@@ -46,7 +46,7 @@ LEFT_OUT = {False: "not processes and not every_process and not umap", True: "no
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """What is asked of one run; None: what the libraries choose themselves."""
 
     blas: str | None
@@ -81,12 +81,12 @@ class Setting:
 
 # Every value at least once; where a CPU cannot run the last, the first two still hold both thread counts and both seeds.
 SETTINGS = (
-    Setting("Prescott", "default", 1, 0),
-    Setting("Haswell", "avx2", 2, 1),
-    Setting("SkylakeX", "avx512", 1, 1),
-    Setting("Zen", "avx512", 2, 0),
+    RunContext("Prescott", "default", 1, 0),
+    RunContext("Haswell", "avx2", 2, 1),
+    RunContext("SkylakeX", "avx512", 1, 1),
+    RunContext("Zen", "avx512", 2, 0),
 )
-OWN = (Setting(None, None, 1, 0), Setting(None, None, 2, 1))
+OWN = (RunContext(None, None, 1, 0), RunContext(None, None, 2, 1))
 """Where the CPU is of another family and knows none of the kernels."""
 
 
@@ -127,7 +127,7 @@ def _numpy_units_beyond(units: str) -> list[str]:
     return [name for name in found if units == "default" or (units == "avx2" and re.match("AVX512|X86_V4", name))]
 
 
-def _passes(setting: Setting, tests: list[str]) -> bool:
+def _passes(setting: RunContext, tests: list[str]) -> bool:
     """Run the tests in one setting, print a line and what failed; whether nothing did."""
     begun = time.monotonic()
     command = [sys.executable, __file__, "--inside", *tests]

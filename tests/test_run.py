@@ -7,7 +7,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json, write_json
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.records import read_metrics
-from pcam_ssl.runs.run import Metrics, Run, begin_run, find_run, hold
+from pcam_ssl.runs.run import Metrics, Run, begin_run, find_run, lock_file
 
 DATASET = {"path": "data/a", "digest": "a" * 64}
 
@@ -90,7 +90,7 @@ def test_update_keeps_other_facts(begun):
 
 
 def test_a_second_holder_is_told_who_is_first(tmp_path):
-    with hold(tmp_path / ".lock", "the run"), pytest.raises(UserError) as caught, hold(tmp_path / ".lock", "the run"):
+    with lock_file(tmp_path / ".lock", "the run"), pytest.raises(UserError) as caught, lock_file(tmp_path / ".lock", "the run"):
         pass
     assert str(caught.value).startswith(f"the run: process {os.getpid()} on ")
     assert str(caught.value).endswith("is writing it; wait for it or stop it, or choose another --out")
@@ -98,18 +98,18 @@ def test_a_second_holder_is_told_who_is_first(tmp_path):
 
 def test_a_lock_can_be_taken_again(tmp_path):
     for _ in range(2):
-        with hold(tmp_path / "run" / ".lock", "the run"):
+        with lock_file(tmp_path / "run" / ".lock", "the run"):
             assert read_json(tmp_path / "run" / ".lock.holder.json")["pid"] == os.getpid()
 
 
 def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
-    with hold(tmp_path / "run" / ".lock", "the run"):
+    with lock_file(tmp_path / "run" / ".lock", "the run"):
         pass
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_in_which_something_was_written_stays(tmp_path):
-    with hold(tmp_path / "run" / ".lock", "the run"):
+    with lock_file(tmp_path / "run" / ".lock", "the run"):
         write_json(tmp_path / "run" / "run.json", {})
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "run.json"]
 
@@ -119,7 +119,7 @@ def test_a_file_in_the_way_is_refused(tmp_path, name):
     (tmp_path / "taken").touch()
     with (
         pytest.raises(UserError, match=f"{name}: a file has that name; choose another --out"),
-        hold(tmp_path / name / ".lock", "x"),
+        lock_file(tmp_path / name / ".lock", "x"),
     ):
         pass
 

@@ -10,11 +10,11 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 def test_alone_everything_is_the_identity():
     value, module = torch.tensor([1.0, 2.0]), nn.Linear(1, 1)
-    assert ALONE.leads
+    assert ALONE.is_main
     assert ALONE.mean(value) is value
     assert ALONE.wrap(module) is module
     assert ALONE.gather("x") == ["x"]
-    assert ALONE.lead(lambda: 7) == 7
+    assert ALONE.run_on_main(lambda: 7) == 7
     assert ALONE.share(7, "batch") == 7
 
 

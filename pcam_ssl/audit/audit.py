@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcam_ssl.audit.findings import Audit, Finding
-from pcam_ssl.audit.label_errors import doubted_labels
+from pcam_ssl.audit.label_errors import suspicious_labels
 from pcam_ssl.audit.slides import audit_dataset, balance, fold_findings
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.duplicates import NEAR_BITS
@@ -57,7 +57,7 @@ def _doubted(run: Run) -> pd.DataFrame | None:
     if not (run.path / "oof.parquet").exists():
         return None
     tables = [run.path / f"{name}.parquet" for name in ("oof", "oof-knn")]
-    return doubted_labels(*(read_predictions(path) for path in tables if path.exists()))
+    return suspicious_labels(*(read_predictions(path) for path in tables if path.exists()))
 
 
 def _doubt_finding(doubted: pd.DataFrame, dataset: Dataset, both: bool) -> Finding:

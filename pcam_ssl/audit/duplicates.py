@@ -134,7 +134,7 @@ def _sort_pairs(dataset: Dataset, patches: pd.DataFrame, near_bits: int, places:
     kinds, unlike = {name: Pairs() for name in (*places, "within")}, 0
     for i, j, distance in near_pairs(view_bits(patches["view_hash"]), near_bits):
         pairs = np.stack([distance, i, j], axis=1).astype(np.int64)[keys[i] != keys[j]]
-        alike = likeness(dataset.pixels, rows[pairs[:, 1]], rows[pairs[:, 2]]) >= SAME_PICTURE
+        alike = image_correlation(dataset.pixels, rows[pairs[:, 1]], rows[pairs[:, 2]]) >= SAME_PICTURE
         unlike += int((~alike).sum())
         pairs = pairs[alike]
         within = np.ones(len(pairs), dtype=bool)
@@ -163,7 +163,7 @@ least 0.984; different patches whose view hashes are within 3 bits, all nearly b
 AT_ONCE = 1024
 
 
-def likeness(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def image_correlation(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Correlation float64 [n] of the grey pictures of rows `first` [n] and `second` [n], the highest over the eight dihedral views.
 
     Pictures uint8 [N, H, H, 3] are averaged to 24 x 24, so that noise and a pixel's shift do not count; brightness and contrast do not

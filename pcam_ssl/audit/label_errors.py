@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 
-def doubted_labels(oof: pd.DataFrame, knn: pd.DataFrame | None = None) -> pd.DataFrame:
+def suspicious_labels(oof: pd.DataFrame, knn: pd.DataFrame | None = None) -> pd.DataFrame:
     """Labels that every out-of-fold opinion contradicts, the most suspicious first: Predictions in, one row per doubted id out.
 
     The doubt of an opinion is the calibrated prob it gives to the class that is not the label, the opposite of the self-confidence
@@ -14,20 +14,20 @@ def doubted_labels(oof: pd.DataFrame, knn: pd.DataFrame | None = None) -> pd.Dat
     Columns: `id`, `label`, `wsi`, `fold`, `loss` (of the network, nats), `doubt_network`, `doubt_knn` (NA without), `doubt`.
     """
     oof = oof[oof["label"].notna()]
-    found = oof[["id", "label", "wsi", "fold"]].assign(doubt_network=_doubt(oof))
+    found = oof[["id", "label", "wsi", "fold"]].assign(doubt_network=_label_error(oof))
     # 1 - prob of the label, in which a prob of exactly 0 would make the loss infinite.
     found["loss"] = -np.log1p(-found["doubt_network"].clip(upper=1 - 1e-15))
     if knn is None:
         found["doubt_knn"], found["doubt"] = np.nan, found["doubt_network"]
         certain = found["doubt_network"] > 0.5
     else:
-        found["doubt_knn"] = pd.Series(_doubt(knn).to_numpy(), index=knn["id"]).reindex(found["id"]).to_numpy()
+        found["doubt_knn"] = pd.Series(_label_error(knn).to_numpy(), index=knn["id"]).reindex(found["id"]).to_numpy()
         found["doubt"] = found["doubt_network"] * found["doubt_knn"]
         certain = (found["doubt_network"] > 0.5) & (found["doubt_knn"] > 0.5)
     columns = ["id", "label", "wsi", "fold", "loss", "doubt_network", "doubt_knn", "doubt"]
     return found[certain].sort_values(["doubt", "id"], ascending=[False, True])[columns].reset_index(drop=True)
 
 
-def _doubt(predictions: pd.DataFrame) -> pd.Series:
+def _label_error(predictions: pd.DataFrame) -> pd.Series:
     """Prob of the class that is not the label."""
     return predictions["prob"].where(predictions["label"] == 0, 1 - predictions["prob"])

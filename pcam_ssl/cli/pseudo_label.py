@@ -34,11 +34,11 @@ def pseudo_label(
     """
     from pcam_ssl.api import pseudo_label
     from pcam_ssl.distributed import own_rank
-    from pcam_ssl.pseudo_labels.patch_history import tell_patch
+    from pcam_ssl.pseudo_labels.patch_history import patch_history_text
     from pcam_ssl.pseudo_labels.report import rounds_text
 
     if explain is not None:
-        print(tell_patch(run, explain, out, pooled))
+        print(patch_history_text(run, explain, out, pooled))
         return
     verdict = pseudo_label(run, rounds, recipe=recipe, settings=set or [], out=out, data=data, pooled=pooled)
     if not own_rank():

@@ -8,7 +8,7 @@ from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl import records
 from pcam_ssl.cross_validation.checks import submission_problem
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import PLAIN_TABLE
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, labelled_rows, score_groups
@@ -16,7 +16,7 @@ from pcam_ssl.data.pool import transductive
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import intervals_and_differences, paired_differences
 from pcam_ssl.evaluation.calibration import Calibrator
-from pcam_ssl.evaluation.colour_baseline import floor_oof
+from pcam_ssl.evaluation.colour_baseline import colour_baseline_oof
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.neighbors.retrieval import COLUMNS as RETRIEVAL
@@ -27,23 +27,23 @@ from pcam_ssl.tables import check_predictions, predictions, read_predictions, re
 from pcam_ssl.terminal import say
 
 
-def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: str | None = None) -> None:
+def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withheld: str | None = None) -> None:
     """Write the tables and scores of a run whose folds are all there.
 
     `floor`: Predictions of the colour floor under the same folds, where they have been made before. `withheld`: why no
     out-of-fold score may be given; then there is none, nor a table of which one could be made.
     """
-    run, dataset, folds, recipe = setting.run, setting.dataset, setting.folds, setting.recipe
+    run, dataset, folds, recipe = context.run, context.dataset, context.folds, context.recipe
     info = run.info()
-    oof = gather_oof(run, folds) if withheld is None else None
-    notes = run.table_notes(info, round=setting.round, views=setting.test_views.count)
+    oof = aggregate_oof(run, folds) if withheld is None else None
+    notes = run.table_notes(info, round=context.round, views=context.test_views.count)
     if oof is not None:
         write_table(run.path / "oof.parquet", oof, notes)
     # Anew: a fold may have been trained again since the run was last gathered.
     calibrators = {name: fit_mean_calibrator(run, range(folds.n_folds), name) for name in _inner_tables(run)}
     tables = {name: found.to_dict() for name, found in calibrators.items()}
     run.update(mean_calibration={"folds": list(range(folds.n_folds)), "tables": tables})
-    test = gather_test(run, folds, calibrator=calibrators[INNER]) if (dataset.patches.split == "test").any() else None
+    test = aggregate_test(run, folds, calibrator=calibrators[INNER]) if (dataset.patches.split == "test").any() else None
     if test is not None:
         write_table(run.path / "test.parquet", test, notes)
         if submission_problem(dataset) is None:
@@ -51,15 +51,15 @@ def gather_run(setting: Setting, floor: pd.DataFrame | None = None, withheld: st
     if oof is not None:
         say(f"{run.path}: scoring {len(oof)} out-of-fold predictions")
         if floor is None and recipe.score.floor:
-            floor = floor_table(run, dataset, folds, recipe.seed, notes)
-    scores = score_run(setting, oof, test, floor, info)
+            floor = colour_baseline_table(run, dataset, folds, recipe.seed, notes)
+    scores = score_run(context, oof, test, floor, info)
     if withheld is not None:
         scores["withheld"] = withheld
     elif recipe.neighbours.use:
-        beside = gather_neighbours(setting, oof, notes) if recipe.scored_by == "head" else {}
-        scores["neighbours"] = {**beside, "retrieval": gather_retrieval(setting)}
+        beside = aggregate_neighbours(context, oof, notes) if recipe.scored_by == "head" else {}
+        scores["neighbours"] = {**beside, "retrieval": aggregate_retrieval(context)}
     if oof is not None:
-        scores["views"] = score_views(setting, oof)
+        scores["views"] = score_views(context, oof)
     write_json(run.scores, scores)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
@@ -68,44 +68,44 @@ def _inner_tables(run: Run) -> list[str]:
     return [name for name in (INNER, INNER_KNN) if (run.fold(0) / f"{name}.parquet").exists()]
 
 
-def gather_neighbours(setting: Setting, head: pd.DataFrame, notes: dict[str, str]) -> dict:
+def aggregate_neighbours(context: RunContext, head: pd.DataFrame, notes: dict[str, str]) -> dict:
     """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, and their gain over the head."""
-    run, folds, score = setting.run, setting.folds, setting.recipe.score
-    options = {"resamples": score.resamples, "seed": setting.recipe.seed}
+    run, folds, score = context.run, context.folds, context.recipe.score
+    options = {"resamples": score.resamples, "seed": context.recipe.seed}
     clusters, unit = score_groups(folds, head)
     scores = {}
     for kind in ("knn", "blend"):
-        oof = gather_oof(run, folds, f"oof-{kind}")
+        oof = aggregate_oof(run, folds, f"oof-{kind}")
         write_table(run.path / f"oof-{kind}.parquet", oof, notes)
         if (run.fold(0) / f"test-{kind}.parquet").exists():
             calibrator = mean_calibrator(run, range(folds.n_folds), INNER_KNN) if kind == "knn" else None
-            write_table(run.path / f"test-{kind}.parquet", gather_test(run, folds, f"test-{kind}", calibrator), notes)
+            write_table(run.path / f"test-{kind}.parquet", aggregate_test(run, folds, f"test-{kind}", calibrator), notes)
         gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}
     return scores
 
 
-def gather_retrieval(setting: Setting) -> dict:
+def aggregate_retrieval(context: RunContext) -> dict:
     """The retrieval measures of every scored patch in its fold's embedding, with intervals."""
-    folders = [setting.run.fold(k) for k in range(setting.folds.n_folds)]
+    folders = [context.run.fold(k) for k in range(context.folds.n_folds)]
     per_query = pd.concat([read_table(folder / "retrieval.parquet", RETRIEVAL)[0] for folder in folders], ignore_index=True)
-    options = {"resamples": setting.recipe.score.resamples, "seed": setting.recipe.seed}
+    options = {"resamples": context.recipe.score.resamples, "seed": context.recipe.seed}
     return {"queried": len(per_query), **summarise(per_query, **options)}
 
 
-def score_views(setting: Setting, oof: pd.DataFrame) -> dict | None:
+def score_views(context: RunContext, oof: pd.DataFrame) -> dict | None:
     """Scores of one plain view, and what the mean of all test-time views gains on it, paired; None where only one view was scored."""
-    run, folds = setting.run, setting.folds
+    run, folds = context.run, context.folds
     if not all((run.fold(k) / f"{PLAIN_TABLE}.parquet").exists() for k in range(folds.n_folds)):
         return None
-    plain = gather_oof(run, folds, PLAIN_TABLE)
-    options = {"resamples": setting.recipe.score.resamples, "seed": setting.recipe.seed}
+    plain = aggregate_oof(run, folds, PLAIN_TABLE)
+    options = {"resamples": context.recipe.score.resamples, "seed": context.recipe.seed}
     probs = [plain.prob, oof.prob]
     (one, _), (_, gain) = intervals_and_differences(oof.label.to_numpy(np.int64), probs, score_groups(folds, oof)[0], **options)
-    return {"count": setting.test_views.count, "one_view": one, "gain": gain}
+    return {"count": context.test_views.count, "one_view": one, "gain": gain}
 
 
-def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
+def aggregate_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
     """One row per labelled id, in dataset order."""
     parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     scored = folds.frame.id[folds.frame.fold >= 0]
@@ -117,7 +117,7 @@ def gather_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
     return oof.set_index("id").loc[scored].reset_index()
 
 
-def gather_test(run: Run, folds: Folds, name: str = "test", calibrator: Calibrator | None = None) -> pd.DataFrame:
+def aggregate_test(run: Run, folds: Folds, name: str = "test", calibrator: Calibrator | None = None) -> pd.DataFrame:
     """Every fold's rows, then their mean as fold -1 (`mean_of_folds`)."""
     parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
@@ -131,11 +131,11 @@ def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:
         mean.loc[order].rename("label").to_csv(temporary)
 
 
-def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict[str, str]) -> pd.DataFrame:
+def colour_baseline_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict[str, str]) -> pd.DataFrame:
     """Predictions of boosted trees on colour histograms under the same folds; inner slides stay out of their training too."""
     rows = labelled_rows(dataset.patches)
     masks = [[mask(k) for k in range(folds.n_folds)] for mask in (folds.train_mask, folds.score_mask)]
-    probs = floor_oof(dataset.pixels, rows.row.to_numpy(), rows.label.to_numpy(np.int64), *masks, seed)
+    probs = colour_baseline_oof(dataset.pixels, rows.row.to_numpy(), rows.label.to_numpy(np.int64), *masks, seed)
     scored = np.isfinite(probs)
     logits = inverse_sigmoid(probs[scored].clip(1e-15, 1 - 1e-15))
     table = predictions(rows.id[scored], rows.label[scored], rows.wsi[scored], 0, logits, probs=probs[scored])
@@ -145,10 +145,10 @@ def floor_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict
 
 
 def score_run(
-    setting: Setting, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
+    context: RunContext, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
 ) -> dict:
     """What stands in scores.json; out-of-fold and held-out scores apart, and of those whether networks learned from the scored patches."""
-    recipe, folds = setting.recipe, setting.folds
+    recipe, folds = context.recipe, context.folds
     options = {"resamples": recipe.score.resamples, "seed": recipe.seed}
     marks = {
         "scheme": recipe.cv.scheme,
@@ -170,7 +170,7 @@ def score_run(
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
         report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
-        known = transductive(setting.dataset, folds, mean.id[mean.label.notna()], info["learned_from_pool"])
+        known = transductive(context.dataset, folds, mean.id[mean.label.notna()], info["learned_from_pool"])
         scores["held_out"] = {"test": {**report, **known}}
     return scores
 

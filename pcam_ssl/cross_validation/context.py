@@ -19,7 +19,7 @@ from pcam_ssl.terminal import say
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """What all folds of a run share."""
 
     recipe: Recipe
@@ -59,14 +59,14 @@ class Setting:
         )
 
 
-def calibrator_of(setting: Setting, inner: pd.DataFrame) -> Calibrator:
+def calibrator_of(context: RunContext, inner: pd.DataFrame) -> Calibrator:
     """A temperature from Predictions of the inner slides; stain clusters count where slides are not known."""
-    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), score_groups(setting.folds, inner)[0])
+    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), score_groups(context.folds, inner)[0])
 
 
-def calibrate(setting: Setting, inner: pd.DataFrame) -> Calibrator:
+def calibrate(context: RunContext, inner: pd.DataFrame) -> Calibrator:
     """A temperature from Predictions of the inner slides; where none can be fitted, that is said."""
-    calibrator = calibrator_of(setting, inner)
-    if calibrator.reason and setting.world.leads:
+    calibrator = calibrator_of(context, inner)
+    if calibrator.reason and context.world.is_main:
         say(calibrator.reason)
     return calibrator

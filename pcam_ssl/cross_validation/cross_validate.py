@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcam_ssl.cross_validation.aggregate import gather_run
+from pcam_ssl.cross_validation.aggregate import aggregate_run
 from pcam_ssl.cross_validation.checks import check_dataset, check_initial_run, check_views, learned_from_pool, selected_on_fold
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fitting import new_network
 from pcam_ssl.cross_validation.fold import train_unit
 from pcam_ssl.cross_validation.training_data import check_batches, check_pools
@@ -21,7 +21,7 @@ from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
 from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
-from pcam_ssl.runs.run import Run, begin_run, find_run, hold
+from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
 
@@ -35,35 +35,35 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     several machines may share a run by asking for different folds.
     """
     world = join_world(recipe.train.device)
-    world.lead(lambda: check_folder("--out", out))
+    world.run_on_main(lambda: check_folder("--out", out))
     precision = choose_precision(world.device, recipe.train.precision, recipe.train.channels_last)
     recipe = _resolved(recipe, precision)
     dataset = open_dataset(data)
-    world.lead(lambda: check_dataset(recipe, dataset))
+    world.run_on_main(lambda: check_dataset(recipe, dataset))
     with interruptible(str(out)), ExitStack() as locks:
-        run = world.lead(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
+        run = world.run_on_main(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
         folds = read_folds(run.folds, dataset.patches)
         wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
-        setting = Setting(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
+        context = RunContext(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
         for k in wanted:
-            train_missing(setting, fold_unit(folds, k))
-        if world.lead(lambda: _folds_complete(setting)):
+            train_missing(context, fold_unit(folds, k))
+        if world.run_on_main(lambda: _folds_complete(context)):
             if recipe.cv.refit:
-                train_missing(setting, refit_unit(folds))
-            world.lead(lambda: _gather(setting, only is not None, locks))
+                train_missing(context, refit_unit(folds))
+            world.run_on_main(lambda: _gather(context, only is not None, locks))
     return run
 
 
-def train_missing(setting: Setting, unit: Unit) -> None:
+def train_missing(context: RunContext, unit: Unit) -> None:
     """Train a unit that is not complete, under its lock."""
-    world, run = setting.world, setting.run
-    if world.lead(lambda: run.unit_done(unit.name)):
+    world, run = context.world, context.run
+    if world.run_on_main(lambda: run.unit_done(unit.name)):
         return
     with ExitStack() as lock:
-        world.lead(lambda: _hold(lock, run.unit(unit.name) / ".lock", f"{unit.name} of {run.path}"))
+        world.run_on_main(lambda: _lock(lock, run.unit(unit.name) / ".lock", f"{unit.name} of {run.path}"))
         # Another process may have finished it since.
-        if not world.lead(lambda: run.unit_done(unit.name)):
-            train_unit(setting, unit)
+        if not world.run_on_main(lambda: run.unit_done(unit.name)):
+            train_unit(context, unit)
 
 
 def _begin(
@@ -80,7 +80,7 @@ def _begin(
     identity = (recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
     find_run(out, *identity)  # once before the lock too, which is no business of a folder that is refused
     with ExitStack() as opening:
-        _hold(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
+        _lock(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
         run = find_run(out, *identity)
         folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(recipe, dataset)
         _check_folds(recipe, dataset, folds, only, run)
@@ -109,8 +109,8 @@ def _begin(
     return run
 
 
-def _hold(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
-    locks.enter_context(hold(path, what, wait_s))
+def _lock(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
+    locks.enter_context(lock_file(path, what, wait_s))
 
 
 def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
@@ -190,20 +190,20 @@ def loader_workers(recipe: Recipe, world: World) -> int:
     return world.loader_workers
 
 
-def _folds_complete(setting: Setting) -> bool:
-    missing = [k for k in range(setting.folds.n_folds) if not setting.run.fold_done(k)]
+def _folds_complete(context: RunContext) -> bool:
+    missing = [k for k in range(context.folds.n_folds) if not context.run.fold_done(k)]
     if missing:
         names = ", ".join(map(str, missing))
-        say(f"{setting.run.path}: folds {names} are still to be trained; the last one to finish gathers all")
+        say(f"{context.run.path}: folds {names} are still to be trained; the last one to finish gathers all")
     return not missing
 
 
-def _gather(setting: Setting, shared: bool, locks: ExitStack) -> None:
-    run = setting.run
+def _gather(context: RunContext, shared: bool, locks: ExitStack) -> None:
+    run = context.run
     if shared:
-        _hold(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
+        _lock(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
     if run.info().get("status") != "done" or not run.scores.exists():
-        gather_run(setting)
+        aggregate_run(context)
 
 
 def baseline(recipe: Recipe, data: Path | str, out: Path | str, only: list[int] | None = None) -> Run:

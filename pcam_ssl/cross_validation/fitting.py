@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.neighbor_votes import watched_logits
 from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set, with_pool
 from pcam_ssl.data.folds import Unit
@@ -29,22 +29,22 @@ from pcam_ssl.training.loop import CHECK_STEPS_GPU, Plan, Training, fit
 from pcam_ssl.training.optim import Schedule, build_optimizer
 
 
-def fit_unit(setting: Setting, unit: Unit) -> Training:
+def fit_unit(context: RunContext, unit: Unit) -> Training:
     """Fit a unit; the weights to use lie in its folder afterwards. Goes on from its checkpoint where there is one."""
-    recipe, world = setting.recipe, setting.world
+    recipe, world = context.recipe, context.world
     options = recipe.train
-    folder = setting.run.unit(unit.name)
-    patches = training_set(setting, unit)
+    folder = context.run.unit(unit.name)
+    patches = training_set(context, unit)
     seed = unit_seed(recipe.seed, unit)
     torch.manual_seed(seed)
-    network = _network(setting)
+    network = _network(context)
     steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
-    training = _training(setting, unit, network, patches.labels, steps)
-    stream = train_stream(setting, unit, patches, seed)
-    if world.leads and (words := mix_words(stream.plan)) is not None:
+    training = _training(context, unit, network, patches.labels, steps)
+    stream = train_stream(context, unit, patches, seed)
+    if world.is_main and (words := mix_words(stream.plan)) is not None:
         say(f"{unit.name}: {words}")
     world.share(options.batch_size, "train.batch_size")
-    stream = with_pool(setting, unit, stream, seed, steps)
+    stream = with_pool(context, unit, stream, seed, steps)
     plan = Plan(
         epochs=options.epochs,
         steps_per_epoch=steps,
@@ -54,32 +54,32 @@ def fit_unit(setting: Setting, unit: Unit) -> Training:
         keep_best=options.choose != "last",
         checkpoint_s=options.checkpoint_s,
         check_steps=CHECK_STEPS_GPU if world.device.type == "cuda" else 1,
-        workers=setting.workers,
+        workers=context.workers,
     )
     metrics = Metrics(folder / "metrics.jsonl")
-    if world.leads and recipe.scored_by == "knn":
+    if world.is_main and recipe.scored_by == "knn":
         say(
             f"{unit.name}: method.classify=false trains no classifier, so kNN scores the patches and what is watched after each epoch"
         )
     on_fold = options.choose == "fold" and unit.score.any()
-    chosen_by = setting.rows[unit.score if on_fold else unit.inner]
-    bar = progress(unit.name, plan.total, "batches") if world.leads else nullcontext(lambda *_: None)
+    chosen_by = context.rows[unit.score if on_fold else unit.inner]
+    bar = progress(unit.name, plan.total, "batches") if world.is_main else nullcontext(lambda *_: None)
     with bar as advance, _compiler_refusals():
         fit(
             training,
             stream,
             plan,
             folder=folder,
-            precision=setting.precision,
+            precision=context.precision,
             world=world,
-            evaluate=partial(_evaluate, setting, unit, chosen_by, "fold" if on_fold else "inner"),
-            keep=partial(_keep, folder) if world.leads else lambda training: None,
-            log=_logger(metrics, folder, recipe) if world.leads else lambda event: None,
-            rewind=metrics.rewind if world.leads else lambda step: None,
+            evaluate=partial(_evaluate, context, unit, chosen_by, "fold" if on_fold else "inner"),
+            keep=partial(_keep, folder) if world.is_main else lambda training: None,
+            log=_logger(metrics, folder, recipe) if world.is_main else lambda event: None,
+            rewind=metrics.rewind if world.is_main else lambda step: None,
             advance=lambda n, text: advance(n, f"{unit.name} {text}"),
         )
     world.gather(None)  # the leader's weights must lie on disk before any process reads them
-    if options.choose != "last" and "score" not in training.best and world.leads:
+    if options.choose != "last" and "score" not in training.best and world.is_main:
         warn(f"{unit.name}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
     return training
 
@@ -125,18 +125,18 @@ def new_network(recipe: Recipe, size_px: int) -> Network:
     return build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
 
 
-def _network(setting: Setting) -> Network:
-    model = setting.recipe.model
-    network = new_network(setting.recipe, setting.dataset.size_px)
-    if setting.world.size > 1:
-        share_batch_norms(network, setting.world.device)
+def _network(context: RunContext) -> Network:
+    model = context.recipe.model
+    network = new_network(context.recipe, context.dataset.size_px)
+    if context.world.size > 1:
+        share_batch_norms(network, context.world.device)
     network.freeze_backbone(model.freeze_backbone)
-    layout = torch.channels_last if setting.precision.channels_last else torch.contiguous_format
-    return network.to(setting.world.device, memory_format=layout)
+    layout = torch.channels_last if context.precision.channels_last else torch.contiguous_format
+    return network.to(context.world.device, memory_format=layout)
 
 
-def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray, steps: int) -> Training:
-    recipe, device = setting.recipe, setting.world.device
+def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndarray, steps: int) -> Training:
+    recipe, device = context.recipe, context.world.device
     method = build_method(recipe.method.model_dump(), network, (labels > 0.5).astype(np.int64)).to(device)
     if recipe.model.init is not None:
         load_weights(Run(Path(recipe.model.init)).unit(unit.name), network, getattr(method, "metric_loss", None))
@@ -145,16 +145,16 @@ def _training(setting: Setting, unit: Unit, network: Network, labels: np.ndarray
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None
     if recipe.train.compile:
         network.compile()
-    scaler = torch.amp.GradScaler(device.type, enabled=setting.precision.name == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=context.precision.name == "fp16")
     return Training(method, optimizer, schedule, ema, scaler)
 
 
-def _evaluate(setting: Setting, unit: Unit, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
+def _evaluate(context: RunContext, unit: Unit, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
     """AUROC and NLL of one plain view, after an epoch: of the classifier, or of kNN where none is trained."""
     labels = rows.label.to_numpy(np.int64)
-    if setting.recipe.scored_by == "knn":
-        logits = watched_logits(setting, unit, network, rows)
+    if context.recipe.scored_by == "knn":
+        logits = watched_logits(context, unit, network, rows)
     else:
-        logits, *_ = setting.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
+        logits, *_ = context.scorer(PLAIN)(network, rows=rows.row.to_numpy(), ids=rows.id)
     score, loss = auroc(labels, logits), nll(labels, Calibrator().prob(logits))
     return {"score": score, "loss": loss, f"{name}_auroc": score, f"{name}_nll": loss}

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.cross_validation.context import Setting, calibrate
+from pcam_ssl.cross_validation.context import RunContext, calibrate
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.models.inference import embed_rows
@@ -17,41 +17,41 @@ from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import say
 
 
-def knn_tables(setting: Setting, unit: Unit, network: Network, asked: dict[str, pd.DataFrame]) -> dict:
+def knn_tables(context: RunContext, unit: Unit, network: Network, asked: dict[str, pd.DataFrame]) -> dict:
     """Calibrated kNN Predictions of the patches `asked` for by name (`inner`, and where there are any `oof`, `test`), and what was chosen on inner slides.
 
     The gallery is the fold's training patches: inner slides stay out, they choose k and temperature. Returns {"tables": by the same
     names, "facts": plain values, "retrieval": measures of each scored patch, None where none is scored}.
     """
-    gallery = training_gallery(setting, unit, network)
-    vote, votes = _choose(setting, unit, network, gallery)
+    gallery = training_gallery(context, unit, network)
+    vote, votes = _choose(context, unit, network, gallery)
     logits = {"inner": knn_logits(*(part[:, : vote["k"]] for part in votes), vote["temperature"])}
     embeddings = {}
     for name, table in asked.items():
         if name != "inner":
-            embeddings[name] = embed_patches(setting, network, _rows(setting, table.id))
+            embeddings[name] = embed_patches(context, network, _rows(context, table.id))
             logits[name] = knn_logits(*gallery_votes(gallery, embeddings[name], vote["k"]), vote["temperature"])
     knn = {name: predictions(table.id, table.label, table.wsi, unit.number, logits[name]) for name, table in asked.items()}
-    calibrator = calibrate(setting, knn["inner"])
+    calibrator = calibrate(context, knn["inner"])
     knn = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in knn.items()}
     retrieval = None
     if "oof" in asked:
         scored = asked["oof"]
         slides = scored.wsi if scored.wsi.notna().all() else None
         retrieval = query_scores(
-            embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=setting.recipe.seed
+            embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=context.recipe.seed
         )
     facts = {"vote": vote, "calibration": calibrator.to_dict(), "gallery": len(gallery)}
     return {"tables": knn, "facts": facts, "retrieval": retrieval}
 
 
-def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
+def score_neighbours(context: RunContext, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
     """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`): `knn_tables`, the tables named
     `oof-knn`, `oof-blend` and so on. Inner slides choose the blend too."""
-    found = knn_tables(setting, unit, network, head)
+    found = knn_tables(context, unit, network, head)
     knn, inner = found["tables"], head["inner"]
     blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
-    if blend.reason and setting.world.leads:
+    if blend.reason and context.world.is_main:
         say(f"{unit.name}: blend of head and kNN: {blend.reason}")
     tables = {"inner-knn": knn["inner"]}
     for name in head.keys() - {"inner"}:
@@ -61,44 +61,46 @@ def score_neighbours(setting: Setting, unit: Unit, network: Network, head: dict[
     return {**found, "tables": tables, "facts": {**found["facts"], "blend": blend.to_dict()}}
 
 
-def watched_logits(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame) -> np.ndarray:
+def watched_logits(context: RunContext, unit: Unit, network: Network, patches: pd.DataFrame) -> np.ndarray:
     """kNN logits `[n]` of patches while a network trains: k and temperature as the recipe says, the defaults where inner slides choose them later."""
-    options, gallery = setting.recipe.neighbours, training_gallery(setting, unit, network)
+    options, gallery = context.recipe.neighbours, training_gallery(context, unit, network)
     k = min(K, len(gallery)) if options.k == "inner" else options.k
     temperature = TEMPERATURE if options.temperature == "inner" else options.temperature
-    return knn_logits(*gallery_votes(gallery, embed_patches(setting, network, patches), k), temperature)
+    return knn_logits(*gallery_votes(gallery, embed_patches(context, network, patches), k), temperature)
 
 
-def vote_logits(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame, vote: dict) -> np.ndarray:
+def vote_logits(context: RunContext, unit: Unit, network: Network, patches: pd.DataFrame, vote: dict) -> np.ndarray:
     """kNN logits `[n]` of further `patches` by the vote that `knn_tables` chose and told in its facts."""
-    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(setting, network, patches), vote["k"])
+    votes = gallery_votes(training_gallery(context, unit, network), embed_patches(context, network, patches), vote["k"])
     return knn_logits(*votes, vote["temperature"])
 
 
-def vote_probs(setting: Setting, unit: Unit, network: Network, patches: pd.DataFrame, facts: dict) -> np.ndarray:
+def vote_probs(context: RunContext, unit: Unit, network: Network, patches: pd.DataFrame, facts: dict) -> np.ndarray:
     """The same, calibrated: probs `[n]`."""
-    return Calibrator.from_dict(facts["calibration"]).prob(vote_logits(setting, unit, network, patches, facts["vote"]))
+    return Calibrator.from_dict(facts["calibration"]).prob(vote_logits(context, unit, network, patches, facts["vote"]))
 
 
-def save_retrieval(setting: Setting, unit: Unit, retrieval: pd.DataFrame | None) -> None:
+def save_retrieval(context: RunContext, unit: Unit, retrieval: pd.DataFrame | None) -> None:
     """Write the fold's retrieval measures, one row a query."""
-    if setting.world.leads and retrieval is not None:
-        write_table(setting.run.unit(unit.name) / "retrieval.parquet", retrieval, setting.run.table_notes(setting.run.info()))
+    if context.world.is_main and retrieval is not None:
+        write_table(context.run.unit(unit.name) / "retrieval.parquet", retrieval, context.run.table_notes(context.run.info()))
 
 
-def training_gallery(setting: Setting, unit: Unit, network: Network) -> EmbeddingIndex:
+def training_gallery(context: RunContext, unit: Unit, network: Network) -> EmbeddingIndex:
     """The labelled patches that trained the unit, as its network embeds them: those that vote."""
-    patches = setting.rows[unit.train]
+    patches = context.rows[unit.train]
     table = patches[["id", "label", "wsi", "split", "view_hash"]].reset_index(drop=True)
-    return build_index(embed_patches(setting, network, patches), table)
+    return build_index(embed_patches(context, network, patches), table)
 
 
-def _choose(setting: Setting, unit: Unit, network: Network, gallery: EmbeddingIndex) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
+def _choose(
+    context: RunContext, unit: Unit, network: Network, gallery: EmbeddingIndex
+) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
     """k and temperature as the recipe says, and the votes of the inner patches for the largest k."""
-    options, patches = setting.recipe.neighbours, setting.rows[unit.inner]
+    options, patches = context.recipe.neighbours, context.rows[unit.inner]
     labels = patches.label.to_numpy(np.int64)
     widest = min(max(KS), len(gallery)) if options.k == "inner" else options.k
-    votes = gallery_votes(gallery, embed_patches(setting, network, patches), widest)
+    votes = gallery_votes(gallery, embed_patches(context, network, patches), widest)
     grid = {} if options.k == "inner" else {"ks": (options.k,)}
     if options.temperature != "inner":
         grid["temperatures"] = (options.temperature,)
@@ -109,21 +111,21 @@ def _choose(setting: Setting, unit: Unit, network: Network, gallery: EmbeddingIn
     return {**vote.to_dict(), "k": k, "temperature": temperature}, votes
 
 
-def embed_patches(setting: Setting, network: Network, patches: pd.DataFrame) -> np.ndarray:
+def embed_patches(context: RunContext, network: Network, patches: pd.DataFrame) -> np.ndarray:
     """Embeddings [n, D] of patches of the setting's dataset."""
     return embed_rows(
         network,
-        setting.pixels,
+        context.pixels,
         patches.row.to_numpy(),
-        batch_size=setting.recipe.predict.batch_size,
-        precision=setting.precision,
-        world=setting.world,
-        workers=setting.workers,
+        batch_size=context.recipe.predict.batch_size,
+        precision=context.precision,
+        world=context.world,
+        workers=context.workers,
     )
 
 
-def _rows(setting: Setting, ids: pd.Series) -> pd.DataFrame:
-    return setting.dataset.patches.set_index("id").loc[ids]
+def _rows(context: RunContext, ids: pd.Series) -> pd.DataFrame:
+    return context.dataset.patches.set_index("id").loc[ids]
 
 
 def _calibrated(table: pd.DataFrame) -> np.ndarray:

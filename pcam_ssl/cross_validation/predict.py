@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from scipy.special import expit
 
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gallery
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
@@ -110,19 +110,21 @@ def neighbours_table(
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):
         trained = load_trained(run.unit(unit.name), device)
-        setting = Setting(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
+        context = RunContext(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
         fold_head = None if head is None else head[head.fold == unit.number]
-        parts.append(_fold(setting, unit, trained.network, kind, fold_head, replace(setting, dataset=source), patches))
+        parts.append(_fold(context, unit, trained.network, kind, fold_head, replace(context, dataset=source), patches))
     # Blended logits are made of calibrated ones, so their mean is as it should be.
     inner = INNER_KNN if recipe.scored_by == "head" else INNER
     calibrator = mean_calibrator(run, finished, inner) if kind == "knn" else None
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
 
 
-def _fold(setting: Setting, unit: Unit, network, kind: str, head: pd.DataFrame | None, source: Setting, patches: pd.DataFrame):
-    facts = read_neighbours(setting.run.unit(unit.name), kind == "blend")
+def _fold(
+    context: RunContext, unit: Unit, network, kind: str, head: pd.DataFrame | None, source: RunContext, patches: pd.DataFrame
+):
+    facts = read_neighbours(context.run.unit(unit.name), kind == "blend")
     vote = facts["vote"]
-    votes = gallery_votes(training_gallery(setting, unit, network), embed_patches(source, network, patches), vote["k"])
+    votes = gallery_votes(training_gallery(context, unit, network), embed_patches(source, network, patches), vote["k"])
     logits = knn_logits(*votes, vote["temperature"])
     probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
     if kind == "knn":

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset as Stream
 
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.data.batches import (
     CLASSES,
     ClassesBySlide,
@@ -41,15 +41,15 @@ class TrainingSet:
         return len(self.rows)
 
 
-def training_set(setting: Setting, unit: Unit) -> TrainingSet:
+def training_set(context: RunContext, unit: Unit) -> TrainingSet:
     """The training set of a unit."""
-    labelled = setting.rows[unit.train]
-    codes, names = pd.factorize(setting.folds.frame.group)
+    labelled = context.rows[unit.train]
+    codes, names = pd.factorize(context.folds.frame.group)
     rows, labels, slides = labelled.row.to_numpy(), labelled.label.to_numpy(np.int64), codes[unit.train]
     if unit.pseudo is None or not len(unit.pseudo):
         return TrainingSet(rows, labels, slides, np.ones(len(rows)), len(rows))
-    more = unit.pseudo.merge(setting.dataset.patches[["id", "row", "wsi"]], on="id", how="left", validate="one_to_one")
-    known = names.get_indexer(pd.Index(more.wsi.astype("str"))) if setting.folds.grouping == "slides" else np.full(len(more), -1)
+    more = unit.pseudo.merge(context.dataset.patches[["id", "row", "wsi"]], on="id", how="left", validate="one_to_one")
+    known = names.get_indexer(pd.Index(more.wsi.astype("str"))) if context.folds.grouping == "slides" else np.full(len(more), -1)
     # A patch whose slide is not among the folds' slides stands for a slide of its own.
     own = len(names) + np.arange(len(more))
     return TrainingSet(
@@ -61,9 +61,9 @@ def training_set(setting: Setting, unit: Unit) -> TrainingSet:
     )
 
 
-def train_stream(setting: Setting, unit: Unit, patches: TrainingSet, seed: int) -> TrainStream:
+def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: int) -> TrainStream:
     """The batches of a unit."""
-    recipe, world = setting.recipe, setting.world
+    recipe, world = context.recipe, context.world
     pseudo = None
     if len(patches) > patches.n_labelled:
         policy = recipe.views.policy if recipe.pseudo.noise == "same" else recipe.pseudo.noise
@@ -71,7 +71,7 @@ def train_stream(setting: Setting, unit: Unit, patches: TrainingSet, seed: int) 
         views = Views(policy, recipe.views.strength, recipe.views.transform)
         pseudo = PseudoPart(patches.n_labelled, patches.weights.astype(np.float32), views, ramp_steps)
     return TrainStream(
-        setting.pixels,
+        context.pixels,
         patches.rows,
         patches.labels,
         batch_plan(recipe, patches.labels, patches.slides, seed, patches.n_labelled),
@@ -164,18 +164,18 @@ def check_pools(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
         _pool(recipe, dataset, folds, unit)
 
 
-def with_pool(setting: Setting, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
+def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
     """The labelled stream, joined by the unit's pool where the method learns from it; the leader says what is in it."""
-    recipe, world = setting.recipe, setting.world
+    recipe, world = context.recipe, context.world
     method = recipe.method
     if not isinstance(method, CONSISTENCY):
         return stream
-    rows = _pool(recipe, setting.dataset, setting.folds, unit)
-    if world.leads:
-        say(f"{unit.name}: {describe_pool(pool_facts(setting.dataset, setting.folds, unit))}")
+    rows = _pool(recipe, context.dataset, context.folds, unit)
+    if world.is_main:
+        say(f"{unit.name}: {describe_pool(pool_facts(context.dataset, context.folds, unit))}")
     return UnlabelledStream(
         stream,
-        setting.pixels,
+        context.pixels,
         rows.row.to_numpy(),
         recipe.train.batch_size * method.ratio,
         weak=Views(method.weak, recipe.views.strength, recipe.views.transform),

@@ -24,7 +24,7 @@ def colour_histograms(pixels: np.ndarray, rows) -> np.ndarray:
     return features
 
 
-def floor_predictions(train_features: np.ndarray, train_labels, features: np.ndarray, seed: int) -> np.ndarray:
+def colour_baseline_predictions(train_features: np.ndarray, train_labels, features: np.ndarray, seed: int) -> np.ndarray:
     """Prob of class 1, float64 [N], of `features` [N, F], by trees fitted on `train_features` [M, F] and labels [M].
 
     Above 20,000 training rows, that many are drawn by position alone, so that neither ids nor labels have a say. With one class
@@ -43,7 +43,7 @@ def floor_predictions(train_features: np.ndarray, train_labels, features: np.nda
         return trees.fit(train_features, train_labels).predict_proba(features)[:, 1]
 
 
-def floor_oof(pixels: np.ndarray, rows, labels, train_masks, score_masks, seed: int) -> np.ndarray:
+def colour_baseline_oof(pixels: np.ndarray, rows, labels, train_masks, score_masks, seed: int) -> np.ndarray:
     """The floor's prob of class 1 for N patches, float64 [N]; NaN where no fold scores a patch.
 
     `rows` [N] are places in `pixels` uint8 [P, H, W, 3], `labels` [N] 0 or 1 where a fold trains. Fold k trains where
@@ -53,5 +53,5 @@ def floor_oof(pixels: np.ndarray, rows, labels, train_masks, score_masks, seed: 
     features = colour_histograms(pixels, rows)
     probs = np.full(len(labels), np.nan)
     for train, score in zip(train_masks, score_masks, strict=True):
-        probs[score] = floor_predictions(features[train], labels[train], features[score], seed)
+        probs[score] = colour_baseline_predictions(features[train], labels[train], features[score], seed)
     return probs

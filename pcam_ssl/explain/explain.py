@@ -15,7 +15,7 @@ from pcam_ssl.data.folds import score_groups
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.centre import centre_means, even_share, without_centre, without_surround
 from pcam_ssl.explain.explanation import Explained, NetworkView, Summary, summarise
-from pcam_ssl.explain.exposure import Sight
+from pcam_ssl.explain.exposure import Exposure
 from pcam_ssl.explain.gradcam import GradCam, centre_shares, explain_views, view_logits
 from pcam_ssl.explain.report import write_explained
 from pcam_ssl.files import check_folder
@@ -27,7 +27,7 @@ from pcam_ssl.runs.calibration import mean_calibrator, own_calibrator
 from pcam_ssl.runs.embedder import Embedder, run_embedder, unit_digest
 from pcam_ssl.runs.networks import Networks, open_networks
 from pcam_ssl.runs.run import ROUNDS
-from pcam_ssl.search.gallery import Space, open_gallery
+from pcam_ssl.search.gallery import EmbeddingSpace, open_gallery
 from pcam_ssl.search.queries import Queries, by_id
 from pcam_ssl.terminal import progress
 
@@ -79,7 +79,7 @@ def explained(
         return []
     known = networks.dataset.patches.assign(prob=networks.dataset.patches.id.map(networks.scored().prob))
     queries = by_id(ids, networks.dataset, known)
-    sight = Sight(networks)
+    sight = Exposure(networks)
     folds = [sight.folds_of(id, fold) for id in ids]
     pixels = np.stack([queries.patch(n) for n in range(len(ids))])
     summaries = _summaries(networks, pixels, folds, device)
@@ -194,7 +194,7 @@ def nearest_labelled(
     return found
 
 
-def _index(space: Space, embedder: Embedder) -> EmbeddingIndex:
+def _index(space: EmbeddingSpace, embedder: Embedder) -> EmbeddingIndex:
     """The index kept beside the network; one that is damaged or of another network is made anew, since nothing else reads it."""
     try:
         return open_gallery(space, embedder)
@@ -207,7 +207,7 @@ def _of_fold(networks: Networks, queries: Queries, fold: int, patches: pd.DataFr
     visible = networks.folds.frame.id[networks.folds.frame.visible]
     gallery = patches[patches.id.isin(visible)].reset_index(drop=True)
     embedder = run_embedder(networks.run, fold, device)
-    space = Space(folder, dataset, unit_digest(folder), gallery, None, lambda: embedder)
+    space = EmbeddingSpace(folder, dataset, unit_digest(folder), gallery, None, lambda: embedder)
     index = _index(space, embedder)
     embeddings = embedder.embed(queries.pixels, queries.rows, "queries", workers=0)
     excluded = leave_out(index, queries.table)

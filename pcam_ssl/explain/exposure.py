@@ -7,12 +7,12 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.explanation import LEARNED
 from pcam_ssl.runs.networks import Networks
-from pcam_ssl.runs.run import ROUNDS, TRAIL
-from pcam_ssl.tables import TRAIL_COLUMNS, read_table
+from pcam_ssl.runs.run import DECISIONS, ROUNDS
+from pcam_ssl.tables import DECISION_COLUMNS, read_table
 from pcam_ssl.terminal import warn
 
 
-class Sight:
+class Exposure:
     """What each fold of a run has seen of each patch."""
 
     def __init__(self, networks: Networks):
@@ -64,9 +64,9 @@ class Sight:
     @cached_property
     def _pseudo_labelled(self) -> set[tuple[str, int]]:
         """(id, fold) of every pseudo-label that the run's folds learned from."""
-        trail = self.networks.run.path / TRAIL
-        if not trail.exists():
+        decisions = self.networks.run.path / DECISIONS
+        if not decisions.exists():
             return set()
-        table = read_table(trail, TRAIL_COLUMNS)[0]
+        table = read_table(decisions, DECISION_COLUMNS)[0]
         added = table[table.decision == "added"]
         return set(zip(added.id, added.fold, strict=True))

@@ -22,8 +22,8 @@ from pcam_ssl.neighbors.search import search
 from pcam_ssl.render.thumbnails import jpeg
 from pcam_ssl.runs.embedder import Embedder, embedded, embedder_of, scored_patches
 from pcam_ssl.runs.networks import Networks, open_networks
-from pcam_ssl.runs.run import TRAIL, run_in_use
-from pcam_ssl.tables import CLASSES, SCHEMA_VERSION, TRAIL_COLUMNS, read_table
+from pcam_ssl.runs.run import DECISIONS, run_in_use
+from pcam_ssl.tables import CLASSES, DECISION_COLUMNS, SCHEMA_VERSION, read_table
 from pcam_ssl.terminal import progress, say
 
 FILE = "explore.parquet"
@@ -75,15 +75,15 @@ def _drawn(patches: pd.DataFrame, sample: int, seed: int) -> pd.DataFrame:
 
 def _with_decisions(table: pd.DataFrame, networks: Networks, unit: str) -> pd.DataFrame:
     """`decision` and `reason` of the trail that the network learned from; absent for patches outside its pool, and without a round."""
-    path = networks.run.path / unit / TRAIL
+    path = networks.run.path / unit / DECISIONS
     if not path.exists():
         if networks.info["command"] == "pseudo-label":
             raise UserError(f"{path}: the trail of the round is gone; run `pcam-ssl pseudo-label` again")
         return table.assign(decision=pd.array([None] * len(table), "str"), reason=pd.array([None] * len(table), "str"))
-    trail = read_table(path, TRAIL_COLUMNS)[0].set_index("id")
-    named = trail.label.map(dict(enumerate(CLASSES)))
-    trail["decision"] = trail.decision.where(trail.decision != "added", "added as " + named)
-    known = trail.reindex(table.id)
+    decisions = read_table(path, DECISION_COLUMNS)[0].set_index("id")
+    named = decisions.label.map(dict(enumerate(CLASSES)))
+    decisions["decision"] = decisions.decision.where(decisions.decision != "added", "added as " + named)
+    known = decisions.reindex(table.id)
     return table.assign(decision=known.decision.array, reason=known.reason.array)
 
 

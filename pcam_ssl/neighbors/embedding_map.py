@@ -64,7 +64,7 @@ def _umap(known: np.ndarray, seed: int):
 NEAREST = 10
 
 
-def likeness(embeddings, labels, slides=None, k: int = NEAREST) -> dict[str, Any]:
+def neighborhood_scores(embeddings, labels, slides=None, k: int = NEAREST) -> dict[str, Any]:
     """How much of the `k` nearest share a patch's label, and its slide, from embeddings of unit length `[N, D]` and labels `[N]` 0 or 1.
 
     "same_label" asks the nearest of other slides (of all where slides are unknown), "same_slide" the nearest of all; each is a mean over

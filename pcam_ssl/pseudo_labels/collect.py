@@ -14,10 +14,10 @@ from pcam_ssl.files import read_json, write_json
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.precision_check import added_scores
 from pcam_ssl.pseudo_labels.stopping import no_better
-from pcam_ssl.pseudo_labels.teacher import inner_table, opinion
+from pcam_ssl.pseudo_labels.teacher import inner_table, teacher_predictions
 from pcam_ssl.pseudo_labels.verdict import RoundTables, choose_round, chosen_scores, inner_scores, round_rows, verdict_sentence
-from pcam_ssl.runs.run import SELECTION, TRAIL
-from pcam_ssl.tables import TRAIL_COLUMNS, predictions, read_predictions, read_table
+from pcam_ssl.runs.run import DECISIONS, SELECTION
+from pcam_ssl.tables import DECISION_COLUMNS, predictions, read_predictions, read_table
 
 
 def round_tables(rounds: Rounds, number: int) -> RoundTables:
@@ -28,7 +28,7 @@ def round_tables(rounds: Rounds, number: int) -> RoundTables:
         number=number,
         oof=None if withheld else read_predictions(run.path / "oof.parquet"),
         inner={unit.number: inner_table(run.unit(unit.name)) for unit in units},
-        trail=read_table(run.path / TRAIL, TRAIL_COLUMNS)[0] if number else None,
+        decisions=read_table(run.path / DECISIONS, DECISION_COLUMNS)[0] if number else None,
         labels_used=[int(unit.train.sum()) for unit in units],
     )
 
@@ -41,7 +41,7 @@ def stop_after(rounds: Rounds, last: int) -> str | None:
     return no_better(scores, rounds.recipe.pseudo.stop_worse)
 
 
-def opinions(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame | None:
+def teacher_predictions_of_pool(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame | None:
     """Predictions of the patches of known truth in the folds' pools, as the mean of the round's networks whose pool they are in."""
     if truth.empty:
         return None
@@ -49,7 +49,7 @@ def opinions(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame |
     for unit in _folds(rounds):
         pool = pool_rows(rounds.dataset, rounds.folds, unit)
         pool = pool[pool.id.isin(truth.id)].reset_index(drop=True)
-        tables.append(opinion(rounds, number, unit, pool))
+        tables.append(teacher_predictions(rounds, number, unit, pool))
     whole = pd.concat(tables, ignore_index=True)
     whole["calibrated"] = inverse_sigmoid(whole.prob.clip(1e-15, 1 - 1e-15))
     mean = whole.groupby("id")[["logit", "calibrated", "view_std"]].mean().loc[truth.id]
@@ -73,10 +73,10 @@ def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str 
     truth = truth_of_pool(rounds)
     rows = round_rows(tables, groups, **options)
     for row, each, known in zip(rows, tables, seen, strict=True):
-        run, selected = rounds.run(each.number), each.trail is not None
+        run, selected = rounds.run(each.number), each.decisions is not None
         row |= {
             "folder": str(run.path),
-            "truth": added_scores(each.trail, truth) if selected else None,
+            "truth": added_scores(each.decisions, truth) if selected else None,
             "facts": [read_json(run.unit(unit.name) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
             "transductive": None if known is None else score_report(known, _slides(known), **options),
         }

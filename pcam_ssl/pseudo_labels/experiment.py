@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcam_ssl.blending.members import Member
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.device import Precision
@@ -42,13 +42,13 @@ class Rounds:
         """Where the verdict is kept."""
         return self.out / ROUNDS_FILE
 
-    def setting(self, number: int) -> Setting:
+    def context(self, number: int) -> RunContext:
         """What the units of a round share."""
         return self.setting_of(self.run(number), number)
 
-    def setting_of(self, run: Run, number: int = 0) -> Setting:
+    def setting_of(self, run: Run, number: int = 0) -> RunContext:
         """What units in the folder of `run` share."""
-        return Setting(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number)
+        return RunContext(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number)
 
     @property
     def units(self) -> list[Unit]:

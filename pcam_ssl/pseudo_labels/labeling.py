@@ -14,9 +14,9 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.selection import decide
-from pcam_ssl.pseudo_labels.teacher import inner_evidence, opinion, opinion_digest
-from pcam_ssl.runs.run import SELECTION, TRAIL
-from pcam_ssl.tables import TRAIL_COLUMNS, mean_over, read_table, write_table
+from pcam_ssl.pseudo_labels.teacher import inner_evidence, teacher_predictions, teacher_predictions_digest
+from pcam_ssl.runs.run import DECISIONS, SELECTION
+from pcam_ssl.tables import DECISION_COLUMNS, mean_over, read_table, write_table
 from pcam_ssl.terminal import say
 
 
@@ -28,18 +28,18 @@ def select(rounds: Rounds, number: int) -> list[dict]:
         for unit in rounds.units:
             digest = _digest(rounds, number, [unit])
             # The leader answers for all: it may write a trail before another process has looked.
-            if not rounds.world.lead(lambda unit=unit, digest=digest: _there(rounds, number, unit, digest)):
+            if not rounds.world.run_on_main(lambda unit=unit, digest=digest: _there(rounds, number, unit, digest)):
                 _select_unit(rounds, number, unit, digest)
     run = rounds.run(number)
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
 
     def gathered() -> list[dict]:
-        whole = pd.concat([_trail(rounds, number, unit) for unit in folds], ignore_index=True)
-        if run.info().get("status") != "done" or not (run.path / TRAIL).exists():
-            write_table(run.path / TRAIL, whole, run.table_notes(run.info(), round=number))
+        whole = pd.concat([_decisions(rounds, number, unit) for unit in folds], ignore_index=True)
+        if run.info().get("status") != "done" or not (run.path / DECISIONS).exists():
+            write_table(run.path / DECISIONS, whole, run.table_notes(run.info(), round=number))
         return [_facts(rounds, number, unit) for unit in folds]
 
-    return rounds.world.lead(gathered)
+    return rounds.world.run_on_main(gathered)
 
 
 def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
@@ -48,46 +48,46 @@ def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
     for unit in rounds.units:
         if rounds.recipe.pseudo.pooled:
             unit = replace(unit, score=np.zeros_like(unit.score))
-        trail = _trail(rounds, number, unit)
-        added = trail.loc[trail.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
+        decisions = _decisions(rounds, number, unit)
+        added = decisions.loc[decisions.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
         units.append(replace(unit, round=number, pseudo=added))
     return units
 
 
 def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
-    pool = opinion(rounds, number - 1, unit, pool_rows(rounds.dataset, rounds.folds, unit))
+    pool = teacher_predictions(rounds, number - 1, unit, pool_rows(rounds.dataset, rounds.folds, unit))
 
     def decided() -> None:
         previous = _previous(rounds, number, [unit])
         inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds)
-        trail, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
-        _write(rounds, number, unit, trail, facts)
+        decisions, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
+        _write(rounds, number, unit, decisions, facts)
         say(f"round {number}, {unit.name}: {_words(facts)}")
 
-    rounds.world.lead(decided)
+    rounds.world.run_on_main(decided)
 
 
 def _select_pooled(rounds: Rounds, number: int) -> None:
     """One set of decisions on the mean of all folds, of which every fold takes what its own pool holds."""
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
     digest = _digest(rounds, number, folds)
-    if rounds.world.lead(lambda: all([_there(rounds, number, unit, digest) for unit in rounds.units])):
+    if rounds.world.run_on_main(lambda: all([_there(rounds, number, unit, digest) for unit in rounds.units])):
         return
     pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in rounds.units}
     whole = pd.concat(pools.values()).drop_duplicates("id").sort_values("row").reset_index(drop=True)
-    tables = [opinion(rounds, number - 1, unit, whole) for unit in folds]
+    tables = [teacher_predictions(rounds, number - 1, unit, whole) for unit in folds]
 
     def decided() -> None:
         evidence = [inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds) for unit in folds]
         inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
-        trail, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest, cluster)
+        decisions, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest, cluster)
         for unit in rounds.units:
-            own = trail[trail.id.isin(pools[unit.name].id)].reset_index(drop=True)
+            own = decisions[decisions.id.isin(pools[unit.name].id)].reset_index(drop=True)
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
         say(f"round {number}, all folds together: {_words(facts)}")
 
-    rounds.world.lead(decided)
+    rounds.world.run_on_main(decided)
 
 
 def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _digest(rounds: Rounds, number: int, units: list[Unit]) -> str:
     """Of the networks that make these pseudo-labels."""
-    digests = [opinion_digest(rounds, number - 1, unit) for unit in units]
+    digests = [teacher_predictions_digest(rounds, number - 1, unit) for unit in units]
     return digests[0] if len(digests) == 1 else digest_text("".join(digests))
 
 
@@ -113,7 +113,7 @@ def _there(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
     made_by = _facts(rounds, number, unit)["network_digest"]
     if made_by != digest:
         raise UserError(
-            f"{folder / TRAIL}: made by network {made_by[:12]}, {rounds.run(number - 1).path} now holds {digest[:12]};"
+            f"{folder / DECISIONS}: made by network {made_by[:12]}, {rounds.run(number - 1).path} now holds {digest[:12]};"
             f" delete {rounds.run(number).path} and later rounds, or choose another --out"
         )
     return True
@@ -123,13 +123,13 @@ def _previous(rounds: Rounds, number: int, units: list[Unit]) -> pd.DataFrame | 
     """What the round before decided on each patch of the pools of `units`, which were of one mind."""
     if number == 1:
         return None
-    return pd.concat([_trail(rounds, number - 1, unit) for unit in units]).drop_duplicates("id")
+    return pd.concat([_decisions(rounds, number - 1, unit) for unit in units]).drop_duplicates("id")
 
 
-def _trail(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
-    path = rounds.run(number).unit(unit.name) / TRAIL
+def _decisions(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
+    path = rounds.run(number).unit(unit.name) / DECISIONS
     try:
-        return read_table(path, TRAIL_COLUMNS)[0]
+        return read_table(path, DECISION_COLUMNS)[0]
     except UserError:
         raise _damaged(path, rounds, number) from None
 
@@ -147,13 +147,13 @@ def _damaged(path: Path, rounds: Rounds, number: int) -> UserError:
     return UserError(f"{path}: absent or damaged, and students may have learned from what it said; {mend}")
 
 
-def _write(rounds: Rounds, number: int, unit: Unit, trail: pd.DataFrame, facts: dict) -> None:
+def _write(rounds: Rounds, number: int, unit: Unit, decisions: pd.DataFrame, facts: dict) -> None:
     """The trail, then the facts of the decision, which stand for both."""
     run = rounds.run(number)
     folder: Path = run.unit(unit.name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / TRAIL, trail, run.table_notes(run.info(), round=number))
-    network = trail.network_digest.iloc[0] if len(trail) else ""
+    write_table(folder / DECISIONS, decisions, run.table_notes(run.info(), round=number))
+    network = decisions.network_digest.iloc[0] if len(decisions) else ""
     write_json(folder / SELECTION, {**facts, "network_digest": network})
 
 

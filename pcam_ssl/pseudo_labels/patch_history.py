@@ -9,8 +9,8 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.runs.run import POOLED, TRAIL, Run
-from pcam_ssl.tables import TRAIL_COLUMNS, read_table
+from pcam_ssl.runs.run import DECISIONS, POOLED, Run
+from pcam_ssl.tables import DECISION_COLUMNS, read_table
 
 WIDTH = 100
 NAMES = {0: "normal", 1: "tumor"}
@@ -20,24 +20,26 @@ WORDS = ("decision", "label", "change", "reason")
 
 
 def patch_story(
-    trails: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str], truth: int | None = None
+    decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str], truth: int | None = None
 ) -> str:
     """A table of every round's and fold's decision on one patch, and a sentence on how it stands now.
 
     `trails`: by round, the trail of all folds. `nearest_ids(id, known)` words a suggestion for an id that is not there, or is ''.
     `truth`: the patch's label where the reader may see it; no decision did. Raises UserError as `patch_rows` does.
     """
-    rows = patch_rows(trails, id, nearest_ids)
+    rows = patch_rows(decisions_of, id, nearest_ids)
     return "\n".join([f"patch {id}", *_table(rows), "", *wrap(_sentence(rows, truth), WIDTH)])
 
 
-def patch_rows(trails: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
+def patch_rows(decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
     """The trail of one patch, `COLUMNS`, by round and fold. Raises UserError where no round was made or none has the id."""
-    if not trails:
+    if not decisions_of:
         raise UserError("--explain: no round has been made yet; run pcam-ssl pseudo-label with --rounds first")
-    found = pd.concat([trail[trail.id == id].assign(round=number) for number, trail in trails.items()], ignore_index=True)
+    found = pd.concat(
+        [decisions[decisions.id == id].assign(round=number) for number, decisions in decisions_of.items()], ignore_index=True
+    )
     if found.empty:
-        known = pd.Index(pd.concat([trail.id for trail in trails.values()]).unique())
+        known = pd.Index(pd.concat([decisions.id for decisions in decisions_of.values()]).unique())
         suggestion = nearest_ids(id, known) or " The pool's ids are in round-1/pseudo.parquet"
         raise UserError(f"--explain {id}: no such patch in the pool (patches whose label is known are not in it).{suggestion}")
     return found.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
@@ -89,14 +91,14 @@ def _times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
-def tell_patch(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
+def patch_history_text(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
     """The story of patch `id` over the rounds of the run at `path`. Raises UserError for an id that no trail holds."""
     folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
-    trails = {
-        int(each.parent.name.removeprefix("round-")): read_table(each, TRAIL_COLUMNS)[0]
-        for each in sorted(folder.glob(f"round-*/{TRAIL}"))
+    decisions_of = {
+        int(each.parent.name.removeprefix("round-")): read_table(each, DECISION_COLUMNS)[0]
+        for each in sorted(folder.glob(f"round-*/{DECISIONS}"))
     }
-    return patch_story(trails, id, nearest_ids, _truth(Run(path), id))
+    return patch_story(decisions_of, id, nearest_ids, _truth(Run(path), id))
 
 
 def _truth(run: Run, id: str) -> int | None:

@@ -21,7 +21,7 @@ from pcam_ssl.tables import CLASSES, read_predictions, read_probs
 from pcam_ssl.terminal import say
 
 
-def planted_check(rounds: Rounds) -> dict | None:
+def precision_check(rounds: Rounds) -> dict | None:
     """What the user may expect of the pool: precision and coverage by class on planted slides; None where the recipe wants no check.
 
     A network is trained without the planted slides, calibrated on the usual inner slides, and the recipe's selection runs on
@@ -31,25 +31,25 @@ def planted_check(rounds: Rounds) -> dict | None:
     if not options.planted_share:
         return None
     run = Run(rounds.out / "planted")
-    rounds.world.lead(lambda: _begin(run, rounds))
-    setting = rounds.setting_of(run)
-    units = [planted_unit(rounds, unit) for unit in rounds.units[: min(options.planted_folds, rounds.folds.n_folds)]]
+    rounds.world.run_on_main(lambda: _begin(run, rounds))
+    context = rounds.setting_of(run)
+    units = [check_unit(rounds, unit) for unit in rounds.units[: min(options.planted_folds, rounds.folds.n_folds)]]
     for unit in units:
-        if rounds.world.leads:
+        if rounds.world.is_main:
             say(
-                f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(setting, unit)} training slides are hidden"
+                f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(context, unit)} training slides are hidden"
             )
-            if (words := scarce_words(rounds.recipe, setting.rows.label.to_numpy(np.int64)[unit.train])) is not None:
+            if (words := scarce_words(rounds.recipe, context.rows.label.to_numpy(np.int64)[unit.train])) is not None:
                 say(f"planted check, {unit.name}: {words}")
-        train_missing(setting, unit)
-    return rounds.world.lead(lambda: _told(_scores(rounds, run, units)))
+        train_missing(context, unit)
+    return rounds.world.run_on_main(lambda: _told(_scores(rounds, run, units)))
 
 
-def planted_unit(rounds: Rounds, unit: Unit) -> Unit:
+def check_unit(rounds: Rounds, unit: Unit) -> Unit:
     """The unit without its planted slides, which it scores instead of its own."""
     frame = rounds.folds.frame
     codes, _ = pd.factorize(frame.group)
-    labels = rounds.setting(0).rows.label.to_numpy(np.int64)
+    labels = rounds.context(0).rows.label.to_numpy(np.int64)
     try:
         chosen = inner_groups(
             codes[unit.train], labels[unit.train], rounds.recipe.pseudo.planted_share, (rounds.recipe.seed, 7, unit.number)
@@ -81,22 +81,22 @@ def _begin(run: Run, rounds: Rounds) -> None:
         begin_run(run, recipe, dataset, command)
 
 
-def _slides(setting, unit: Unit) -> int:
-    return setting.folds.frame.group[unit.score].nunique()
+def _slides(context, unit: Unit) -> int:
+    return context.folds.frame.group[unit.score].nunique()
 
 
 def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
     target = rounds.recipe.pseudo.planted_precision or rounds.recipe.pseudo.precision
-    trails, truths = [], []
+    decisions_of, truths = [], []
     for unit in units:
         folder = run.unit(unit.name)
         table = read_predictions(folder / "oof.parquet")
         pool = _without_labels(rounds, folder, table)
         inner, cluster = inner_evidence(folder, rounds.folds)
-        trail, _ = decide(pool, inner, rounds.recipe.pseudo, None, teacher_digest(folder), cluster)
-        trails.append(trail)
+        decisions, _ = decide(pool, inner, rounds.recipe.pseudo, None, teacher_digest(folder), cluster)
+        decisions_of.append(decisions)
         truths.append(table[["id", "label", "wsi"]].assign(wsi=_groups(rounds, table.id)))
-    scores = added_scores(pd.concat(trails, ignore_index=True), pd.concat(truths, ignore_index=True))
+    scores = added_scores(pd.concat(decisions_of, ignore_index=True), pd.concat(truths, ignore_index=True))
     missed = [
         f"{name} {scores['precision'][name]['value']:.3f}"
         for name in ("tumor", "normal")
@@ -148,7 +148,7 @@ def _without_labels(rounds: Rounds, folder, table: pd.DataFrame) -> pd.DataFrame
     return table.drop(columns="label").assign(knn_prob=knn, view_hash=hashes)
 
 
-def added_scores(trail: pd.DataFrame, truth: pd.DataFrame, level: float = 0.95) -> dict:
+def added_scores(decisions: pd.DataFrame, truth: pd.DataFrame, level: float = 0.95) -> dict:
     """Precision and coverage of a trail (of one fold or several), by class and over all.
 
     `truth` has `id` (repeats are one patch), `label` (NA where unknown), `wsi`; trail rows without a known label are left aside.
@@ -159,7 +159,7 @@ def added_scores(trail: pd.DataFrame, truth: pd.DataFrame, level: float = 0.95) 
     slide is unknown. Where there is no row, the value is None and `reason` says why.
     """
     truth = truth.loc[truth.label.notna(), ["id", "label", "wsi"]].drop_duplicates("id")
-    known = trail[["id", "label"]].merge(truth.rename(columns={"label": "true"}), on="id")
+    known = decisions[["id", "label"]].merge(truth.rename(columns={"label": "true"}), on="id")
     # A patch stands in the trail once a fold, which is no further evidence.
     clusters = ("slide " + known.wsi.astype("str")).where(known.wsi.notna(), "patch " + known.id.astype("str"))
     added, true, as_called = known.label.notna(), known.true.astype("int8"), predicted_class(known.label)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.blending.members import members_of, own_recipe
-from pcam_ssl.cross_validation.aggregate import gather_run
+from pcam_ssl.cross_validation.aggregate import aggregate_run
 from pcam_ssl.cross_validation.checks import check_views, selected_on_fold
 from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_workers, metric_train, train_missing
 from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
@@ -22,16 +22,16 @@ from pcam_ssl.device import choose_precision
 from pcam_ssl.distributed import join_world, own_rank
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
-from pcam_ssl.pseudo_labels.collect import opinions, stop_after, truth_of_pool, write_verdict
+from pcam_ssl.pseudo_labels.collect import stop_after, teacher_predictions_of_pool, truth_of_pool, write_verdict
 from pcam_ssl.pseudo_labels.experiment import WITHHELD, Rounds
 from pcam_ssl.pseudo_labels.labeling import select, with_pseudo_labels
-from pcam_ssl.pseudo_labels.precision_check import planted_check
+from pcam_ssl.pseudo_labels.precision_check import precision_check
 from pcam_ssl.pseudo_labels.provable_precision import provable_text
 from pcam_ssl.pseudo_labels.stopping import added_too_few, ratio_off, too_many_flips
 from pcam_ssl.pseudo_labels.teacher import check_round_0
 from pcam_ssl.recipe.loading import flatten, load_recipe, recipe_digest
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run, begin_run, find_run, hold
+from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run, begin_run, find_run, lock_file
 from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
@@ -67,9 +67,9 @@ def pseudo_label(
     world = rounds.world
     with interruptible(str(rounds.out)), ExitStack() as locks:
         lock = rounds.out / ".rounds.lock"
-        world.lead(lambda: locks.enter_context(hold(lock, f"pseudo-label rounds of {rounds.out}")) and None)
-        world.lead(lambda: _tell(rounds))
-        planted = planted_check(rounds)
+        world.run_on_main(lambda: locks.enter_context(lock_file(lock, f"pseudo-label rounds of {rounds.out}")) and None)
+        world.run_on_main(lambda: _tell(rounds))
+        planted = precision_check(rounds)
         stopped = _planted_stop(rounds, planted)
         last = 0
         while last < wanted and stopped is None:
@@ -79,8 +79,8 @@ def pseudo_label(
                 made = rounds.run(last + 1).scores.exists()
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
-        seen = [opinions(rounds, number, truth) for number in range(last + 1)]
-        return world.lead(lambda: write_verdict(rounds, last, planted, stopped, seen))
+        seen = [teacher_predictions_of_pool(rounds, number, truth) for number in range(last + 1)]
+        return world.run_on_main(lambda: write_verdict(rounds, last, planted, stopped, seen))
 
 
 def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, data: Path | str | None = None) -> Rounds:
@@ -92,7 +92,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     _check_recipe(start.path, chosen)
     _check_kept(start.path, own, chosen)
     for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
-        _check_opinions(path, theirs, chosen)
+        _check_calibrated_teacher(path, theirs, chosen)
     _check_folder(start, out)
     if data is None and not Path(info["dataset"]).exists():
         raise UserError(f"{start.path}: its dataset {info['dataset']} is not there any more; say where it is with --data DATASET")
@@ -106,10 +106,10 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
     folds = read_folds(start.folds, dataset.patches)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
-    world.lead(lambda: check_views(chosen, dataset))
-    world.lead(lambda: check_round_0(rounds))
-    world.lead(lambda: _check_pools(rounds))
-    world.lead(lambda: _check_batches(rounds))
+    world.run_on_main(lambda: check_views(chosen, dataset))
+    world.run_on_main(lambda: check_round_0(rounds))
+    world.run_on_main(lambda: _check_pools(rounds))
+    world.run_on_main(lambda: _check_batches(rounds))
     world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
 
@@ -182,7 +182,7 @@ def _check_kept(path: Path, own: Recipe, recipe: Recipe) -> None:
         )
 
 
-def _check_opinions(path: Path, own: Recipe, recipe: Recipe) -> None:
+def _check_calibrated_teacher(path: Path, own: Recipe, recipe: Recipe) -> None:
     """Refuse selectors that ask a classifier where the run that labels the first pool, of recipe `own`, has trained none."""
     asked = [key for key, on in (("agreement", recipe.pseudo.agreement), ("view_std", recipe.pseudo.view_std is not None)) if on]
     if asked and own.scored_by == "knn":
@@ -225,7 +225,7 @@ def _check_pools(rounds: Rounds) -> None:
 
 def _check_batches(rounds: Rounds) -> None:
     """Whatever the selection adds, a student's labels must be able to fill its batches."""
-    recipe, labels = rounds.recipe, rounds.setting(0).rows.label.to_numpy(np.int64)
+    recipe, labels = rounds.recipe, rounds.context(0).rows.label.to_numpy(np.int64)
     if recipe.method.name == "metric" and recipe.train.batch_size < 4:
         raise UserError(
             f"train.batch_size is {recipe.train.batch_size}; labels and pseudo-labels of two classes share a batch, so make it 4 or more"
@@ -263,16 +263,16 @@ def _planted_stop(rounds: Rounds, planted: dict | None) -> str | None:
 def run_round(rounds: Rounds, number: int) -> str | None:
     """Do round `number`, or what is missing of it. Returns None, or the sentence of the rule that stopped it before its students trained."""
     world, run = rounds.world, rounds.run(number)
-    world.lead(lambda: _begin(rounds, number))
+    world.run_on_main(lambda: _begin(rounds, number))
     facts = select(rounds, number)
-    if world.lead(lambda: run.info().get("status") == "done" and run.scores.exists()):
+    if world.run_on_main(lambda: run.info().get("status") == "done" and run.scores.exists()):
         return None
     if (stopped := stop_before(rounds, facts)) is not None:
         return stopped
-    setting = rounds.setting(number)
+    context = rounds.context(number)
     for unit in with_pseudo_labels(rounds, number):
-        train_missing(setting, unit)
-    world.lead(lambda: _gather(rounds, number))
+        train_missing(context, unit)
+    world.run_on_main(lambda: _gather(rounds, number))
     return None
 
 
@@ -329,4 +329,4 @@ def _drop_untrained(rounds: Rounds, number: int) -> None:
 def _gather(rounds: Rounds, number: int) -> None:
     floor = rounds.start.path / "floor.parquet"
     known: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
-    gather_run(rounds.setting(number), known, WITHHELD if rounds.recipe.pseudo.pooled else None)
+    aggregate_run(rounds.context(number), known, WITHHELD if rounds.recipe.pseudo.pooled else None)

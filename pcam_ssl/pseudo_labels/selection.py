@@ -9,10 +9,10 @@ import pandas as pd
 from pcam_ssl.evaluation.metrics import predicted_class
 from pcam_ssl.pseudo_labels import selectors as caps
 from pcam_ssl.pseudo_labels import selectors as patchwise
-from pcam_ssl.pseudo_labels.selectors import balance, pool_prior, rated
+from pcam_ssl.pseudo_labels.selectors import balance, pool_prior, ranked_pool
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from pcam_ssl.recipe.schema import Pseudo
-from pcam_ssl.tables import CLASSES, TRAIL_COLUMNS, conform
+from pcam_ssl.tables import CLASSES, DECISION_COLUMNS, conform
 
 
 def decide(
@@ -31,7 +31,7 @@ def decide(
     kind, tumor_share of the added (None where nothing is), nothing: a sentence where nothing is added, else None.
     Raises UserError for `options` that the pool cannot serve.
     """
-    pool = rated(conform(pool, POOL_COLUMNS))
+    pool = ranked_pool(conform(pool, POOL_COLUMNS))
     prior = pool_prior(pool)
     thresholds = None
     if options.precision is not None:
@@ -45,9 +45,9 @@ def decide(
         left_out[name] = int(out.sum())
     for label in (0, 1):
         reasons[stays & (pool.called == label).to_numpy()] = f"called {CLASSES[label]}: {_rule(options, thresholds, label)}"
-    trail = _trail(pool, stays, reasons, options).assign(network_digest=network_digest)
-    trail["change"] = _change(trail, previous)
-    return conform(trail, TRAIL_COLUMNS), _facts(trail, prior, thresholds, left_out)
+    decisions = _decisions(pool, stays, reasons, options).assign(network_digest=network_digest)
+    decisions["change"] = _change(decisions, previous)
+    return conform(decisions, DECISION_COLUMNS), _facts(decisions, prior, thresholds, left_out)
 
 
 def _selectors(options: Pseudo, thresholds: dict[int, Threshold] | None, prior: float | None) -> dict:
@@ -80,7 +80,7 @@ def _rule(options: Pseudo, thresholds: dict[int, Threshold] | None, label: int) 
     return "; ".join(rules) or "nothing in the recipe leaves it out"
 
 
-def _trail(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, options: Pseudo) -> pd.DataFrame:
+def _decisions(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, options: Pseudo) -> pd.DataFrame:
     labels = pool.prob if options.label == "soft" else pool.called
     return pool.assign(
         decision=np.where(stays, "added", "left out"),
@@ -90,30 +90,30 @@ def _trail(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, options: 
     )
 
 
-def _change(trail: pd.DataFrame, previous: pd.DataFrame | None) -> np.ndarray:
+def _change(decisions: pd.DataFrame, previous: pd.DataFrame | None) -> np.ndarray:
     """A member of `CHANGES`, or '' where the patch is left out now as before; str [N]."""
-    before = np.full(len(trail), np.nan)
+    before = np.full(len(decisions), np.nan)
     if previous is not None and len(previous):
-        place = pd.Index(previous.id).get_indexer(trail.id)
+        place = pd.Index(previous.id).get_indexer(decisions.id)
         before = np.where(place >= 0, previous.label.to_numpy()[place], np.nan)
-    now, was = trail.label.notna().to_numpy(), ~np.isnan(before)
-    same = predicted_class(trail.label) == predicted_class(before)
+    now, was = decisions.label.notna().to_numpy(), ~np.isnan(before)
+    same = predicted_class(decisions.label) == predicted_class(before)
     return np.select([now & ~was, now & was & same, now & was, was], CHANGES, default="")
 
 
-def _facts(trail: pd.DataFrame, prior: float | None, thresholds: dict[int, Threshold] | None, left_out: dict[str, int]) -> dict:
-    added = trail.label.notna()
-    by_class = {name: int((added & (trail.called == label)).sum()) for label, name in enumerate(CLASSES)}
+def _facts(decisions: pd.DataFrame, prior: float | None, thresholds: dict[int, Threshold] | None, left_out: dict[str, int]) -> dict:
+    added = decisions.label.notna()
+    by_class = {name: int((added & (decisions.called == label)).sum()) for label, name in enumerate(CLASSES)}
     n = sum(by_class.values())
     return {
-        "pool": len(trail),
+        "pool": len(decisions),
         "prior": prior,
         "thresholds": thresholds and {CLASSES[label]: thresholds[label].facts() for label in (0, 1)},
         "added": by_class,
         "left_out": left_out,
-        "change": {kind: int((trail.change == kind).sum()) for kind in CHANGES},
+        "change": {kind: int((decisions.change == kind).sum()) for kind in CHANGES},
         "tumor_share": by_class["tumor"] / n if n else None,
-        "nothing": None if n else _nothing(len(trail), thresholds, left_out),
+        "nothing": None if n else _nothing(len(decisions), thresholds, left_out),
     }
 
 

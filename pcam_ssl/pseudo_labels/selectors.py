@@ -82,7 +82,7 @@ def _best(threshold: Threshold) -> str:
     return "" if threshold.bound is None else f" (best bound {rounded_down(threshold.bound):g})"
 
 
-def rated(pool: pd.DataFrame) -> pd.DataFrame:
+def ranked_pool(pool: pd.DataFrame) -> pd.DataFrame:
     """The pool with `called` and `rank`: 0 for the surest patch, that is with prob farthest from 0.5.
 
     A tie is broken by the logit farthest from 0 (probs near 0 and 1 run together), then by id, so that the rank does not depend on
@@ -99,7 +99,7 @@ def rated(pool: pd.DataFrame) -> pd.DataFrame:
     return pool.assign(called=predicted_class(pool.prob), rank=rank)
 
 
-def surest_within(groups, rank) -> np.ndarray:
+def most_confident_within(groups, rank) -> np.ndarray:
     """Place of each row within its group, int [M]: 0 for the one of least `rank`; `groups` and `rank` int [M]."""
     groups = np.asarray(groups)
     order = np.lexsort((rank, groups))
@@ -153,11 +153,11 @@ def round_cap(pool: pd.DataFrame, stays: np.ndarray, share: float) -> np.ndarray
     tumor = round(most * int((stays & (pool.called == 1).to_numpy()).sum()) / n)
     for label, kept in ((1, tumor), (0, most - tumor)):
         words = f"a round may add {most} ({share:g} of the pool), of them {kept} {CLASSES[label]} (pseudo.round_cap)"
-        reasons += keep_surest(pool, stays, label, kept, words)
+        reasons += keep_most_confident(pool, stays, label, kept, words)
     return reasons
 
 
-def keep_surest(pool: pd.DataFrame, stays: np.ndarray, label: int, kept: int, words: str) -> np.ndarray:
+def keep_most_confident(pool: pd.DataFrame, stays: np.ndarray, label: int, kept: int, words: str) -> np.ndarray:
     """Reasons that leave of the candidates called `label` the `kept` surest."""
     of_class = stays & (pool.called == label).to_numpy()
     return _capped(pool, of_class, np.zeros(len(pool), dtype=np.int64), kept, words)
@@ -166,7 +166,7 @@ def keep_surest(pool: pd.DataFrame, stays: np.ndarray, label: int, kept: int, wo
 def _capped(pool: pd.DataFrame, stays: np.ndarray, groups: np.ndarray, most: int, words: str) -> np.ndarray:
     reasons = nothing_said(len(pool))
     rows = np.flatnonzero(stays)
-    reasons[rows[surest_within(groups[rows], pool["rank"].to_numpy()[rows]) >= most]] = words
+    reasons[rows[most_confident_within(groups[rows], pool["rank"].to_numpy()[rows]) >= most]] = words
     return reasons
 
 
@@ -206,9 +206,9 @@ def balance(pool: pd.DataFrame, stays: np.ndarray, prior: float) -> np.ndarray:
     words = f"{{}} surer {{}} patches fill the tumor share of {prior:.4g} (pseudo.balance)"
     if tumor > prior * (tumor + normal):
         kept = min(tumor, _filling(normal, prior))
-        return keep_surest(pool, stays, 1, kept, words.format(kept, "tumor"))
+        return keep_most_confident(pool, stays, 1, kept, words.format(kept, "tumor"))
     kept = min(normal, _filling(tumor, 1 - prior))
-    return keep_surest(pool, stays, 0, kept, words.format(kept, "normal"))
+    return keep_most_confident(pool, stays, 0, kept, words.format(kept, "normal"))
 
 
 def _filling(others: int, share: float) -> int:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pcam_ssl.blending.members import INNER, Member
 from pcam_ssl.blending.tables import as_member, blended_table
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import predict_rows
 from pcam_ssl.cross_validation.neighbor_votes import vote_logits, vote_probs
 from pcam_ssl.data.folds import Folds, Unit, score_groups
@@ -23,7 +23,7 @@ from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import mean_over, predictions, read_predictions, read_probs, read_table, write_table
 
 KEPT = "pool.parquet"
-OPINION = ["id", "logit", "prob", "view_std", "knn_prob"]
+TEACHER_COLUMNS = ["id", "logit", "prob", "view_std", "knn_prob"]
 
 
 def teacher_digest(folder: Path) -> str:
@@ -64,7 +64,7 @@ def check_teachers(run: Run, units: list[Unit]) -> None:
         inner_table(folder)
 
 
-def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
+def pool_table(context: RunContext, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
     """The network in `folder` on the patches `pool`: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`; no labels.
 
     What the unit has predicted already is read, its test split too; the rest is predicted and kept beside it in `pool.parquet`.
@@ -72,12 +72,12 @@ def pool_table(setting: Setting, unit: Unit, folder: Path, pool: pd.DataFrame) -
     known = _predicted(folder)
     missing = pool[~pool.id.isin(known.id)]
     if len(missing):
-        kept = _join(_kept(folder), _predict(setting, unit, folder, missing))
-        if setting.world.leads:
+        kept = _join(_kept(folder), _predict(context, unit, folder, missing))
+        if context.world.is_main:
             write_table(folder / KEPT, kept, {"network_digest": teacher_digest(folder)})
         known = _join(known, kept)
     found = known.drop_duplicates("id").set_index("id").loc[pool.id].reset_index()
-    table = found[OPINION].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
+    table = found[TEACHER_COLUMNS].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
     broken = ~np.isfinite(table.logit)
     if broken.any():
         raise UserError(
@@ -93,19 +93,21 @@ def _check_calibration(folder: Path) -> None:
 
 def _predicted(folder: Path) -> pd.DataFrame:
     test = _read(folder / "test.parquet")
-    return _join(test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[OPINION], _kept(folder)[OPINION])
+    return _join(
+        test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[TEACHER_COLUMNS], _kept(folder)[TEACHER_COLUMNS]
+    )
 
 
 def _kept(folder: Path) -> pd.DataFrame:
     """What was kept of this very network; another's is as good as none."""
     if not (folder / KEPT).exists():
-        return pd.DataFrame(columns=OPINION)
-    table, notes = read_table(folder / KEPT, {"id": "str", **dict.fromkeys(OPINION[1:], "float64")})
+        return pd.DataFrame(columns=TEACHER_COLUMNS)
+    table, notes = read_table(folder / KEPT, {"id": "str", **dict.fromkeys(TEACHER_COLUMNS[1:], "float64")})
     return table if notes.get("network_digest") == teacher_digest(folder) else table.head(0)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return read_predictions(path) if path.exists() else pd.DataFrame(columns=OPINION)
+    return read_predictions(path) if path.exists() else pd.DataFrame(columns=TEACHER_COLUMNS)
 
 
 def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -118,23 +120,23 @@ def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
     return read_probs(path, ids) if path.exists() else np.full(len(ids), np.nan)
 
 
-def _predict(setting: Setting, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
+def _predict(context: RunContext, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
     _check_calibration(folder)
-    network, facts = load_network(folder, setting.world.device, setting.precision.channels_last)
+    network, facts = load_network(folder, context.world.device, context.precision.channels_last)
     neighbours = read_neighbours(folder) if read_fold(folder).get("neighbours") else None
     by_knn = facts.get("scored_by") == "knn"
     if by_knn:
-        logits = vote_logits(setting, unit, network, patches, neighbours["vote"])
+        logits = vote_logits(context, unit, network, patches, neighbours["vote"])
         table = predictions(patches.id, patches.label, patches.wsi, unit.number, logits)
     else:
-        table = predict_rows(setting, network, patches, unit, "pool")
+        table = predict_rows(context, network, patches, unit, "pool")
     table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
     if neighbours and not by_knn:
-        table["knn_prob"] = vote_probs(setting, unit, network, patches, neighbours)
-    return table[OPINION]
+        table["knn_prob"] = vote_probs(context, unit, network, patches, neighbours)
+    return table[TEACHER_COLUMNS]
 
 
-def opinion(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.DataFrame:
+def teacher_predictions(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.DataFrame:
     """What unit K of round `number` says of the patches `pool`, as of `teacher.pool_table`.
 
     Where round 0 is a blend: the blend of what its members' own networks of unit K say, each by its own recipe's test views. All of
@@ -142,7 +144,7 @@ def opinion(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.D
     """
     if number or not rounds.members:
         run = rounds.run(number)
-        return pool_table(rounds.setting(number), unit, run.unit(unit.name), pool)
+        return pool_table(rounds.context(number), unit, run.unit(unit.name), pool)
     heads = {}
     for member in rounds.members:
         if member.run.path not in heads:
@@ -153,7 +155,7 @@ def opinion(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.D
     return blended.assign(knn_prob=mean_over([table.knn_prob for table in tables], weights))
 
 
-def opinion_digest(rounds: Rounds, number: int, unit: Unit) -> str:
+def teacher_predictions_digest(rounds: Rounds, number: int, unit: Unit) -> str:
     """Of the networks whose opinion it is."""
     if number or not rounds.members:
         return teacher_digest(rounds.run(number).unit(unit.name))
@@ -177,7 +179,7 @@ def check_round_0(rounds: Rounds) -> None:
             raise UserError(f"{inner}: no such file, so no threshold can be chosen; blend the same runs again into another --out")
 
 
-def _setting(rounds: Rounds, member: Member) -> Setting:
+def _setting(rounds: Rounds, member: Member) -> RunContext:
     """The member's own test views, neighbours and number format."""
     recipe = member.recipe
     precision = choose_precision(rounds.world.device, recipe.train.precision, recipe.train.channels_last)

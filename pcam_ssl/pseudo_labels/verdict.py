@@ -27,7 +27,7 @@ class RoundTables:
     number: int
     oof: pd.DataFrame | None
     inner: dict[int, pd.DataFrame]
-    trail: pd.DataFrame | None
+    decisions: pd.DataFrame | None
     labels_used: list[int]
 
 
@@ -46,7 +46,7 @@ def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: i
             {
                 "number": tables.number,
                 "labels_used": {"mean": float(np.mean(tables.labels_used)), "by_fold": list(tables.labels_used)},
-                "added": None if tables.trail is None else added_counts(tables.trail),
+                "added": None if tables.decisions is None else added_counts(tables.decisions),
                 "inner": inner_scores(tables.inner),
                 "out_of_fold": _scores(first, tables.oof, tables.number, groups, resamples, seed),
                 "against_round_0": paired,
@@ -55,11 +55,11 @@ def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: i
     return rows
 
 
-def added_counts(trail: pd.DataFrame) -> dict[str, int]:
+def added_counts(decisions: pd.DataFrame) -> dict[str, int]:
     """Pseudo-labels of a trail, summed over folds: by class, and by what changed since the round before."""
-    added = trail[trail.decision == "added"]
+    added = decisions[decisions.decision == "added"]
     tumor = int((added.label >= 0.5).sum())
-    changes = trail.change.value_counts()
+    changes = decisions.change.value_counts()
     names = ("new", "kept", "flipped", "taken back")
     return {"tumor": tumor, "normal": len(added) - tumor, **{name.replace(" ", "_"): int(changes.get(name, 0)) for name in names}}
 
@@ -78,7 +78,7 @@ def choose_round(rounds: list[RoundTables]) -> int:
 
     A round that added nothing is not chosen: its students differ from round 0 by their seed, and are no gain of pseudo-labels.
     """
-    rounds = [tables for tables in rounds if tables.trail is None or (tables.trail.decision == "added").any()]
+    rounds = [tables for tables in rounds if tables.decisions is None or (tables.decisions.decision == "added").any()]
     means = [inner_scores(tables.inner)["auroc"] for tables in rounds]
     best = max(range(len(rounds)), key=lambda place: (-np.inf if means[place] is None else means[place], -rounds[place].number))
     return rounds[best].number
@@ -100,8 +100,8 @@ def chosen_by_fold(rounds: list[RoundTables]) -> tuple[dict[int, int], pd.DataFr
 
 
 def _of_fold(tables: RoundTables, fold: int) -> RoundTables:
-    trail = None if tables.trail is None else tables.trail[tables.trail.fold == fold]
-    return RoundTables(tables.number, None, {fold: tables.inner[fold]}, trail, [])
+    decisions = None if tables.decisions is None else tables.decisions[tables.decisions.fold == fold]
+    return RoundTables(tables.number, None, {fold: tables.inner[fold]}, decisions, [])
 
 
 def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:

@@ -93,13 +93,13 @@ class Pictures:
         }
 
 
-def surest_wrong(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
+def confident_errors(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
     """Labelled Predictions on the wrong side of prob 0.5, the surest first; of equals the first by id."""
     wrong = scored[(scored.prob >= 0.5) != (scored.label == 1)]
     return _sorted(wrong, -(wrong.prob - 0.5).abs(), n)
 
 
-def least_sure(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
+def least_confident(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
     """Labelled Predictions, the nearest to prob 0.5 first; of equals the first by id."""
     return _sorted(scored, (scored.prob - 0.5).abs(), n)
 
@@ -110,7 +110,7 @@ def _sorted(rows: pd.DataFrame, key: pd.Series, n: int) -> pd.DataFrame:
 
 def shown_cases(scored: pd.DataFrame, dataset: Dataset) -> Pictures:
     """Both galleries from labelled out-of-fold Predictions; no network is asked."""
-    return Pictures(wrong=_cases(surest_wrong(scored), dataset), unsure=_cases(least_sure(scored), dataset), no_cases=None)
+    return Pictures(wrong=_cases(confident_errors(scored), dataset), unsure=_cases(least_confident(scored), dataset), no_cases=None)
 
 
 def _cases(rows: pd.DataFrame, dataset: Dataset) -> list[Case]:

@@ -10,7 +10,7 @@ from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.explain import explained
-from pcam_ssl.neighbors.embedding_map import embedding_map, likeness
+from pcam_ssl.neighbors.embedding_map import embedding_map, neighborhood_scores
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
@@ -105,7 +105,7 @@ def _fold_map(
         slides=slides,
         of=int((scored.fold == k).sum()),
         method=method,
-        likeness=likeness(embeddings, labels, slides if known else None),
+        likeness=neighborhood_scores(embeddings, labels, slides if known else None),
     )
 
 

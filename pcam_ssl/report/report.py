@@ -41,7 +41,7 @@ from pcam_ssl.report.scores import (
     views_section,
 )
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
-from pcam_ssl.runs.contents import Facts, read_facts, recorded_dataset
+from pcam_ssl.runs.contents import Facts, find_dataset, read_facts
 from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
 
 REPORT = "report.html"
@@ -184,7 +184,7 @@ def pictures_of(facts: Facts, asked: Asked) -> Pictures:
     Raises UserError where `data` is named and is not the run's dataset, and for a map by another method than PCA that cannot be made.
     """
     try:
-        dataset = recorded_dataset(facts.run.path, facts.info["dataset"], facts.info["dataset_digest"], asked.data)
+        dataset = find_dataset(facts.run.path, facts.info["dataset"], facts.info["dataset_digest"], asked.data)
     except UserError as error:
         if asked.data is not None:
             raise

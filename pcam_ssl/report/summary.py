@@ -13,7 +13,7 @@ def run_summary(run: Run, scores: dict) -> str:
         else f"Out of fold, cv.scheme {scores['scheme']}"
     )
     blocks = [score_table(scores["out_of_fold"], f"{title}{', by kNN' if by_knn(scores) else ''}", scores["floor"])]
-    if (gain := floor_sentence(scores)) is not None:
+    if (gain := colour_baseline_sentence(scores)) is not None:
         blocks.append(gain)
     if scores.get("neighbours"):
         blocks.append(neighbours_table(scores))
@@ -58,7 +58,7 @@ def _interval(score: dict, form: str = ".3f") -> str:
     return text if score["low"] is None else f"{text} ({format(score['low'], form)} to {format(score['high'], form)})"
 
 
-def floor_sentence(scores: dict) -> str | None:
+def colour_baseline_sentence(scores: dict) -> str | None:
     """The AUROC above the colour floor with its paired interval, in words."""
     if scores["above_floor"] is None or scores["above_floor"]["auroc"]["low"] is None:
         return None

@@ -46,7 +46,7 @@ def _best_case(facts: Facts) -> str:
 
 
 def _leaks(facts: Facts) -> list[str]:
-    scores, torn, lines = facts.scores, facts.torn_slides, []
+    scores, torn, lines = facts.scores, facts.slides_split_across_folds, []
     if scores["slides_shared_across_folds"] or torn:
         known = (
             f"{torn} of {facts.folds.wsi.nunique()} slides stand in two folds or more"
@@ -120,7 +120,7 @@ def what_was_done(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _folds_text(facts: Facts) -> str:
-    scores, torn = facts.scores, facts.torn_slides
+    scores, torn = facts.scores, facts.slides_split_across_folds
     n = len(scores["out_of_fold"]["per_fold"])
     kind = {
         "grouped": f"{n} folds grouped by {scores['grouping']}",

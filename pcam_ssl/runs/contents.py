@@ -37,7 +37,7 @@ class Facts:
         return None if self.oof is None else self.oof[self.oof.label.notna()]
 
     @property
-    def torn_slides(self) -> int | None:
+    def slides_split_across_folds(self) -> int | None:
         """Slides with patches in more than one fold, counted here and not taken from scores.json; None where slides are unknown."""
         if self.folds is None or self.folds.wsi.isna().any():
             return None
@@ -84,7 +84,7 @@ def _rounds(run: Run, info: dict[str, Any]) -> dict[Path, dict[str, Any]]:
     return {folder: read_rounds(folder) for folder in folders if (folder / ROUNDS_FILE).is_file()}
 
 
-def recorded_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
+def find_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
     """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
     path = Path(recorded if data is None else data)
     if data is None and not path.exists():
@@ -97,7 +97,7 @@ def recorded_dataset(folder: Path, recorded: str, digest: str, data: Path | str 
     return dataset
 
 
-def scored_predictions(run: Run) -> pd.DataFrame:
+def predictions_by_id(run: Run) -> pd.DataFrame:
     """Predictions by id: out of fold where a patch was scored so, else the mean over folds (fold -1) of the test split.
 
     Empty where the run has neither table, as a run of pooled rounds without a test split.

@@ -11,7 +11,7 @@ from pcam_ssl.data.folds import REFIT, Folds, read_folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.models.artefact import WEIGHTS
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.contents import recorded_dataset, scored_predictions
+from pcam_ssl.runs.contents import find_dataset, predictions_by_id
 from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.terminal import say
 
@@ -57,7 +57,7 @@ class Networks:
 
     def scored(self) -> pd.DataFrame:
         """Predictions by id, by networks that never learned the label: out of fold, else the mean over folds of the test split."""
-        return scored_predictions(self.run)
+        return predictions_by_id(self.run)
 
 
 def open_networks(path: Path | str, data: Path | str | None = None, round: int | None = None) -> Networks:
@@ -79,7 +79,7 @@ def open_networks(path: Path | str, data: Path | str | None = None, round: int |
                 f"{run.path}: its networks (fold-K/{WEIGHTS}) are gone; copy them back, or train again into another --out"
             )
         raise UserError(f"{run.path}: no network is finished yet; run its command again, it goes on where it stopped")
-    dataset = recorded_dataset(run.path, info["dataset"], info["dataset_digest"], data)
+    dataset = find_dataset(run.path, info["dataset"], info["dataset_digest"], data)
     return Networks(run, info, recipe, dataset, read_folds(run.folds, dataset.patches), finished, refit)
 
 

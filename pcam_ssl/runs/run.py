@@ -192,7 +192,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def hold(path: Path, what: str, wait_s: float = 0.0):
+def lock_file(path: Path, what: str, wait_s: float = 0.0):
     """Hold the lock file `path`; a kill frees it. Raises UserError naming the holder while another process has it.
 
     A folder in which nothing was written meanwhile is removed again.
@@ -239,4 +239,4 @@ class Metrics:
             handle.write(json.dumps(event) + "\n")
 
 
-TRAIL, SELECTION = "pseudo.parquet", "selection.json"
+DECISIONS, SELECTION = "pseudo.parquet", "selection.json"

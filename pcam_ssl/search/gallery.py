@@ -17,16 +17,16 @@ from pcam_ssl.files import read_json
 from pcam_ssl.neighbors.faiss_index import Backend, choose_backend, untrained_index
 from pcam_ssl.neighbors.index import COLUMNS, EXACT, NOTES_FILE, EmbeddingIndex, build_index, load_index, save_index
 from pcam_ssl.records import read_embedding
-from pcam_ssl.runs.contents import recorded_dataset, scored_predictions
+from pcam_ssl.runs.contents import find_dataset, predictions_by_id
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
-from pcam_ssl.runs.run import Run, hold, run_in_use
+from pcam_ssl.runs.run import Run, lock_file, run_in_use
 from pcam_ssl.search.embed import EMBEDDINGS, FACTS, ID_COLUMNS, IDS
 from pcam_ssl.tables import read_table
 from pcam_ssl.terminal import say
 
 
 @dataclass(frozen=True)
-class Space:
+class EmbeddingSpace:
     """A gallery before it is indexed; the index lies in `folder`/index."""
 
     folder: Path
@@ -43,14 +43,16 @@ class Space:
         return self.folder / "index"
 
 
-def open_gallery(space: Space, embedder: Embedder, factory: str | None = None, rebuild: bool = False, backend: str = "auto"):
+def open_gallery(
+    space: EmbeddingSpace, embedder: Embedder, factory: str | None = None, rebuild: bool = False, backend: str = "auto"
+):
     """The space's EmbeddingIndex, built and saved where it is absent or `rebuild` asks for it.
 
     `factory` None takes what is there, or the exact index. Raises UserError for an index of another factory, network or dataset,
     with the command that rebuilds it.
     """
     if rebuild or not space.index_folder.exists():
-        with hold(space.folder / ".index.lock", str(space.index_folder)):
+        with lock_file(space.folder / ".index.lock", str(space.index_folder)):
             return _build(space, embedder, factory or EXACT, backend)
     saved, command = _saved_factory(space.index_folder), _rebuild_command(space, factory)
     if factory is not None and saved not in (None, factory):
@@ -68,7 +70,7 @@ def open_gallery(space: Space, embedder: Embedder, factory: str | None = None, r
     )
 
 
-def _build(space: Space, embedder: Embedder, factory: str, backend: str) -> EmbeddingIndex:
+def _build(space: EmbeddingSpace, embedder: Embedder, factory: str, backend: str) -> EmbeddingIndex:
     untrained_index(embedder.dimension, factory)  # so that a slip of the pen is told before minutes of embedding
     chosen = choose_backend(backend, factory)
     _tell(space, factory, chosen)
@@ -85,7 +87,7 @@ def _build(space: Space, embedder: Embedder, factory: str, backend: str) -> Embe
     return index
 
 
-def _embeddings(space: Space, embedder: Embedder, scratch: Path) -> np.ndarray:
+def _embeddings(space: EmbeddingSpace, embedder: Embedder, scratch: Path) -> np.ndarray:
     """Those the space has, else new ones on disk, so that only the index itself takes memory."""
     if space.embeddings is not None:
         return space.embeddings
@@ -94,7 +96,7 @@ def _embeddings(space: Space, embedder: Embedder, scratch: Path) -> np.ndarray:
     return embedder.embed(Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), out=out)
 
 
-def _tell(space: Space, factory: str, backend: Backend) -> None:
+def _tell(space: EmbeddingSpace, factory: str, backend: Backend) -> None:
     say(f"search: {len(space.gallery):,} patches, index {factory}, backend {backend.name} ({backend.reason})")
 
 
@@ -106,14 +108,14 @@ def _saved_factory(folder: Path) -> str | None:
         return None
 
 
-def _rebuild_command(space: Space, factory: str | None) -> str:
+def _rebuild_command(space: EmbeddingSpace, factory: str | None) -> str:
     return shlex.join(["pcam-ssl", "search", str(space.folder), *(["--index", factory] if factory else []), "--rebuild"])
 
 
 AGAIN = "delete the folder, and embed again with `pcam-ssl embed`"
 
 
-def open_space(folder: Path | str, data: Path | str | None = None, device: str = "auto") -> Space:
+def open_embedding_space(folder: Path | str, data: Path | str | None = None, device: str = "auto") -> EmbeddingSpace:
     """The space of a run or of an embeddings folder. `data` says where its dataset lies, where that has moved.
 
     Raises UserError where the folder is neither, has no refit network, or its dataset is gone or another one.
@@ -122,18 +124,18 @@ def open_space(folder: Path | str, data: Path | str | None = None, device: str =
     return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(run_in_use(folder), data, device)
 
 
-def _of_run(run: Run, data: Path | str | None, device: str) -> Space:
+def _of_run(run: Run, data: Path | str | None, device: str) -> EmbeddingSpace:
     info = run.info()
     if not run.unit_done(REFIT):
         run_embedder(run)  # says which command makes it
     if not run.scores.exists():
         raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
-    dataset = recorded_dataset(run.path, info["dataset"], info["dataset_digest"], data)
-    gallery = dataset.patches.assign(prob=dataset.patches.id.map(scored_predictions(run).prob))
-    return Space(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
+    dataset = find_dataset(run.path, info["dataset"], info["dataset_digest"], data)
+    gallery = dataset.patches.assign(prob=dataset.patches.id.map(predictions_by_id(run).prob))
+    return EmbeddingSpace(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
 
 
-def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
+def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> EmbeddingSpace:
     facts = read_embedding(folder)
     known, network = facts["dataset"], facts["network"]
     if not known["packed"] and data is None:
@@ -141,7 +143,7 @@ def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
             f"{folder}: made from {known['path']}, whose patches are not kept; "
             f"`pcam-ssl data import {known['path']} DATASET`, then search with --data DATASET"
         )
-    dataset = recorded_dataset(folder, known["path"], known["digest"], data)
+    dataset = find_dataset(folder, known["path"], known["digest"], data)
 
     def embedder() -> Embedder:
         made = _embedder_again(network, dataset, device)
@@ -153,7 +155,7 @@ def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> Space:
     gallery = read_table(folder / IDS, {name: COLUMNS[name] for name in ID_COLUMNS})[0].assign(prob=float("nan"))
     if len(gallery) != len(embeddings):
         raise UserError(f"{folder}: damaged ({len(embeddings):,} embeddings of {len(gallery):,} patches); {AGAIN}")
-    return Space(folder, dataset, network["digest"], gallery, embeddings, embedder)
+    return EmbeddingSpace(folder, dataset, network["digest"], gallery, embeddings, embedder)
 
 
 def _load(folder: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import EmbeddingIndex
 from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
 from pcam_ssl.runs.embedder import Embedder
-from pcam_ssl.search.gallery import Space, open_gallery, open_space
+from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space, open_gallery
 from pcam_ssl.search.queries import Loaded, Queries, by_id, by_image, by_source
 from pcam_ssl.search.report import write_neighbours_page
 
@@ -49,7 +49,7 @@ def search_space(
         raise UserError(f"-k {k}: ask for one neighbour or more")
     if html is not None:
         check_target("--html", html, *PAGE)
-    space = open_space(folder, data, device)
+    space = open_embedding_space(folder, data, device)
     with ExitStack() as opened:
         asked = _queries(space, list(ids), list(images), source, opened)
         n = sum(len(part.table) for part in asked)
@@ -65,7 +65,9 @@ def search_space(
     return result
 
 
-def _queries(space: Space, ids: list[str], images: list[Path], source: Path | str | None, opened: ExitStack) -> list[Queries]:
+def _queries(
+    space: EmbeddingSpace, ids: list[str], images: list[Path], source: Path | str | None, opened: ExitStack
+) -> list[Queries]:
     size_px, asked = space.dataset.size_px, []
     if ids:
         asked.append(by_id(ids, space.dataset, space.gallery))
@@ -77,7 +79,7 @@ def _queries(space: Space, ids: list[str], images: list[Path], source: Path | st
 
 
 def _search(
-    space: Space, gallery: EmbeddingIndex, embedder: Embedder, asked: list[Queries], k: int, any_slide: bool
+    space: EmbeddingSpace, gallery: EmbeddingIndex, embedder: Embedder, asked: list[Queries], k: int, any_slide: bool
 ) -> SearchResult:
     queries = pd.concat([part.table for part in asked], ignore_index=True)
     embeddings = np.concatenate(
@@ -89,7 +91,7 @@ def _search(
     return SearchResult(_facts(space, gallery, k, any_slide), queries, gallery.table, similarity, rows, left_out)
 
 
-def _facts(space: Space, gallery: EmbeddingIndex, k: int, any_slide: bool) -> dict[str, Any]:
+def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex, k: int, any_slide: bool) -> dict[str, Any]:
     notes = gallery.notes
     index = {"factory": notes.factory, "parameters": notes.parameters, "exact": gallery.exact, "created": notes.created}
     return {
@@ -105,7 +107,7 @@ def _facts(space: Space, gallery: EmbeddingIndex, k: int, any_slide: bool) -> di
     }
 
 
-def _patches(space: Space, result: SearchResult, asked: list[Queries]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+def _patches(space: EmbeddingSpace, result: SearchResult, asked: list[Queries]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
     """Pixels of each query, and of its neighbours."""
     queries = [part.patch(n) for part in asked for n in range(len(part.table))]
     places = pd.Index(space.dataset.patches.id)

@@ -127,7 +127,7 @@ def fit(
                 training.method.train()
                 begun = time.monotonic()
             if at_epoch_end or late or stopping:
-                if world.leads:
+                if world.is_main:
                     save_checkpoint(folder, training.state())
                 saved = time.monotonic()
             if stopping:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcam_ssl.audit.duplicates import SAME_PICTURE, likeness
+from pcam_ssl.audit.duplicates import SAME_PICTURE, image_correlation
 
 HALVES = np.repeat([[0, 200]], 12, axis=1)  # [1, 24]: left dark, right bright
 
@@ -15,7 +15,7 @@ def picture(values):
 
 
 def likeness_of(one, other):
-    return likeness(np.stack([one, other]), np.array([0]), np.array([1])).item()
+    return image_correlation(np.stack([one, other]), np.array([0]), np.array([1])).item()
 
 
 def test_brightness_contrast_and_turning_do_not_count():
@@ -37,7 +37,7 @@ def test_any_size_is_averaged_the_same_way_round(size_px, make_pixels):
 def test_pairs_beyond_one_chunk_keep_their_order(make_pixels):
     pixels = make_pixels(3)
     first, second = np.tile([0, 1, 2], 800), np.tile([0, 2, 2], 800)
-    found = likeness(pixels, first, second)
+    found = image_correlation(pixels, first, second)
     assert len(found) == 2400
     assert found[::3] == pytest.approx(1)
     assert found[1::3] == pytest.approx(likeness_of(pixels[1], pixels[2]))
@@ -53,5 +53,5 @@ def test_real_patches_saved_again_are_one_picture_and_real_neighbours_are_not(sh
         patch.transpose(Image.Transpose.ROTATE_90).save(buffer := io.BytesIO(), "JPEG", quality=75)
         again.append(Image.open(buffer))
     pixels = np.stack([np.asarray(patch) for patch in patches + again])
-    assert likeness(pixels, np.arange(60), np.arange(60) + 60).min() > SAME_PICTURE
-    assert likeness(pixels, np.arange(59), np.arange(59) + 1).max() < SAME_PICTURE
+    assert image_correlation(pixels, np.arange(60), np.arange(60) + 60).min() > SAME_PICTURE
+    assert image_correlation(pixels, np.arange(59), np.arange(59) + 1).max() < SAME_PICTURE

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from pcam_ssl.audit.label_errors import doubted_labels
+from pcam_ssl.audit.label_errors import suspicious_labels
 from pcam_ssl.tables import predictions
 
 
@@ -14,27 +14,27 @@ def opinion(**probs):
 
 
 def test_doubt_is_the_product_of_the_probs_of_the_other_class():
-    found = doubted_labels(opinion(p1=0.1, n1=0.7), opinion(n1=0.9, p1=0.2))
+    found = suspicious_labels(opinion(p1=0.1, n1=0.7), opinion(n1=0.9, p1=0.2))
     assert found["id"].tolist() == ["p1", "n1"]
     assert found["doubt"].tolist() == pytest.approx([0.9 * 0.8, 0.7 * 0.9])
     assert found["loss"].tolist() == pytest.approx([-np.log(0.1), -np.log(0.3)])
 
 
 def test_a_label_that_one_opinion_holds_to_is_not_doubted():
-    assert doubted_labels(opinion(p1=0.01, n1=0.6), opinion(p1=0.5, n1=0.4)).empty
+    assert suspicious_labels(opinion(p1=0.01, n1=0.6), opinion(p1=0.5, n1=0.4)).empty
 
 
 def test_without_neighbours_the_network_judges_alone():
-    found = doubted_labels(opinion(p1=0.4, p2=0.6, n1=0.9))
+    found = suspicious_labels(opinion(p1=0.4, p2=0.6, n1=0.9))
     assert found[["id", "doubt"]].to_numpy().tolist() == [["n1", 0.9], ["p1", pytest.approx(0.6)]]
     assert found["doubt_knn"].isna().all()
 
 
 def test_unlabelled_patches_are_left_out():
-    assert doubted_labels(opinion(u1=0.9, n1=0.9))["id"].tolist() == ["n1"]
+    assert suspicious_labels(opinion(u1=0.9, n1=0.9))["id"].tolist() == ["n1"]
 
 
 def test_equal_doubts_stand_in_order_of_id_and_a_sure_wrong_prob_has_a_finite_loss():
-    found = doubted_labels(opinion(p2=0.0, p1=0.0))
+    found = suspicious_labels(opinion(p2=0.0, p1=0.0))
     assert found["id"].tolist() == ["p1", "p2"]
     assert np.isfinite(found["loss"]).all()

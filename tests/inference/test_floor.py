@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pcam_ssl.evaluation import colour_baseline as floor
-from pcam_ssl.evaluation.colour_baseline import BINS, colour_histograms, floor_oof, floor_predictions
+from pcam_ssl.evaluation.colour_baseline import BINS, colour_baseline_oof, colour_baseline_predictions, colour_histograms
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_reads_memory_mapped_pixels(purple_and_pink, tmp_path):
 
 def test_learns_colour(purple_and_pink):
     pixels, labels = purple_and_pink
-    probs = floor_oof(pixels, np.arange(300), labels, *halves(300), seed=0)
+    probs = colour_baseline_oof(pixels, np.arange(300), labels, *halves(300), seed=0)
     assert np.mean((probs >= 0.5) == labels) > 0.85
 
 
@@ -63,27 +63,29 @@ def test_a_folds_own_labels_change_nothing(purple_and_pink):
     pixels, labels = purple_and_pink
     train, score = halves(300)
     scrambled = np.where(score[0], 1 - labels, labels)
-    before, after = (floor_oof(pixels, np.arange(300), given, train[:1], score[:1], seed=0) for given in (labels, scrambled))
+    before, after = (
+        colour_baseline_oof(pixels, np.arange(300), given, train[:1], score[:1], seed=0) for given in (labels, scrambled)
+    )
     np.testing.assert_array_equal(before, after)
 
 
 def test_rows_no_fold_scores_are_nan(purple_and_pink):
     pixels, labels = purple_and_pink
     train, score = halves(300)
-    probs = floor_oof(pixels, np.arange(300), labels, train[:1], score[:1], seed=0)
+    probs = colour_baseline_oof(pixels, np.arange(300), labels, train[:1], score[:1], seed=0)
     assert (np.isnan(probs) == ~score[0]).all()
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_in_training_gives_its_rate(purple_and_pink, label):
     features = colour_histograms(purple_and_pink[0], np.arange(20))
-    assert floor_predictions(features[:10], [label] * 10, features[10:], seed=0).tolist() == [label] * 10
+    assert colour_baseline_predictions(features[:10], [label] * 10, features[10:], seed=0).tolist() == [label] * 10
 
 
 def test_the_same_seed_gives_the_same_bits(purple_and_pink):
     pixels, labels = purple_and_pink
     features = colour_histograms(pixels, np.arange(300))
-    first, second = (floor_predictions(features[:150], labels[:150], features[150:], seed=0) for _ in range(2))
+    first, second = (colour_baseline_predictions(features[:150], labels[:150], features[150:], seed=0) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -92,5 +94,5 @@ def test_trains_on_a_bounded_sample(purple_and_pink, monkeypatch):
     features = colour_histograms(pixels, np.arange(300))
     monkeypatch.setattr(floor, "MOST_TRAINING_ROWS", 100)
     kept = np.sort(np.random.default_rng(3).choice(200, 100, replace=False))
-    sampled = floor_predictions(features[:200], labels[:200], features[200:], seed=3)
-    np.testing.assert_array_equal(sampled, floor_predictions(features[kept], labels[kept], features[200:], seed=3))
+    sampled = colour_baseline_predictions(features[:200], labels[:200], features[200:], seed=3)
+    np.testing.assert_array_equal(sampled, colour_baseline_predictions(features[kept], labels[kept], features[200:], seed=3))

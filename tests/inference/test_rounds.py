@@ -40,7 +40,7 @@ def oof(*pairs) -> pd.DataFrame:
     return frame
 
 
-def trail(*rows, fold=0) -> pd.DataFrame:
+def decisions(*rows, fold=0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["decision", "label", "change"]).assign(fold=fold)
 
 
@@ -56,7 +56,7 @@ def tables(number, inner, out=(HALF,) * 4, added=None) -> RoundTables:
 @pytest.fixture
 def rounds() -> list[RoundTables]:
     """Fold 0 likes round 1 best, fold 1 round 2; the mean likes round 1 and 2 alike."""
-    added = pd.concat([trail(ADDED, LEFT_OUT, fold=fold) for fold in (0, 1)])
+    added = pd.concat([decisions(ADDED, LEFT_OUT, fold=fold) for fold in (0, 1)])
     return [
         tables(0, [HALF, HALF]),
         tables(1, [RIGHT, HALF], (RIGHT, RIGHT, WRONG, WRONG), added),
@@ -66,7 +66,7 @@ def rounds() -> list[RoundTables]:
 
 def test_added_are_counted_by_class_and_change():
     counts = added_counts(
-        trail(
+        decisions(
             ("added", 1.0, "new"),
             ("added", 0.9, "kept"),
             ("added", 0.1, "flipped"),
@@ -114,11 +114,11 @@ def test_each_fold_chooses_by_its_own_inner_slides(rounds):
 
 
 def test_a_round_that_added_nothing_is_not_chosen():
-    assert choose_round([tables(0, [HALF, HALF]), tables(1, [RIGHT, RIGHT], added=trail(LEFT_OUT))]) == 0
+    assert choose_round([tables(0, [HALF, HALF]), tables(1, [RIGHT, RIGHT], added=decisions(LEFT_OUT))]) == 0
 
 
 def test_a_fold_does_not_choose_a_round_that_added_nothing_to_it():
-    added = pd.concat([trail(LEFT_OUT), trail(ADDED, fold=1)])
+    added = pd.concat([decisions(LEFT_OUT), decisions(ADDED, fold=1)])
     entries = [tables(0, [HALF, HALF]), tables(1, [RIGHT, RIGHT], added=added)]
     assert chosen_by_fold(entries)[0] == {0: 0, 1: 1}
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pictured import pictures
 
-from pcam_ssl.report.cases import Pictures, least_sure, surest_wrong
+from pcam_ssl.report.cases import Pictures, confident_errors, least_confident
 from pcam_ssl.tables import predictions
 
 
@@ -18,20 +18,20 @@ def scored() -> pd.DataFrame:
 
 
 def test_the_surest_wrong_come_first_and_right_ones_never(scored):
-    assert surest_wrong(scored).id.tolist() == ["b", "e", "c"]
+    assert confident_errors(scored).id.tolist() == ["b", "e", "c"]
 
 
 def test_the_least_sure_come_first_right_or_wrong(scored):
-    assert least_sure(scored, 3).id.tolist() == ["d", "c", "b"]
+    assert least_confident(scored, 3).id.tolist() == ["d", "c", "b"]
 
 
 def test_a_prob_of_one_half_is_called_tumor():
     table = predictions(["a", "b"], [1, 0], [None] * 2, 0, [0.0, 0.0], probs=[0.5, 0.5])
-    assert surest_wrong(table).id.tolist() == ["b"]
+    assert confident_errors(table).id.tolist() == ["b"]
 
 
 def test_nothing_wrong_is_nothing_to_show(scored):
-    assert surest_wrong(scored[scored.id == "a"]).empty
+    assert confident_errors(scored[scored.id == "a"]).empty
 
 
 def test_json_holds_all_but_the_pixels():

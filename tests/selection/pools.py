@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.special import logit
 
 from pcam_ssl.pseudo_labels.selection import POOL_COLUMNS
-from pcam_ssl.pseudo_labels.selectors import rated
+from pcam_ssl.pseudo_labels.selectors import ranked_pool
 from pcam_ssl.tables import conform
 
 
@@ -26,7 +26,7 @@ def pool_of(probs, **columns) -> pd.DataFrame:
 
 
 def rated_of(probs, **columns) -> pd.DataFrame:
-    return rated(pool_of(probs, **columns))
+    return ranked_pool(pool_of(probs, **columns))
 
 
 def all_of(pool: pd.DataFrame) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.pseudo_labels.selectors import duplicate_cap, k_best, keep_surest, round_cap, slide_cap, top_share
+from pcam_ssl.pseudo_labels.selectors import duplicate_cap, k_best, keep_most_confident, round_cap, slide_cap, top_share
 from tests.selection.pools import all_of, rated_of, staying
 
 FALLING = [0.99, 0.98, 0.97, 0.96, 0.04, 0.05]  # normal e is as sure as d, but for rounding; f is the least sure
@@ -69,4 +69,4 @@ def test_round_cap_that_is_not_reached_cuts_nothing(share):
 
 def test_keep_surest_touches_one_class():
     pool = rated_of(FALLING)
-    assert staying(pool, keep_surest(pool, all_of(pool), 1, 2, "too many")) == "abef"
+    assert staying(pool, keep_most_confident(pool, all_of(pool), 1, 2, "too many")) == "abef"

@@ -9,7 +9,7 @@ import pytest
 
 from pcam_ssl.pseudo_labels.selection import decide
 from pcam_ssl.recipe.schema import Pseudo
-from pcam_ssl.tables import TRAIL_COLUMNS
+from pcam_ssl.tables import DECISION_COLUMNS
 from tests.selection.pools import inner_of, pool_of
 
 INNER = inner_of({0: 60, 1: 60}, {})
@@ -24,8 +24,8 @@ def facts_of(pool, options=PLAIN, previous=None, inner=INNER):
     return decide(pool, inner, options, previous, "d1")[1]
 
 
-def added(trail) -> str:
-    return "".join(trail.id[trail.decision == "added"])
+def added(decisions) -> str:
+    return "".join(decisions.id[decisions.decision == "added"])
 
 
 def noisy_pool(n=500):
@@ -54,20 +54,20 @@ EVERYTHING = Pseudo(
 
 def test_trail_has_its_columns_in_the_pools_order():
     pool = pool_of([0.9, 0.1, 0.6], view_std=[1, 2, 3])
-    trail = trail_of(pool, Pseudo(precision=None, balance="none", confidence=0.8))
-    assert {name: str(kind) for name, kind in trail.dtypes.items()} == TRAIL_COLUMNS
-    assert trail.id.tolist() == ["a", "b", "c"]
-    assert trail.decision.tolist() == ["added", "added", "left out"]
-    assert trail.label.tolist()[:2] == [1, 0]
-    assert np.isnan(trail.label[2])
-    assert trail.weight.tolist() == [1, 1, 0]
-    assert set(trail.network_digest) == {"d1"}
+    decisions = trail_of(pool, Pseudo(precision=None, balance="none", confidence=0.8))
+    assert {name: str(kind) for name, kind in decisions.dtypes.items()} == DECISION_COLUMNS
+    assert decisions.id.tolist() == ["a", "b", "c"]
+    assert decisions.decision.tolist() == ["added", "added", "left out"]
+    assert decisions.label.tolist()[:2] == [1, 0]
+    assert np.isnan(decisions.label[2])
+    assert decisions.weight.tolist() == [1, 1, 0]
+    assert set(decisions.network_digest) == {"d1"}
 
 
 def test_reasons_say_by_what_rule():
     pool = pool_of([0.95, 0.6, 0.05])
-    trail = trail_of(pool, Pseudo(precision=0.9, confidence=0.8, balance="none"))
-    assert trail.reason.tolist() == [
+    decisions = trail_of(pool, Pseudo(precision=0.9, confidence=0.8, balance="none"))
+    assert decisions.reason.tolist() == [
         "called tumor: beyond prob 0.9, from where a precision of 0.9 is proven; beyond prob 0.8",
         "prob 0.6 is below 0.9, from where a precision of 0.9 is proven for tumor",
         "called normal: beyond prob 0.1, from where a precision of 0.9 is proven; beyond prob 0.2",
@@ -75,8 +75,8 @@ def test_reasons_say_by_what_rule():
 
 
 def test_without_a_selector_all_are_added():
-    trail = trail_of(pool_of([0.9, 0.5]))
-    assert trail.reason.tolist() == ["called tumor: nothing in the recipe leaves it out"] * 2
+    decisions = trail_of(pool_of([0.9, 0.5]))
+    assert decisions.reason.tolist() == ["called tumor: nothing in the recipe leaves it out"] * 2
 
 
 def test_soft_labels_are_the_probs():
@@ -98,14 +98,14 @@ def test_caps_count_only_what_earlier_selectors_left():
 def test_balance_comes_before_the_round_cap():
     # Prior 0.5: two of each class stay; the cap of two then takes one of each. The other way around it would be tumor alone.
     pool = pool_of([0.99, 0.98, 0.97, 0.02, 0.02, 0.02, 0.52, 0.52], knn_prob=[0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1])
-    trail = trail_of(pool, Pseudo(precision=None, agreement=True, round_cap=0.25))
-    assert sorted(trail.label.dropna()) == [0, 1]
+    decisions = trail_of(pool, Pseudo(precision=None, agreement=True, round_cap=0.25))
+    assert sorted(decisions.label.dropna()) == [0, 1]
 
 
 def test_each_patch_is_told_the_first_selector_that_left_it_out():
     pool = pool_of([0.6], view_std=[9])
-    trail = trail_of(pool, Pseudo(precision=None, balance="none", confidence=0.9, view_std=1))
-    assert trail.reason[0].endswith("(pseudo.confidence)")
+    decisions = trail_of(pool, Pseudo(precision=None, balance="none", confidence=0.9, view_std=1))
+    assert decisions.reason[0].endswith("(pseudo.confidence)")
 
 
 def test_facts_count():
@@ -147,11 +147,11 @@ def test_the_order_of_rows_decides_nothing():
     pool = noisy_pool()
     shuffled = pool.sample(frac=1, random_state=1)
     inner = INNER.assign(prob=0.5 + (INNER.prob - 0.5) / 8)
-    trail, facts = decide(pool, inner, EVERYTHING, None, "d")
+    decisions, facts = decide(pool, inner, EVERYTHING, None, "d")
     other, other_facts = decide(shuffled, inner, EVERYTHING, None, "d")
-    assert added(trail)
+    assert added(decisions)
     assert all(facts["left_out"].values())
-    pd.testing.assert_frame_equal(other.sort_values("id", ignore_index=True), trail.sort_values("id", ignore_index=True))
+    pd.testing.assert_frame_equal(other.sort_values("id", ignore_index=True), decisions.sort_values("id", ignore_index=True))
     assert other_facts == facts
 
 
@@ -162,15 +162,15 @@ def test_a_truth_column_is_not_seen():
 
 @pytest.mark.parametrize("options", [Pseudo(), EVERYTHING], ids=["default", "everything"])
 def test_an_empty_pool(options):
-    trail, facts = decide(pool_of([]), INNER, options, None, "d")
-    assert len(trail) == 0
+    decisions, facts = decide(pool_of([]), INNER, options, None, "d")
+    assert len(decisions) == 0
     assert (facts["pool"], facts["prior"], facts["tumor_share"]) == (0, None, None)
     assert facts["nothing"] == "nothing is added: the pool holds no patch"
 
 
 def test_a_pool_of_one_patch_cannot_be_balanced():
-    trail, facts = decide(pool_of([0.95]), INNER, Pseudo(precision=0.9), None, "d")
-    assert trail.reason[0] == "no normal patch is left to keep a tumor share of 0.95 (pseudo.balance)"
+    decisions, facts = decide(pool_of([0.95]), INNER, Pseudo(precision=0.9), None, "d")
+    assert decisions.reason[0] == "no normal patch is left to keep a tumor share of 0.95 (pseudo.balance)"
     assert facts["nothing"] == "nothing is added: of 1 patches, 1 by pseudo.balance left out"
 
 

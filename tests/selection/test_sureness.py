@@ -1,7 +1,7 @@
 import numpy as np
 
 from pcam_ssl.evaluation.metrics import predicted_class
-from pcam_ssl.pseudo_labels.selectors import rated, share_of, surest_within
+from pcam_ssl.pseudo_labels.selectors import most_confident_within, ranked_pool, share_of
 from tests.selection.pools import pool_of
 
 
@@ -11,22 +11,22 @@ def test_half_is_called_tumor():
 
 def test_surest_is_farthest_from_half_then_of_larger_logit_then_first_by_id():
     pool = pool_of([0.75, 1.0, 1.0, 0.0, 0.0], logit=[1.0, 30.0, 40.0, -30.0, -50.0])
-    rank = rated(pool).set_index("id")["rank"]
+    rank = ranked_pool(pool).set_index("id")["rank"]
     assert "".join(rank.sort_values().index) == "ecbda"
 
 
 def test_rank_does_not_depend_on_the_order_of_rows():
     pool = pool_of([0.75, 0.25, 0.75, 0.25])
-    backwards = rated(pool.iloc[::-1].reset_index(drop=True)).set_index("id")["rank"]
-    assert rated(pool).set_index("id")["rank"].equals(backwards.sort_index())
+    backwards = ranked_pool(pool.iloc[::-1].reset_index(drop=True)).set_index("id")["rank"]
+    assert ranked_pool(pool).set_index("id")["rank"].equals(backwards.sort_index())
 
 
 def test_place_within_groups():
-    assert surest_within([7, 3, 7, 7, 3], np.array([5, 4, 1, 9, 2])).tolist() == [1, 1, 0, 2, 0]
+    assert most_confident_within([7, 3, 7, 7, 3], np.array([5, 4, 1, 9, 2])).tolist() == [1, 1, 0, 2, 0]
 
 
 def test_place_within_no_groups():
-    assert surest_within([], np.array([])).tolist() == []
+    assert most_confident_within([], np.array([])).tolist() == []
 
 
 def test_share_of_in_spite_of_rounding():

@@ -5,7 +5,7 @@ from pcam_ssl.evaluation.confidence import share_interval
 from pcam_ssl.pseudo_labels.precision_check import added_scores
 
 
-def trail(labels, fold=0, ids=None):
+def decisions(labels, fold=0, ids=None):
     return pd.DataFrame(
         {"id": ids or [f"p{n}" for n in range(len(labels))], "fold": fold, "label": pd.array(labels, dtype="float64")}
     )
@@ -16,7 +16,7 @@ def truth(labels, slides=None):
     return pd.DataFrame({**columns, "wsi": pd.array(slides or [None] * len(labels), dtype="str")})
 
 
-ADDED = trail([1, 1, 1, 0, None, None])
+ADDED = decisions([1, 1, 1, 0, None, None])
 TRUE = truth([1, 1, 0, 0, 1, 0])
 
 
@@ -50,20 +50,20 @@ def test_ids_are_joined_not_rows():
 
 
 def test_soft_labels_count_by_their_side():
-    assert added_scores(trail([0.9, 0.3]), truth([1, 1]))["precision"]["all"]["value"] == 0.5
+    assert added_scores(decisions([0.9, 0.3]), truth([1, 1]))["precision"]["all"]["value"] == 0.5
 
 
 def test_intervals_are_clustered_by_slide():
     labels, slides = [1] * 8 + [0] * 4, list("aaaabbbbcccc")
-    score = added_scores(trail([1] * 12), truth(labels, slides))["precision"]["tumor"]
+    score = added_scores(decisions([1] * 12), truth(labels, slides))["precision"]["tumor"]
     expected = share_interval([True] * 8 + [False] * 4, slides)
     assert (score["low"], score["high"]) == (expected["low"], expected["high"])
     assert score["low"] < share_interval([True] * 8 + [False] * 4)["low"]
 
 
 def test_a_patch_in_several_folds_is_one_piece_of_evidence():
-    once = trail([1] * 20)
-    folds = pd.concat([trail([1] * 20, fold=fold) for fold in range(3)])
+    once = decisions([1] * 20)
+    folds = pd.concat([decisions([1] * 20, fold=fold) for fold in range(3)])
     labels = truth([1] * 15 + [0] * 5)
     one, three = added_scores(once, labels)["precision"]["all"], added_scores(folds, labels)["precision"]["all"]
     assert (three["right"], three["n"]) == (45, 60)
@@ -81,7 +81,7 @@ def test_no_known_truth_is_none_with_the_reason():
 
 
 def test_nothing_added_is_none_with_the_reason():
-    scores = added_scores(trail([None, None]), truth([1, 1]))
+    scores = added_scores(decisions([None, None]), truth([1, 1]))
     assert scores["precision"]["tumor"]["reason"] == "no tumor patch was added with a known label"
     assert scores["coverage"]["normal"]["reason"] == "no normal patch is in the pool with a known label"
     assert scores["coverage"]["tumor"]["value"] == 0

@@ -13,14 +13,14 @@ def table(path: Path) -> pd.DataFrame:
     return read_table(path)[0]
 
 
-def trail(run: Path, number: int, fold: int) -> pd.DataFrame:
+def decisions(run: Path, number: int, fold: int) -> pd.DataFrame:
     """The trail of a fold."""
     return table(run / f"round-{number}" / f"fold-{fold}" / "pseudo.parquet")
 
 
 def added(run: Path, number: int, fold: int) -> pd.DataFrame:
     """The rows of a trail that are added."""
-    return trail(run, number, fold)[lambda rows: rows.decision == "added"]
+    return decisions(run, number, fold)[lambda rows: rows.decision == "added"]
 
 
 def weights(run: Path, number: int, unit: str) -> bytes:

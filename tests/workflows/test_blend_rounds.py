@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scored
-from left_behind import table, trail, turn, verdict, weights
+from left_behind import decisions, table, turn, verdict, weights
 from scipy.special import expit, logit
 
 from pcam_ssl.blending.blend import blend_runs
@@ -60,7 +60,7 @@ def said_by(member, fold) -> pd.DataFrame:
 
 @pytest.mark.parametrize("fold", FOLDS)
 def test_a_trail_is_the_mean_of_the_members_own_networks_of_the_fold(rounds, members, fold):
-    rows = trail(rounds, 1, fold).set_index("id")
+    rows = decisions(rounds, 1, fold).set_index("id")
     said = [said_by(member, fold).loc[rows.index] for member in members]
     assert rows.prob.to_numpy() == pytest.approx(np.mean([each.prob for each in said], axis=0), abs=1e-9)
     assert rows.view_std.to_numpy() == pytest.approx(np.mean([each.view_std for each in said], axis=0), abs=1e-9)
@@ -70,7 +70,7 @@ def test_a_trail_is_the_mean_of_the_members_own_networks_of_the_fold(rounds, mem
 def test_a_logit_mean_labels_by_the_mean_of_calibrated_logits(members, make_rounds, tmp_path):
     run = blend_runs([str(path) for path in members], tmp_path / "blend", "logit-mean")
     make_rounds(run.path, 1, SELECT_ONLY)
-    rows = trail(run.path, 1, 0).set_index("id")
+    rows = decisions(run.path, 1, 0).set_index("id")
     wanted = expit(np.mean([logit(said_by(member, 0).prob.loc[rows.index]) for member in members], axis=0))
     assert rows.prob.to_numpy() == pytest.approx(wanted, abs=1e-9)
 
@@ -85,7 +85,7 @@ def test_inner_slides_are_said_by_the_same_mean(blend, members):
 
 def test_a_trail_names_the_networks_of_all_members(rounds, members):
     digests = "".join(sha256(weights(member, 0, "fold-0")).hexdigest() for member in members)
-    assert set(trail(rounds, 1, 0).network_digest) == {sha256(digests.encode()).hexdigest()}
+    assert set(decisions(rounds, 1, 0).network_digest) == {sha256(digests.encode()).hexdigest()}
 
 
 def test_round_0_of_the_verdict_is_the_blend(rounds):
@@ -112,7 +112,7 @@ def test_what_is_there_is_not_done_again(rounds, make_rounds, tmp_path, capsys):
 
 
 def test_a_story_is_told_of_a_patch(rounds, command):
-    told = command("pseudo-label", rounds, "--explain", trail(rounds, 1, 0).id.iloc[0])
+    told = command("pseudo-label", rounds, "--explain", decisions(rounds, 1, 0).id.iloc[0])
     assert told.code == 0 and "In round 1, the latest" in told.out
 
 
@@ -124,10 +124,10 @@ def test_scrambled_labels_of_a_fold_change_nothing_that_it_learns_from(
     turned = [second("first-turned", data=data), second("other-turned", "seed=5", data=data)]
     run = blend_runs([str(path) for path in turned], tmp_path / "blend")
     make_rounds(run.path, 1, SELECT_ONLY)
-    pd.testing.assert_frame_equal(trail(run.path, 1, 0), trail(rounds, 1, 0), check_exact=True)
+    pd.testing.assert_frame_equal(decisions(run.path, 1, 0), decisions(rounds, 1, 0), check_exact=True)
     mine, theirs = (table(path / "fold-0" / "inner.parquet") for path in (run.path, rounds))
     pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
-    assert not trail(run.path, 1, 1).equals(trail(rounds, 1, 1))
+    assert not decisions(run.path, 1, 1).equals(decisions(rounds, 1, 1))
 
 
 def test_an_operating_point_is_chosen_on_inner_slides(blend):
@@ -142,7 +142,7 @@ def test_neighbours_label_as_they_were_blended(trained_run, make_rounds, tmp_pat
     test = table(run.path / "test.parquet")
     for fold in FOLDS:
         wanted = test[test.fold == fold].set_index("id")[["logit", "prob", "view_std"]]
-        rows = trail(run.path, 1, fold).set_index("id").loc[wanted.index]
+        rows = decisions(run.path, 1, fold).set_index("id").loc[wanted.index]
         np.testing.assert_allclose(rows[["logit", "prob", "view_std"]], wanted, rtol=0, atol=1e-9)
     assert (run.path / "round-1" / "refit" / "pseudo.parquet").exists()
 

@@ -153,9 +153,9 @@ def test_a_vision_transformer_is_explained_on_its_tokens(train, ids, tmp_path):
 
 def test_a_patch_with_a_pseudo_label_is_explained_by_networks_that_learned_it(two_rounds_copy):
     networks = open_networks(two_rounds_copy, round=1)
-    trail = read_table(networks.run.path / "pseudo.parquet")[0]
+    decisions = read_table(networks.run.path / "pseudo.parquet")[0]
     test = networks.dataset.patches.id[networks.dataset.patches.split == "test"]
-    added = trail[(trail.decision == "added") & trail.id.isin(test)].id.iloc[0]
+    added = decisions[(decisions.decision == "added") & decisions.id.isin(test)].id.iloc[0]
     (only,) = explained(networks, [added], neighbours=0)
     assert only.learned == "pseudo-label" and only.network.endswith("which learned from a pseudo-label of it")
 

@@ -116,12 +116,12 @@ def test_a_run_without_rounds_has_no_decisions(rows):
 def test_decisions_are_those_of_the_round_that_made_the_network(two_rounds, tmp_path):
     explore(two_rounds, tmp_path / "e.parquet", round=1, fold=1)
     rows = pq.read_table(tmp_path / "e.parquet").to_pandas().set_index("id")
-    trail = read_table(two_rounds / "round-1" / "fold-1" / "pseudo.parquet")[0].set_index("id")
-    added = trail[trail.decision == "added"]
+    decisions = read_table(two_rounds / "round-1" / "fold-1" / "pseudo.parquet")[0].set_index("id")
+    added = decisions[decisions.decision == "added"]
     assert len(added) and (rows.decision[added.index] == "added as " + added.label.map({0: "normal", 1: "tumor"})).all()
-    assert (rows.decision[trail.index.difference(added.index)] == "left out").all()
-    assert (rows.reason[trail.index] == trail.reason).all()
-    assert rows.decision[rows.index.difference(trail.index)].isna().all()
+    assert (rows.decision[decisions.index.difference(added.index)] == "left out").all()
+    assert (rows.reason[decisions.index] == decisions.reason).all()
+    assert rows.decision[rows.index.difference(decisions.index)].isna().all()
 
 
 def test_a_trail_that_is_gone_is_told(two_rounds_copy, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.evaluation.calibration import fit_calibrator
 from pcam_ssl.files import read_json
 from pcam_ssl.neighbors.knn import blend_weight
@@ -74,6 +74,6 @@ def test_test_time_views_are_those_of_the_recipe(tiny_recipe):
     recipe = tiny_recipe(
         "seed=5", "predict.d4=false", "predict.random_views=3", "predict.mean=prob", "views.policy=strong", "views.strength=0.5"
     )
-    views = Setting(recipe, None, None, None, None, None, 0).test_views
+    views = RunContext(recipe, None, None, None, None, None, 0).test_views
     assert (views.seed, views.d4, views.random_views, views.mean) == (5, False, 3, "prob")
     assert (views.policy, views.strength, views.count) == ("strong", 0.5, 4)

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from pcam_ssl.cross_validation.aggregate import floor_table, gather_oof, gather_test, read_scores, score_run
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.aggregate import aggregate_oof, aggregate_test, colour_baseline_table, read_scores, score_run
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.errors import UserError
@@ -57,7 +57,7 @@ def test_a_fold_that_lacks_patches_is_refused(copy, folds):
     path = copy.fold(1) / "oof.parquet"
     write_table(path, read_table(path)[0].iloc[1:])
     with pytest.raises(UserError, match=r"the folds score 79 patches, folds.parquet names 80; delete the run and train again"):
-        gather_oof(copy, folds)
+        aggregate_oof(copy, folds)
 
 
 def test_a_patch_scored_twice_is_refused(copy, folds):
@@ -65,7 +65,7 @@ def test_a_patch_scored_twice_is_refused(copy, folds):
     table = read_table(path)[0]
     write_table(path, pd.concat([table, table.iloc[:1]]))
     with pytest.raises(UserError, match=r"1 ids stand twice in one fold"):
-        gather_oof(copy, folds)
+        aggregate_oof(copy, folds)
 
 
 def test_scores_of_an_unfinished_run(copy):
@@ -75,11 +75,11 @@ def test_scores_of_an_unfinished_run(copy):
 
 
 def test_held_out_scores_are_those_of_the_mean_over_folds(copy, folds, slides):
-    test = gather_test(copy, folds)
+    test = aggregate_test(copy, folds)
     labels = pd.Series(np.arange(16) % 2, index=test.id[test.fold == -1])
     test = test.assign(label=pd.array(labels.loc[test.id], dtype="Int8"))
-    setting = Setting(copy.load_recipe(), open_dataset(slides), folds, copy, None, None, 0)
-    scores = score_run(setting, None, test, None, copy.info())
+    context = RunContext(copy.load_recipe(), open_dataset(slides), folds, copy, None, None, 0)
+    scores = score_run(context, None, test, None, copy.info())
     by_fold = {k: roc_auc_score(rows.label.astype(int), rows.prob) for k, rows in test.groupby("fold")}
     assert scores["held_out"]["test"]["scores"]["auroc"]["value"] == pytest.approx(by_fold[-1])
     assert by_fold[-1] not in (by_fold[0], by_fold[1])
@@ -141,10 +141,10 @@ def test_the_colour_floor_learns_from_visible_labels_of_training_slides_alone(co
     folds = replace(folds, frame=folds.frame.assign(visible=folds.frame.index % 4 < 2))
     masks = {"inner": folds.inner_mask(0), "hidden": folds.pool_mask(0) & ~folds.frame.visible, "train": folds.train_mask(0)}
     dataset = open_dataset(slides)
-    before = floor_table(copy, dataset, folds, 0, {})
+    before = colour_baseline_table(copy, dataset, folds, 0, {})
     patches = dataset.patches
     changed = patches.id.isin(folds.frame.id[masks[part]])
     all_tumor = replace(dataset, patches=patches.assign(label=patches.label.mask(changed, 1)))
-    after = floor_table(copy, all_tumor, folds, 0, {})
+    after = colour_baseline_table(copy, all_tumor, folds, 0, {})
     of_fold = before.fold == 0
     assert (before.prob[of_fold] != after.prob[of_fold]).any() == moves

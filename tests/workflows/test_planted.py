@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pcam_ssl.pseudo_labels.precision_check import planted_unit
+from pcam_ssl.pseudo_labels.precision_check import check_unit
 from pcam_ssl.pseudo_labels.rounds import open_rounds
 from pcam_ssl.runs.run import Run
 
@@ -18,7 +18,7 @@ def rounds(round_0, tmp_path_factory):
 @pytest.fixture(scope="module", params=[0, 1])
 def pair(request, rounds):
     """A fold and its planted check."""
-    return rounds.units[request.param], planted_unit(rounds, rounds.units[request.param])
+    return rounds.units[request.param], check_unit(rounds, rounds.units[request.param])
 
 
 def test_planted_slides_are_scored_and_train_nothing(rounds, pair):
@@ -47,5 +47,5 @@ def test_the_scored_labels_of_a_fold_have_no_say_in_what_is_planted(rounds, pair
     patches = rounds.dataset.patches.copy()
     scored = patches.id.isin(rounds.folds.frame.id[unit.score])
     turned = replace(rounds.dataset, patches=patches.assign(label=patches.label.where(~scored, 1 - patches.label)))
-    again = planted_unit(replace(rounds, dataset=turned), unit)
+    again = check_unit(replace(rounds, dataset=turned), unit)
     assert np.array_equal(again.train, planted.train) and np.array_equal(again.score, planted.score)

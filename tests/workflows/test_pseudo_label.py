@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import added, check_same, table, trail, verdict, weights
+from left_behind import added, check_same, decisions, table, verdict, weights
 
 from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.report.scores import repeat_command
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.runs.run import Run, run_in_use
-from pcam_ssl.tables import TRAIL_COLUMNS
+from pcam_ssl.tables import DECISION_COLUMNS
 
 FOLDS, ROUNDS = (0, 1), (1, 2)
 every_trail = pytest.mark.parametrize(("number", "fold"), [(number, fold) for number in ROUNDS for fold in FOLDS])
@@ -35,10 +35,10 @@ def test_every_round_adds_something_in_every_fold(two_rounds):
 
 @every_trail
 def test_a_trail_tells_of_each_pool_patch_once(two_rounds, folds, patches, number, fold):
-    rows = trail(two_rounds, number, fold)
+    rows = decisions(two_rounds, number, fold)
     trains = (folds.fold != fold) & ~folds[f"inner_{fold}"]
     pool = {*patches.index[patches.split == "test"], *folds.id[trains & ~folds.visible]}
-    assert list(rows) == list(TRAIL_COLUMNS)
+    assert list(rows) == list(DECISION_COLUMNS)
     assert set(rows.id) == pool and len(rows) == len(pool)
     assert (rows.reason != "").all()
     assert set(rows.fold) == {fold}
@@ -58,7 +58,7 @@ def test_pool_patches_of_labelled_slides_are_counted_and_told(two_rounds_copy, f
     counts = []
     for fold in FOLDS:
         labelled = set(folds.wsi[(folds.fold != fold) & ~folds[f"inner_{fold}"] & folds.visible])
-        counts.append(int(patches.wsi.loc[trail(two_rounds_copy, 1, fold).id].isin(labelled).sum()))
+        counts.append(int(patches.wsi.loc[decisions(two_rounds_copy, 1, fold).id].isin(labelled).sum()))
     assert min(counts) > 0 and told["on_training_slides"] == np.mean(counts)
     sentence = f"{counts[0]} of them on slides that also have training labels, so what is learnt there is transductive"
     assert sentence in capsys.readouterr().err
@@ -69,7 +69,7 @@ def test_a_trail_names_the_network_that_made_it(two_rounds, number, fold):
     from hashlib import sha256
 
     teacher = sha256(weights(two_rounds, number - 1, f"fold-{fold}")).hexdigest()
-    assert set(trail(two_rounds, number, fold).network_digest) == {teacher}
+    assert set(decisions(two_rounds, number, fold).network_digest) == {teacher}
 
 
 @pytest.mark.parametrize("fold", FOLDS)
@@ -77,14 +77,14 @@ def test_probs_of_the_trail_are_those_of_the_round_before(two_rounds, fold):
     for number in ROUNDS:
         before = two_rounds / f"round-{number - 1}" if number > 1 else two_rounds
         test = table(before / f"fold-{fold}" / "test.parquet").set_index("id")
-        rows = trail(two_rounds, number, fold).set_index("id").loc[test.index]
+        rows = decisions(two_rounds, number, fold).set_index("id").loc[test.index]
         assert np.array_equal(rows[["logit", "prob", "view_std"]], test[["logit", "prob", "view_std"]])
 
 
 @pytest.mark.parametrize("fold", FOLDS)
 def test_changes_are_those_between_two_trails(two_rounds, fold):
-    before, now = (trail(two_rounds, number, fold).set_index("id").label for number in ROUNDS)
-    change = trail(two_rounds, 2, fold).set_index("id").change
+    before, now = (decisions(two_rounds, number, fold).set_index("id").label for number in ROUNDS)
+    change = decisions(two_rounds, 2, fold).set_index("id").change
     assert set(change.index[change == "taken back"]) == set(before.index[before.notna() & now.isna()])
     assert set(change.index[change == "new"]) == set(now.index[before.isna() & now.notna()])
     same = before.notna() & now.notna()
@@ -100,15 +100,15 @@ def test_something_is_taken_back_and_its_student_does_not_train_on_it(
     seen = {}
     whole = fitting.training_set
 
-    def noting(setting, unit):
-        found = whole(setting, unit)
-        seen[unit.round, unit.number] = set(setting.dataset.patches.set_index("row").id.loc[found.rows])
+    def noting(context, unit):
+        found = whole(context, unit)
+        seen[unit.round, unit.number] = set(context.dataset.patches.set_index("row").id.loc[found.rows])
         return found
 
     monkeypatch.setattr(fitting, "training_set", noting)
     path = shutil.copytree(two_rounds, tmp_path / "run", ignore=shutil.ignore_patterns("round-*", "rounds.json"))
     make_rounds(path, 2)
-    backs = {fold: trail(path, 2, fold)[lambda rows: rows.change == "taken back"].id for fold in FOLDS}
+    backs = {fold: decisions(path, 2, fold)[lambda rows: rows.change == "taken back"].id for fold in FOLDS}
     assert sum(map(len, backs.values()))
     for fold, back in backs.items():
         labelled = set(folds.id[(folds.fold != fold) & ~folds[f"inner_{fold}"] & folds.visible])
@@ -136,7 +136,7 @@ def test_a_round_is_a_run(two_rounds, folds):
         assert (info["command"], info["status"], info["round"]) == ("pseudo-label", "done", number)
         assert {path.name for path in run.path.iterdir()} >= {"oof.parquet", "test.parquet", "scores.json", "report.html"}
         pd.testing.assert_frame_equal(table(run.folds), folds)
-        assert len(table(run.path / "pseudo.parquet")) == sum(len(trail(two_rounds, number, fold)) for fold in FOLDS)
+        assert len(table(run.path / "pseudo.parquet")) == sum(len(decisions(two_rounds, number, fold)) for fold in FOLDS)
 
 
 def test_the_verdict_points_to_a_round_that_is_there(two_rounds):
@@ -200,7 +200,7 @@ def test_a_finished_run_with_rounds_is_left_alone_by_its_own_command(two_rounds_
 
 
 def test_a_story_tells_each_round_and_fold(two_rounds, command):
-    id = trail(two_rounds, 1, 0).id.iloc[-1]
+    id = decisions(two_rounds, 1, 0).id.iloc[-1]
     told = command("pseudo-label", two_rounds, "--explain", id)
     assert told.code == 0
     assert told.out.startswith(f"patch {id}\n")

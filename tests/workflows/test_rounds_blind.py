@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from left_behind import calibration, table, trail, turn, verdict, weights, without_labels
+from left_behind import calibration, decisions, table, turn, verdict, weights, without_labels
 
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.files import read_json
@@ -61,7 +61,7 @@ class TestLabelsOfTheFoldsOwnSlides:
 
     @pytest.mark.parametrize("number", ROUNDS)
     def test_its_trail_stays_the_same_to_the_bit(self, own_turned, two_rounds, number):
-        pd.testing.assert_frame_equal(trail(own_turned, number, BLIND), trail(two_rounds, number, BLIND), check_exact=True)
+        pd.testing.assert_frame_equal(decisions(own_turned, number, BLIND), decisions(two_rounds, number, BLIND), check_exact=True)
         facts = [read_json(path / f"round-{number}" / "fold-0" / "selection.json") for path in (own_turned, two_rounds)]
         assert facts[0] == facts[1]
 
@@ -78,7 +78,7 @@ class TestLabelsOfTheFoldsOwnSlides:
     @pytest.mark.parametrize("number", ROUNDS)
     def test_another_fold_learns_from_them(self, own_turned, two_rounds, number):
         assert weights(own_turned, number, "fold-1") != weights(two_rounds, number, "fold-1")
-        assert not trail(own_turned, number, OTHER).equals(trail(two_rounds, number, OTHER))
+        assert not decisions(own_turned, number, OTHER).equals(decisions(two_rounds, number, OTHER))
 
 
 class TestHiddenLabels:
@@ -136,11 +136,11 @@ def other_network(round_0, train, make_rounds, tmp_path_factory):
 
 class TestAnotherFoldsNetwork:
     def test_it_reaches_nothing_of_the_fold(self, other_network, two_rounds):
-        pd.testing.assert_frame_equal(trail(other_network, 1, 0), trail(two_rounds, 1, 0), check_exact=True)
+        pd.testing.assert_frame_equal(decisions(other_network, 1, 0), decisions(two_rounds, 1, 0), check_exact=True)
         assert weights(other_network, 1, "fold-0") == weights(two_rounds, 1, "fold-0")
 
     def test_it_makes_the_pseudo_labels_of_its_own_fold(self, other_network, two_rounds):
-        mine, theirs = trail(other_network, 1, 1), trail(two_rounds, 1, 1)
+        mine, theirs = decisions(other_network, 1, 1), decisions(two_rounds, 1, 1)
         assert mine.id.tolist() == theirs.id.tolist()
         assert not mine.logit.equals(theirs.logit)
         assert set(mine.network_digest) != set(theirs.network_digest)

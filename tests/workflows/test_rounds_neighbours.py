@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import added, calibration, table, trail, turn, weights, without_labels
+from left_behind import added, calibration, decisions, table, turn, weights, without_labels
 
 from pcam_ssl.cross_validation.cross_validate import metric_train
 
@@ -41,7 +41,7 @@ def test_every_pool_patch_has_an_opinion_of_its_neighbours(run, number, name):
 def test_it_is_what_the_round_before_says_of_the_test_split(run, fold):
     for number, before in ((1, run), (2, run / "round-1")):
         test = table(before / f"fold-{fold}" / "test-knn.parquet").set_index("id")
-        assert np.array_equal(trail(run, number, fold).set_index("id").knn_prob.loc[test.index], test.prob)
+        assert np.array_equal(decisions(run, number, fold).set_index("id").knn_prob.loc[test.index], test.prob)
 
 
 def test_patches_asked_anew_get_the_same_opinion(run, metric_run, make_rounds, tmp_path):
@@ -52,7 +52,7 @@ def test_patches_asked_anew_get_the_same_opinion(run, metric_run, make_rounds, t
     make_rounds(path, 1, *ROUNDS, "pseudo.stop_share=0.99")
     for fold in (0, 1):
         columns = ["logit", "prob", "view_std", "knn_prob"]
-        np.testing.assert_allclose(trail(path, 1, fold)[columns], trail(run, 1, fold)[columns], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(decisions(path, 1, fold)[columns], decisions(run, 1, fold)[columns], rtol=0, atol=1e-5)
 
 
 def test_where_head_and_neighbours_disagree_nothing_is_added(run):
@@ -116,7 +116,7 @@ def test_labels_of_a_fold_reach_nothing_of_it_by_way_of_neighbours(own_turned, r
 
 
 def test_they_reach_the_other_fold(own_turned, run):
-    assert not trail(own_turned, 1, 1).equals(trail(run, 1, 1))
+    assert not decisions(own_turned, 1, 1).equals(decisions(run, 1, 1))
 
 
 def test_a_round_is_searched_like_a_metric_run(run, command):

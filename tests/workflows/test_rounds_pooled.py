@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import table, trail
+from left_behind import decisions, table
 from scipy.special import expit, logit
 
 from pcam_ssl.files import read_json
@@ -77,7 +77,7 @@ def test_the_page_of_round_0_shows_what_they_learned_from(pooled):
 @pytest.mark.parametrize("number", [1, 2])
 def test_folds_decide_alike_where_their_pools_overlap(experiment, pooled, number):
     decisions = ["id", "logit", "prob", "decision", "reason", "label", "weight", "change", "network_digest"]
-    first, second = (trail(pooled, number, fold)[decisions] for fold in (0, 1))
+    first, second = (decisions(pooled, number, fold)[decisions] for fold in (0, 1))
     shared = set(first.id) & set(second.id)
     assert 16 <= len(shared) < min(len(first), len(second))
     first, second = (rows[rows.id.isin(shared)].reset_index(drop=True) for rows in (first, second))
@@ -90,13 +90,13 @@ def test_a_fold_still_learns_from_no_patch_that_it_scores_or_keeps(experiment, p
     folds = table(experiment[0] / "folds.parquet")
     for fold in (0, 1):
         kept = folds[(folds.fold == fold) | folds[f"inner_{fold}"]]
-        assert not set(trail(pooled, number, fold).id) & set(kept.id)
+        assert not set(decisions(pooled, number, fold).id) & set(kept.id)
 
 
 def test_the_probs_are_the_mean_of_what_the_folds_say_calibrated(experiment, pooled):
     test = table(experiment[0] / "test.parquet")
     folds = test[test.fold >= 0].assign(calibrated=lambda rows: logit(rows.prob)).groupby("id")
-    rows = trail(pooled, 1, 0).set_index("id").loc[list(folds.groups)]
+    rows = decisions(pooled, 1, 0).set_index("id").loc[list(folds.groups)]
     np.testing.assert_allclose(rows.logit, folds.logit.mean(), rtol=1e-9)
     np.testing.assert_allclose(rows.prob, expit(folds.calibrated.mean()), rtol=1e-9)
 
@@ -104,4 +104,4 @@ def test_the_probs_are_the_mean_of_what_the_folds_say_calibrated(experiment, poo
 def test_a_recipe_that_says_pooled_goes_there_too(fresh, make_rounds, pooled):
     make_rounds(fresh, 1, *SHARED, "pseudo.pooled=true")
     assert not (fresh / "round-1").exists()
-    assert trail(fresh / "pooled", 1, 0).equals(trail(pooled, 1, 0))
+    assert decisions(fresh / "pooled", 1, 0).equals(decisions(pooled, 1, 0))

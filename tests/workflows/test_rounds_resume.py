@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from left_behind import check_same, trail, verdict
+from left_behind import check_same, decisions, verdict
 
 PLANTED = ("pseudo.planted_share=0.3",)
 MOMENTS = {
@@ -114,10 +114,10 @@ def test_another_selection_after_students_learned_is_refused_with_the_difference
 
 def test_another_selection_before_any_student_learned_is_made_again(fresh, two_rounds, make_rounds, capsys):
     make_rounds(fresh, 1, "pseudo.k_best=2", "pseudo.stop_share=0.99")
-    assert len(trail(fresh, 1, 0).label.dropna()) <= 4
+    assert len(decisions(fresh, 1, 0).label.dropna()) <= 4
     make_rounds(fresh, 1, "pseudo.stop_share=null")
     assert "selected under another recipe, and nothing was trained on it; it is selected again" in capsys.readouterr().err
-    assert trail(fresh, 1, 0).equals(trail(two_rounds, 1, 0))
+    assert decisions(fresh, 1, 0).equals(decisions(two_rounds, 1, 0))
     assert (fresh / "round-1" / "oof.parquet").exists()
     assert not [path for path in fresh.iterdir() if "dropped" in path.name]
 

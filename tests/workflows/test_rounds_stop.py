@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import table, trail
+from left_behind import decisions, table
 
 from pcam_ssl.files import read_json
 from pcam_ssl.tables import read_table, write_table
@@ -33,7 +33,7 @@ def test_a_rule_before_a_round_leaves_no_student(fresh, make_rounds, rule, words
     told = make_rounds(fresh, 2, rule)
     assert words in told["stopped"] and told["stopped"].endswith(f"({rule})")
     assert len(told["rounds"]) == 1 and told["best"] == 0
-    assert len(trail(fresh, 1, 0)) and not students(fresh / "round-1")
+    assert len(decisions(fresh, 1, 0)) and not students(fresh / "round-1")
     assert not (fresh / "round-2").exists()
 
 
@@ -41,7 +41,7 @@ def test_too_many_flips_stop_before_the_round_that_would_learn_them(fresh, make_
     make_rounds(fresh, 1)
     for fold in (0, 1):
         path = fresh / "round-1" / f"fold-{fold}" / "pseudo.parquet"
-        change(path, label=1 - trail(fresh, 1, fold).label)
+        change(path, label=1 - decisions(fresh, 1, fold).label)
     told = make_rounds(fresh, 2, "pseudo.stop_flips=0.01")
     assert "pseudo-labels changed their class" in told["stopped"] and "(pseudo.stop_flips=0.01)" in told["stopped"]
     assert len(told["rounds"]) == 2
@@ -64,7 +64,7 @@ def test_one_class_alone_keeps_no_ratio_so_nothing_is_added(all_normal, make_rou
     assert told["stopped"].startswith("0 of 42 pool patches would be added")
     facts = read_json(all_normal / "round-1" / "fold-0" / "selection.json")
     assert facts["nothing"] == "nothing is added: of 19 patches, 14 by pseudo.k_best, 5 by pseudo.balance left out"
-    reasons = trail(all_normal, 1, 0).reason
+    reasons = decisions(all_normal, 1, 0).reason
     assert reasons.str.match(r"no tumor patch is left to keep a tumor share of 0\.3\d* \(pseudo\.balance\)").sum() == 5
     assert not students(all_normal / "round-1")
 
@@ -164,7 +164,7 @@ def test_a_planted_slide_trains_nothing_and_rounds_are_the_same_with_and_without
         trains = (folds.fold != fold) & ~folds[f"inner_{fold}"] & folds.visible
         assert set(planted.id) < set(folds.id[trains])
         assert set(planted.wsi).isdisjoint(folds.wsi[trains & ~folds.id.isin(planted.id)])
-        assert trail(fresh, 1, fold).equals(trail(two_rounds, 1, fold))
+        assert decisions(fresh, 1, fold).equals(decisions(two_rounds, 1, fold))
     of = {name: entry["of"] for name, entry in told["planted"]["classes"].items()}
     assert sum(of.values()) == sum(len(table(fresh / "planted" / f"fold-{fold}" / "oof.parquet")) for fold in (0, 1))
 
@@ -176,4 +176,4 @@ def test_a_threshold_that_no_inner_slide_proves_adds_nothing_and_says_so(fresh, 
         facts = read_json(fresh / "round-1" / f"fold-{fold}" / "selection.json")
         assert facts["nothing"].startswith(f"nothing is added: of {facts['pool']} patches, ")
         assert "no threshold proves a precision of 0.999" in facts["nothing"]
-        assert set(trail(fresh, 1, fold).decision) == {"left out"}
+        assert set(decisions(fresh, 1, fold).decision) == {"left out"}

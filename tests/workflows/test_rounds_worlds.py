@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import table, trail, verdict
+from left_behind import decisions, table, verdict
 from processes import in_every_rank, ranks
 
 from pcam_ssl.distributed import World
@@ -54,7 +54,7 @@ def test_two_processes_decide_and_predict_as_one(together, alone, fresh):
     assert (ends[1].out, ends[1].err) == ("", "")
     for number in (1, 2):
         for fold in (0, 1):
-            mine, theirs = (trail(path, number, fold) for path in (fresh, alone))
+            mine, theirs = (decisions(path, number, fold) for path in (fresh, alone))
             pd.testing.assert_frame_equal(mine[DECIDED], theirs[DECIDED])
             np.testing.assert_allclose(mine.logit, theirs.logit, rtol=0, atol=1e-5)
         for name in ("oof", "test"):
@@ -84,7 +84,7 @@ def select_late(world: World, run: str) -> list[dict]:
     from pcam_ssl.runs.run import Run
 
     rounds = open_rounds(Run(Path(run)), None, selection(), Path(run))
-    world.lead(lambda: _begin(rounds, 1))
+    world.run_on_main(lambda: _begin(rounds, 1))
     time.sleep(0.5 * world.rank)
     return select(rounds, 1)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.cross_validation.context import Setting
+from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.training_data import batch_plan, mix_words, steps_per_epoch, train_stream, training_set
 from pcam_ssl.data.batches import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled
 from pcam_ssl.data.dataset import Dataset
@@ -36,7 +36,7 @@ PSEUDO = pd.DataFrame({"id": ["of-d", "nowhere", "of-a"], "label": [0.9, 0.0, 1.
 def make_setting(tiny_recipe):
     """make_setting("a.b=c", ..., grouping="slides"): a setting whose pixels are nowhere."""
 
-    def make_setting(*more, grouping="slides") -> Setting:
+    def make_setting(*more, grouping="slides") -> RunContext:
         table = pd.DataFrame(PATCHES, columns=["id", "split", "label", "wsi"])
         table = table.assign(row=range(10, 18), x=None, y=None, pixel_hash=table.id, view_hash="0")
         table = table.assign(**{name: 0.0 for name in PATCH_COLUMNS if name not in table})
@@ -45,7 +45,7 @@ def make_setting(tiny_recipe):
         dataset = Dataset(Path("none"), {}, patches, np.empty((0, 1, 1, 3), np.uint8))
         precision = Precision("fp32", "a test", False)
         world = World(0, 1, "cpu")
-        return Setting(tiny_recipe(*more), dataset, Folds(frame, grouping), Run(Path("none")), world, precision, 0)
+        return RunContext(tiny_recipe(*more), dataset, Folds(frame, grouping), Run(Path("none")), world, precision, 0)
 
     return make_setting
 
@@ -88,8 +88,8 @@ def test_without_pseudo_labels_only_labels_train_and_weigh_alike(make_setting, p
 @pytest.mark.parametrize("noise", ["same", "d4", "file"])
 def test_a_users_own_views_reach_both_kinds_of_patches(make_setting, tmp_path, noise):
     A.save(A.InvertImg(p=1), tmp_path / "own.json")
-    setting = make_setting(f"views.file={tmp_path / 'own.json'}", f"pseudo.noise={noise}")
-    stream = train_stream(setting, unit(), training_set(setting, unit()), 0)
+    context = make_setting(f"views.file={tmp_path / 'own.json'}", f"pseudo.noise={noise}")
+    stream = train_stream(context, unit(), training_set(context, unit()), 0)
     black = np.zeros((4, 4, 3), np.uint8)
     assert stream.views(black, (0,)).min() == 255
     assert stream.pseudo.views(black, (0,)).min() == (0 if noise == "d4" else 255)
@@ -97,8 +97,8 @@ def test_a_users_own_views_reach_both_kinds_of_patches(make_setting, tmp_path, n
 
 @pytest.mark.parametrize(("noise", "policy"), [("same", "standard"), ("d4", "d4"), ("strong", "strong")])
 def test_pseudo_labelled_patches_get_the_views_of_pseudo_noise(make_setting, noise, policy):
-    setting = make_setting(f"pseudo.noise={noise}")
-    stream = train_stream(setting, unit(), training_set(setting, unit()), 0)
+    context = make_setting(f"pseudo.noise={noise}")
+    stream = train_stream(context, unit(), training_set(context, unit()), 0)
     assert (stream.views.policy, stream.pseudo.views.policy) == ("standard", policy)
 
 
@@ -108,8 +108,8 @@ def test_pseudo_labelled_patches_get_the_views_of_pseudo_noise(make_setting, noi
     [(("pseudo.ramp_epochs=2",), 6), (("pseudo.ramp_epochs=0.5",), 2), ((), 0), (("pseudo.ramp_epochs=2", "pseudo.mix=0.5"), 6)],
 )
 def test_the_ramp_is_counted_in_epochs_of_the_student(make_setting, more, steps):
-    setting = make_setting("train.batch_size=2", *more)
-    assert train_stream(setting, unit(), training_set(setting, unit()), 0).pseudo.ramp_steps == steps
+    context = make_setting("train.batch_size=2", *more)
+    assert train_stream(context, unit(), training_set(context, unit()), 0).pseudo.ramp_steps == steps
 
 
 @pytest.mark.parametrize(

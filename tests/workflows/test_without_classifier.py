@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import table, trail
+from left_behind import decisions, table
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -126,7 +126,7 @@ def test_pseudo_labels_are_those_of_knn_also_of_patches_asked_anew(copy, votes, 
     assert read_scores(Run(copy.path / "round-1"))["scored_by"] == "knn"
     rows = open_dataset(slides).patches.set_index("id").row
     for fold in (0, 1):
-        pool = trail(copy.path, 1, fold)
+        pool = decisions(copy.path, 1, fold)
         assert len(pool) > 16  # hidden labels too, which no table of the run holds
         assert pool.logit.to_numpy() == pytest.approx(votes(fold, rows.loc[pool.id].to_numpy()), abs=1e-4)
 
