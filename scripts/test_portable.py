@@ -29,14 +29,19 @@ OTHER_LIBRARIES = {
 
 TESTS = {
     False: [
-        *("tests/inference", "tests/selection", "tests/data", "tests/methods", "tests/workflows/test_golden.py"),
-        *("tests/workflows/test_gather.py", "tests/workflows/test_blend_runs.py", "tests/workflows/test_compare.py"),
+        *(
+            f"tests/{name}"
+            for name in ("audit", "blending", "compare", "data", "evaluation", "explain", "methods", "models", "neighbors")
+        ),
+        *("tests/pseudo_labels", "tests/cross_validation/test_aggregate.py", "tests/guarantees/test_golden.py"),
     ],
     True: [
-        *(f"tests/inference/test_{name}.py" for name in ("blend", "blend_weights", "blend_nested", "bootstrap", "tallies", "knn")),
-        *(f"tests/inference/test_{name}.py" for name in ("neighbors", "retrieval", "calibrate", "centre_means", "metrics")),
-        *(f"tests/data/test_{name}.py" for name in ("statistics", "stain", "splits", "likeness", "inner")),
-        *("tests/selection/test_sureness.py", "tests/selection/test_caps.py", "tests/workflows/test_gather.py"),
+        *(f"tests/blending/test_{name}.py" for name in ("blend", "blend_weights", "blend_nested")),
+        *(f"tests/evaluation/test_{name}.py" for name in ("bootstrap", "resampled_counts", "calibration", "metrics")),
+        *(f"tests/neighbors/test_{name}.py" for name in ("knn", "neighbors", "retrieval")),
+        *(f"tests/data/test_{name}.py" for name in ("statistics", "stain", "splits", "inner")),
+        *("tests/audit/test_image_correlation.py", "tests/explain/test_centre_means.py", "tests/pseudo_labels/test_ranked_pool.py"),
+        *("tests/pseudo_labels/test_caps.py", "tests/cross_validation/test_aggregate.py"),
     ],
 }
 """By short or not."""
@@ -46,7 +51,7 @@ LEFT_OUT = {False: "not processes and not every_process and not umap", True: "no
 
 
 @dataclass(frozen=True)
-class RunContext:
+class Setting:
     """What is asked of one run; None: what the libraries choose themselves."""
 
     blas: str | None
@@ -81,12 +86,12 @@ class RunContext:
 
 # Every value at least once; where a CPU cannot run the last, the first two still hold both thread counts and both seeds.
 SETTINGS = (
-    RunContext("Prescott", "default", 1, 0),
-    RunContext("Haswell", "avx2", 2, 1),
-    RunContext("SkylakeX", "avx512", 1, 1),
-    RunContext("Zen", "avx512", 2, 0),
+    Setting("Prescott", "default", 1, 0),
+    Setting("Haswell", "avx2", 2, 1),
+    Setting("SkylakeX", "avx512", 1, 1),
+    Setting("Zen", "avx512", 2, 0),
 )
-OWN = (RunContext(None, None, 1, 0), RunContext(None, None, 2, 1))
+OWN = (Setting(None, None, 1, 0), Setting(None, None, 2, 1))
 """Where the CPU is of another family and knows none of the kernels."""
 
 
@@ -127,7 +132,7 @@ def _numpy_units_beyond(units: str) -> list[str]:
     return [name for name in found if units == "default" or (units == "avx2" and re.match("AVX512|X86_V4", name))]
 
 
-def _passes(setting: RunContext, tests: list[str]) -> bool:
+def _passes(setting: Setting, tests: list[str]) -> bool:
     """Run the tests in one setting, print a line and what failed; whether nothing did."""
     begun = time.monotonic()
     command = [sys.executable, __file__, "--inside", *tests]

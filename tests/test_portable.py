@@ -38,7 +38,7 @@ def test_what_a_cpu_cannot_run_is_left_out(script, flags, kernels):
 def test_a_setting_overrides_what_the_environment_asks_for(script, monkeypatch):
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY"):
         monkeypatch.setenv(name, "other")
-    asked = script.RunContext("Prescott", "avx2", 2, 1).environment()
+    asked = script.Setting("Prescott", "avx2", 2, 1).environment()
     assert "OPENBLAS_NUM_THREADS" not in asked
     wanted = {"OPENBLAS_CORETYPE": "Prescott", "OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx2", "PYTHONHASHSEED": "1"}
     assert wanted.items() <= asked.items()
@@ -53,5 +53,5 @@ def test_the_tests_that_it_names_are_there(script):
 def test_a_failing_test_fails_the_setting(script, tmp_path, capsys):
     broken = tmp_path / "test_broken.py"
     broken.write_text("import os\ndef test_seed(): assert os.environ['PYTHONHASHSEED'] == '1'\ndef test_broken(): assert 0\n")
-    assert not script._passes(script.RunContext(None, None, 1, 1), [str(broken), "--noconftest"])
+    assert not script._passes(script.Setting(None, None, 1, 1), [str(broken), "--noconftest"])
     assert "1 failed, 1 passed" in capsys.readouterr().out
