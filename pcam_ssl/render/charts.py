@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field
 
+import markupsafe
 import numpy as np
 
+from pcam_ssl.render import document
 from pcam_ssl.render.markup import Markup, join, tag
 
 WIDTH_PX, HEIGHT_PX = 440, 330
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 58, 14, 12, 44
 ROW_PX, LABEL_PX = 20, 168
+MAP_PX, MARGIN_PX = 260, 8
 SHAPES = ("circle", "square")
 
 
@@ -104,6 +107,10 @@ class Chart:
         ]
         return _svg(HEIGHT_PX, self.alt, grid, self.parts, names)
 
+    def block(self) -> document.Chart:
+        """The chart as a block of a document."""
+        return document.Chart(markupsafe.Markup(self.svg()), self.alt)
+
     def _x(self, value: float) -> float:
         return round(LEFT_PX + self.x.share(value) * (WIDTH_PX - LEFT_PX - RIGHT_PX), 1)
 
@@ -148,6 +155,30 @@ def dot_rows(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference
             parts.append(_dot(place(mark.value), y, mark.colour, mark.shape, mark.title, 4.5))
     parts.append(tag("text", axis.label, x=(LABEL_PX + right) / 2, y=bottom + 34, class_="middle"))
     return _svg(bottom + 42, alt, parts)
+
+
+def dot_chart(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference: float | None = None) -> document.Chart:
+    """`dot_rows` as a block of a document."""
+    return document.Chart(markupsafe.Markup(dot_rows(rows, axis, alt, reference)), alt)
+
+
+def dot_map(places: np.ndarray, colours: np.ndarray, alt: str) -> document.Chart:
+    """Points `[N, 2]` without axes, each in the colour of its number in `colours` `[N]`.
+
+    Dots of one colour are one path of strokes without length, so that a thousand take 10 kB.
+    """
+    low, high = places.min(axis=0), places.max(axis=0)
+    span = max(float((high - low).max()), 1e-9)
+    # One scale for both axes: a map that stretches one of them shows distances that are not there.
+    height_px = round(2 * MARGIN_PX + max((high - low)[1] / span, 0.3) * (MAP_PX - 2 * MARGIN_PX))
+    centred = (places - (low + high) / 2) / span * [1, -1] * (MAP_PX - 2 * MARGIN_PX)
+    drawn = np.rint(np.array([MAP_PX, height_px]) / 2 + centred).astype(int)
+    paths = []
+    for colour in np.unique(colours):
+        dots = "".join(f"M{x} {y}h0" for x, y in drawn[colours == colour])
+        paths.append(tag("path", d=dots, class_=f"points c{colour}"))
+    svg = tag("svg", paths, viewBox=f"0 0 {MAP_PX} {height_px}", role="img", aria_label=alt, class_="map")
+    return document.Chart(markupsafe.Markup(svg), alt)
 
 
 def shortened(text: str, length: int = 22) -> str:
