@@ -77,7 +77,7 @@ def correlations(comparison: dict[str, Any]) -> Section:
         rows.append([f"{i + 1} {name_of(run, comparison)}", *cells])
     head = ["run", *(Cell(str(i + 1), title=run["name"]) for i, run in enumerate(runs))]
     note = (
-        f"Pearson below the diagonal, Spearman above; the darker, the more alike (from {lowest:.1f} to 1)."
+        f"Pearson below the diagonal, Spearman above; the bluer, the more alike (from {lowest:.1f} to 1)."
         " Runs that are less alike have more to give each other in a blend."
     )
     return Section("Correlation of calibrated logits, out of fold", (Table(head, rows, look="heat"), Paragraph(note, "note")))
