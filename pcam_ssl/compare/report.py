@@ -84,7 +84,9 @@ def _summary(comparison: dict[str, Any]) -> list[Block | None]:
         Paragraph(f"{title(comparison)}, of {comparison['dataset']}"),
         _auroc_table(comparison),
         _about("AUROC over seeds", _seeds_table(comparison)) if comparison["groups"] else None,
-        _scores_table(comparison, SHOWN_AS_TEXT, "other scores", [NAMES[name].partition(" (")[0] for name in SHOWN_AS_TEXT]),
+        _about(
+            "other scores", _scores_table(comparison, SHOWN_AS_TEXT, [NAMES[name].partition(" (")[0] for name in SHOWN_AS_TEXT])
+        ),
         _about("cost", _costs_table(comparison)),
         _about("correlation of logits", correlation),
         _held_out_table(comparison) if any(run["held_out"] for run in comparison["runs"]) else None,
@@ -94,8 +96,8 @@ def _summary(comparison: dict[str, Any]) -> list[Block | None]:
 
 
 def _about(name: str, table: Table) -> Table:
-    """The table with its name in place of the first column's."""
-    return replace(table, head=(name, *table.head[1:]))
+    """The table as a terminal shows it: named in place of its first column, and all to the left, where words begin."""
+    return replace(table, head=(name, *table.head[1:]), align="l" * len(table.head))
 
 
 def _verdict(comparison: dict[str, Any]) -> Verdict:
@@ -172,15 +174,15 @@ def _scores(comparison: dict[str, Any]) -> Section:
         [name_of(run, comparison), *(with_interval(run["against_first"][name], signed=True) for name in SHOWN)]
         for run in comparison["runs"][1:]
     ]
-    scores = _scores_table(comparison, SHOWN, "run", [NAMES[name] for name in SHOWN])
+    scores = _scores_table(comparison, SHOWN, [NAMES[name] for name in SHOWN])
     folded = Details(f"Paired differences to {comparison['first']}, all scores", (Table(scores.head, gaps),))
     return Section("Scores out of fold", (scores, folded))
 
 
-def _scores_table(comparison: dict[str, Any], scores: Sequence[str], about: str, head: Sequence[str]) -> Table:
+def _scores_table(comparison: dict[str, Any], scores: Sequence[str], head: Sequence[str]) -> Table:
     """A row a run, a column a score."""
     rows = [[name_of(run, comparison), *(with_interval(run["scores"][name]) for name in scores)] for run in comparison["runs"]]
-    return Table((about, *head), rows)
+    return Table(("run", *head), rows)
 
 
 def _auroc_table(comparison: dict[str, Any]) -> Table:
