@@ -17,7 +17,8 @@ from pcam_ssl.cross_validation.training_data import train_stream, training_set
 from pcam_ssl.data.batches import load
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.labeling import with_pseudo_labels
-from pcam_ssl.pseudo_labels.rounds import open_rounds, run_round
+from pcam_ssl.pseudo_labels.rounds import run_round
+from pcam_ssl.pseudo_labels.setup import open_rounds
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.records import read_metrics
 from pcam_ssl.training.optim import build_optimizer

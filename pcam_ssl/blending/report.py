@@ -19,18 +19,13 @@ def blend_text(scores: dict[str, Any]) -> str:
     """The table of members and the verdict, from scores.json of a blend."""
     blend = scores["blend"]
     fitted = is_fitted(blend)
-    head = ["member", "AUROC", "weight", f"by {blend['nested_over']}, fitted without its labels" if fitted else "", ""]
-    rows = [
-        [
-            member["name"],
-            three(member["auroc"]),
-            three(member["weight"]),
-            " ".join(f"{weight:.2f}" for weight in member["nested"].values()) if fitted else "",
-            "dropped" if member["weight"] == 0 else "",
-        ]
-        for member in blend["members"]
-    ]
-    table = aligned(Table(head, rows, align="lrrll"))
+    head = ["member", "AUROC", "weight", f"by {blend['nested_over']}, fitted without its labels" if fitted else ""]
+    rows = []
+    for member in blend["members"]:
+        nested = [f"{weight:.2f}" for weight in member["nested"].values()] if fitted else []
+        dropped = ["  dropped"] if member["weight"] == 0 else []
+        rows.append([member["name"], three(member["auroc"]), three(member["weight"]), " ".join(nested + dropped)])
+    table = aligned(Table(head, rows, align="lrrl"))
     return "\n".join([table, "", *(line for note in notes(blend) for line in wrap(note, WIDTH))])
 
 
