@@ -38,11 +38,13 @@ def terminal(blocks: Iterable, width: int = WIDTH) -> str:
 
 
 def aligned(table: Table, width: int | None = None) -> str:
-    """The table in columns of text; lines end without spaces. With a `width` the last column is wrapped to keep it."""
+    """The table in columns of text, without a line for an empty head; lines end without spaces. With a `width` the last column is
+    wrapped to keep it.
+    """
     # Only tables need the library, and a page has none of them.
     from tabulate import tabulate
 
-    rows = [[plain(cell) for cell in row] for row in (table.head, *table.rows)]
+    rows = [[plain(cell) for cell in row] for row in ((table.head, *table.rows) if table.head else table.rows)]
     align = ["left" if letter == "l" else "right" for letter in table.columns]
     widths = None
     if width is not None:

@@ -116,3 +116,7 @@ def test_the_last_column_is_wrapped_to_a_width():
 
 def test_columns_are_as_wide_as_a_terminal_shows_their_letters():
     assert aligned(Table(("a", "b"), (("切片", "1"), ("x", "2")))) == "a     b\n切片  1\nx     2"
+
+
+def test_without_a_head_there_is_no_line_for_it():
+    assert aligned(Table((), [("network", "fold 2"), ("call", "tumor")], align="ll")) == "network  fold 2\ncall     tumor"
