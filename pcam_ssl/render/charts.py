@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup, escape
 
-from pcam_ssl.render import document, markup
+from pcam_ssl.render import document
 
 WIDTH_PX, HEIGHT_PX = 440, 330
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 70, 14, 12, 44
@@ -88,9 +88,6 @@ class Chart:
             }
             self.parts.append(tag("rect", title, class_=f"bar {colour}", **place))
 
-    def svg(self) -> markup.Markup:
-        return markup.Markup(self.block().svg)
-
     def block(self) -> document.Chart:
         """The chart with its grid and labels, as a block of a document."""
         right, bottom = WIDTH_PX - RIGHT_PX, HEIGHT_PX - BOTTOM_PX
@@ -126,10 +123,6 @@ class Mark:
     low: float | None = None
     high: float | None = None
     shape: str = "circle"
-
-
-def dot_rows(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference: float | None = None) -> markup.Markup:
-    return markup.Markup(dot_chart(rows, axis, alt, reference).svg)
 
 
 def dot_chart(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference: float | None = None) -> document.Chart:
@@ -179,12 +172,6 @@ def dot_map(places: np.ndarray, colours: np.ndarray, alt: str) -> document.Chart
 def shortened(text: str, length: int = 22) -> str:
     """The text, its middle left out where it is longer than `length`."""
     return text if len(text) <= length else f"{text[: length - 9]}…{text[-8:]}"
-
-
-def legend(entries: list[tuple[str, str, str]]) -> markup.Markup:
-    from pcam_ssl.render.html import fragment
-
-    return markup.Markup(fragment([document.Legend(entries)]))
 
 
 def _dot(x: float, y: float, colour: str, shape: str, title: str | None, radius_px: float) -> Markup:
