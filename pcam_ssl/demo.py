@@ -12,6 +12,9 @@ from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.files import check_folder
 from pcam_ssl.pseudo_labels.report import rounds_text
 from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.format import interval
+from pcam_ssl.render.text import aligned
 from pcam_ssl.search.search import search_space
 from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say
@@ -72,22 +75,18 @@ def demo_table(runs: dict[str, tuple], page: Path) -> str:
 
     Held-out slides are scored by each fold's network alone. The mean over folds is an ensemble, which out-of-fold scores do not estimate.
     """
-    lines = [f"{'synthetic slides':<36} {'out-of-fold AUROC':<24} AUROC on held-out slides, by fold"]
+    rows = []
     for key, name in NAMES.items():
         run, scores = runs[key]
         held_out = _by_fold(run)
         by_fold = ", ".join(f"{score:.3f}" for score in held_out)
-        lines.append(f"{name:<36} {_cell(scores['out_of_fold']):<24} {np.mean(held_out):.3f} ({by_fold})")
-    lines.append(f"{'colour baseline, grouped folds':<36} {_cell(runs['grouped'][1]['floor'])}")
-    lines.append(f"\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}")
-    return "\n".join(lines)
+        rows.append([name, interval(scores["out_of_fold"]["scores"]["auroc"]), f"{np.mean(held_out):.3f} ({by_fold})"])
+    rows.append(["colour baseline, grouped folds", interval(runs["grouped"][1]["floor"]["scores"]["auroc"]), ""])
+    head = ["synthetic slides", "out-of-fold AUROC", "AUROC on held-out slides, by fold"]
+    table = aligned(Table(head, rows, align="lll"))
+    return f"{table}\n\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}"
 
 
 def _by_fold(run) -> list[float]:
     test = read_predictions(run.path / "test.parquet")
     return [auroc(rows.label.astype(int), rows.prob) for fold, rows in test.groupby("fold") if fold >= 0]
-
-
-def _cell(report: dict) -> str:
-    score = report["scores"]["auroc"]
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"

@@ -6,7 +6,6 @@ resampled slides.
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -61,6 +60,8 @@ def without_surround(patches: np.ndarray) -> np.ndarray:
 
 
 def _mixed(patches: np.ndarray, keep_centre: bool) -> np.ndarray:
+    import cv2  # here, since reports without explanations do without it
+
     low, high = centre_bounds(patches.shape[1])
     blurred = np.stack([cv2.GaussianBlur(patch, (0, 0), BLUR * (high - low), borderType=cv2.BORDER_REFLECT) for patch in patches])
     result, source = (blurred, patches) if keep_centre else (np.array(patches), blurred)
