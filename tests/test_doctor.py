@@ -97,7 +97,7 @@ def test_torchvision_runs_an_operator():
     assert doctor.check_torchvision().state == "ok"
 
 
-def test_precision_says_why():
+def test_precision_has_a_reason():
     finding = doctor.check_precision()
     assert finding.text.startswith(("bf16", "fp16", "fp32")) and ": " in finding.text
 
@@ -145,7 +145,7 @@ def run():
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_the_command_exits_with_2_where_something_must_be_mended(run, tmp_path):
+def test_the_command_exits_with_2_where_something_must_be_fixed(run, tmp_path):
     result = run("--data", tmp_path / "absent")
     assert result.exit_code == 2
     assert f"fail  dataset: {tmp_path / 'absent'}: no such dataset" in result.stdout

@@ -1,4 +1,4 @@
-"""New patches by a blend of trained networks and their neighbours: what it wrote of the test split, it says again."""
+"""New patches by a blend of trained networks and their kNN: the test split gets the predictions that the blend wrote."""
 
 import json
 

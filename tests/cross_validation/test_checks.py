@@ -1,4 +1,4 @@
-"""What is refused or said before any training."""
+"""Errors and warnings before any training."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_a_copy_without_label_is_no_conflict(dataset):
     check_dataset(Recipe(), dataset([0, 1], copies={2: 0}))
 
 
-def test_an_absent_test_split_is_said(dataset, capsys):
+def test_a_missing_test_split_is_a_warning(dataset, capsys):
     check_dataset(Recipe(), dataset([0, 1], test=False))
     assert "there is no test split, so no test.parquet and no submission.csv will be written" in capsys.readouterr().err
 
@@ -69,7 +69,7 @@ def test_the_test_ids_in_any_order_are_a_sample_submission(dataset, sample):
     assert submission_problem(dataset([0, 1], sample=sample)) is None
 
 
-def test_a_sample_submission_that_does_not_fit_is_said(dataset, capsys):
+def test_a_sample_submission_with_other_ids_is_a_warning(dataset, capsys):
     check_dataset(Recipe(), dataset([0, 1], sample=["t0"]))
     assert "first t1; no submission.csv will be written" in capsys.readouterr().err
 

@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import searched
+import search_run
 from sklearn.neighbors import KNeighborsClassifier
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.tables import read_table
 
-METRIC = (*searched.METRIC, "cv.inner_share=0.3")
+METRIC = (*search_run.METRIC, "cv.inner_share=0.3")
 
 
 @pytest.fixture(scope="module")

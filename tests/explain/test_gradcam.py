@@ -124,7 +124,7 @@ def test_a_backbone_without_a_feature_map_is_refused_in_one_line(features):
         cam(torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))
 
 
-def test_tokens_that_make_no_square_are_told_in_one_line(pixels):
+def test_tokens_that_make_no_square_are_refused_in_one_line(pixels):
     network = network_of("test_vit")
     network.backbone.blocks[-1].norm1.register_forward_hook(lambda module, given, output: output[:, :53])
     with pytest.raises(UserError, match=r"^explain: test_vit has no feature map"):

@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from left_behind import calibration, decisions, table, turn, verdict, weights, without_labels
+from round_outputs import calibration, decisions, table, turn, verdict, weights, without_labels
 
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.files import read_json

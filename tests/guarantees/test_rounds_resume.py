@@ -1,4 +1,4 @@
-"""Guarantee 4 for rounds: killed anywhere, the same command ends with the same bits; another command is told why not."""
+"""Guarantee 4 for rounds: killed anywhere, the same command ends with the same bits; another command is refused with the reason."""
 
 import random
 import shutil
@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from left_behind import check_same, decisions, verdict
+from round_outputs import check_same, decisions, verdict
 
 PLANTED = ("pseudo.planted_share=0.3",)
 MOMENTS = {

@@ -1,4 +1,4 @@
-"""Rounds that start from a blend: fold K learns from the mean of its members' own fold K networks, all of them blind to K's labels."""
+"""Rounds that start from a blend: fold K learns from the mean of its members' own fold K networks, none of which learned K's labels."""
 
 import shutil
 from hashlib import sha256
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scored
-from left_behind import decisions, table, turn, verdict, weights
+from round_outputs import decisions, table, turn, verdict, weights
 from scipy.special import expit, logit
 
 from pcam_ssl.blending.blend import blend_runs
@@ -75,7 +75,7 @@ def test_a_logit_mean_labels_by_the_mean_of_calibrated_logits(members, make_roun
     assert rows.prob.to_numpy() == pytest.approx(wanted, abs=1e-9)
 
 
-def test_inner_slides_are_said_by_the_same_mean(blend, members):
+def test_inner_slides_are_predicted_by_the_same_mean(blend, members):
     for fold in FOLDS:
         ours, *theirs = (table(path / f"fold-{fold}" / "inner.parquet").set_index("id") for path in (blend, *members))
         wanted = np.mean([each.prob.loc[ours.index] for each in theirs], axis=0)
@@ -109,7 +109,7 @@ def test_what_is_there_is_not_done_again(rounds, make_rounds, tmp_path, capsys):
     assert "a blend has no recipe; its students and the precision check train with that of its first run" in capsys.readouterr().err
 
 
-def test_a_story_is_told_of_a_patch(rounds, command):
+def test_the_history_of_a_patch(rounds, command):
     told = command("pseudo-label", rounds, "--explain", decisions(rounds, 1, 0).id.iloc[0])
     assert told.code == 0 and "In round 1, the latest" in told.out
 
@@ -175,7 +175,7 @@ class TestRefused:
         shutil.rmtree(pair[1].path)
         assert refused(run.path).startswith(f"{run.path}: blends {pair[1].path}, which is not there any more; put it back")
 
-    def test_a_member_that_says_something_else_by_now(self, of, pair):
+    def test_a_member_whose_predictions_changed(self, of, pair):
         run = of()
         oof = pair[1].path / "oof.parquet"
         write_table(oof, table(oof).assign(logit=0.0))

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from left_behind import table
+from round_outputs import table
 
 from pcam_ssl.pseudo_labels import labeling as selecting
 from pcam_ssl.pseudo_labels.setup import open_rounds

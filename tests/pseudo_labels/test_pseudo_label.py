@@ -1,4 +1,4 @@
-"""Two rounds on a tiny run: what each fold learns from, what is left behind, and how they go on."""
+"""Two rounds on a tiny run: training data of each fold, files, and continuation."""
 
 import shlex
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import added, check_same, decisions, table, verdict, weights
+from round_outputs import added, check_same, decisions, table, verdict, weights
 
 from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.data.dataset import open_dataset
@@ -53,7 +53,7 @@ def test_no_pseudo_label_lands_on_what_the_fold_is_judged_by(two_rounds, folds, 
     assert not set(chosen) & set(folds.id[folds.visible])
 
 
-def test_pool_patches_of_labelled_slides_are_counted_and_told(two_rounds_copy, folds, patches, make_rounds, capsys):
+def test_pool_patches_of_labelled_slides_are_counted_and_printed(two_rounds_copy, folds, patches, make_rounds, capsys):
     told = make_rounds(two_rounds_copy, 2)["pool"]
     counts = []
     for fold in FOLDS:
@@ -199,7 +199,7 @@ def test_a_finished_run_with_rounds_is_left_alone_by_its_own_command(two_rounds_
     assert (two_rounds_copy / "round-2" / "run.json").read_bytes() == before
 
 
-def test_a_story_tells_each_round_and_fold(two_rounds, command):
+def test_the_history_has_each_round_and_fold(two_rounds, command):
     id = decisions(two_rounds, 1, 0).id.iloc[-1]
     told = command("pseudo-label", two_rounds, "--explain", id)
     assert told.code == 0

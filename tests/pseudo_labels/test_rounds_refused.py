@@ -17,7 +17,7 @@ def files(folder) -> dict:
 
 @pytest.fixture
 def refused(command, selection_words, tmp_path):
-    """refused(run, "a.b=c", ..., words=[...]): the one problem that is told; fails where a file came, went or changed."""
+    """refused(run, "a.b=c", ..., words=[...]): the one problem that is printed; fails where a file came, went or changed."""
 
     def refused(run, *more, words=()) -> str:
         before = files(tmp_path)
@@ -44,7 +44,7 @@ def test_no_unlabelled_patches(refused, train, slides, rewrite, tmp_path):
     )
 
 
-def test_no_unlabelled_patches_are_told_before_round_0_is_trained(refused, slides, rewrite, tmp_path):
+def test_no_unlabelled_patches_are_refused_before_round_0_is_trained(refused, slides, rewrite, tmp_path):
     data = rewrite(slides, tmp_path / "labelled", lambda patches: patches[patches.label.notna()])
     assert refused(tmp_path / "run", words=["--data", data]).startswith(f"{data}: has no unlabelled patches to learn from: ")
     assert not (tmp_path / "run").exists()
@@ -63,7 +63,7 @@ def test_a_pool_smaller_than_a_batch(refused, fresh):
         (2, "train.batch_size is 2; labels and pseudo-labels of two classes share a batch, so set it to 4 or more"),
     ],
 )
-def test_labels_that_cannot_fill_the_batches_of_a_metric_student_are_told_first(refused, fresh, size, told):
+def test_labels_that_cannot_fill_the_batches_of_a_metric_student_are_refused_first(refused, fresh, size, told):
     assert refused(fresh, "method.name=metric", f"train.batch_size={size}", "pseudo.planted_share=0.3") == told
 
 
@@ -197,6 +197,6 @@ def test_an_id_that_is_in_no_pool(command, two_rounds):
     assert done.code == 2 and done.problems[0].startswith("--explain nobody: no such patch in the pool")
 
 
-def test_a_story_without_rounds(command, fresh):
+def test_a_history_without_rounds(command, fresh):
     done = command("pseudo-label", fresh, "--explain", "nobody")
     assert done.problems == ["--explain: no round has been made yet; run `pcam-ssl pseudo-label` with --rounds first"]

@@ -102,7 +102,7 @@ def test_balance_comes_before_the_round_cap():
     assert sorted(decisions.label.dropna()) == [0, 1]
 
 
-def test_each_patch_is_told_the_first_selector_that_left_it_out():
+def test_the_reason_names_the_first_selector_that_left_a_patch_out():
     pool = pool_of([0.6], view_std=[9])
     decisions = decisions_of(pool, Pseudo(precision=None, balance="none", confidence=0.9, view_std=1))
     assert decisions.reason[0].endswith("(pseudo.confidence)")
@@ -155,7 +155,7 @@ def test_the_order_of_rows_decides_nothing():
     assert other_facts == facts
 
 
-def test_a_truth_column_is_not_seen():
+def test_a_label_column_is_not_used():
     pool = noisy_pool()
     pd.testing.assert_frame_equal(decisions_of(pool.assign(label=1), EVERYTHING), decisions_of(pool, EVERYTHING))
 
@@ -178,7 +178,7 @@ def test_a_pool_of_one_patch_is_added_without_balance():
     assert facts_of(pool_of([0.95]))["added"] == {"normal": 0, "tumor": 1}
 
 
-def test_nothing_proven_says_so():
+def test_nothing_proven_is_the_reason():
     inner = inner_of({0: 60, 1: 5}, {})
     facts = facts_of(pool_of([0.95, 0.95, 0.05]), Pseudo(precision=0.9), inner=inner)
     assert facts["nothing"].startswith(
