@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import markupsafe
 import numpy as np
 
+from pcam_ssl.render import document
 from pcam_ssl.render.markup import Markup, join, tag
 
 WIDTH_PX, HEIGHT_PX = 440, 330
@@ -104,6 +106,10 @@ class Chart:
         ]
         return _svg(HEIGHT_PX, self.alt, grid, self.parts, names)
 
+    def block(self) -> document.Chart:
+        """The chart as a block of a document."""
+        return document.Chart(markupsafe.Markup(self.svg()), self.alt)
+
     def _x(self, value: float) -> float:
         return round(LEFT_PX + self.x.share(value) * (WIDTH_PX - LEFT_PX - RIGHT_PX), 1)
 
@@ -148,6 +154,11 @@ def dot_rows(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference
             parts.append(_dot(place(mark.value), y, mark.colour, mark.shape, mark.title, 4.5))
     parts.append(tag("text", axis.label, x=(LABEL_PX + right) / 2, y=bottom + 34, class_="middle"))
     return _svg(bottom + 42, alt, parts)
+
+
+def dot_chart(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference: float | None = None) -> document.Chart:
+    """`dot_rows` as a block of a document."""
+    return document.Chart(markupsafe.Markup(dot_rows(rows, axis, alt, reference)), alt)
 
 
 def shortened(text: str, length: int = 22) -> str:
