@@ -1,10 +1,58 @@
-"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`."""
+"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`; Python catches `UserError`."""
+
+import errno
+from typing import NamedTuple
+
+OPENING, CLOSING = "([{", ")]}"
+MENDABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room or choose another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another file or folder"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+}
+"""What the system may refuse that is no bug of ours, and what mends it."""
+
+
+class Problem(NamedTuple):
+    """A problem in three parts; a part that a line does not have is ""."""
+
+    where: str
+    what: str
+    next: str
+
+
+def parts(line: str) -> Problem:
+    """A problem written as `WHERE: WHAT; NEXT`, or `WHERE: WHAT. Did you mean A? NEXT`, in its three parts.
+
+    The first ": " ends WHERE, the first "; " after it, or else what begins with "Did you mean", begins NEXT. What stands in
+    brackets or between backticks is one word.
+    """
+    end = _outside(line, ": ")
+    where, rest = ("", line) if end < 0 else (line[:end], line[end + 2 :])
+    end = _outside(rest, "; ")
+    if end >= 0:
+        return Problem(where, rest[:end], rest[end + 2 :])
+    what, hint, further = rest.partition("Did you mean")
+    return Problem(where, what.rstrip(" ."), hint + further)
+
+
+def _outside(line: str, mark: str) -> int:
+    """Where `mark` first stands outside of brackets and backticks; -1 where it does not."""
+    depth, quoted = 0, False
+    for place, letter in enumerate(line):
+        if letter == "`":
+            quoted = not quoted
+        elif not quoted:
+            depth = max(0, depth + (letter in OPENING) - (letter in CLOSING))
+            if not depth and line.startswith(mark, place):
+                return place
+    return -1
 
 
 class UserError(Exception):
-    """What is wrong, where, and the next move: one line per problem.
+    """What is wrong, where, and the next move: one line per problem (`problems`), written as `parts` reads it.
 
-    Anything else that escapes a command is a bug of ours and keeps its traceback.
+    `where`, `what` and `next` are those of the first problem. Anything else that escapes a command is a bug of ours and keeps its traceback.
     """
 
     exit_code = 2
@@ -15,6 +63,21 @@ class UserError(Exception):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    @property
+    def where(self) -> str:
+        """The file, option, key or run it is about."""
+        return parts(self.problems[0]).where if self.problems else ""
+
+    @property
+    def what(self) -> str:
+        """What is wrong."""
+        return parts(self.problems[0]).what if self.problems else ""
+
+    @property
+    def next(self) -> str:
+        """What mends it; "" where that is plain from what is wrong."""
+        return parts(self.problems[0]).next if self.problems else ""
+
     def __reduce__(self):
         return type(self), self.problems
 
@@ -23,6 +86,19 @@ class LeakError(UserError):
     """An audit found validation data in training data."""
 
     exit_code = 3
+
+
+class UnknownName(UserError, KeyError):
+    """A name that is not among those that are there."""
+
+    __str__ = UserError.__str__
+
+
+def refused(error: OSError) -> UserError | None:
+    """What the system refused as a UserError, None where that is no matter for the user."""
+    if error.errno not in MENDABLE:
+        return None
+    return UserError(f"{error.filename or 'output'}: {error.strerror}; {MENDABLE[error.errno]}, then run the same command")
 
 
 def first_line(error: BaseException) -> str:

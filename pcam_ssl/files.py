@@ -10,6 +10,8 @@ from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
 
+StrPath = str | os.PathLike[str]
+"""A path, or what stands for one: a Run, a Dataset."""
 KINDS = {
     dict: "an object",
     list: "a list",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.errors import LeakError
 
 LEVELS = ("leak", "problem", "suspect", "note", "ok")
 """leak: scored data is in training data. problem: must be mended before training. suspect: look at it. note: know it. ok: checked."""
@@ -43,6 +44,11 @@ class Audit:
     @property
     def leaks(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.level == "leak"]
+
+    def raise_leaks(self) -> None:
+        """Raises LeakError, a line a leak, where one was found."""
+        if self.leaks:
+            raise LeakError(*(f"{self.dataset.path}: {leak.what}; {leak.move}" for leak in self.leaks))
 
     @property
     def level(self) -> str:

@@ -38,7 +38,7 @@ def predict_run(
     folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
     if not folders:
         raise UserError(f"{run.path}: no fold is finished yet; run its command again, it goes on where it stopped")
-    recipe = run.load_recipe()
+    recipe = run.recipe
     with open_source(source, skip_bad) as dataset:
         patches = split_rows(dataset, source, split)
         if dataset.digest == info["dataset_digest"] and (patches.split != "test").any():
@@ -46,7 +46,7 @@ def predict_run(
                 f"{source}: the run was trained on these patches, so scores of its train split are no estimate; use oof.parquet, or --split test"
             )
         in_pool = dataset.digest == info["dataset_digest"] and info.get("learned_from_pool", False)
-        known = transductive(dataset, read_folds(run.folds, dataset.patches), patches.id, True) if in_pool else None
+        known = transductive(dataset, read_folds(run.paths.folds, dataset.patches), patches.id, True) if in_pool else None
         if known and known["transductive"]:
             warn(
                 f"{source}: transductive: {known['in_pool']:.0%} of these patches were in the pool that the networks learned from, so scores on them are no estimate for new slides"
@@ -96,7 +96,7 @@ def neighbours_table(
     `head`: the classifier's Predictions of the same patches, by fold, which `knn` does without. Folds that are not finished are left out.
     Raises UserError where the run's dataset, whose patches vote, is gone or another one.
     """
-    info, recipe = run.info(), run.load_recipe()
+    info, recipe = run.info(), run.recipe
     if not Path(info["dataset"]).exists():
         raise UserError(
             f"{run.path}: its neighbours are the patches of {info['dataset']}, which is not there any more; put it back"
@@ -106,7 +106,7 @@ def neighbours_table(
         raise UserError(
             f"{run.path}: its neighbours are the patches of {info['dataset']}, and that is another dataset by now; put the old one back"
         )
-    folds = read_folds(run.folds, dataset.patches)
+    folds = read_folds(run.paths.folds, dataset.patches)
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):
         trained = load_trained(run.unit(unit.name), device)

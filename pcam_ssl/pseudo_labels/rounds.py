@@ -76,7 +76,7 @@ def pseudo_label(
             if (stopped := run_round(rounds, last + 1)) is None:
                 last += 1
                 # A round that was made before, under other stop rules, belongs to the verdict.
-                made = rounds.run(last + 1).scores.exists()
+                made = rounds.run(last + 1).paths.scores.exists()
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
         seen = [teacher_predictions_of_pool(rounds, number, truth) for number in range(last + 1)]
@@ -88,7 +88,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     info = start.info()
     begun, members = Run(out / "round-1"), members_of(start)
     own = own_recipe(start, members)
-    chosen = load_recipe(recipe, settings, begun.load_recipe() if begun.recipe.exists() else own)
+    chosen = load_recipe(recipe, settings, begun.recipe if begun.paths.recipe.exists() else own)
     _check_recipe(start.path, chosen)
     _check_kept(start.path, own, chosen)
     for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
@@ -104,7 +104,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
         )
     world = join_world(chosen.train.device)
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
-    folds = read_folds(start.folds, dataset.patches)
+    folds = read_folds(start.paths.folds, dataset.patches)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
     world.run_on_main(lambda: check_views(chosen, dataset))
     world.run_on_main(lambda: check_round_0(rounds))
@@ -117,7 +117,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
 def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | str | None) -> Run:
     """The finished run at `path`; begun or continued where it is not."""
     run = Run(path)
-    if run.provenance.exists():
+    if run.paths.provenance.exists():
         info = run.info()
         if info["command"] == ROUNDS:
             raise UserError(
@@ -125,7 +125,7 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
             )
         if info.get("status") == "done":
             return run
-        chosen, data = run.load_recipe(), data or info["dataset"]
+        chosen, data = run.recipe, data or info["dataset"]
         asked = load_recipe(recipe, settings, chosen)
         _check_recipe(path, asked)
     else:
@@ -136,7 +136,9 @@ def _round_0(path: Path, recipe: str | None, settings: list[str], data: Path | s
         if not own_rank():
             say(f"{path}: no run there, so round 0 is trained first")
     dataset = open_dataset(data)
-    _tell_provable(asked, dataset, read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(chosen, dataset))
+    _tell_provable(
+        asked, dataset, read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(chosen, dataset)
+    )
     train = metric_train if chosen.method.name == "metric" else baseline
     return train(chosen, data, path)
 
@@ -193,7 +195,7 @@ def _check_calibrated_teacher(path: Path, own: Recipe, recipe: Recipe) -> None:
 
 def _check_folder(start: Run, out: Path) -> None:
     """Refuse to put rounds into another run, which would then pass for their round 0."""
-    if Run(out).provenance.exists() and out.resolve() != start.path.resolve():
+    if Run(out).paths.provenance.exists() and out.resolve() != start.path.resolve():
         raise UserError(f"{out}: holds another run, and these rounds start from {start.path}; choose another --out")
     foreign = [each.name for each in out.iterdir() if not _of_rounds(each.name)] if out.is_dir() else []
     if foreign and out.resolve() != start.path.resolve():
@@ -265,7 +267,7 @@ def run_round(rounds: Rounds, number: int) -> str | None:
     world, run = rounds.world, rounds.run(number)
     world.run_on_main(lambda: _begin(rounds, number))
     facts = select(rounds, number)
-    if world.run_on_main(lambda: run.info().get("status") == "done" and run.scores.exists()):
+    if world.run_on_main(lambda: run.info().get("status") == "done" and run.paths.scores.exists()):
         return None
     if (stopped := stop_before(rounds, facts)) is not None:
         return stopped
@@ -290,11 +292,11 @@ def stop_before(rounds: Rounds, facts: list[dict]) -> str | None:
 def _begin(rounds: Rounds, number: int) -> None:
     _drop_untrained(rounds, number)
     run = find_run(rounds.run(number).path, *rounds.identity)
-    if not run.provenance.exists():
+    if not run.paths.provenance.exists():
         begin_run(run, *rounds.identity)
     info = run.info()
-    if not run.folds.exists():
-        write_folds(rounds.folds, run.folds, run.table_notes(info))
+    if not run.paths.folds.exists():
+        write_folds(rounds.folds, run.paths.folds, run.table_notes(info))
     begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
     if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
         raise UserError(f"{run.path}: its round 0 was another run ({info['round_0']}); choose another --out, or delete that folder")
@@ -315,7 +317,7 @@ def _begin(rounds: Rounds, number: int) -> None:
 def _drop_untrained(rounds: Rounds, number: int) -> None:
     """A selection of another recipe that no student was trained on binds nobody: it is made again."""
     run = rounds.run(number)
-    if not run.provenance.exists() or any(run.path.glob("*/model.safetensors")) or any(run.path.glob("*/last*")):
+    if not run.paths.provenance.exists() or any(run.path.glob("*/model.safetensors")) or any(run.path.glob("*/last*")):
         return
     if run.info()["recipe_digest"] != recipe_digest(rounds.recipe, rounds=True):
         say(f"{run.path}: selected under another recipe, and nothing was trained on it; it is selected again")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.dataset import Dataset, find_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import check_target
@@ -18,7 +18,7 @@ from pcam_ssl.report.page_blocks import page_blocks, page_sections
 from pcam_ssl.report.page_markdown import page_markdown
 from pcam_ssl.report.scores import repeat_command
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
-from pcam_ssl.runs.contents import Facts, find_dataset, read_facts
+from pcam_ssl.runs.contents import Facts, read_facts
 from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
 
 
@@ -133,7 +133,7 @@ def write_reports(paths: list[Path], target: Target, pictures: Callable[[Facts],
     read, problems = [], []
     for path in dict.fromkeys(paths):
         try:
-            read.append(read_facts(Run(path) if Run(path).provenance.exists() else run_in_use(path)))
+            read.append(read_facts(Run(path) if Run(path).paths.provenance.exists() else run_in_use(path)))
         except UserError as error:
             problems += error.problems
     if problems:
