@@ -53,12 +53,13 @@ if TYPE_CHECKING:
     from pcam_ssl.runs.run import Run
 
 _HOMES = {
-    "Dataset": "data.dataset",
-    "LeakError": "errors",
-    "Recipe": "recipe.schema",
-    "Run": "runs.run",
-    "UserError": "errors",
+    "Dataset": "pcam_ssl.data.dataset",
+    "LeakError": "pcam_ssl.errors",
+    "Recipe": "pcam_ssl.recipe.schema",
+    "Run": "pcam_ssl.runs.run",
+    "UserError": "pcam_ssl.errors",
 }
+"""Where a name comes from; all others are functions of `pcam_ssl.api`."""
 __all__ = [
     "Dataset",
     "LeakError",
@@ -106,7 +107,7 @@ def __getattr__(name: str):
         from pcam_ssl.errors import nearest
 
         raise AttributeError(f"pcam_ssl has no {name!r}.{nearest(name, __all__)}")
-    return getattr(import_module(f"pcam_ssl.{_HOMES.get(name, 'api')}"), name)
+    return getattr(import_module(_HOMES.get(name, "pcam_ssl.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -24,15 +24,15 @@ class Problem(NamedTuple):
 def parts(line: str) -> Problem:
     """A problem written as `WHERE: WHAT; NEXT`, or `WHERE: WHAT. Did you mean A? NEXT`, in its three parts.
 
-    The first ": " ends WHERE, the first "; " after it, or else what begins with "Did you mean", begins NEXT. What stands in
+    The first ": " ends WHERE; the first "; " after it, or "Did you mean", begins NEXT. What stands in
     brackets or between backticks is one word.
     """
     end = _outside(line, ": ")
     where, rest = ("", line) if end < 0 else (line[:end], line[end + 2 :])
-    end = _outside(rest, "; ")
+    what, hint, further = rest.partition("Did you mean")
+    end = _outside(what, "; ")
     if end >= 0:
         return Problem(where, rest[:end], rest[end + 2 :])
-    what, hint, further = rest.partition("Did you mean")
     return Problem(where, what.rstrip(" ."), hint + further)
 
 

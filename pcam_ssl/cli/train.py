@@ -33,7 +33,7 @@ def baseline(
         return
     if html is not None:
         raise UserError("--html: only with --sweep; a run's own page is written as RUN/report.html")
-    run = baseline(data, recipe or "baseline", set or [], out=out or Path("runs/baseline"), fold=fold)
+    run = baseline(data, "baseline" if recipe is None else recipe, set or [], out=out or Path("runs/baseline"), fold=fold)
     show_run(run, as_json)
 
 
@@ -51,7 +51,7 @@ def metric_train(
     """
     from pcam_ssl.api import metric_train
 
-    run = metric_train(data, recipe or "metric", set or [], out=out or Path("runs/metric-train"), fold=fold)
+    run = metric_train(data, "metric" if recipe is None else recipe, set or [], out=out or Path("runs/metric-train"), fold=fold)
     show_run(run, as_json)
 
 
@@ -126,7 +126,7 @@ def show_sweep(
 
     if html is not None:
         check_target("--html", html, *PAGE)
-    swept = sweep(axes, data, recipe or "baseline", settings or [], out=out or Path("runs/sweep"), fold=fold)
+    swept = sweep(axes, data, "baseline" if recipe is None else recipe, settings or [], out=out or Path("runs/sweep"), fold=fold)
     if not own_rank() and len(swept.finished) > 1:
         show_comparison(compare(swept.finished, html=html), html, as_json)
     swept.raise_failures()
