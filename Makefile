@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CONSTRAINT := constraints.txt
 export UV_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test quick test-portable bench lint docs wheel
+.PHONY: demo test quick test-portable bench lint docs docs-site wheel
 
 demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
@@ -37,6 +37,12 @@ lint: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m typer pcam_ssl.cli utils docs --name pcam-ssl --output docs/cli.md
+	$(BIN)/python scripts/recipe_keys.py docs/recipe-keys.md
+
+# A dead link or a page without a place in the menu stops it.
+docs-site: .venv/installed
+	@echo "== the documentation as a site: site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 wheel: .venv/installed
 	$(BIN)/python -m hatchling build --target wheel

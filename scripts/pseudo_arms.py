@@ -3,8 +3,8 @@
 python scripts/pseudo_arms.py data/pcam-mini --out runs/pseudo-arms --seeds 0 1 2
 
 Arms: supervised on the labelled, also for as many steps as a round takes; naive pseudo-labels (one round at a fixed uncalibrated 0.95,
-classes as they come); rounds of sure pseudo-labels (calibrated 0.95, balanced, hard); rounds of the surest quarter of the pool (balanced,
-hard), which no temperature moves; rounds of soft ones on the whole pool; FixMatch; mean teacher; scikit-learn's self-training on frozen
+classes as they come); rounds of confident pseudo-labels (calibrated 0.95, balanced, hard); rounds of the most confident quarter of the pool
+(balanced, hard), which does not depend on the temperature; rounds of soft ones on the whole pool; FixMatch; mean teacher; scikit-learn's self-training on frozen
 features; supervised on all labels. Every arm of 1,000 labels but the longer one sees each label equally often; pseudo-labels come on top.
 What is finished is not trained again.
 """
@@ -35,7 +35,7 @@ from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 
 NAIVE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.balance=none", "pseudo.noise=same")
-SURE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.confidence=0.95", "pseudo.balance=prior", "pseudo.noise=strong")
+CONFIDENT = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.confidence=0.95", "pseudo.balance=prior", "pseudo.noise=strong")
 QUARTER = ("pseudo.label=hard", "pseudo.top_share=0.25", "pseudo.balance=prior", "pseudo.noise=strong")
 NO_STOPS = ("pseudo.planted_share=0", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
 SUPERVISED, CEILING = "supervised", "all labels"
@@ -90,8 +90,8 @@ def train_arms(options, seed: int) -> dict[str, pd.DataFrame]:
         SUPERVISED: lambda: scored(start),
         "supervised, twice the steps": lambda: scored(longer()),
         "naive, one round": lambda: scored(rounds("naive", 1, *NAIVE, f"pseudo.confidence={max(uncalibrated, 0.5001)}")),
-        "rounds, sure and hard": lambda: scored(rounds("sure", options.rounds, *SURE)),
-        "rounds, surest quarter, hard": lambda: scored(rounds("quarter", options.rounds, *QUARTER)),
+        "rounds, confident and hard": lambda: scored(rounds("confident", options.rounds, *CONFIDENT)),
+        "rounds, most confident quarter, hard": lambda: scored(rounds("quarter", options.rounds, *QUARTER)),
         "rounds, all and soft": lambda: scored(rounds("soft", options.rounds)),
         "FixMatch": lambda: scored(consistency("fixmatch")),
         "mean teacher": lambda: scored(consistency("mean-teacher")),
@@ -172,12 +172,12 @@ def rounds_table(options) -> str:
         "| arm, round | class | added | precision | coverage | AUROC of the round |",
         "|---|---|---|---|---|---|",
     ]
-    for arm in ("naive", "sure", "quarter", "soft"):
+    for arm in ("naive", "confident", "quarter", "soft"):
         verdicts = [
             read_json(path) for seed in options.seeds if (path := options.out / f"seed-{seed}" / arm / "rounds.json").exists()
         ]
         for number in range(1, max((len(verdict["rounds"]) for verdict in verdicts), default=1)):
-            # A seed whose rounds ended earlier, because too little was sure, has a gap here.
+            # A seed whose rounds ended earlier, because too few predictions were confident, has a gap here.
             rows = [verdict["rounds"][number] if number < len(verdict["rounds"]) else None for verdict in verdicts]
             aurocs = ", ".join((row and f"{row['out_of_fold']['auroc']['value']:.3f}") or "-" for row in rows)
             for name in ("tumor", "normal"):

@@ -1,10 +1,10 @@
-"""How much does a leak flatter? Pooled pseudo-labels, whose out-of-fold scores pcam-ssl withholds, against fold-pure ones and the truth.
+"""How much does pooling raise the out-of-fold score? Pooled pseudo-labels, whose out-of-fold scores pcam-ssl withholds, against fold-pure ones.
 
 python scripts/pseudo_leak.py data/pcam-mini --out runs/pseudo-leak --seeds 0 1 --figure docs/leak.svg
 
-The train split is cut into folds, most of its labels hidden; the valid split, whose slides no fold knows, is the truth: as test split
-its labels serve scoring alone. The score of each way is the mean over folds of AUROC, of fold K's network on its own slides and on
-the new ones. Here, and nowhere in the package, the withheld score is computed.
+The train split is cut into folds and most of its labels are hidden. The valid split, on whose labels no fold is trained, becomes the test split: its
+labels are used for scoring only. A score is the mean over folds of the AUROC of fold K's network, on fold K's slides and on the held-out ones. The
+withheld score is computed here and nowhere in the package.
 """
 
 import argparse
@@ -43,10 +43,10 @@ def main() -> None:
     dataset = valid_as_test(open_dataset(options.data), options.out / "dataset")
     rows = [row for seed in options.seeds for row in compare(options, dataset, seed)]
     table = pd.DataFrame(rows)
-    print("| way | seed | promised out of fold | kept on new slides | promised - kept |\n|---|---|---|---|---|")
+    print("| training | seed | AUROC out of fold | AUROC on held-out slides | difference |\n|---|---|---|---|---|")
     for row in rows:
         print(
-            f"| {row['way']} | {row['seed']} | {row['promised']:.3f} | {row['kept']:.3f} | {row['promised'] - row['kept']:+.3f} |"
+            f"| {row['way']} | {row['seed']} | {row['out_of_fold']:.3f} | {row['held_out']:.3f} | {row['out_of_fold'] - row['held_out']:+.3f} |"
         )
     if options.figure:
         write_text(options.figure, figure(table))
@@ -68,7 +68,7 @@ def valid_as_test(dataset: Dataset, path: Path) -> Path:
 
 
 def compare(options, data: Path, seed: int) -> list[dict]:
-    """Round 0, fold-pure rounds and pooled rounds of one seed: what each promises and keeps."""
+    """Round 0, fold-pure rounds and pooled rounds of one seed: their AUROC out of fold and on held-out slides."""
     folder = options.out / f"seed-{seed}"
     recipe = load_recipe(options.recipe, [f"seed={seed}", *SETTINGS, *options.set])
     start = baseline(recipe, data, folder / "start")
@@ -86,8 +86,8 @@ def scores(run: Run, dataset: Dataset) -> dict[str, float]:
         trained = load_trained(run.fold(k))
         parts = rows[fold_unit(folds, k).score], dataset.patches[dataset.patches.split == "test"]
         found.append([_auroc(trained, dataset, part) for part in parts])
-    promised, kept = np.mean(found, axis=0)
-    return {"promised": promised, "kept": kept}
+    out_of_fold, held_out = np.mean(found, axis=0)
+    return {"out_of_fold": out_of_fold, "held_out": held_out}
 
 
 def _auroc(trained, dataset: Dataset, part: pd.DataFrame) -> float:
@@ -105,8 +105,9 @@ def _auroc(trained, dataset: Dataset, part: pd.DataFrame) -> float:
 
 
 def figure(table: pd.DataFrame) -> str:
-    """Promised and kept, one row a way, as an SVG file that stands alone: small marks are seeds, large ones their mean."""
-    low, high = table[["promised", "kept"]].to_numpy().min() - 0.002, table[["promised", "kept"]].to_numpy().max() + 0.002
+    """An SVG file of both scores, one row per training: small marks are seeds, large ones their mean."""
+    values = table[["out_of_fold", "held_out"]].to_numpy()
+    low, high = values.min() - 0.002, values.max() + 0.002
     left, width, row_height = 190, 400, 52
 
     def place(value: float) -> float:
@@ -117,20 +118,20 @@ def figure(table: pd.DataFrame) -> str:
         return f'<circle cx="{place(value):.1f}" cy="{y}" r="{radius}" fill="{colour if full else "#fff"}" stroke="{colour}" stroke-width="2"/>'
 
     parts = [
-        text(10, 22, "AUROC promised out of fold (full, blue) and kept on new slides (hollow, orange)", "start", 13),
+        text(10, 22, "AUROC out of fold (full, blue) and on held-out slides (hollow, orange)", "start", 13),
         text(10, 40, f"large: mean of {table.seed.nunique()} seeds; small: each seed", "start", 11),
     ]
     for number, (way, rows) in enumerate(table.groupby("way", sort=False)):
-        y, promised, kept = 80 + row_height * number, rows.promised.mean(), rows.kept.mean()
+        y, out_of_fold, held_out = 80 + row_height * number, rows.out_of_fold.mean(), rows.held_out.mean()
         parts += [
             text(left - 12, y + 4, way, "end"),
             f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#ddd"/>',
-            *(mark(value, y - 8, 3, True) for value in rows.promised),
-            *(mark(value, y + 8, 3, False) for value in rows.kept),
-            mark(promised, y - 8, 6, True),
-            mark(kept, y + 8, 6, False),
-            text(place(promised), y - 18, f"{promised:.3f}", "middle", 10),
-            text(place(kept), y + 27, f"{kept:.3f}", "middle", 10),
+            *(mark(value, y - 8, 3, True) for value in rows.out_of_fold),
+            *(mark(value, y + 8, 3, False) for value in rows.held_out),
+            mark(out_of_fold, y - 8, 6, True),
+            mark(held_out, y + 8, 6, False),
+            text(place(out_of_fold), y - 18, f"{out_of_fold:.3f}", "middle", 10),
+            text(place(held_out), y + 27, f"{held_out:.3f}", "middle", 10),
         ]
     height = 80 + row_height * table.way.nunique()
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 620 {height}" width="620" height="{height}" font-family="sans-serif">'

@@ -98,7 +98,7 @@ def rewrite():
 @pytest.fixture(scope="session")
 def train(slides, tiny_recipe):
     """train(out, "a.b=c", ..., data=None, only=None): a tiny baseline in this process; returns the Run."""
-    from pcam_ssl.cross_validation.cross_validate import baseline
+    from pcam_ssl.api import baseline
 
     return lambda out, *more, data=None, only=None: baseline(tiny_recipe(*more), data or slides, out, only)
 

@@ -13,7 +13,7 @@ import traceback
 import pytest
 
 FIXTURES = {
-    "trains": {"train", "trained_run", "make_rounds", "metric_run", "swept", "umapped"},
+    "trains": {"train", "trained_run", "make_rounds", "metric_run", "swept", "umapped", "made"},
     "processes": {"start", "measured", "small_disk"},
 }
 """The fixtures that do it; those built on them are found by pytest."""

@@ -19,7 +19,7 @@ def round_0(train, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def make_rounds():
     """make_rounds(run, n, "a.b=c", ..., pooled=False, out=None): the verdict of n rounds under SELECTION, changed by more settings."""
-    from pcam_ssl.pseudo_labels.rounds import pseudo_label
+    from pcam_ssl.api import pseudo_label
 
     def make_rounds(run: Path, n: int, *more: str, **options) -> dict:
         return pseudo_label(run, n, settings=selection(*more), **options)

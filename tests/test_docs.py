@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import get_args
 import pytest
 
 from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.tables import DECISION_COLUMNS, FOLD_COLUMNS, PATCH_COLUMNS, PREDICTION_COLUMNS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = re.compile(r"pcam-ssl ((?:data |recipes )?[a-z-]+)((?: [^`\n#|]*)?)")
 
 
@@ -26,6 +28,46 @@ def generated() -> str:
 @pytest.mark.processes
 def test_the_command_reference_is_current(generated):
     assert (ROOT / "docs" / "cli.md").read_text().strip() == generated, "run `make docs`"
+
+
+def test_the_reference_of_recipe_keys_is_current():
+    made = runpy.run_path(str(ROOT / "scripts" / "recipe_keys.py"))["page"]()
+    assert (ROOT / "docs" / "recipe-keys.md").read_text(encoding="utf-8") == made, "run `make docs`"
+
+
+@pytest.mark.parametrize(
+    ("heading", "columns"),
+    [
+        ("Dataset", PATCH_COLUMNS),
+        ("Predictions", PREDICTION_COLUMNS),
+        ("Folds", FOLD_COLUMNS),
+        ("Pseudo-labels", DECISION_COLUMNS),
+    ],
+)
+def test_the_reference_of_files_has_every_column(heading, columns):
+    section = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, flags=re.MULTILINE)) == columns
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The documentation as a site, built as `make docs-site` builds it."""
+    build = pytest.importorskip("mkdocs.commands.build", reason="mkdocs-material is not installed (extra: docs)").build
+    from mkdocs.config import load_config
+
+    folder = tmp_path_factory.mktemp("site")
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True))
+    return folder
+
+
+def test_the_site_has_every_page_and_fetches_nothing(site):
+    pages = [path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in [*pages, Path("results.html"), Path("changelog.html")] if not (site / page).is_file()] == []
+    html = "".join(page.read_text(encoding="utf-8") for page in site.rglob("*.html"))
+    fetched = re.findall(
+        r"<(?:script|img|iframe)[^>]+src=[\"']?(https?:[^\"' >]+)|<link[^>]+rel=[\"']?(?:stylesheet|preconnect)[^>]*https?:", html
+    )
+    assert fetched == []
 
 
 def sections(generated: str) -> dict[str, str]:

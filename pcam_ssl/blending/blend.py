@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.blending.ensemble import SPACES, Blend, fit_blend, parts_of
+from pcam_ssl.blending.ensemble import METHODS, Blend, fit_blend, parts_of
 from pcam_ssl.blending.tables import write_inner, write_tables
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.evaluation.bootstrap import paired_differences
@@ -26,11 +26,11 @@ from pcam_ssl.terminal import say, warn
 def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: float | None = None) -> Run:
     """Blend runs (RUN, RUN:knn or RUN:blend) into the run at `out`; there already from the same members, it is left as it is.
 
-    `method` is one of `SPACES`; `cap` the highest Spearman correlation two members may have. Raises UserError where the runs differ
+    `method` is one of `METHODS`; `cap` the highest Spearman correlation two members may have. Raises UserError where the runs differ
     in dataset, folds or patches, or `out` holds something else.
     """
-    if method not in SPACES:
-        raise UserError(f"--method {method}: choose {', '.join(SPACES)}.{nearest(method, SPACES)}")
+    if method not in METHODS:
+        raise UserError(f"--method {method}: choose {', '.join(METHODS)}.{nearest(method, METHODS)}")
     if cap is not None and not 0 < cap <= 1:
         raise UserError(f"--max-correlation {cap:g}: choose a number above 0 and at most 1")
     if not specs:
@@ -116,7 +116,7 @@ def _write(folder: Run, runs: list[ScoredRun], blend: Blend, identity: dict[str,
     ]
     described = {
         "method": blend.method,
-        "space": SPACES[blend.method],
+        "space": METHODS[blend.method].space,
         "max_correlation": identity["max_correlation"],
         "members": members,
         "nested_over": blend.unit,

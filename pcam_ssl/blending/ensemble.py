@@ -1,5 +1,6 @@
 """A blend of predictions: the space it is pooled in (probs, logits, ranks), its weights (equal, fitted, greedy, capped by correlation), and nesting: weights that score a part of the patches never saw its labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -12,9 +13,6 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.metrics import NLL_ROUNDING, auroc, spearman
 from pcam_ssl.tables import mean_over
 
-SPACES = {"mean": "prob", "logit-mean": "logit", "rank-mean": "rank", "weights": "logit", "greedy": "logit"}
-"""What each method averages."""
-FITTED = ("weights", "greedy")
 PICKS = 50
 SMALLEST = 1e-3
 
@@ -27,12 +25,8 @@ def member_weights(method: str, logits, labels, cap: float | None = None) -> np.
     logits = np.asarray(logits, dtype=np.float64)
     kept = np.arange(logits.shape[1]) if cap is None else np.flatnonzero(under_cap(logits, labels, cap))
     weights = np.zeros(logits.shape[1])
-    if method == "weights":
-        weights[kept] = fitted_weights(logits[:, kept], labels)
-    elif method == "greedy":
-        weights[kept] = greedy_weights(logits[:, kept], labels)
-    else:
-        weights[kept] = 1 / len(kept)
+    fit = METHODS[method].fit
+    weights[kept] = 1 / len(kept) if fit is None else fit(logits[:, kept], labels)
     return weights
 
 
@@ -83,6 +77,26 @@ def greedy_weights(logits, labels, picks: int = PICKS) -> np.ndarray:
         if costs[chosen[-1]] < best - NLL_ROUNDING:
             best, best_size = costs[chosen[-1]], size
     return np.bincount(chosen[:best_size], minlength=len(margins)) / best_size
+
+
+@dataclass(frozen=True)
+class BlendMethod:
+    """What `blend --method` names."""
+
+    space: str
+    """What is averaged: `prob`, `logit` or `rank`, see `pool`."""
+    fit: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """Weights [M] from calibrated logits [N, M] and labels [N]; None: equal weights, which no label has a say in."""
+
+
+METHODS = {
+    "mean": BlendMethod("prob"),
+    "logit-mean": BlendMethod("logit"),
+    "rank-mean": BlendMethod("rank"),
+    "weights": BlendMethod("logit", fitted_weights),
+    "greedy": BlendMethod("logit", greedy_weights),
+}
+"""A method of your own: a line here, and its name in the help of `--method`."""
 
 
 def under_cap(logits, labels, cap: float) -> np.ndarray:
@@ -180,22 +194,13 @@ class Blend:
     unit: str
     """What a part is: `fold`, or `part` of whole slides where one fold scores all."""
 
-    @property
-    def chooses(self) -> bool:
-        """Whether any weight depends on labels."""
-        return self.method in FITTED or any((weights == 0).any() for weights in [self.weights, *self.nested.values()])
-
     def out_of_fold(self, logits, scales: list[RankScale]) -> np.ndarray:
         """Blended logits [N] of the out-of-fold rows, each by the weights of its part."""
         blended = np.empty(len(logits))
         for part, weights in self.nested.items():
             rows = self.parts == part
-            blended[rows] = pool(SPACES[self.method], logits[rows], weights, scales)
+            blended[rows] = pool(METHODS[self.method].space, logits[rows], weights, scales)
         return blended
-
-    def answer(self, logits, scales: list[RankScale]) -> np.ndarray:
-        """Blended logits [N] of other patches, by the final weights."""
-        return pool(SPACES[self.method], logits, self.weights, scales)
 
 
 def fit_blend(method: str, logits, labels, parts, usable, unit: str, cap: float | None = None) -> Blend:
@@ -207,14 +212,14 @@ def fit_blend(method: str, logits, labels, parts, usable, unit: str, cap: float 
     logits, labels, parts, usable = (np.asarray(values) for values in (logits, labels, parts, usable))
 
     def weights(rows: np.ndarray, where: str) -> np.ndarray:
-        if (method in FITTED or cap is not None) and len(np.unique(labels[rows])) < 2:
+        if (METHODS[method].fit or cap is not None) and len(np.unique(labels[rows])) < 2:
             raise UserError(
                 f"--method {method}: the labels {where} are all of one class, so nothing can be fitted; use --method mean without --max-correlation"
             )
         return member_weights(method, logits[rows], labels[rows], cap)
 
     numbers = sorted(set(parts.tolist()))
-    if len(numbers) < 2 and (method in FITTED or cap is not None):
+    if len(numbers) < 2 and (METHODS[method].fit or cap is not None):
         raise UserError(f"--method {method}: one slide only, so no slide is left to fit weights on; use --method mean")
     nested = {part: weights(usable & (parts != part), f"outside {unit} {part}") for part in numbers}
     return Blend(method, weights(usable, "of all patches"), nested, parts, unit)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pcam_ssl.blending.ensemble import METHODS
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
@@ -97,5 +98,5 @@ def member_problem(run: Run, member: dict[str, Any]) -> str | None:
 
 
 INNER, INNER_KNN = "inner.parquet", "inner-knn.parquet"
-PLAIN = ("mean", "logit-mean")
+PLAIN = tuple(name for name, method in METHODS.items() if method.fit is None and method.space != "rank")
 """Methods of equal weights that no label and no other fold's network had a say in."""

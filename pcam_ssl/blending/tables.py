@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from pcam_ssl.blending.ensemble import SPACES, Blend, RankScale, pool, rank_scales
+from pcam_ssl.blending.ensemble import METHODS, Blend, RankScale, pool, rank_scales
 from pcam_ssl.blending.members import INNER, INNER_KNN, PLAIN
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError, first_line
@@ -29,7 +29,7 @@ def write_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Write what the members' tables give, and return it: out of fold by nested weights, the test split (None without) by the final ones."""
     tables = [run.facts.oof for run in runs]
-    scales: Scales = {kind: rank_scales(columns(tables, kind)) for kind in KINDS} if SPACES[blend.method] == "rank" else {}
+    scales: Scales = {kind: rank_scales(columns(tables, kind)) for kind in KINDS} if METHODS[blend.method].space == "rank" else {}
     if scales:
         write_table(folder.path / SCALES, _scale_table(scales), notes)
     of_row = np.stack([blend.nested[part] for part in blend.parts])  # [N, M]
@@ -44,7 +44,7 @@ def write_tables(
 
 def blended_table(tables: list[pd.DataFrame], method: str, weights: np.ndarray, scales: Scales) -> pd.DataFrame:
     """The blend of members' Predictions of the same rows in the same order, by weights [M]."""
-    pooled = {kind: pool(SPACES[method], columns(tables, kind), weights, scales.get(kind)) for kind in KINDS}
+    pooled = {kind: pool(METHODS[method].space, columns(tables, kind), weights, scales.get(kind)) for kind in KINDS}
     return _blended(tables, pooled, weights)
 
 

@@ -9,7 +9,7 @@ from pcam_ssl.data.duplicates import conflicting_duplicates, duplicate_keys
 from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.views import check_transform
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
+from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.terminal import warn
@@ -59,7 +59,7 @@ def selected_on_fold(recipe: Recipe) -> bool:
 
 def learned_from_pool(recipe: Recipe) -> bool:
     """Whether networks of this recipe learn from their pools of unlabelled patches, or start from weights that have."""
-    if isinstance(recipe.method, CONSISTENCY):
+    if learns_from_pool(recipe.method):
         return True
     return recipe.model.init is not None and Run(Path(recipe.model.init)).info().get("learned_from_pool", False)
 

@@ -20,7 +20,7 @@ from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
-from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
+from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
@@ -179,7 +179,7 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
         k, n = recipe.neighbours.k, int(unit.train.sum())
         if recipe.neighbours.use and k != "inner" and k > n:
             raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower it")
-    if isinstance(recipe.method, CONSISTENCY):
+    if learns_from_pool(recipe.method):
         check_pools(recipe, dataset, folds)
 
 

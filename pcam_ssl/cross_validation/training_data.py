@@ -23,7 +23,7 @@ from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows
 from pcam_ssl.data.views import Views
 from pcam_ssl.errors import UserError
-from pcam_ssl.recipe.schema import CONSISTENCY, Recipe
+from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.terminal import say
 
 
@@ -168,7 +168,7 @@ def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_
     """The labelled stream, joined by the unit's pool where the method learns from it; the leader says what is in it."""
     recipe, world = context.recipe, context.world
     method = recipe.method
-    if not isinstance(method, CONSISTENCY):
+    if not learns_from_pool(method):
         return stream
     rows = _pool(recipe, context.dataset, context.folds, unit)
     if world.is_main:

@@ -25,24 +25,22 @@ class GradCam:
     In a vision transformer the last map is the patch tokens as they enter the last block's attention, laid out as the grid they came
     from: after it a class token needs them no more, and their gradient is zero. Deviation from the paper: maps keep their sign,
     so that the same map serves both classes; `toward` takes the part that speaks for one.
-    Raises UserError where captum is absent, or the backbone has neither a feature map nor such blocks.
+    Raises UserError where the backbone has neither a feature map nor such blocks.
     """
 
     def __init__(self, network: Network):
-        try:
-            from captum.attr import LayerGradCam
-        except ImportError:
-            raise UserError("explain: captum is not installed; pip install 'pcam-ssl[explain]'") from None
         self.network = network.eval()
-        self.grid = nn.Identity()
-        self.cam = LayerGradCam(self._logit, self.grid)
+        self.features: torch.Tensor | None = None
 
     def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 `[B, H, W, 3]` to logits `[B]` and signed maps `[B, h, w]`, positive where the patch speaks for class 1."""
         images = self.network.prepare(pixels).requires_grad_()
         with torch.enable_grad():
-            maps = self.cam.attribute(images)
-        return self.logits, maps.detach().squeeze(1)
+            logits = self._logit(images)
+            features, self.features = self.features, None  # [B, D, h, w]
+            (gradients,) = torch.autograd.grad(logits.sum(), features)
+        weights = gradients.mean((2, 3), keepdim=True)
+        return logits.detach(), (weights * features).sum(1).detach()
 
     def _logit(self, images: torch.Tensor) -> torch.Tensor:
         backbone = self.network.backbone
@@ -51,19 +49,22 @@ class GradCam:
                 features = backbone(images)
         else:
             features = backbone.forward_head(self._feature_map(backbone.forward_features(images)))
-        logits = self.network.head(features).squeeze(1)
-        self.logits = logits.detach()
-        return logits
+        return self.network.head(features).squeeze(1)
+
+    def _grid(self, features: torch.Tensor) -> torch.Tensor:
+        """Keep `[B, D, h, w]`, which the map is laid over, and pass it on."""
+        self.features = features
+        return features
 
     def _feature_map(self, features: torch.Tensor) -> torch.Tensor:
         if not isinstance(features, torch.Tensor) or features.ndim != 4:
             raise self._no_map()
         channels_last = getattr(self.network.backbone, "output_fmt", "NCHW") == "NHWC"
-        return self._channels_last(features) if channels_last else self.grid(features)
+        return self._channels_last(features) if channels_last else self._grid(features)
 
     def _channels_last(self, features: torch.Tensor) -> torch.Tensor:
         """`[B, h, w, D]` through the grid and back."""
-        return self.grid(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self._grid(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[B, T, D]` through the grid and back; class and register tokens stand before the patches'. Some blocks keep `[B, h, w, D]`."""
@@ -77,7 +78,7 @@ class GradCam:
             raise self._no_map()
         side = isqrt(tokens.shape[1] - extra)
         laid = tokens[:, extra:].transpose(1, 2).unflatten(2, (side, side))  # [B, D, h, w]
-        return torch.cat([tokens[:, :extra], self.grid(laid).flatten(2).transpose(1, 2)], dim=1)
+        return torch.cat([tokens[:, :extra], self._grid(laid).flatten(2).transpose(1, 2)], dim=1)
 
     def _no_map(self) -> UserError:
         return UserError(

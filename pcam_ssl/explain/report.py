@@ -116,7 +116,7 @@ def _provenance(run: Path, info: dict[str, Any]) -> Markup:
         ("Dataset", f"{info['dataset']}, digest {info['dataset_digest']}"),
         ("Recipe digest", info["recipe_digest"]),
     ]
-    method = "Grad-CAM (Selvaraju et al. 2017) by captum, in float32, of the logit at the last feature map, or at the last block's tokens of a vision transformer"
+    method = "Grad-CAM (Selvaraju et al. 2017), in float32, of the logit at the last feature map, or at the last block's tokens of a vision transformer"
     return card(
         "Where it comes from", tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in [*named, ("Method", method)]])
     )

@@ -16,8 +16,39 @@ from pcam_ssl.distributed import gather_with_gradient
 from pcam_ssl.models.network import Network
 
 CLASSES = 2
-# Losses that compare patches with each other; the rest compare patches with learned class vectors.
-PAIR_LOSSES = ("triplet", "supcon", "multi_similarity")
+Builder = Callable[[dict[str, Any], int], nn.Module]
+"""From the keys of the recipe's method section, every hyper-parameter given, and the size of the embedding."""
+
+
+def _classes(embedding_size: int) -> dict[str, int]:
+    return {"num_classes": CLASSES, "embedding_size": embedding_size}
+
+
+def _angular(options: dict[str, Any], embedding_size: int) -> dict[str, Any]:
+    return {**_classes(embedding_size), "margin": options["margin_deg"], "scale": options["scale"]}
+
+
+EMBEDDING_LOSSES: dict[str, Builder] = {
+    # Deng et al. 2019, arXiv:1801.07698
+    "arcface": lambda options, size: losses.ArcFaceLoss(**_angular(options, size)),
+    # Deng et al. 2020
+    "subcenter_arcface": lambda options, size: losses.SubCenterArcFaceLoss(
+        **_angular(options, size), sub_centers=options["sub_centers"]
+    ),
+    # Schroff et al. 2015, arXiv:1503.03832
+    "triplet": lambda options, size: losses.TripletMarginLoss(margin=options["triplet_margin"]),
+    # Khosla et al. 2020, arXiv:2004.11362
+    "supcon": lambda options, size: losses.SupConLoss(temperature=options["temperature"]),
+    # Wang et al. 2019, arXiv:1904.06627
+    "multi_similarity": lambda options, size: losses.MultiSimilarityLoss(
+        alpha=options["ms_alpha"], beta=options["ms_beta"], base=options["ms_base"]
+    ),
+    # Kim et al. 2020, arXiv:2003.13911
+    "proxy_anchor": lambda options, size: losses.ProxyAnchorLoss(
+        **_classes(size), margin=options["proxy_margin"], alpha=options["proxy_alpha"]
+    ),
+}
+"""A loss of your own: an entry here, and its name in `EMBEDDING_LOSSES` of `recipe/schema.py`, which says what it compares."""
 
 
 class Metric(nn.Module):
@@ -53,7 +84,7 @@ class Metric(nn.Module):
         share = float(labels.mean())
         return cls(
             network,
-            build_loss(options, network.embedding_size),
+            EMBEDDING_LOSSES[options["loss"]](options, network.embedding_size),
             build_miner(options),
             options["weight"],
             options["classify"],
@@ -75,28 +106,6 @@ class Metric(nn.Module):
         embedding, label, slide = (gather_with_gradient(value) for value in (embedding, label, slide))
         chosen = self.miner(embedding, label, slide) if self.miner is not None else None
         return self.metric_loss(embedding, label, chosen)
-
-
-def build_loss(options: dict[str, Any], embedding_size: int) -> nn.Module:
-    """The loss `options['loss']`, every hyper-parameter given.
-
-    arcface (Deng et al. 2019, arXiv:1801.07698), subcenter_arcface (Deng et al. 2020), triplet (Schroff et al. 2015,
-    arXiv:1503.03832), supcon (Khosla et al. 2020, arXiv:2004.11362), multi_similarity (Wang et al. 2019, arXiv:1904.06627),
-    proxy_anchor (Kim et al. 2020, arXiv:2003.13911).
-    """
-    classes = {"num_classes": CLASSES, "embedding_size": embedding_size}
-    angular = {**classes, "margin": options["margin_deg"], "scale": options["scale"]}
-    builders = {
-        "arcface": lambda: losses.ArcFaceLoss(**angular),
-        "subcenter_arcface": lambda: losses.SubCenterArcFaceLoss(**angular, sub_centers=options["sub_centers"]),
-        "triplet": lambda: losses.TripletMarginLoss(margin=options["triplet_margin"]),
-        "supcon": lambda: losses.SupConLoss(temperature=options["temperature"]),
-        "multi_similarity": lambda: losses.MultiSimilarityLoss(
-            alpha=options["ms_alpha"], beta=options["ms_beta"], base=options["ms_base"]
-        ),
-        "proxy_anchor": lambda: losses.ProxyAnchorLoss(**classes, margin=options["proxy_margin"], alpha=options["proxy_alpha"]),
-    }
-    return builders[options["loss"]]()
 
 
 def build_miner(options: dict[str, Any]) -> Callable | None:

@@ -27,10 +27,11 @@ from pcam_ssl.pseudo_labels.experiment import WITHHELD, Rounds
 from pcam_ssl.pseudo_labels.labeling import select, with_pseudo_labels
 from pcam_ssl.pseudo_labels.precision_check import precision_check
 from pcam_ssl.pseudo_labels.provable_precision import provable_text
+from pcam_ssl.pseudo_labels.selectors import selectors_in_use
 from pcam_ssl.pseudo_labels.stopping import added_too_few, ratio_off, too_many_flips
 from pcam_ssl.pseudo_labels.teacher import check_round_0
 from pcam_ssl.recipe.loading import flatten, load_recipe, recipe_digest
-from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run, begin_run, find_run, lock_file
 from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say, warn
@@ -151,7 +152,7 @@ def _folder(start: Run, out: Path | str | None, pooled: bool) -> Path:
 
 def _check_recipe(path: Path, recipe: Recipe) -> None:
     """Refuse what no run at `path` could be followed by."""
-    if recipe.method.name in ("fixmatch", "mean_teacher"):
+    if learns_from_pool(recipe.method):
         raise UserError(
             f"{path}: method {recipe.method.name} learns from the pool by itself; start rounds from a supervised or metric run"
         )
@@ -161,7 +162,7 @@ def _check_recipe(path: Path, recipe: Recipe) -> None:
             f"pseudo.agreement: {path} has no kNN; train a run with neighbours.use=true, or with `pcam-ssl metric-train`"
         )
     options = recipe.pseudo
-    if options.precision is None and options.confidence is None and options.top_share is None and options.k_best is None:
+    if not any(selector.rule for selector in selectors_in_use(options).values()):
         raise UserError("pseudo: nothing says which patches are sure enough; set pseudo.precision, confidence, top_share or k_best")
 
 

@@ -1,15 +1,12 @@
 """The decision of a round on every patch of a fold's pool, with its reason; the columns of its tables; the weight of a pseudo-label in the loss."""
 
-from functools import partial
 from math import fsum
 
 import numpy as np
 import pandas as pd
 
 from pcam_ssl.evaluation.metrics import predicted_class
-from pcam_ssl.pseudo_labels import selectors as caps
-from pcam_ssl.pseudo_labels import selectors as patchwise
-from pcam_ssl.pseudo_labels.selectors import balance, pool_prior, ranked_pool
+from pcam_ssl.pseudo_labels.selectors import SelectionContext, nothing_said, pool_prior, ranked_pool, selectors_in_use
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import CLASSES, DECISION_COLUMNS, conform
@@ -23,10 +20,10 @@ def decide(
     network_digest: str,
     cluster: str = "slide",
 ) -> tuple[pd.DataFrame, dict]:
-    """The trail of one fold (`TRAIL_COLUMNS`, rows as in `pool`), and its facts as JSON values.
+    """The decisions of one fold (`DECISION_COLUMNS`, rows as in `pool`), and its facts as JSON values.
 
     `pool` has `POOL_COLUMNS`, `inner` the Predictions of the fold's inner slides (`cluster`: what its `wsi` names). It starts from nothing; `previous`, the same
-    fold's trail of the round before, serves only to tell what changed. The order of the pool's rows decides nothing.
+    fold's decisions of the round before, serves only to tell what changed. The order of the pool's rows decides nothing.
     Facts: pool, prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector, change by
     kind, tumor_share of the added (None where nothing is), nothing: a sentence where nothing is added, else None.
     Raises UserError for `options` that the pool cannot serve.
@@ -36,48 +33,27 @@ def decide(
     thresholds = None
     if options.precision is not None:
         thresholds = precision_thresholds(inner, options.precision, options.precision_level, cluster)
-    stays, reasons, left_out = np.ones(len(pool), dtype=bool), patchwise.nothing_said(len(pool)), {}
-    for name, selector in _selectors(options, thresholds, prior).items():
-        said = selector(pool, stays)
-        out = said != ""
-        reasons[out] = said[out]
+    context = SelectionContext(options, thresholds, prior)
+    stays, reasons, left_out = np.ones(len(pool), dtype=bool), nothing_said(len(pool)), {}
+    for key, selector in selectors_in_use(options).items():
+        if not selector.applies(context):
+            continue
+        given = selector.leave_out(pool, stays, getattr(options, key), context)
+        out = given != ""
+        reasons[out] = given[out]
         stays &= ~out
-        left_out[name] = int(out.sum())
+        left_out[key] = int(out.sum())
     for label in (0, 1):
-        reasons[stays & (pool.called == label).to_numpy()] = f"called {CLASSES[label]}: {_rule(options, thresholds, label)}"
+        reasons[stays & (pool.called == label).to_numpy()] = f"called {CLASSES[label]}: {_rule(context, label)}"
     decisions = _decisions(pool, stays, reasons, options).assign(network_digest=network_digest)
     decisions["change"] = _change(decisions, previous)
     return conform(decisions, DECISION_COLUMNS), _facts(decisions, prior, thresholds, left_out)
 
 
-def _selectors(options: Pseudo, thresholds: dict[int, Threshold] | None, prior: float | None) -> dict:
-    """The selectors that the recipe switches on, by key, in the order in which they apply."""
-    chosen = {
-        "precision": thresholds and partial(patchwise.precision, thresholds=thresholds, target=options.precision),
-        "confidence": options.confidence and partial(patchwise.confidence, tau=options.confidence),
-        "view_std": options.view_std and partial(patchwise.view_std, most=options.view_std),
-        "agreement": options.agreement and patchwise.agreement,
-        "k_best": options.k_best and partial(caps.k_best, k=options.k_best),
-        "top_share": options.top_share and partial(caps.top_share, share=options.top_share),
-        "duplicate_cap": options.duplicate_cap and partial(caps.duplicate_cap, most=options.duplicate_cap),
-        "slide_cap": options.slide_cap and partial(caps.slide_cap, most=options.slide_cap),
-        "balance": options.balance == "prior" and prior is not None and partial(balance, prior=prior),
-        "round_cap": options.round_cap and partial(caps.round_cap, share=options.round_cap),
-    }
-    return {name: selector for name, selector in chosen.items() if selector}
-
-
-def _rule(options: Pseudo, thresholds: dict[int, Threshold] | None, label: int) -> str:
-    rules = []
-    if thresholds and thresholds[label].prob is not None:
-        rules.append(f"beyond prob {thresholds[label].prob:.4g}, from where a precision of {options.precision:g} is proven")
-    if options.confidence:
-        rules.append(f"beyond prob {options.confidence if label else 1 - options.confidence:.4g}")
-    if options.k_best:
-        rules.append(f"among the {options.k_best} surest of its class")
-    if options.top_share:
-        rules.append(f"among the surest {options.top_share:g} of the pool")
-    return "; ".join(rules) or "nothing in the recipe leaves it out"
+def _rule(context: SelectionContext, label: int) -> str:
+    chosen = selectors_in_use(context.options).items()
+    rules = [selector.rule(getattr(context.options, key), label, context) for key, selector in chosen if selector.rule]
+    return "; ".join(filter(None, rules)) or "nothing in the recipe leaves it out"
 
 
 def _decisions(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, options: Pseudo) -> pd.DataFrame:

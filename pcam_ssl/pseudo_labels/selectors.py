@@ -1,10 +1,13 @@
 """Selectors of pseudo-labels: confidence, agreement, caps, class balance.
 
-A selector takes the pool as `rated` gives it and `stays` bool [N], the candidates so far. It returns reasons: str [N], empty for
-what stays and for what was no candidate.
+A selector takes the pool as `ranked_pool` gives it and `stays` bool [N], the candidates so far. It returns reasons: str [N], empty for
+what stays and for what was no candidate. `SELECTORS` says in which order they apply.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import fsum
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,9 @@ from pcam_ssl.data.duplicates import NEAR_BITS, near_pairs, view_bits
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.metrics import ROUNDING, predicted_class
 from pcam_ssl.pseudo_labels.thresholds import Threshold, rounded_down
+from pcam_ssl.recipe.extensions import SELECTORS as GROUP
+from pcam_ssl.recipe.extensions import load_extension
+from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import CLASSES
 
 
@@ -215,3 +221,60 @@ def _filling(others: int, share: float) -> int:
     """How many patches beside `others` make up nearest to `share` of all; `share` below 1."""
     least = int(others * share / (1 - share))
     return min((least + 1, least), key=lambda n: abs(n / (n + others) - share))
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """What selectors of one fold know beside the pool; no truth is in it."""
+
+    options: Pseudo
+    thresholds: dict[int, Threshold] | None
+    """By class; None where pseudo.precision is null."""
+    prior: float | None
+    """Share of tumor in the pool, None for an empty one."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What a key under `pseudo:` switches on: any value but null, false and none."""
+
+    leave_out: Callable[[pd.DataFrame, np.ndarray, Any, SelectionContext], np.ndarray]
+    """From pool, candidates, the key's value and the context to reasons, object [N]."""
+    rule: Callable[[Any, int, SelectionContext], str] | None = None
+    """In words, by what a patch of a class counts as confident; None: the selector only leaves patches out that others took."""
+    applies: Callable[[SelectionContext], bool] = lambda context: True
+    key: tuple[Any, Any] | None = None
+    """Of a selector of another package: the type and the pydantic field of its key."""
+
+
+def _precision_rule(target: float, label: int, context: SelectionContext) -> str:
+    threshold = context.thresholds[label].prob
+    return "" if threshold is None else f"beyond prob {threshold:.4g}, from where a precision of {target:g} is proven"
+
+
+def _by_value(selector: Callable[[pd.DataFrame, np.ndarray, Any], np.ndarray]):
+    return lambda pool, stays, value, context: selector(pool, stays, value)
+
+
+SELECTORS: dict[str, Selector] = {
+    "precision": Selector(lambda pool, stays, target, context: precision(pool, stays, context.thresholds, target), _precision_rule),
+    "confidence": Selector(_by_value(confidence), lambda tau, label, context: f"beyond prob {tau if label else 1 - tau:.4g}"),
+    "view_std": Selector(_by_value(view_std)),
+    "agreement": Selector(lambda pool, stays, value, context: agreement(pool, stays)),
+    "k_best": Selector(_by_value(k_best), lambda k, label, context: f"among the {k} surest of its class"),
+    "top_share": Selector(_by_value(top_share), lambda share, label, context: f"among the surest {share:g} of the pool"),
+    "duplicate_cap": Selector(_by_value(duplicate_cap)),
+    "slide_cap": Selector(_by_value(slide_cap)),
+    "balance": Selector(
+        lambda pool, stays, value, context: balance(pool, stays, context.prior), applies=lambda context: context.prior is not None
+    ),
+    "round_cap": Selector(_by_value(round_cap)),
+}
+"""By key of `pseudo:`, in the order in which they apply; those of other packages come last."""
+
+
+def selectors_in_use(options: Pseudo) -> dict[str, Selector]:
+    """The selectors that a recipe switches on, in the order in which they apply."""
+    others = [key for key in type(options).model_fields if key not in Pseudo.model_fields]
+    table = SELECTORS | {key: load_extension(GROUP, key) for key in others}
+    return {key: selector for key, selector in table.items() if getattr(options, key) not in (None, False, "none")}

@@ -4,14 +4,15 @@ import json
 import re
 from pathlib import Path
 from reprlib import Repr
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from pcam_ssl.errors import UserError, first_line, nearest
 from pcam_ssl.files import digest_text
-from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS, Recipe
+from pcam_ssl.recipe.extensions import METHODS, SELECTORS, extension_names, load_extension
+from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
 
 LONGEST_VALUE = 80
 """Characters of a wrong value that an error shows: YAML's aliases can make a value of gigabytes from one line."""
@@ -189,13 +190,32 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
 
 def validate(values: dict[str, Any], source: str) -> Recipe:
     """A Recipe from plain values. Raises UserError with one line per wrong key, naming the nearest right ones."""
+    schema = _schema(values)
     try:
-        return Recipe.model_validate(_with_tags(values))
+        return schema.model_validate(_with_tags(values))
     except ValidationError as error:
         problems: dict[str, list[dict[str, Any]]] = {}
         for entry in error.errors():
-            problems.setdefault(_place(entry)[0], []).append(entry)
-        raise UserError(*(_problem(entries, source) for entries in problems.values())) from None
+            problems.setdefault(_place(entry, schema)[0], []).append(entry)
+        raise UserError(*(_problem(entries, source, schema) for entries in problems.values())) from None
+
+
+def _schema(values: dict[str, Any]) -> type[Recipe]:
+    """`Recipe`, with a method and selectors of other packages where `values` name them. Raises UserError where one cannot be loaded."""
+    method, pseudo = (section if isinstance(section := values.get(key), dict) else {} for key in ("method", "pseudo"))
+    name, changes = method.get("name"), {}
+    if isinstance(name, str) and name not in _method_names() and name in extension_names(METHODS):
+        changes["method"] = (load_extension(METHODS, name).Options, ...)
+    keys = [key for key in pseudo if key not in Pseudo.model_fields and key in extension_names(SELECTORS)]
+    if keys:
+        extended = create_model("Pseudo", __base__=Pseudo, **{key: load_extension(SELECTORS, key).key for key in keys})
+        changes["pseudo"] = (extended, ...)
+    return create_model("Recipe", __base__=Recipe, **changes) if changes else Recipe
+
+
+def _method_names() -> set[str]:
+    union, _ = get_args(Method)
+    return {member.model_fields["name"].default for member in get_args(union)}
 
 
 def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
@@ -210,12 +230,12 @@ def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
     return tagged
 
 
-def _problem(entries: list[dict[str, Any]], source: str) -> str:
+def _problem(entries: list[dict[str, Any]], source: str, schema: type[Recipe]) -> str:
     """One line on a key; a key that takes a number or a word has an entry for each."""
-    where, section = _place(entries[0])
+    where, section = _place(entries[0], schema)
     entry = entries[0]
     if entry["type"] == "extra_forbidden":
-        choices = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else Recipe.model_fields
+        choices = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else schema.model_fields
         return f"recipe {source}: unknown key {where}.{nearest(where.rpartition('.')[2], choices)} `pcam-ssl recipes show {_shown(source)}` lists every key"
     told = dict.fromkeys(each["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for each in entries)
     message = f"{'Input should be ' if 'Input should be ' in entry['msg'] else ''}{', or '.join(told)}"
@@ -223,9 +243,9 @@ def _problem(entries: list[dict[str, Any]], source: str) -> str:
     return f"recipe {source}: {where + ': ' if where else ''}{message}{got}"
 
 
-def _place(entry: dict[str, Any]) -> tuple[str, Any]:
+def _place(entry: dict[str, Any], schema: type[Recipe]) -> tuple[str, Any]:
     """The key that an entry is about, as the recipe names it, and the section or type that takes it."""
-    section: Any = Recipe
+    section: Any = schema
     keys: list[str] = []
     for part in map(str, entry["loc"]):
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
@@ -250,8 +270,6 @@ def _brief(value: Any) -> str:
 
 def _tagged(union: Any, name: str) -> type[BaseModel] | None:
     """The member of a tagged union that has this name."""
-    from typing import get_args
-
     members = [member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel)]
     return next((member for member in members if member.model_fields["name"].default == name), None)
 
@@ -296,7 +314,7 @@ def differences(old: Recipe, new: Recipe, rounds: bool = False) -> list[str]:
 def describe_keys(recipe: Recipe) -> list[str]:
     """`key = value   # what it means` for every key of a recipe."""
     lines = []
-    for name in Recipe.model_fields:
+    for name in type(recipe).model_fields:
         section = getattr(recipe, name)
         if not isinstance(section, BaseModel):
             lines.append(f"{name} = {section}")

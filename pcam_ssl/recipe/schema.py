@@ -215,11 +215,20 @@ class Supervised(Section):
     focal_gamma: float = Field(2.0, ge=0, le=100, description="focusing of the focal loss")
 
 
+EMBEDDING_LOSSES = {
+    "arcface": "classes",
+    "subcenter_arcface": "classes",
+    "triplet": "pairs",
+    "supcon": "pairs",
+    "multi_similarity": "pairs",
+    "proxy_anchor": "classes",
+}
+"""What a metric loss compares a patch with: other patches (`pairs`), or learned vectors of the classes."""
+
+
 class Metric(Section):
     name: Literal["metric"] = "metric"
-    loss: Literal["arcface", "subcenter_arcface", "triplet", "supcon", "multi_similarity", "proxy_anchor"] = Field(
-        "arcface", description="metric loss on the unit-length embedding"
-    )
+    loss: Literal[tuple(EMBEDDING_LOSSES)] = Field("arcface", description="metric loss on the unit-length embedding")
     weight: float = Field(0.5, gt=0, le=1e6, description="of the metric loss; the classification loss has weight 1")
     classify: bool = Field(True, description="false: the metric loss alone; the run's predictions are then those of kNN")
     projection: int = Field(128, ge=2, le=2**16, description="dimensions of the embedding")
@@ -244,11 +253,14 @@ class Metric(Section):
 
     @model_validator(mode="after")
     def _slides_need_pairs(self):
-        if self.slide_aware and self.loss not in ("triplet", "supcon", "multi_similarity"):
+        if EMBEDDING_LOSSES[self.loss] == "pairs":
+            return self
+        if self.slide_aware:
+            *others, last = [name for name, compared in EMBEDDING_LOSSES.items() if compared == "pairs"]
             raise ValueError(
-                f"slide_aware chooses pairs of patches and {self.loss} has none; set loss to triplet, supcon or multi_similarity"
+                f"slide_aware chooses pairs of patches and {self.loss} has none; set loss to {', '.join(others)} or {last}"
             )
-        if self.miner != "none" and self.loss not in ("triplet", "supcon", "multi_similarity"):
+        if self.miner != "none":
             raise ValueError(f"a miner chooses pairs of patches and {self.loss} has none; set miner to none")
         return self
 
@@ -417,7 +429,10 @@ class Recipe(Section):
 
 # Keys that say how a machine does the work, not what is computed: they are no part of a run's identity.
 MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
-# Methods that learn from a pool of unlabelled patches beside the labels.
-CONSISTENCY = (FixMatch, MeanTeacher)
 # Keys that decide whether a round begins, not what is in it: they may change between two calls of the command.
 STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")
+
+
+def learns_from_pool(method: Section) -> bool:
+    """Whether a method takes unlabelled patches beside the labels: its section says how many (`ratio`) and in which views."""
+    return {"ratio", "weak", "strong", "ramp_epochs"} <= type(method).model_fields.keys()

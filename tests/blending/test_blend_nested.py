@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.blending.ensemble import SPACES, fit_blend, parts_of, rank_scales
+from pcam_ssl.blending.ensemble import METHODS, fit_blend, parts_of, pool, rank_scales
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.metrics import auroc
 
-FITTED = ["weights", "greedy"]
+FITTED = [name for name, method in METHODS.items() if method.fit]
 
 
 def drawn(seed: int, skills, n: int = 240):
@@ -56,7 +56,7 @@ def test_weights_fitted_on_what_they_score_would_have_beaten_chance_on_noise(met
         labels, logits, parts, usable = drawn(seed, [0] * 8)
         blend = fit_blend(method, logits, labels, parts, usable, "fold")
         nested.append(auroc(labels, blend.out_of_fold(logits, [])))
-        flattered.append(auroc(labels, blend.answer(logits, [])))
+        flattered.append(auroc(labels, pool(METHODS[method].space, logits, blend.weights)))
     assert np.mean(flattered) > 0.55
     assert abs(np.mean(nested) - 0.5) < 0.03
 
@@ -98,7 +98,7 @@ def test_one_class_outside_a_part_is_said():
 
 def test_a_mean_needs_no_labels_of_both_classes():
     blend = fit_blend("mean", np.zeros((4, 2)), np.ones(4), np.array([0, 0, 1, 1]), np.ones(4, bool), "fold")
-    assert blend.weights.tolist() == [0.5, 0.5] and not blend.chooses
+    assert blend.weights.tolist() == [0.5, 0.5]
 
 
 def test_one_slide_leaves_nothing_to_fit_on():
@@ -112,11 +112,14 @@ def test_each_member_has_its_own_scale_of_ranks():
     assert low.share([1.0]).tolist() == high.share([11.0]).tolist() == [0.75]
 
 
-@pytest.mark.parametrize("method", SPACES)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_patch_is_blended_the_same_alone_as_among_others(method):
     labels, logits, parts, usable = drawn(7, np.linspace(2, 0.5, 10))
     blend, scales = fit_blend(method, logits, labels, parts, usable, "fold"), rank_scales(logits)
-    whole = blend.answer(logits, scales)
+    whole = pool(METHODS[method].space, logits, blend.weights, scales)
     for size in (1, 2, 3, 100):
-        pieces = [blend.answer(logits[start : start + size], scales) for start in range(0, len(logits), size)]
+        pieces = [
+            pool(METHODS[method].space, logits[start : start + size], blend.weights, scales)
+            for start in range(0, len(logits), size)
+        ]
         assert np.array_equal(np.concatenate(pieces), whole)

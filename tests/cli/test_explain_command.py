@@ -2,13 +2,10 @@ import json
 import shutil
 
 import pytest
-from documented import documented
 from written import blend_info
 
 from pcam_ssl.files import write_json
 from pcam_ssl.tables import read_table
-
-pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +59,3 @@ def test_a_blend_names_the_runs_to_explain(command, tmp_path):
     write_json(tmp_path / "run.json", blend_info("runs/a"))
     done = command("explain", tmp_path, "--id", "a")
     assert done.code == 2 and "name one of its runs (runs/a)" in done.problems[0]
-
-
-def test_the_documented_commands_run(command, run, tmp_path, monkeypatch):
-    (tmp_path / "runs").mkdir()
-    shutil.copytree(run, tmp_path / "runs" / "baseline")
-    monkeypatch.chdir(tmp_path)
-    ids = dict(zip(("ID", "ID2"), read_table(run / "oof.parquet")[0].id, strict=False))
-    shown = documented("explain.md")
-    assert len(shown) == 5
-    for words in shown:
-        done = command(*[ids.get(word, word) for word in words])
-        assert (done.code, done.problems) == (0, []), words
-    assert (tmp_path / "why" / "explain.html").exists() and (tmp_path / "why" / f"{ids['ID2']}.png").exists()

@@ -9,7 +9,7 @@ def test_list_names_every_recipe_and_its_purpose(command):
     assert finished.code == 0
     listed = dict(line.split(maxsplit=1) for line in finished.out.splitlines())
     assert list(listed) == recipe_names()
-    assert listed["smoke"].startswith("Seconds on one core")
+    assert "trains in seconds" in listed["smoke"]
 
 
 def test_show_prints_a_recipe_that_reads_back(command, tmp_path):

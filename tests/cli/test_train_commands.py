@@ -275,7 +275,7 @@ def test_ctrl_c_outside_of_training_says_how_to_go_on(baseline, monkeypatch, tmp
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cross_validation, "gather_run", interrupt)
+    monkeypatch.setattr(cross_validation, "aggregate_run", interrupt)
     finished = baseline("train.epochs=1")
     assert finished.code == 130
     assert finished.problems == [f"{tmp_path}/run: stopped; what is finished is kept, and the same command goes on from there"]

@@ -18,7 +18,6 @@ from pcam_ssl.runs.embedder import run_embedder
 from pcam_ssl.runs.networks import open_networks
 from pcam_ssl.tables import read_table
 
-pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
 K = 5
 
 

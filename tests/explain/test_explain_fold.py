@@ -14,8 +14,6 @@ from pcam_ssl.explain.gradcam import GradCam
 from pcam_ssl.models.artefact import load_network
 from pcam_ssl.runs.networks import open_networks
 
-pytest.importorskip("captum", reason="captum is not installed (extra: explain)")
-
 
 @pytest.fixture(scope="module")
 def facts(finished) -> dict:

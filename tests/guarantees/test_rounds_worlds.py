@@ -77,7 +77,7 @@ def test_a_trail_that_came_while_a_process_was_late_is_no_step_to_skip(round_0, 
 def select_late(world: World, run: str) -> list[dict]:
     from pathlib import Path
 
-    from conftest import selection
+    from rounds_made import selection
 
     from pcam_ssl.pseudo_labels.labeling import select
     from pcam_ssl.pseudo_labels.rounds import _begin, open_rounds

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pcam_ssl.methods.metric import Metric, build_loss
+from pcam_ssl.methods.metric import EMBEDDING_LOSSES, Metric
 from pcam_ssl.models.artefact import load_weights, save_weights
 from pcam_ssl.recipe.loading import load_recipe
 
@@ -25,7 +25,8 @@ def options(*settings: str) -> dict:
 
 
 def loss_of(*settings: str, classes=None) -> float:
-    loss = build_loss(options(*settings), 2)
+    chosen = options(*settings)
+    loss = EMBEDDING_LOSSES[chosen["loss"]](chosen, 2)
     if classes is not None:
         loss.W.data = classes
     return float(loss(at_angles(DEGREES), LABELS))
@@ -146,7 +147,7 @@ def test_class_vectors_survive_saving_and_loading_to_the_bit(tmp_path, loss):
     from pcam_ssl.models.network import build_network
 
     network = build_network("test_resnet", False, 32, projection=4)
-    first, second = (build_loss(options(f"method.loss={loss}"), 4) for _ in range(2))
+    first, second = (EMBEDDING_LOSSES[loss](options(f"method.loss={loss}"), 4) for _ in range(2))
     save_weights(tmp_path, network, first)
     load_weights(tmp_path, network, second)
     for name, value in first.state_dict().items():

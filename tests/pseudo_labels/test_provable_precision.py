@@ -56,7 +56,7 @@ def test_it_is_said_before_the_planted_check(command, finished, tmp_path, monkey
     def check(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pcam_ssl.pseudo_labels.rounds.planted_check", check)
+    monkeypatch.setattr("pcam_ssl.pseudo_labels.rounds.precision_check", check)
     done = command("pseudo-label", finished.path, "--out", tmp_path / "rounds", "--rounds", 1)
     assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
     assert read_folds(finished.paths.folds, open_dataset(finished.info()["dataset"]).patches).n_folds == 2

@@ -76,8 +76,8 @@ def test_the_page_of_round_0_shows_what_they_learned_from(pooled):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_folds_decide_alike_where_their_pools_overlap(experiment, pooled, number):
-    decisions = ["id", "logit", "prob", "decision", "reason", "label", "weight", "change", "network_digest"]
-    first, second = (decisions(pooled, number, fold)[decisions] for fold in (0, 1))
+    columns = ["id", "logit", "prob", "decision", "reason", "label", "weight", "change", "network_digest"]
+    first, second = (decisions(pooled, number, fold)[columns] for fold in (0, 1))
     shared = set(first.id) & set(second.id)
     assert 16 <= len(shared) < min(len(first), len(second))
     first, second = (rows[rows.id.isin(shared)].reset_index(drop=True) for rows in (first, second))
