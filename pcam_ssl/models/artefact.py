@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -131,7 +132,10 @@ class CalibratedNetwork(nn.Module):
         return self.network(self._pixels(patches))["embedding"]
 
     def _pixels(self, patches: Any) -> torch.Tensor:
-        pixels = torch.as_tensor(patches, device=self.network.mean.device)
+        if not isinstance(patches, torch.Tensor):
+            # A copy: a dataset's pixels cannot be written to, and torch warns of such arrays.
+            patches = torch.from_numpy(np.array(patches))
+        pixels = patches.to(self.network.mean.device)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             kind = str(pixels.dtype).removeprefix("torch.")
             raise UserError(f"patches: are {kind} {list(pixels.shape)}; give uint8 [B, H, W, 3], colours last and not scaled")

@@ -99,7 +99,6 @@ def test_an_unknown_recipe_names_the_nearest():
         (lambda slides, run: run.table("knnn"), "table 'knnn'"),
         (lambda slides, run: run.scores["AUROC"], "scores"),
         (lambda slides, run: run.networks[7], None),
-        (lambda slides, run: run.card, None),
     ],
 )
 @pytest.mark.trains
