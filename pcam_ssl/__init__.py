@@ -102,7 +102,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in __all__:
         from pcam_ssl.errors import nearest
 

@@ -36,7 +36,8 @@ Settings = Mapping[str, Any] | Sequence[str]
 """Changed keys of a recipe: `{"train.epochs": 3}`, or `["train.epochs=3"]` as on the command line."""
 EMBED_USAGE = "embed: give RUN and SOURCE (`pcam-ssl embed RUN SOURCE --out DIR`), or --model NAME and SOURCE alone"
 DEVICES = ("auto", "cpu", "cuda", "mps")
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
@@ -78,7 +79,7 @@ def import_dataset(
     """
     from pcam_ssl.data.importing import import_source
 
-    return import_source(Path(source), Path(dataset), wsi=wsi, skip_bad=skip_bad, workers=workers, verify=verify)
+    return import_source(Path(source), Path(dataset), wsi=_path(wsi), skip_bad=skip_bad, workers=workers, verify=verify)
 
 
 @verb
@@ -91,7 +92,7 @@ def download(name: str = "pcam", folder: StrPath = "data/pcam-download", *, url:
 
     if name != "pcam":
         raise UserError(f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`")
-    return download_pcam(folder, URL if url is None else url)
+    return download_pcam(Path(folder), URL if url is None else url)
 
 
 @verb
@@ -168,7 +169,7 @@ def audit(
     _check_device(device)
     if html is not None:
         check_target("--html", html, *PAGE)
-    found = audit(_data(dataset), run, near_bits, device)
+    found = audit(_data(dataset), _path(run), near_bits, device)
     if html is not None:
         write_page(Path(html), found)
     return found
@@ -214,7 +215,7 @@ def train(
     """
     chosen = _recipe(recipe, settings)
     command = metric_train if chosen.method.name == "metric" else baseline
-    return command(data, chosen, **({} if out is None else {"out": out}), fold=fold)
+    return command(data, chosen, fold=fold) if out is None else command(data, chosen, out=out, fold=fold)
 
 
 @verb
@@ -294,7 +295,9 @@ def pseudo_label(
 
     chosen = None if recipe is None else os.fspath(recipe)
     verdict = RoundsVerdict(
-        pseudo_label(Path(run), rounds, recipe=chosen, settings=_settings(settings), out=out, data=data, pooled=pooled)
+        pseudo_label(
+            Path(run), rounds, recipe=chosen, settings=_settings(settings), out=_path(out), data=_path(data), pooled=pooled
+        )
     )
     start = _with_page(Run(Path(run)))
     shown = [] if verdict["pooled"] else verdict.runs[1:]
@@ -311,7 +314,7 @@ def patch_history(run: StrPath, id: str, *, out: StrPath | None = None, pooled: 
     """One patch over rounds and folds, what was decided and why (`pcam-ssl pseudo-label RUN --explain ID`), as text."""
     from pcam_ssl.pseudo_labels.patch_history import patch_history_text
 
-    return patch_history_text(run, id, out, pooled)
+    return patch_history_text(Path(run), id, _path(out), pooled)
 
 
 @verb
@@ -385,14 +388,13 @@ def bootstrap_intervals(
     from pcam_ssl.evaluation.bootstrap import intervals, paired_differences
     from pcam_ssl.evaluation.scores import Score
 
-    options = {"resamples": resamples, "seed": seed, "level": level}
     # By position: a Series would be aligned by its index.
     labels, probs = np.asarray(labels), np.asarray(probs)
     groups = None if slides is None else np.asarray(slides, dtype=object)
     if against is None:
-        found = intervals(labels, probs, groups, **options)
+        found = intervals(labels, probs, groups, resamples, seed, level)
     else:
-        found = paired_differences(labels, np.asarray(against), probs, groups, **options)
+        found = paired_differences(labels, np.asarray(against), probs, groups, resamples, seed, level)
     what = "patches" if slides is None else "slides"
     return {name: Score(score["value"], score["low"], score["high"], what, score.get("reason")) for name, score in found.items()}
 
@@ -440,7 +442,7 @@ def blend(runs: Iterable[StrPath], *, out: StrPath, method: str = "mean", max_co
 
 
 @overload
-def report(
+def report(  # type: ignore[overload-overlap]
     runs: StrPath,
     *,
     sensitivity: float | None = None,
@@ -485,10 +487,9 @@ def report(
     from pcam_ssl.report.report import Asked, report_runs
 
     _check_device(device)
-    one = isinstance(runs, (str, os.PathLike))
-    paths = [Path(each) for each in ([runs] if one else runs)]
-    told = report_runs(paths, target_asked(sensitivity, specificity), Asked(explain, map, data, device))
-    return told[0] if one else told
+    paths = [Path(run) for run in _specs(runs)]
+    told = report_runs(paths, target_asked(sensitivity, specificity), Asked(explain, map, _path(data), device))
+    return told[0] if isinstance(runs, (str, os.PathLike)) else told
 
 
 @verb
@@ -528,7 +529,7 @@ def embed(
     facts, knn_scores = embed_source(
         Path(source),
         Path(out),
-        run=run,
+        run=_path(run),
         fold=fold,
         model=model,
         pretrained=pretrained,
@@ -569,16 +570,16 @@ def search(
     found = search_space(
         Path(run),
         ids=[ids] if isinstance(ids, str) else list(ids),
-        images=[Path(image) for image in ([images] if isinstance(images, (str, os.PathLike)) else images)],
-        source=source,
+        images=[Path(image) for image in _specs(images)],
+        source=_path(source),
         k=k,
         any_slide=any_slide,
         factory=index,
         rebuild=rebuild,
         backend=backend,
-        data=data,
+        data=_path(data),
         device=device,
-        html=html,
+        html=_path(html),
     )
     if found is None:
         raise UserError(NOTHING_ASKED)
@@ -593,7 +594,7 @@ def rebuild_index(
     from pcam_ssl.search.search import search_space
 
     _check_device(device)
-    search_space(Path(run), factory=index, rebuild=True, backend=backend, data=data, device=device)
+    search_space(Path(run), factory=index, rebuild=True, backend=backend, data=_path(data), device=device)
     return Path(run) / "index"
 
 
@@ -620,7 +621,9 @@ def explain(
     _check_device(device)
     wanted = [ids] if isinstance(ids, str) else list(ids)
     return Explanations(
-        *explain_patches(run, wanted, fold=fold, neighbours=neighbours, out=out, data=data, round=round, device=device)
+        *explain_patches(
+            Path(run), wanted, fold=fold, neighbours=neighbours, out=_path(out), data=_path(data), round=round, device=device
+        )
     )
 
 
@@ -632,7 +635,7 @@ def explain_fold(
     from pcam_ssl.explain.explain import explain_fold
 
     _check_device(device)
-    return explain_fold(run, fold, data=data, round=round, device=device)
+    return explain_fold(Path(run), fold, data=_path(data), round=round, device=device)
 
 
 @verb
@@ -666,11 +669,13 @@ def export(
     if onnx is not None:
         from pcam_ssl.export.onnx import export_onnx
 
-        written["onnx"] = export_onnx(run, onnx, fold=fold, all_folds=all_folds, d4=d4, round=round, data=data)
+        written["onnx"] = export_onnx(Path(run), Path(onnx), fold=fold, all_folds=all_folds, d4=d4, round=round, data=_path(data))
     if parquet is not None:
         from pcam_ssl.export.embeddings import export_embeddings
 
-        written["parquet"] = export_embeddings(run, parquet, split=split, fold=fold, round=round, data=data, device=device)
+        written["parquet"] = export_embeddings(
+            Path(run), Path(parquet), split=split, fold=fold, round=round, data=_path(data), device=device
+        )
     return written
 
 
@@ -695,15 +700,15 @@ def explore(
     if map not in ("pca", "umap"):
         raise UserError(f"--map {map}: choose pca or umap")
     return explore(
-        run,
-        out,
+        Path(run),
+        _path(out),
         split=split,
         sample=sample,
         method=map,
         neighbours=neighbours,
         fold=fold,
         round=round,
-        data=data,
+        data=_path(data),
         device=device,
     )
 
@@ -756,6 +761,10 @@ def _data(path: StrPath | None) -> Path:
     return Path(os.environ.get("PCAM_SSL_DATA", "data/pcam") if path is None else path)
 
 
+def _path(path: StrPath | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
 def _recipe(name: "StrPath | Recipe", settings: Settings) -> "Recipe":
     from pcam_ssl.recipe.loading import load_recipe
     from pcam_ssl.recipe.schema import Recipe
@@ -791,9 +800,11 @@ def _folds(fold: int | Iterable[int] | None) -> list[int] | None:
     return list(fold) or None
 
 
-def _specs(runs: Iterable[StrPath]) -> list[str]:
+def _specs(runs: StrPath | Iterable[StrPath]) -> list[str]:
     """Runs as the command line names them; a single one is a list of one."""
-    return [os.fspath(run) for run in ([runs] if isinstance(runs, (str, os.PathLike)) else runs)]
+    if isinstance(runs, (str, os.PathLike)):
+        return [os.fspath(runs)]
+    return [os.fspath(run) for run in runs]
 
 
 def _check_device(device: str) -> None:

@@ -1,6 +1,7 @@
 """Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`; Python catches `UserError`."""
 
 import errno
+from collections.abc import Iterable
 from typing import NamedTuple
 
 OPENING, CLOSING = "([{", ")]}"
@@ -78,7 +79,7 @@ class UserError(Exception):
         """What mends it; "" where that is plain from what is wrong."""
         return parts(self.problems[0]).next if self.problems else ""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), self.problems
 
 
@@ -106,7 +107,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def nearest(word: str, choices, n: int = 3) -> str:
+def nearest(word: str, choices: Iterable[object], n: int = 3) -> str:
     """' Did you mean a, b?' for the choices closest to `word`, or '' when none is close."""
     from difflib import get_close_matches
 

@@ -67,7 +67,7 @@ def predicted(run: StrPath, source: Any, *, out: StrPath | None, **options: Any)
 
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as scratch, packed(source, Path(scratch)) as (path, name):
         file = Path(scratch) / "predictions.parquet" if out is None else Path(out)
-        _, report = predict_source(run, path, file, **options)
+        _, report = predict_source(Path(run), path, file, **options)
         return Predictions(read_predictions(file), report, name, None if out is None else file)
 
 

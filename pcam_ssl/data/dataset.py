@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError, first_line, nearest
-from pcam_ssl.files import read_json
+from pcam_ssl.files import StrPath, read_json
 from pcam_ssl.tables import PATCH_COLUMNS, conform, read_table
 
 PIXELS, PATCHES, MANIFEST, SAMPLE_SUBMISSION = "pixels.npy", "patches.parquet", "manifest.json", "sample_submission.csv"
@@ -67,12 +67,12 @@ class Dataset:
             raise _damaged(self.path, f"{SAMPLE_SUBMISSION}: {first_line(error)}") from None
 
 
-def is_dataset(path: Path | str) -> bool:
+def is_dataset(path: StrPath) -> bool:
     """Whether `path` is a folder that looks like a DATASET."""
     return all((Path(path) / name).is_file() for name in (PIXELS, PATCHES, MANIFEST))
 
 
-def open_dataset(path: Path | str) -> Dataset:
+def open_dataset(path: StrPath) -> Dataset:
     """Open a DATASET folder. Raises UserError where it is absent, something else, or damaged."""
     path = Path(path)
     if not path.exists():
@@ -98,7 +98,7 @@ def _damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: the dataset is damaged ({reason}); delete the folder and import it again")
 
 
-def find_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
+def find_dataset(folder: Path, recorded: str, digest: str, data: StrPath | None) -> Dataset:
     """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
     path = Path(recorded if data is None else data)
     if data is None and not path.exists():
@@ -111,7 +111,7 @@ def find_dataset(folder: Path, recorded: str, digest: str, data: Path | str | No
     return dataset
 
 
-def split_rows(dataset: Dataset, source: Path | str, split: str | None) -> pd.DataFrame:
+def split_rows(dataset: Dataset, source: StrPath, split: str | None) -> pd.DataFrame:
     """The patches of a split, all where it is None. Raises UserError where the split has none."""
     patches = dataset.patches if split is None else dataset.patches[dataset.patches.split == split]
     if not len(patches):

@@ -120,7 +120,11 @@ class Score:
 
 
 class Scores(Mapping[str, Score]):
-    """A score report to hold: `scores["auroc"]` is a Score; its names are those of `render.format.NAMES`."""
+    """A score report to hold: `scores["auroc"]` is a Score.
+
+    The names: auroc, average_precision, accuracy, balanced_accuracy, f1, nll, brier, ece, sensitivity_at_specificity_90 (95, 98),
+    specificity_at_sensitivity_95. `report` is all that was computed.
+    """
 
     def __init__(self, report: dict[str, Any], title: str = "Scores"):
         self.report = report

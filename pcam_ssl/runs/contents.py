@@ -45,10 +45,13 @@ class Facts:
     @property
     def groups(self) -> pd.Series | None:
         """What the bootstrap resamples, for each row of `labelled`: slides, else proxy groups, else None (patches)."""
-        if self.labelled.wsi.notna().all():
-            return self.labelled.wsi
+        labelled = self.labelled
+        if labelled is None:
+            return None
+        if labelled.wsi.notna().all():
+            return labelled.wsi
         if self.scores["grouping"] == "stain clusters" and self.folds is not None:
-            return self.folds.set_index("id").group.loc[self.labelled.id]
+            return self.folds.set_index("id").group.loc[labelled.id]
         return None
 
 

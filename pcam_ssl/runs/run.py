@@ -24,8 +24,9 @@ from pcam_ssl.records import read_info, read_metrics, read_rounds, read_scores
 from pcam_ssl.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
     import pandas as pd
 
     from pcam_ssl.data.dataset import Dataset
@@ -194,13 +195,13 @@ class Run:
             raise UserError(f"table {name!r}: choose {' or '.join(TABLES)}.{nearest(name, TABLES)}")
         return RunTable(self, name)
 
-    def predict(self, source, **options) -> "Predictions":
+    def predict(self, source: "StrPath | np.ndarray | Sequence[StrPath]", **options: Any) -> "Predictions":
         """Predictions of new patches: as `pcam_ssl.predict(run, source, ...)`."""
         from pcam_ssl.api import predict
 
         return predict(self, source, **options)
 
-    def report(self, **options) -> "Report":
+    def report(self, **options: Any) -> "Report":
         """Its report page, written: as `pcam_ssl.report(run, ...)`."""
         from pcam_ssl.api import report
 
@@ -412,7 +413,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def lock_file(path: Path, what: str, wait_s: float = 0.0):
+def lock_file(path: Path, what: str, wait_s: float = 0.0) -> "Iterator[None]":
     """Hold the lock file `path`; a kill frees it. Raises UserError naming the holder while another process or thread has it.
 
     A folder in which nothing was written meanwhile is removed again.
