@@ -114,7 +114,7 @@ def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
 
 def score_document(scores: dict, title: str) -> list[Block]:
     """The same table as `score_table`, as blocks of a document."""
-    rows = [(label, with_interval(scores["scores"][name])) for name, label in NAMES.items()]
+    rows = [(label, interval(scores["scores"][name])) for name, label in NAMES.items()]
     head = Paragraph(f"{title}: {counts_text(scores)}", "headline")
     return [head, Table(("score", "value, 95 % interval"), rows), Paragraph(f"Interval: {scores['interval']}.", "note")]
 

@@ -58,7 +58,7 @@ def test_what_changes_in_the_folder_changes_in_the_run(finished, tmp_path):
 def test_a_network_takes_uint8_patches_and_gives_its_logits(finished):
     """The run has eight test-time views, so one view is asked of a network by hand."""
     network = finished.networks[0]
-    patches = np.asarray(finished.dataset.pixels[:5])
+    patches = np.array(finished.dataset.pixels[:5])
     logits = network(patches)
     assert isinstance(network, torch.nn.Module) and logits.shape == (5,)
     assert torch.equal(logits, network(torch.from_numpy(patches)))
