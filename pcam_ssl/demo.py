@@ -8,6 +8,9 @@ from pcam_ssl.api import pseudo_label, search, synth, train
 from pcam_ssl.data.dataset import is_dataset, open_dataset
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.files import check_folder
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.format import interval
+from pcam_ssl.render.text import aligned
 from pcam_ssl.terminal import say
 
 SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
@@ -65,22 +68,18 @@ def demo_table(runs: dict[str, tuple], page: Path) -> str:
 
     New slides are scored by each fold's network alone: the mean of all folds is an ensemble, which no fold's score promises.
     """
-    lines = [f"{'AUROC on synthetic slides':<36} {'promised out of fold':<24} kept on new slides, by fold"]
+    rows = []
     for key, name in NAMES.items():
         run, scores = runs[key]
         kept = _by_fold(run)
         shown = ", ".join(f"{score:.3f}" for score in kept)
-        lines.append(f"{name:<36} {_cell(scores['out_of_fold']):<24} {np.mean(kept):.3f} ({shown})")
-    lines.append(f"{'floor: colour alone, grouped folds':<36} {_cell(runs['grouped'][1]['floor'])}")
-    lines.append(f"\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}")
-    return "\n".join(lines)
+        rows.append([name, interval(scores["out_of_fold"]["scores"]["auroc"]), f"{np.mean(kept):.3f} ({shown})"])
+    rows.append(["floor: colour alone, grouped folds", interval(runs["grouped"][1]["floor"]["scores"]["auroc"]), ""])
+    head = ["AUROC on synthetic slides", "promised out of fold", "kept on new slides, by fold"]
+    table = aligned(Table(head, rows, align="lll"))
+    return f"{table}\n\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}"
 
 
 def _by_fold(run) -> list[float]:
     test = run.test
     return [auroc(rows.label.astype(int), rows.prob) for fold, rows in test.groupby("fold") if fold >= 0]
-
-
-def _cell(report: dict) -> str:
-    score = report["scores"]["auroc"]
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"

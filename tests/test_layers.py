@@ -71,7 +71,7 @@ TORCH_FREE = [
     "files",
     "neighbors",
     "pseudo_labels.patch_history",
-    "pseudo_labels.provable_precision",
+    "pseudo_labels.thresholds",
     "pseudo_labels.report",
     "pseudo_labels.selection",
     "pseudo_labels.selectors",

@@ -44,9 +44,9 @@ class Rounds:
 
     def context(self, number: int) -> RunContext:
         """What the units of a round share."""
-        return self.setting_of(self.run(number), number)
+        return self.context_of(self.run(number), number)
 
-    def setting_of(self, run: Run, number: int = 0) -> RunContext:
+    def context_of(self, run: Run, number: int = 0) -> RunContext:
         """What units in the folder of `run` share."""
         return RunContext(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number)
 

@@ -9,6 +9,8 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.run import DECISIONS, POOLED, Run
 from pcam_ssl.tables import DECISION_COLUMNS, read_table
 
@@ -16,7 +18,7 @@ WIDTH = 100
 NAMES = {0: "normal", 1: "tumor"}
 COLUMNS = ("round", "fold", "prob", "view_std", "knn_prob", "decision", "label", "weight", "change", "reason")
 HEAD = ("round", "fold", "prob", "views", "kNN", "decision", "label", "weight", "change", "reason")
-WORDS = ("decision", "label", "change", "reason")
+ALIGN = "rrrrrllrll"
 
 
 def patch_story(
@@ -28,7 +30,14 @@ def patch_story(
     `truth`: the patch's label where the reader may see it; no decision did. Raises UserError as `patch_rows` does.
     """
     rows = patch_rows(decisions_of, id, nearest_ids)
-    return "\n".join([f"patch {id}", *_table(rows), "", *wrap(_sentence(rows, truth), WIDTH)])
+    return "\n".join(
+        [
+            f"patch {id}",
+            aligned(Table(HEAD, [_cells(row) for row in rows.itertuples()], align=ALIGN), WIDTH),
+            "",
+            *wrap(_sentence(rows, truth), WIDTH),
+        ]
+    )
 
 
 def patch_rows(decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
@@ -45,17 +54,6 @@ def patch_rows(decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Call
     return found.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
 
 
-def _table(rows: pd.DataFrame) -> list[str]:
-    table = [HEAD, *(_cells(row) for row in rows.itertuples())]
-    widths = [max(len(row[place]) for row in table) for place in range(len(HEAD) - 1)]
-    lines = []
-    for row in table:
-        cells = [_aligned(*cell) for cell in zip(row[:-1], widths, HEAD[:-1], strict=True)]
-        start = "  ".join(cells) + "  "
-        lines += wrap(start + row[-1], WIDTH, subsequent_indent=" " * len(start), drop_whitespace=True) or [start]
-    return lines
-
-
 def _cells(row) -> tuple[str, ...]:
     numbers = [f"{value:.3f}" if np.isfinite(value) else "-" for value in (row.prob, row.view_std, row.knn_prob)]
     fold = "all" if row.fold < 0 else str(row.fold)
@@ -66,10 +64,6 @@ def _label(label: float) -> str:
     if np.isnan(label):
         return "-"
     return NAMES[int(label)] if label in (0, 1) else f"{label:.3f}"
-
-
-def _aligned(text: str, width: int, name: str) -> str:
-    return text.ljust(width) if name in WORDS else text.rjust(width)
 
 
 def _sentence(rows: pd.DataFrame, truth: int | None) -> str:

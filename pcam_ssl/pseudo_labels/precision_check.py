@@ -32,7 +32,7 @@ def precision_check(rounds: Rounds) -> dict | None:
         return None
     run = Run(rounds.out / "planted")
     rounds.world.run_on_main(lambda: _begin(run, rounds))
-    context = rounds.setting_of(run)
+    context = rounds.context_of(run)
     units = [check_unit(rounds, unit) for unit in rounds.units[: min(options.planted_folds, rounds.folds.n_folds)]]
     for unit in units:
         if rounds.world.is_main:

@@ -183,4 +183,4 @@ def _setting(rounds: Rounds, member: Member) -> RunContext:
     """The member's own test views, neighbours and number format."""
     recipe = member.recipe
     precision = choose_precision(rounds.world.device, recipe.train.precision, recipe.train.channels_last)
-    return replace(rounds.setting_of(member.run), recipe=recipe, precision=precision)
+    return replace(rounds.context_of(member.run), recipe=recipe, precision=precision)

@@ -223,7 +223,7 @@ class Verdict:
 class Section:
     """A titled part of a document. `absent` says why there is nothing in it; `badge` is (level, word) before the title."""
 
-    title: str
+    title: str = ""
     blocks: "Blocks" = ()
     key: str = ""
     absent: str | None = None

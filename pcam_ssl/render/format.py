@@ -3,10 +3,12 @@
 A score is a dict with `value`, `low` and `high`, each of which may be None, and `reason` where one is.
 """
 
+from collections.abc import Iterable
 from textwrap import wrap
 from typing import Any
 
 from pcam_ssl.render.document import Block, Cell, Paragraph, Table
+from pcam_ssl.render.text import aligned
 
 WIDTH = 80
 NAMES = {
@@ -100,12 +102,13 @@ def sentence(text: str) -> str:
 def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
     """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
     reports = [scores] if floor is None else [scores, floor]
-    lines = wrap(f"{title}: {counts_text(scores)}", WIDTH)
-    lines.append(_line("", "score  95 % interval", *(["floor  95 % interval"] if floor else [])))
+    head = ["", "score", "95 % interval", *(["floor", "95 % interval"] if floor else [])]
+    rows = []
     for name, label in NAMES.items():
-        lines.append(_line(label, *(_cell(report["scores"][name]) for report in reports)))
+        rows.append([label, *_cells(report["scores"][name] for report in reports)])
         if name == "auroc" and scores["within_folds"]["auroc"]["folds"] > 1:
-            lines.append(_line(WITHIN_FOLDS, *(_cell(report["within_folds"]["auroc"]) for report in reports)))
+            rows.append([WITHIN_FOLDS, *_cells(report["within_folds"]["auroc"] for report in reports)])
+    lines = [*wrap(f"{title}: {counts_text(scores)}", WIDTH), aligned(Table(head, rows, align="l" * len(head)))]
     lines += wrap(f"interval: {scores['interval']}", WIDTH)
     if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
         lines.append("- : not defined, because a class is absent")
@@ -154,9 +157,5 @@ def transductive_sentence(scores: dict) -> str | None:
     )
 
 
-def _line(label: str, *cells: str) -> str:
-    return f"{label:<31}{''.join(f'   {cell:<21}' for cell in cells)}".rstrip()
-
-
-def _cell(score: dict) -> str:
-    return f"{three(score['value'])}  {ends(score)}".rstrip()
+def _cells(scores: Iterable[dict[str, Any]]) -> list[str]:
+    return [cell for score in scores for cell in (three(score["value"]), ends(score))]

@@ -27,7 +27,7 @@ def picture(
     where the patch is larger.
     """
     size_px = len(pixels)
-    edge = 50 * (size_px - centre_px) / size_px if centre_px is not None and size_px > centre_px else None
+    edge = 100 * ((size_px - centre_px) // 2) / size_px if centre_px is not None and size_px > centre_px else None
     if most_px is not None and size_px > most_px:
         pixels = np.asarray(Image.fromarray(pixels).resize((most_px, most_px), Image.Resampling.LANCZOS))
     side_px = side_px or len(pixels)

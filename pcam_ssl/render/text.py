@@ -8,6 +8,8 @@ from pcam_ssl.render.document import Code, Document, Items, Link, Section, Stron
 from pcam_ssl.render.outline import Entry, entries, outline
 
 WIDTH = 100
+LEAST = 20
+"""Columns that the last of a table has even where there is no room for them."""
 HEADINGS = {"h1": "# ", "h2": "## ", "h3": "### "}
 NOT_SHOWN = "Not shown: {}."
 # Underscores within a word mean nothing in markdown; three backticks would open a block that swallows the rest.
@@ -35,15 +37,21 @@ def terminal(blocks: Iterable, width: int = WIDTH) -> str:
     return "\n\n".join("\n".join(_terminal(block, width)) for block in blocks if block is not None)
 
 
-def aligned(table: Table) -> str:
-    """The table in columns of text, without wrapping; lines end without spaces."""
+def aligned(table: Table, width: int | None = None) -> str:
+    """The table in columns of text, without a line for an empty head; lines end without spaces. With a `width` the last column is
+    wrapped to keep it.
+    """
     # Only tables need the library, and a page has none of them.
     from tabulate import tabulate
 
-    rows = [[plain(cell) for cell in row] for row in (table.head, *table.rows)]
+    rows = [[plain(cell) for cell in row] for row in ((table.head, *table.rows) if table.head else table.rows)]
     align = ["left" if letter == "l" else "right" for letter in table.columns]
+    widths = None
+    if width is not None:
+        taken = sum(2 + max(len(row[column]) for row in rows) for column in range(len(align) - 1))
+        widths = [*[None] * (len(align) - 1), max(width - taken, LEAST)]
     # As a row of its own the head is not made two columns wider.
-    text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align)
+    text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align, maxcolwidths=widths)
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
 

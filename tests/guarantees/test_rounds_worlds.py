@@ -80,7 +80,8 @@ def select_late(world: World, run: str) -> list[dict]:
     from rounds_made import selection
 
     from pcam_ssl.pseudo_labels.labeling import select
-    from pcam_ssl.pseudo_labels.rounds import _begin, open_rounds
+    from pcam_ssl.pseudo_labels.rounds import _begin
+    from pcam_ssl.pseudo_labels.setup import open_rounds
     from pcam_ssl.runs.run import Run
 
     rounds = open_rounds(Run(Path(run)), None, selection(), Path(run))

@@ -5,7 +5,7 @@ import pytest
 from left_behind import table
 
 from pcam_ssl.pseudo_labels import labeling as selecting
-from pcam_ssl.pseudo_labels.rounds import open_rounds
+from pcam_ssl.pseudo_labels.setup import open_rounds
 from pcam_ssl.runs.run import Run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pcam_ssl.pseudo_labels.precision_check import check_unit
-from pcam_ssl.pseudo_labels.rounds import open_rounds
+from pcam_ssl.pseudo_labels.setup import open_rounds
 from pcam_ssl.runs.run import Run
 
 

@@ -7,7 +7,7 @@ from left_behind import table
 
 from pcam_ssl.data.folds import Folds
 from pcam_ssl.data.pool import pool_rows
-from pcam_ssl.pseudo_labels.rounds import open_rounds
+from pcam_ssl.pseudo_labels.setup import open_rounds
 from pcam_ssl.pseudo_labels.teacher import inner_evidence, pool_table
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import PREDICTION_COLUMNS, conform, read_table, write_table

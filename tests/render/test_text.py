@@ -107,3 +107,16 @@ def test_long_sentences_are_wrapped_and_notes_hang():
 
 def test_the_terminal_says_why_a_section_is_absent():
     assert terminal((absent("C", "no d"),)) == "C\n-\nNot shown: no d."
+
+
+def test_the_last_column_is_wrapped_to_a_width():
+    table = Table(("id", "reason"), (("a", "one two three four five"),), align="ll")
+    assert aligned(table, 24) == "id  reason\na   one two three four\n    five"
+
+
+def test_columns_are_as_wide_as_a_terminal_shows_their_letters():
+    assert aligned(Table(("a", "b"), (("切片", "1"), ("x", "2")))) == "a     b\n切片  1\nx     2"
+
+
+def test_without_a_head_there_is_no_line_for_it():
+    assert aligned(Table((), [("network", "fold 2"), ("call", "tumor")], align="ll")) == "network  fold 2\ncall     tumor"

@@ -6,7 +6,7 @@ import pytest
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import labelled_rows, read_folds
 from pcam_ssl.data.splits import make_folds
-from pcam_ssl.pseudo_labels.provable_precision import evidence, provable_text
+from pcam_ssl.pseudo_labels.thresholds import evidence, provable_text
 from pcam_ssl.recipe.schema import Pseudo
 
 
@@ -46,7 +46,7 @@ def test_it_is_said_before_round_0_is_trained(command, slides, tiny, tmp_path, m
     def train(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pcam_ssl.pseudo_labels.rounds.baseline", train)
+    monkeypatch.setattr("pcam_ssl.pseudo_labels.setup.baseline", train)
     settings = [word for setting in tiny() for word in ("--set", setting)]
     done = command("pseudo-label", tmp_path / "run", "--data", slides, *settings)
     assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
