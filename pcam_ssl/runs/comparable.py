@@ -103,7 +103,7 @@ def _like(first: ScoredRun, run: ScoredRun) -> ScoredRun:
             f"{run.spec}: made on dataset {theirs['dataset']} ({theirs['dataset_digest'][:12]}), {first.spec} on {ours['dataset']}"
             f" ({ours['dataset_digest'][:12]}); name runs of one dataset"
         )
-    mend = f"train it with --set cv.folds_file={first.facts.run.folds}"
+    mend = f"train it with --set cv.folds_file={first.facts.run.paths.folds}"
     if not first.facts.folds[FOLDS].astype(str).equals(run.facts.folds[FOLDS].astype(str)):
         raise UserError(f"{run.spec}: {_other_folds(first.facts.folds, run.facts.folds)} than in {first.spec}; {mend}")
     oof, wanted = run.facts.oof, first.facts.oof.id
