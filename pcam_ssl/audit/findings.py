@@ -28,9 +28,9 @@ class Finding:
     """Groups of dataset rows to look at side by side; of pairs the 1,000 closest."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
-    """All that was found out about a dataset, and about a run on it where one was given."""
+    """All that was found out about a dataset, and about a run on it where one was given; shows itself as a line a finding."""
 
     dataset: Dataset
     findings: list[Finding]
@@ -40,6 +40,10 @@ class Audit:
     by_fold: pd.DataFrame | None = None
     doubted: pd.DataFrame | None = None
     """Suspicious labels, the most suspicious first: `inference.doubt.doubted_labels`."""
+
+    def __repr__(self) -> str:
+        moves = [f"; {finding.move}" if finding.move else "" for finding in self.findings]
+        return "\n".join(f"{each.level:<8}{each.check}: {each.what}{move}" for each, move in zip(self.findings, moves, strict=True))
 
     @property
     def leaks(self) -> list[Finding]:

@@ -126,4 +126,4 @@ def report(
         print("\n".join(one.to_markdown() for one in told), end="")
     else:
         for one in told:
-            print(f"{one.path}: {one.verdict.badge}. {one.verdict.headline}")
+            print(one)

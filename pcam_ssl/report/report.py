@@ -88,13 +88,16 @@ class Asked:
     device: str = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a page shows of a run: its files, the operating point asked for, and pictures that dataset and networks add."""
 
     facts: Facts
     target: Target = field(default_factory=Target)
     pictures: Pictures = field(default_factory=Pictures)
+
+    def __repr__(self) -> str:
+        return f"{self.path}: {self.verdict.badge}. {self.verdict.headline}"
 
     @property
     def path(self) -> Path:
