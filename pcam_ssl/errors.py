@@ -1,10 +1,59 @@
-"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`."""
+"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`; Python catches `UserError`."""
+
+import errno
+from collections.abc import Iterable
+from typing import NamedTuple
+
+OPENING, CLOSING = "([{", ")]}"
+MENDABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room or choose another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another file or folder"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+}
+"""What the system may refuse that is no bug of ours, and what mends it."""
+
+
+class Problem(NamedTuple):
+    """A problem in three parts; a part that a line does not have is ""."""
+
+    where: str
+    what: str
+    next: str
+
+
+def parts(line: str) -> Problem:
+    """A problem written as `WHERE: WHAT; NEXT`, or `WHERE: WHAT. Did you mean A? NEXT`, in its three parts.
+
+    The first ": " ends WHERE; the first "; " after it, or "Did you mean", begins NEXT. What stands in
+    brackets or between backticks is one word.
+    """
+    end = _outside(line, ": ")
+    where, rest = ("", line) if end < 0 else (line[:end], line[end + 2 :])
+    what, hint, further = rest.partition("Did you mean")
+    end = _outside(what, "; ")
+    if end >= 0:
+        return Problem(where, rest[:end], rest[end + 2 :])
+    return Problem(where, what.rstrip(" ."), hint + further)
+
+
+def _outside(line: str, mark: str) -> int:
+    """Where `mark` first stands outside of brackets and backticks; -1 where it does not."""
+    depth, quoted = 0, False
+    for place, letter in enumerate(line):
+        if letter == "`":
+            quoted = not quoted
+        elif not quoted:
+            depth = max(0, depth + (letter in OPENING) - (letter in CLOSING))
+            if not depth and line.startswith(mark, place):
+                return place
+    return -1
 
 
 class UserError(Exception):
-    """What is wrong, where, and the next move: one line per problem.
+    """What is wrong, where, and the next move: one line per problem (`problems`), written as `parts` reads it.
 
-    Anything else that escapes a command is a bug of ours and keeps its traceback.
+    `where`, `what` and `next` are those of the first problem. Anything else that escapes a command is a bug of ours and keeps its traceback.
     """
 
     exit_code = 2
@@ -15,7 +64,22 @@ class UserError(Exception):
         super().__init__("\n".join(problems))
         self.problems = problems
 
-    def __reduce__(self):
+    @property
+    def where(self) -> str:
+        """The file, option, key or run it is about."""
+        return parts(self.problems[0]).where if self.problems else ""
+
+    @property
+    def what(self) -> str:
+        """What is wrong."""
+        return parts(self.problems[0]).what if self.problems else ""
+
+    @property
+    def next(self) -> str:
+        """What mends it; "" where that is plain from what is wrong."""
+        return parts(self.problems[0]).next if self.problems else ""
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), self.problems
 
 
@@ -25,12 +89,25 @@ class LeakError(UserError):
     exit_code = 3
 
 
+class UnknownName(UserError, KeyError):
+    """A name that is not among those that are there."""
+
+    __str__ = UserError.__str__
+
+
+def refused(error: OSError) -> UserError | None:
+    """What the system refused as a UserError, None where that is no matter for the user."""
+    if error.errno not in MENDABLE:
+        return None
+    return UserError(f"{error.filename or 'output'}: {error.strerror}; {MENDABLE[error.errno]}, then run the same command")
+
+
 def first_line(error: BaseException) -> str:
     """What a foreign error says, in one line; its type where it says nothing, as zipfile's EOFError and bare assertions do."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def nearest(word: str, choices, n: int = 3) -> str:
+def nearest(word: str, choices: Iterable[object], n: int = 3) -> str:
     """' Did you mean a, b?' for the choices closest to `word`, or '' when none is close."""
     from difflib import get_close_matches
 

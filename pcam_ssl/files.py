@@ -10,6 +10,8 @@ from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
 
+StrPath = str | os.PathLike[str]
+"""A path, or what stands for one: a Run, a Dataset."""
 KINDS = {
     dict: "an object",
     list: "a list",
@@ -28,7 +30,7 @@ TEMPORARY = len(".. .part") + 10
 """Characters that `atomic_write` adds to a name until the file is whole."""
 
 
-def check_target(option: str, path: Path | str, *suffixes: str) -> None:
+def check_target(option: str, path: StrPath, *suffixes: str) -> None:
     """Before any work: whether a file `path` that ends in one of `suffixes` can be written. Raises UserError where it cannot.
 
     `option` is what named it on the command line.
@@ -49,7 +51,7 @@ def check_target(option: str, path: Path | str, *suffixes: str) -> None:
         _check_place(option, path, path.absolute())
 
 
-def check_folder(option: str, path: Path | str) -> None:
+def check_folder(option: str, path: StrPath) -> None:
     """Before any work: whether a folder `path` is there to write into, or can be made. Raises UserError where it cannot."""
     path = Path(path)
     with _told(option, path):
@@ -87,7 +89,7 @@ def _check_place(option: str, path: Path, file: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path | str):
+def atomic_write(path: StrPath):
     """Yield a temporary path beside `path`; it takes the name `path` only when the block succeeds.
 
     The file is flushed to disk before it is renamed, so a kill or a full disk leaves the old file or the new one.
@@ -108,18 +110,18 @@ def atomic_write(path: Path | str):
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: StrPath, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value) -> None:
+def write_json(path: StrPath, value) -> None:
     """Write indented JSON atomically; NaN is refused, since JSON has none (use None)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str, shape: Any = None, again: str = "make it again") -> Any:
+def read_json(path: StrPath, shape: Any = None, again: str = "make it again") -> Any:
     """Read a JSON file that a command wrote. Raises UserError, which ends in `again`, where it is absent, no JSON, or not of this `shape`.
 
     A shape is a type, a tuple of shapes of which one fits (None for null), a list of the shape of every element, or a dict of shapes by
@@ -163,7 +165,7 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_file(path: Path | str, algorithm: str = "sha256") -> str:
+def digest_file(path: StrPath, algorithm: str = "sha256") -> str:
     """Digest of a file's bytes, as hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()
