@@ -1,15 +1,15 @@
-"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`."""
+"""Errors that a user can fix. The command line prints them, one line per problem, and exits with `exit_code`."""
 
 
 class UserError(Exception):
-    """What is wrong, where, and the next move: one line per problem.
+    """What is wrong, where, and the next step: one line per problem.
 
-    Anything else that escapes a command is a bug of ours and keeps its traceback.
+    Any other exception that leaves a command is a bug in pcam-ssl and keeps its traceback.
     """
 
     exit_code = 2
     told = False
-    """True in a process whose leader prints the same lines."""
+    """True in every process but rank 0, which prints the lines for all."""
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
@@ -26,7 +26,7 @@ class LeakError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign error says, in one line; its type where it says nothing, as zipfile's EOFError and bare assertions do."""
+    """First line of an error's message; the name of its type where it has no message, as zipfile's EOFError and bare assertions."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
