@@ -62,7 +62,7 @@ def test_skip_bad_leaves_them_out_and_counts_them(tmp_path, make_kaggle, make_pi
 
 def test_a_source_of_bad_images_only_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"hello")
-    with pytest.raises(UserError, match="1 of 1 images are bad; give .* 8-bit RGB images of one size"):
+    with pytest.raises(UserError, match=r"1 of 1 images are bad; give .* 8-bit RGB images of one size"):
         import_source(tmp_path / "a.png", tmp_path / "set", skip_bad=True)
 
 

@@ -135,7 +135,7 @@ def test_meta_of_another_length_is_refused(make_pcam):
 
 
 def test_meta_in_another_order_is_refused(make_pcam):
-    with pytest.raises(UserError, match="2 of 2 rows .* the y file, .*; download it again"):
+    with pytest.raises(UserError, match=r"2 of 2 rows .* the y file, .*; download it again"):
         list_source(make_pcam("train", [0, 1], meta=META))
 
 
