@@ -64,7 +64,7 @@ def blend(members: list[str], out: Path | str, method: str = "mean", max_correla
 def _with_page(run: "Run") -> "Run":
     """The run, with its page written where it is finished and has none yet, or one from before its scores."""
     from pcam_ssl.distributed import own_rank
-    from pcam_ssl.report.page import REPORT
+    from pcam_ssl.report.report import REPORT
 
     page = run.path / REPORT
     if own_rank() or not run.scores.exists() or run.info().get("status") != "done":

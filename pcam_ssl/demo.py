@@ -1,4 +1,4 @@
-"""`pcam-ssl demo`: synthetic slides, leaky and honest folds, neighbours, and a pseudo-label round, in minutes on a laptop."""
+"""`pcam-ssl demo`: a tour on synthetic slides in minutes on a laptop: leaky and leak-free folds, search, and a pseudo-label round."""
 
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.files import check_folder
 from pcam_ssl.pseudo_labels.report import rounds_text
 from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.format import interval
+from pcam_ssl.render.text import aligned
 from pcam_ssl.search.search import search_space
 from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say
@@ -22,9 +25,8 @@ SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
 def demo(folder: Path | str) -> str:
     """Train one recipe under grouped folds, under random folds, with an embedding, and with a round of pseudo-labels.
 
-    Returns a table of all against the truth, and the verdict on the round.
-
-    The test slides keep their labels here, so that the out-of-fold scores can be held against new slides.
+    Returns a table of out-of-fold and held-out scores, and the verdict on the round. The test slides keep their labels here, so that
+    out-of-fold scores can be compared with scores on held-out slides. Raises UserError where `folder` cannot be written.
     """
     folder = Path(folder)
     check_folder("--folder", folder)
@@ -62,33 +64,29 @@ def _queries(dataset: Path) -> list[str]:
 
 
 NAMES = {
-    "random": "random folds (slides torn: a leak)",
+    "random": "random folds (slides split: leakage)",
     "grouped": "grouped folds (slides kept whole)",
     "metric": "grouped folds, metric learning",
 }
 
 
 def demo_table(runs: dict[str, tuple], page: Path) -> str:
-    """`runs` maps `NAMES` to (Run, scores.json values); their test split is labelled. `page` is the neighbour page.
+    """A text table of out-of-fold and held-out AUROC. `runs` maps the keys of `NAMES` to (Run, values of scores.json); `page` is the page of neighbours.
 
-    New slides are scored by each fold's network alone: the mean of all folds is an ensemble, which no fold's score promises.
+    Held-out slides are scored by each fold's network alone. The mean over folds is an ensemble, which out-of-fold scores do not estimate.
     """
-    lines = [f"{'AUROC on synthetic slides':<36} {'promised out of fold':<24} kept on new slides, by fold"]
+    rows = []
     for key, name in NAMES.items():
         run, scores = runs[key]
-        kept = _by_fold(run)
-        shown = ", ".join(f"{score:.3f}" for score in kept)
-        lines.append(f"{name:<36} {_cell(scores['out_of_fold']):<24} {np.mean(kept):.3f} ({shown})")
-    lines.append(f"{'floor: colour alone, grouped folds':<36} {_cell(runs['grouped'][1]['floor'])}")
-    lines.append(f"\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}")
-    return "\n".join(lines)
+        held_out = _by_fold(run)
+        by_fold = ", ".join(f"{score:.3f}" for score in held_out)
+        rows.append([name, interval(scores["out_of_fold"]["scores"]["auroc"]), f"{np.mean(held_out):.3f} ({by_fold})"])
+    rows.append(["colour baseline, grouped folds", interval(runs["grouped"][1]["floor"]["scores"]["auroc"]), ""])
+    head = ["synthetic slides", "out-of-fold AUROC", "AUROC on held-out slides, by fold"]
+    table = aligned(Table(head, rows, align="lll"))
+    return f"{table}\n\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}"
 
 
 def _by_fold(run) -> list[float]:
     test = read_predictions(run.path / "test.parquet")
     return [auroc(rows.label.astype(int), rows.prob) for fold, rows in test.groupby("fold") if fold >= 0]
-
-
-def _cell(report: dict) -> str:
-    score = report["scores"]["auroc"]
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"

@@ -50,7 +50,7 @@ def rounds(inputs: Inputs):
 
     tool()  # the bare side needs to know what was selected
     seconds = take_turns({"round": tool, "bare": BareRound(opened)}, inputs.size(3, 1))
-    patches = sum(len(training_set(opened.setting(1), unit)) for unit in with_pseudo_labels(opened, 1)) * recipe.train.epochs
+    patches = sum(len(training_set(opened.context(1), unit)) for unit in with_pseudo_labels(opened, 1)) * recipe.train.epochs
     yield compare(
         f"rounds: resnet10t, {inputs.dataset.size_px} px, 2 folds, D4",
         ratios(seconds["round"], seconds["bare"]),
@@ -65,7 +65,7 @@ class BareRound:
     """The students' steps on the same batches, then eight views of every patch that a round predicts, in plain loops."""
 
     def __init__(self, opened: Rounds):
-        self.opened, self.setting = opened, opened.setting(1)
+        self.opened, self.context = opened, opened.context(1)
         self.units = with_pseudo_labels(opened, 1)
         self.pixels = np.asarray(pixels_of(opened.dataset).array)
 
@@ -74,13 +74,13 @@ class BareRound:
         for unit in self.units:
             network = new_network(self.opened.recipe, self.opened.dataset.size_px).to(memory_format=torch.channels_last)
             self._train(network, unit)
-            predicted = {**scored_rows(self.setting, unit), "inner": self.setting.rows[unit.inner]}
+            predicted = {**scored_rows(self.context, unit), "inner": self.context.rows[unit.inner]}
             self._predict(network.eval(), np.concatenate([rows.row.to_numpy() for rows in predicted.values()]))
         return time.perf_counter() - begun
 
     def _train(self, network, unit) -> None:
-        steps = read_metrics(self.setting.run.unit(unit.name) / "metrics.jsonl")[-1]["step"]
-        stream = train_stream(self.setting, unit, training_set(self.setting, unit), seed=0)
+        steps = read_metrics(self.context.run.unit(unit.name) / "metrics.jsonl")[-1]["step"]
+        stream = train_stream(self.context, unit, training_set(self.context, unit), seed=0)
         optimizer = build_optimizer(network, self.opened.recipe.optim.model_dump(), CPU.device)
         network.train()
         for batch in load(stream, range(steps), 0, CPU.device):

@@ -70,6 +70,17 @@ loss = EMBEDDING_LOSSES[method.loss](method.model_dump(), 2)
 print(float(loss(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1]))))
 """
 
+SECTION = """
+from types import SimpleNamespace
+import pandas as pd
+from pcam_ssl.render.text import terminal
+from pcam_ssl.report.report import SECTIONS
+make = {key: make for key, _, make, _ in SECTIONS}["agreement"]
+patches = pd.DataFrame({"prob": [0.9, 0.9], "label": [1, 0], "view_std": [0.1, 0.4]})
+facts = SimpleNamespace(oof=patches, labelled=patches)
+print(terminal([make(SimpleNamespace(facts=facts))]).splitlines()[-2:])
+"""
+
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
@@ -78,6 +89,7 @@ print(float(loss(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tens
         ("A selector of pseudo-labels", SELECTOR, "1 kNN prob is between 0.1 and 0.9 (pseudo.knn_confidence)"),
         ("A blend method", BLEND, "[0.57, 0.43]"),
         ("A metric loss", LOSS, "0.0"),
+        ("A section of the report", SECTION, "['right     0.100', 'wrong     0.400']"),
     ],
 )
 def test_a_diff_applies_to_two_files_at_most_and_works(heading, code, expected, tmp_path):

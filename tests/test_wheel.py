@@ -41,8 +41,9 @@ def run(environment, *words, cwd):
     return result.stdout
 
 
-def test_the_wheel_holds_every_module(wheel):
+def test_the_wheel_holds_every_module_and_template(wheel):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "pcam_ssl").rglob("*.py")}
+    modules |= {str(path.relative_to(ROOT)) for path in (ROOT / "pcam_ssl" / "render" / "templates").iterdir()}
     assert modules <= set(zipfile.ZipFile(wheel).namelist())
 
 

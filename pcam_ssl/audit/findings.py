@@ -1,4 +1,4 @@
-"""What an audit says: findings, and the tables beside them."""
+"""The result of an audit: findings, and the tables beside them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import pandas as pd
 from pcam_ssl.data.dataset import Dataset
 
 LEVELS = ("leak", "problem", "suspect", "note", "ok")
-"""leak: scored data is in training data. problem: must be mended before training. suspect: look at it. note: know it. ok: checked."""
+"""leak: scored data is in the training data. problem: to be corrected before training. suspect: to be looked at. note: to be known. ok: checked, nothing found."""
 
 
 @dataclass(frozen=True)
@@ -17,28 +17,28 @@ class Finding:
     level: str
     check: str
     what: str
-    """What was found, where, and how many, as a sentence."""
+    """What was found, where and how often, as a sentence."""
     count: int = 0
     examples: tuple[str, ...] = ()
     """The first ones, as text."""
     move: str = ""
-    """What to do about it."""
+    """The next step."""
     rows: tuple[tuple[int, ...], ...] = ()
-    """Groups of dataset rows to look at side by side; of pairs the 1,000 closest."""
+    """Groups of dataset rows to look at side by side; of pairs only the 1,000 closest."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All that was found out about a dataset, and about a run on it where one was given."""
+    """The findings on a dataset, and on a run where one was given."""
 
     dataset: Dataset
     findings: list[Finding]
     by_split: pd.DataFrame
-    """A row for each split: `data.balance.balance`."""
+    """One row per split: `slides.balance`."""
     run: str | None = None
     by_fold: pd.DataFrame | None = None
     doubted: pd.DataFrame | None = None
-    """Suspicious labels, the most suspicious first: `inference.doubt.doubted_labels`."""
+    """Suspicious labels, the most suspicious first: `label_errors.suspicious_labels`."""
 
     @property
     def leaks(self) -> list[Finding]:
@@ -46,7 +46,7 @@ class Audit:
 
     @property
     def level(self) -> str:
-        """The gravest level found."""
+        """The most serious level found."""
         return min((finding.level for finding in self.findings), key=LEVELS.index)
 
 

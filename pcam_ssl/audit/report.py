@@ -1,4 +1,4 @@
-"""An audit as a page, as text and as JSON."""
+"""An audit as a document: a page, the text of a terminal, and JSON."""
 
 from pathlib import Path
 from textwrap import shorten
@@ -9,14 +9,31 @@ from pcam_ssl import __version__
 from pcam_ssl.audit.findings import LEVELS, Audit, Finding
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_text
-from pcam_ssl.render.markup import Markup, card, fold_out, join, table, tag
-from pcam_ssl.render.page import document
-from pcam_ssl.render.thumbnails import thumbnail
+from pcam_ssl.render import html, pictures
+from pcam_ssl.render.document import (
+    Block,
+    Card,
+    Details,
+    Document,
+    Facts,
+    Gallery,
+    Group,
+    Items,
+    Line,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    Verdict,
+)
+from pcam_ssl.render.format import LABELS, count, decimals, sentence
+from pcam_ssl.render.text import aligned
 
 GROUPS, IN_GROUP, DOUBTED = 12, 6, 60
-LABELS = {1: "tumor", 0: "normal"}
 LOOKS = {"leak": ("bad", "Leak"), "problem": ("bad", "Problem"), "suspect": ("care", "Look here")}
-STYLE = Path(__file__).with_name("audit.css")
+SUSPICIOUS = "suspicious labels"
+SIDE_PX = 112
+OD_NOTE = "OD: mean optical density of a channel."
 
 
 def write_page(path: Path | str, audit: Audit) -> None:
@@ -29,23 +46,26 @@ def write_page(path: Path | str, audit: Audit) -> None:
 
 def page(audit: Audit) -> str:
     """The whole page; the same audit gives the same text."""
-    name = f"{audit.dataset.name}: pcam-ssl data audit"
+    return html.page(audit_document(audit))
+
+
+def audit_document(audit: Audit) -> Document:
+    """The verdict, what is wrong with its patches, suspicious labels, balance, and what was checked and is fine."""
     findings = ranked(audit.findings)
-    pressing = [finding for finding in findings if finding.level in LOOKS and finding.check != "suspicious labels"]
-    body = [
-        tag("header", tag("h1", name)),
+    pressing = [finding for finding in findings if finding.level in LOOKS and finding.check != SUSPICIOUS]
+    body = (
         _verdict(audit),
-        [_finding(audit, finding) for finding in pressing],
-        _doubted(audit),
-        _balance(audit),
+        *(_finding(audit, finding) for finding in pressing),
+        _suspicious(audit),
+        Section("Tumor share and stain", (*_balance_tables(audit), Paragraph(OD_NOTE, "note"))),
         _notes(audit, [finding for finding in findings if finding.level == "note"]),
         _fine([finding for finding in findings if finding.level == "ok"]),
-        tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),
-    ]
-    return document(name, body, STYLE.read_text(encoding="utf-8"))
+    )
+    footer = f"Made by pcam-ssl {__version__} for research. Not for diagnosis."
+    return Document(f"{audit.dataset.name}: pcam-ssl data audit", body, footer=footer)
 
 
-def _verdict(audit: Audit) -> Markup:
+def _verdict(audit: Audit) -> Verdict:
     level, badge = LOOKS.get(audit.level, ("good", "No leak"))
     slides = audit.dataset.patches["wsi"].nunique()
     known = [
@@ -54,99 +74,91 @@ def _verdict(audit: Audit) -> Markup:
         ("slides", f"{slides:,}" if slides else "unknown"),
     ]
     known += [("run", audit.run)] if audit.run else []
-    facts = tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in known], class_="shown")
-    remarks = [tag("li", finding.what) for finding in ranked(audit.findings) if finding.level in LOOKS]
-    words = [
-        tag("p", tag("span", badge, class_="badge"), class_="lead"),
-        tag("p", f"{_sentence(headline(audit))}.", class_="headline"),
-        tag("ul", remarks, class_="remarks") if remarks else None,
-    ]
-    return tag("section", tag("div", words), facts, class_=f"verdict {level}", aria_label="Verdict")
+    remarks = [finding.what for finding in ranked(audit.findings) if finding.level in LOOKS]
+    return Verdict(level, badge, f"{sentence(headline(audit))}.", remarks=remarks, shown=(Facts(known),))
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _finding(audit: Audit, finding: Finding) -> Section:
+    blocks = (_what(finding), _examples(finding), _next(finding), *_groups(audit, finding))
+    return Section(sentence(finding.check), blocks, badge=LOOKS[finding.level])
 
 
-def _finding(audit: Audit, finding: Finding) -> Markup:
-    level, badge = LOOKS[finding.level]
-    title = join([tag("span", badge, class_=f"badge {level}"), _sentence(finding.check)])
-    return card(title, *_told(finding), _groups(audit, finding))
+def _what(finding: Finding) -> Paragraph:
+    return Paragraph(f"{sentence(finding.what)}.")
 
 
-def _told(finding: Finding) -> list[Markup | None]:
-    examples = f"First: {'; '.join(finding.examples)}" if finding.examples else None
-    return [
-        tag("p", f"{_sentence(finding.what)}."),
-        tag("p", examples, class_="note examples") if examples else None,
-        tag("p", tag("b", "Next: "), finding.move, ".") if finding.move else None,
-    ]
+def _examples(finding: Finding) -> Paragraph | None:
+    return Paragraph(f"First: {'; '.join(finding.examples)}", "note") if finding.examples else None
 
 
-def _groups(audit: Audit, finding: Finding) -> Markup | None:
+def _next(finding: Finding) -> Paragraph | None:
+    return Paragraph((Strong("Next: "), finding.move, ".")) if finding.move else None
+
+
+def _groups(audit: Audit, finding: Finding) -> list[Block]:
+    """The patches of a finding, those that belong together in one frame."""
     if not finding.rows:
-        return None
-    groups = [tag("div", [_patch(audit, row) for row in rows[:IN_GROUP]], class_="group") for rows in finding.rows[:GROUPS]]
+        return []
+    groups = [Gallery([_card(audit, row) for row in rows[:IN_GROUP]], "group") for rows in finding.rows[:GROUPS]]
     hidden = len(finding.rows) - GROUPS
-    rest = tag("p", f"{hidden:,} more are not shown; --json names them.", class_="note") if hidden > 0 else None
-    return join([tag("div", groups, class_="patches"), rest])
+    rest = [Paragraph(f"{hidden:,} more are not shown; --json names them.", "note")] if hidden > 0 else []
+    return [Group(groups, "patches"), *rest]
 
 
-def _patch(audit: Audit, row: int, *more: str) -> Markup:
+def _card(audit: Audit, row: int, *more: str) -> Card:
     patch = audit.dataset.patches.iloc[row]
-    label = "unlabelled" if pd.isna(patch["label"]) else LABELS[int(patch["label"])]
+    label = LABELS[None if pd.isna(patch["label"]) else int(patch["label"])]
     slide = [] if pd.isna(patch["wsi"]) else [f"slide {patch['wsi']}"]
-    return thumbnail(audit.dataset.pixels[row], patch["id"], f"{patch['split']}, {label}", *slide, *more)
+    shown = pictures.picture(audit.dataset.pixels[row], f"patch {patch['id']}", side_px=SIDE_PX, title=patch["id"])
+    # The words of the picture hold the id in full.
+    name = Line(pictures.shorten(patch["id"]), title=patch["id"], strong=True, silent=True)
+    return Card((shown,), (name, f"{patch['split']}, {label}", *slide, *more))
 
 
-def _doubted(audit: Audit) -> Markup | None:
+def _suspicious(audit: Audit) -> Section | None:
     if audit.doubted is None or audit.doubted.empty:
         return None
-    finding = next(finding for finding in audit.findings if finding.check == "suspicious labels")
+    finding = next(finding for finding in audit.findings if finding.check == SUSPICIOUS)
     shown = []
     for row, doubted in zip(finding.rows, audit.doubted.head(DOUBTED).itertuples(), strict=False):
         knn = "" if pd.isna(doubted.doubt_knn) else f", kNN {doubted.doubt_knn:.2f}"
-        shown.append(_patch(audit, row[0], f"doubt {doubted.doubt:.2f}", f"network {doubted.doubt_network:.2f}{knn}"))
+        shown.append(_card(audit, row[0], f"doubt {doubted.doubt:.2f}", f"network {doubted.doubt_network:.2f}{knn}"))
     hidden = len(audit.doubted) - len(shown)
     note = "Doubt: the prob given to the other class, of the network and of kNN, multiplied; most suspicious first."
     rest = f" {hidden:,} more with --json." if hidden else ""
-    title = join([tag("span", "Look here", class_="badge care"), "Suspicious labels"])
-    return card(title, *_told(finding)[::2], tag("p", note + rest, class_="note"), tag("div", shown, class_="patches"))
+    blocks = (_what(finding), _next(finding), Paragraph(note + rest, "note"), Gallery(shown, "patches"))
+    return Section(sentence(SUSPICIOUS), blocks, badge=LOOKS["suspect"])
 
 
-def _balance(audit: Audit) -> Markup:
-    head = ["patches", "slides", "tumor", "OD red", "OD green", "OD blue", "hematoxylin", "eosin"]
-    parts = [table(["split", *head], _rows(audit.by_split))]
-    if audit.by_fold is not None:
-        parts.append(table(["fold", *head], _rows(audit.by_fold)))
-    return card("Tumor share and stain", *parts, tag("p", "OD: mean optical density of a channel.", class_="note"))
+def _balance_tables(audit: Audit) -> list[Table]:
+    """Tumor share and stain of each split, and of each fold where a run was audited."""
+    tables = [_balance_table("split", audit.by_split)]
+    return [*tables, _balance_table("fold", audit.by_fold)] if audit.by_fold is not None else tables
 
 
-def _rows(balance: pd.DataFrame) -> list[list[str]]:
+def _balance_table(part: str, balance: pd.DataFrame) -> Table:
     rows = []
     for name, row in balance.iterrows():
         share = "-" if pd.isna(row["tumor_share"]) else f"{row['tumor_share']:.1%}"
-        stain = [f"{row[column]:.3f}" for column in ("od_r", "od_g", "od_b", "stain_h", "stain_e")]
-        rows.append([str(name), f"{row['patches']:,.0f}", f"{row['slides']:,.0f}" if row["slides"] else "-", share, *stain])
-    return rows
+        stain = [decimals(row[column]) for column in ("od_r", "od_g", "od_b", "stain_h", "stain_e")]
+        rows.append([str(name), count(int(row["patches"])), count(int(row["slides"]) or None), share, *stain])
+    return Table((part, "patches", "slides", "tumor", "OD red", "OD green", "OD blue", "hematoxylin", "eosin"), rows)
 
 
-def _notes(audit: Audit, findings: list[Finding]) -> Markup | None:
+def _notes(audit: Audit, findings: list[Finding]) -> Section | None:
     if not findings:
         return None
     told = []
     for finding in findings:
-        patches = fold_out("Patches", _groups(audit, finding)) if finding.rows else None
-        told.append(tag("div", *_told(finding), patches, class_="told"))
-    return card("Good to know", *told)
+        patches = Details("Patches", _groups(audit, finding)) if finding.rows else None
+        told.append(Group((_what(finding), _examples(finding), _next(finding), patches), "told"))
+    return Section("Good to know", told)
 
 
-def _fine(findings: list[Finding]) -> Markup | None:
+def _fine(findings: list[Finding]) -> Section | None:
     if not findings:
         return None
-    return card(
-        "Checked and fine", tag("ul", [tag("li", f"{finding.check}: {finding.what}") for finding in findings], class_="plain")
-    )
+    return Section("Checked and fine", (Items([f"{finding.check}: {finding.what}" for finding in findings], "listed"),))
 
 
 LISTED = 20
@@ -173,17 +185,18 @@ def as_text(audit: Audit) -> str:
     """The verdict, a line for each finding, and the tables."""
     slides = f"{audit.dataset.patches['wsi'].nunique():,} slides" if audit.dataset.patches["wsi"].notna().any() else "no slide ids"
     of_run = f" and {audit.run}" if audit.run else ""
-    lines = [
-        f"{audit.dataset.path}{of_run}: {len(audit.dataset):,} patches, {slides}: {'LEAK: ' if audit.leaks else ''}{headline(audit)}",
-        "",
+    leak = "LEAK: " if audit.leaks else ""
+    parts = [
+        f"{audit.dataset.path}{of_run}: {len(audit.dataset):,} patches, {slides}: {leak}{headline(audit)}",
+        "\n".join(_line(finding) for finding in ranked(audit.findings)),
+        *(aligned(table) for table in _balance_tables(audit)),
     ]
-    lines += [_line(finding) for finding in ranked(audit.findings)]
-    lines += ["", *_balance_text("split", audit.by_split)]
-    if audit.by_fold is not None:
-        lines += ["", *_balance_text("fold", audit.by_fold)]
+    parts[-1] += f"\n{OD_NOTE}"
     if audit.doubted is not None and len(audit.doubted):
-        lines += ["", *_doubted_text(audit.doubted)]
-    return "\n".join(lines)
+        parts.append(aligned(_suspicious_table(audit.doubted)))
+        if len(audit.doubted) > LISTED:
+            parts[-1] += f"\nand {len(audit.doubted) - LISTED:,} more (all with --json)"
+    return "\n\n".join(parts)
 
 
 def _line(finding: Finding) -> str:
@@ -196,26 +209,13 @@ def _line(finding: Finding) -> str:
     )
 
 
-def _balance_text(name: str, table: pd.DataFrame) -> list[str]:
-    head = f"{name:<8}{'patches':>9}{'slides':>8}{'tumor':>8}{'OD red':>8}{'green':>8}{'blue':>8}{'H':>8}{'E':>8}"
-    lines = [f"{head}   (mean optical density, hematoxylin, eosin)"]
-    for key, row in table.iterrows():
-        share = "-" if pd.isna(row["tumor_share"]) else f"{row['tumor_share']:.1%}"
-        slides = f"{row['slides']:,.0f}" if row["slides"] else "-"
-        stain = "".join(f"{row[column]:>8.3f}" for column in ("od_r", "od_g", "od_b", "stain_h", "stain_e"))
-        lines.append(f"{key!s:<8}{row['patches']:>9,.0f}{slides:>8}{share:>8}{stain}")
-    return lines
-
-
-def _doubted_text(doubted: pd.DataFrame) -> list[str]:
-    lines = [f"{'suspicious labels':<44}{'label':>6}{'doubt':>7}{'network':>9}{'kNN':>6}{'loss':>7}  slide"]
+def _suspicious_table(doubted: pd.DataFrame) -> Table:
+    rows = []
     for row in doubted.head(LISTED).itertuples():
         knn = "-" if pd.isna(row.doubt_knn) else f"{row.doubt_knn:.2f}"
         slide = "-" if pd.isna(row.wsi) else shorten(row.wsi, 40, placeholder="…")
-        lines.append(f"{row.id:<44}{row.label:>6}{row.doubt:>7.2f}{row.doubt_network:>9.2f}{knn:>6}{row.loss:>7.2f}  {slide}")
-    if len(doubted) > LISTED:
-        lines.append(f"and {len(doubted) - LISTED:,} more (all with --json)")
-    return lines
+        rows.append([row.id, row.label, f"{row.doubt:.2f}", f"{row.doubt_network:.2f}", knn, f"{row.loss:.2f}", slide])
+    return Table((SUSPICIOUS, "label", "doubt", "network", "kNN", "loss", "slide"), rows, align="lrrrrrl")
 
 
 def as_dict(audit: Audit) -> dict:

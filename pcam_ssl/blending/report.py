@@ -4,8 +4,9 @@ import shlex
 from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.render.format import gain_words
-from pcam_ssl.render.markup import Markup, card, table, tag, three
+from pcam_ssl.render.document import Paragraph, Section, Table
+from pcam_ssl.render.format import gain_words, three
+from pcam_ssl.render.text import aligned
 
 WIDTH = 100
 FITTED = (
@@ -18,17 +19,17 @@ def blend_text(scores: dict[str, Any]) -> str:
     """The table of members and the verdict, from scores.json of a blend."""
     blend = scores["blend"]
     fitted = is_fitted(blend)
-    wide = max(len("member"), *(len(member["name"]) for member in blend["members"]))
-    by_part = f"   by {blend['nested_over']}, fitted without its labels" if fitted else ""
-    lines = [f"{'member':<{wide}} {'AUROC':>6} {'weight':>7}{by_part}"]
+    head = ["member", "AUROC", "weight", f"by {blend['nested_over']}, fitted without its labels" if fitted else ""]
+    rows = []
     for member in blend["members"]:
-        nested = "   " + " ".join(f"{weight:.2f}" for weight in member["nested"].values()) if fitted else ""
-        dropped = "   dropped" if member["weight"] == 0 else ""
-        lines.append(f"{member['name']:<{wide}} {three(member['auroc']):>6} {member['weight']:>7.3f}{nested}{dropped}")
-    return "\n".join([*lines, "", *(line for note in notes(blend) for line in wrap(note, WIDTH))])
+        nested = [f"{weight:.2f}" for weight in member["nested"].values()] if fitted else []
+        dropped = ["  dropped"] if member["weight"] == 0 else []
+        rows.append([member["name"], three(member["auroc"]), three(member["weight"]), " ".join(nested + dropped)])
+    table = aligned(Table(head, rows, align="lrrl"))
+    return "\n".join([table, "", *(line for note in notes(blend) for line in wrap(note, WIDTH))])
 
 
-def blend_card(scores: dict[str, Any]) -> Markup | None:
+def members_section(scores: dict[str, Any]) -> Section | None:
     """The members of a blend and their weights, None for any other run."""
     if (blend := scores.get("blend")) is None:
         return None
@@ -43,10 +44,12 @@ def blend_card(scores: dict[str, Any]) -> Markup | None:
         ]
         for member in blend["members"]
     ]
-    return card(
+    return Section(
         f"Members of this blend: {blend['method']}",
-        table(["member", "AUROC out of fold", "weight", *(f"scores {part}" for part in parts)], rows),
-        [tag("p", note, class_="note") for note in notes(blend)],
+        (
+            Table(["member", "AUROC out of fold", "weight", *(f"scores {part}" for part in parts)], rows),
+            *[Paragraph(note, "note") for note in notes(blend)],
+        ),
     )
 
 

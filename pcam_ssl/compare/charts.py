@@ -1,13 +1,14 @@
-"""The charts of a comparison, each with its numbers as text."""
+"""The sections of a comparison that have charts, each with its numbers as text."""
 
 from typing import Any
 
 import numpy as np
 
 from pcam_ssl.compare.verdict import name_of, run_word, split_note
-from pcam_ssl.render.charts import Axis, Chart, Mark, dot_rows, legend, spanning
-from pcam_ssl.render.format import gain_numbers
-from pcam_ssl.render.markup import Markup, absent, card, fold_out, join, table, tag, three
+from pcam_ssl.render import document
+from pcam_ssl.render.charts import Axis, Chart, Mark, dot_chart, spanning
+from pcam_ssl.render.document import Cell, Details, Legend, Paragraph, Section, Table, absent
+from pcam_ssl.render.format import gain_numbers, interval, three
 
 COLOURS = 8
 
@@ -17,48 +18,54 @@ def look(place: int) -> tuple[str, str]:
     return f"c{place % COLOURS + 1}", "dashed" if place // COLOURS % 2 else "line"
 
 
-def score_rows(comparison: dict[str, Any]) -> Markup:
+def score_rows(comparison: dict[str, Any]) -> document.Chart:
     """AUROC of every run with its interval, on one axis."""
     rows = []
     for run in comparison["runs"]:
         score = run["scores"]["auroc"]
-        text = f"{run['name']}: {three(score['value'])}"
-        if score["low"] is not None:
-            text += f" ({three(score['low'])} to {three(score['high'])})"
-        rows.append((name_of(run, comparison), [Mark(score["value"], "c1", text, score["low"], score["high"])]))
+        said = f"{run['name']}: {interval(score)}"
+        rows.append((name_of(run, comparison), [Mark(score["value"], "c1", said, score["low"], score["high"])]))
     ends = [end for _, (mark,) in rows for end in (mark.value, mark.low) if end is not None]
     alt = "AUROC out of fold with 95 % intervals. " + "; ".join(mark.title for _, (mark,) in rows)
-    return dot_rows(rows, Axis("AUROC out of fold", np.floor(min(ends) * 10) / 10, 1.0), alt)
+    return dot_chart(rows, Axis("AUROC out of fold", np.floor(min(ends) * 10) / 10, 1.0), alt)
 
 
-def difference_card(comparison: dict[str, Any]) -> Markup:
-    """Paired difference of each run to the first, with its interval."""
-    title, rows, ends = f"AUROC against {comparison['first']}, paired", [], [0.0]
-    for run in comparison["runs"][1:]:
-        gap = run["against_first"]["auroc"]
-        if gap["value"] is None:
-            return absent(title, "the scored patches hold one class only")
-        rows.append(
-            (name_of(run, comparison), [Mark(gap["value"], "c2", f"{run['name']}: {gain_numbers(gap)}", gap["low"], gap["high"])])
-        )
-        ends += [end for end in (gap["value"], gap["low"], gap["high"]) if end is not None]
-    listed = [
-        [run["name"], gain_numbers(run["against_first"]["auroc"]), run_word(run, comparison)] for run in comparison["runs"][1:]
+def seed_rows(groups: list[dict[str, Any]]) -> document.Chart:
+    """Difference in mean AUROC of each recipe to the first, with its interval."""
+    gaps = [(group["name"], group["name"], group["against_first"]["auroc"]) for group in groups]
+    return _gap_rows(gaps, "difference in AUROC, mean over seeds", "Differences in mean AUROC over seeds; numbers below")
+
+
+def _gap_rows(gaps: list[tuple[str, str, dict[str, Any]]], axis: str, alt: str) -> document.Chart:
+    """A row for each (label, name, difference)."""
+    rows = [
+        (label, [Mark(gap["value"], "c2", f"{name}: {gain_numbers(gap)}", gap["low"], gap["high"])]) for label, name, gap in gaps
     ]
-    alt = "Paired differences in AUROC; numbers below"
-    return card(
-        title,
-        dot_rows(rows, spanning("difference in AUROC", ends), alt, reference=0.0),
-        table(["run", "difference", "shows"], listed),
-        tag(
-            "p",
-            "Both runs score the same patches of the same resampled slides; a gain or a loss only where the interval leaves out 0, and even that may be the seed's.",
-            class_="note",
-        ),
+    ends = [gap[key] for _, _, gap in gaps for key in ("value", "low", "high")]
+    return dot_chart(rows, spanning(axis, [0.0, *ends]), alt, reference=0.0)
+
+
+def differences(comparison: dict[str, Any]) -> Section:
+    """Paired difference of each run to the first, with its interval."""
+    title = f"AUROC against {comparison['first']}, paired"
+    runs = [(run, run["against_first"]["auroc"]) for run in comparison["runs"][1:]]
+    if any(gap["value"] is None for _, gap in runs):
+        return absent(title, "the scored patches hold one class only")
+    gaps = [(name_of(run, comparison), run["name"], gap) for run, gap in runs]
+    listed = [[run["name"], gain_numbers(gap), run_word(run, comparison)] for run, gap in runs]
+    note = (
+        "Both runs score the same patches of the same resampled slides; a gain or a loss only where the interval leaves out 0, and even"
+        " that may be the seed's."
     )
+    blocks = (
+        _gap_rows(gaps, "difference in AUROC", "Paired differences in AUROC; numbers below"),
+        Table(("run", "difference", "shows"), listed),
+        Paragraph(note, "note"),
+    )
+    return Section(title, blocks)
 
 
-def correlation_card(comparison: dict[str, Any]) -> Markup:
+def correlations(comparison: dict[str, Any]) -> Section:
     """Pearson below, Spearman above the diagonal, as a table whose cells are shaded."""
     below, above = comparison["correlation"]["pearson"], comparison["correlation"]["spearman"]
     runs, n = comparison["runs"], len(comparison["runs"])
@@ -66,36 +73,32 @@ def correlation_card(comparison: dict[str, Any]) -> Markup:
     lowest = min(0.9, np.floor(min(known, default=0.9) * 10) / 10)
     rows = []
     for i, run in enumerate(runs):
-        cells = [_cell(None if i == j else (below if j < i else above)[i][j], i == j, lowest) for j in range(n)]
-        rows.append(tag("tr", tag("th", f"{i + 1} {run['name']}", scope="row"), cells))
-    head = tag(
-        "tr", tag("th", "run", scope="col"), [tag("th", i + 1, scope="col", title=run["name"]) for i, run in enumerate(runs)]
-    )
-    name = "Correlation of calibrated logits, out of fold"
-    drawn = tag("table", tag("thead", head), tag("tbody", rows), class_="heat")
+        cells = [Cell("") if i == j else _shaded((below if j < i else above)[i][j], lowest) for j in range(n)]
+        rows.append([f"{i + 1} {name_of(run, comparison)}", *cells])
+    head = ["run", *(Cell(str(i + 1), title=run["name"]) for i, run in enumerate(runs))]
     note = (
-        f"Pearson below the diagonal, Spearman above; the darker, the more alike (from {lowest:.1f} to 1)."
+        f"Pearson below the diagonal, Spearman above; the bluer, the more alike (from {lowest:.1f} to 1)."
         " Runs that are less alike have more to give each other in a blend."
     )
-    return card(name, tag("div", drawn, class_="scroll", tabindex=0, role="region", aria_label=name), tag("p", note, class_="note"))
+    return Section("Correlation of calibrated logits, out of fold", (Table(head, rows, look="heat"), Paragraph(note, "note")))
 
 
-def _cell(value: float | None, diagonal: bool, lowest: float) -> Markup:
+def _shaded(value: float | None, lowest: float) -> Cell:
     if value is None:
-        return tag("td", "" if diagonal else "-")
-    return tag("td", f"{value:.2f}", style=f"--v:{max(0.0, (value - lowest) / (1 - lowest)):.2f}")
+        return Cell("-")
+    return Cell(f"{value:.2f}", shade=max(0.0, (value - lowest) / (1 - lowest)))
 
 
-def learning_cards(comparison: dict[str, Any]) -> list[Markup]:
+def learning(comparison: dict[str, Any]) -> list[Section]:
     """AUROC while training and training loss by epoch, a line a run."""
     named = [
         ("AUROC while training", "auroc", "AUROC, one view"),
         ("Training loss", "train_loss", "training loss"),
     ]
-    return [_learning_card(comparison, *words) for words in named]
+    return [_learning(comparison, *words) for words in named]
 
 
-def _learning_card(comparison: dict[str, Any], title: str, key: str, axis: str) -> Markup:
+def _learning(comparison: dict[str, Any], title: str, key: str, axis: str) -> Section:
     curves = [
         (place, run, run["learning"])
         for place, run in enumerate(comparison["runs"])
@@ -126,17 +129,12 @@ def _learning_card(comparison: dict[str, Any], title: str, key: str, axis: str) 
         watched += f" AUROC on {' or '.join(sorted({where[learning['watched']] for _, _, learning in curves}))}, never to be compared with the scores above."
     others = [run["name"] for run in comparison["runs"] if run["learning"] is None]
     without = f" Without a history: {', '.join(others)}." if others else ""
-    head = ["epoch", *(run["name"] for _, run, _ in curves)]
-    return card(
-        f"{title} by epoch",
-        legend(entries),
-        chart.svg(),
-        tag("p", watched + without, class_="note"),
-        fold_out("Numbers", table(head, listed)),
-    )
+    numbers = Table(("epoch", *(run["name"] for _, run, _ in curves)), listed)
+    blocks = (Legend(entries), chart.block(), Paragraph(watched + without, "note"), Details("Numbers", (numbers,)))
+    return Section(f"{title} by epoch", blocks)
 
 
-def leak_card(comparison: dict[str, Any]) -> Markup:
+def held_out(comparison: dict[str, Any]) -> Section:
     """AUROC out of fold against AUROC on held-out slides; a leak draws a run below the line."""
     title = "Do the folds keep their promise on held-out slides?"
     points = [
@@ -154,18 +152,22 @@ def leak_card(comparison: dict[str, Any]) -> Markup:
         f"AUROC out of fold against AUROC on held-out slides, {len(points)} points; numbers below",
     )
     chart.line([ends.low, ends.high], [ends.low, ends.high], "c0", "folds as hard as held-out slides", "dashed")
-    for place, run, split, out_of_fold, held_out in points:
-        said = f"{run['name']}: {three(out_of_fold)} out of fold, {three(held_out)} on {split_note(run, split)}"
-        chart.dots([out_of_fold], [held_out], look(place)[0], [said], "square" if place // COLOURS % 2 else "circle", 5)
-    entries = [("square" if place // COLOURS % 2 else "circle", look(place)[0], run["name"]) for place, run, *_ in points]
+    for place, run, split, out_of_fold, held in points:
+        said = f"{run['name']}: {three(out_of_fold)} out of fold, {three(held)} on {split_note(run, split)}"
+        chart.dots([out_of_fold], [held], look(place)[0], [said], _dot(place), 5)
+    entries = [(_dot(place), look(place)[0], run["name"]) for place, run, *_ in points]
     listed = [[run["name"], split_note(run, split), three(a), three(b), f"{b - a:+.3f}"] for _, run, split, a, b in points]
     note = "Below the line the folds promise more than held-out slides keep: slides shared across folds do that, and so do harder slides."
     if any(run["in_pool"].get(split) for _, run, split, *_ in points):
         note += " Transductive points are no held-out ones: those networks learned from the scored patches, without their labels."
-    return card(
-        title,
-        legend([*entries, ("dashed", "c0", "equal")]),
-        chart.svg(),
-        tag("p", note, class_="note"),
-        join([table(["run", "split", "out of fold", "held out", "difference"], listed)]),
+    blocks = (
+        Legend([*entries, ("dashed", "c0", "equal")]),
+        chart.block(),
+        Paragraph(note, "note"),
+        Table(("run", "split", "out of fold", "held out", "difference"), listed),
     )
+    return Section(title, blocks)
+
+
+def _dot(place: int) -> str:
+    return "square" if place // COLOURS % 2 else "circle"

@@ -1,12 +1,13 @@
-"""A comparison of runs as a page and as text."""
+"""A comparison of runs as a document: a page, and the text of a terminal."""
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from pcam_ssl import __version__
-from pcam_ssl.compare.charts import correlation_card, difference_card, leak_card, learning_cards, score_rows
+from pcam_ssl.compare.charts import correlations, differences, held_out, learning, score_rows, seed_rows
 from pcam_ssl.compare.verdict import (
     compared,
     epochs_text,
@@ -22,50 +23,101 @@ from pcam_ssl.compare.verdict import (
     title,
     verdict,
 )
-from pcam_ssl.render.charts import Mark, dot_rows, spanning
-from pcam_ssl.render.format import NAMES, gain_numbers, gain_word
-from pcam_ssl.render.markup import Markup, card, fold_out, table, tag, with_interval
-from pcam_ssl.render.page import document
+from pcam_ssl.render import html, text
+from pcam_ssl.render.document import (
+    Block,
+    Cell,
+    Details,
+    Document,
+    Facts,
+    Group,
+    Items,
+    Paragraph,
+    Preformatted,
+    Section,
+    Table,
+    Verdict,
+)
+from pcam_ssl.render.format import NAMES, gain_numbers, gain_word, interval, three, with_interval
 
-STYLE = Path(__file__).with_name("compare.css")
 SHOWN = ("auroc", "average_precision", "balanced_accuracy", "sensitivity_at_specificity_95", "nll", "brier", "ece")
+SHOWN_AS_TEXT = ("average_precision", "balanced_accuracy", "sensitivity_at_specificity_95", "nll", "ece")
+WIDTH = 110
 
 
 def page(comparison: dict[str, Any]) -> str:
     """The whole page; the same comparison gives the same text."""
-    name = f"{Path(comparison['dataset']).name}: pcam-ssl compare"
-    auroc, loss = learning_cards(comparison)
-    cards = [difference_card(comparison), auroc, loss]
-    body = [
-        tag("header", tag("h1", name)),
+    return html.page(comparison_document(comparison))
+
+
+def compare_text(comparison: dict[str, Any]) -> str:
+    """Scores, differences, costs, correlation and the leak table, then the verdict: a terminal shows the end."""
+    return text.terminal(_summary(comparison), WIDTH)
+
+
+def comparison_document(comparison: dict[str, Any]) -> Document:
+    """All that a comparison shows, the verdict first."""
+    columns = [Group((section,), "column") for section in (differences(comparison), *learning(comparison))]
+    body = (
         _verdict(comparison),
-        seeds_card(comparison, SHOWN),
-        tag("div", [tag("div", each, class_="column") for each in cards], class_="columns"),
-        tag("div", correlation_card(comparison), leak_card(comparison), class_="pair"),
+        _seeds(comparison),
+        Group(columns, "columns"),
+        Group((correlations(comparison), held_out(comparison)), "pair"),
         _scores(comparison),
         _costs(comparison),
         _origin(comparison),
-        tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),
+    )
+    name = f"{Path(comparison['dataset']).name}: pcam-ssl compare"
+    return Document(name, body, footer=f"Made by pcam-ssl {__version__} for research. Not for diagnosis.")
+
+
+def _summary(comparison: dict[str, Any]) -> list[Block | None]:
+    """What a terminal shows of it: no charts, fewer scores, and the head of each table says what is in it."""
+    notes = [
+        f"Intervals: {comparison['interval']}. NLL and ECE: less is better.",
+        "Patches a second: in training, median over epochs and folds, inner evaluation included.",
+        "Correlation of calibrated logits: Pearson below the diagonal, Spearman above it.",
+        marked_note(comparison),
     ]
-    return document(name, body, STYLE.read_text(encoding="utf-8"))
+    correlation = next(block for block in correlations(comparison).blocks if isinstance(block, Table))
+    return [
+        Paragraph(f"{title(comparison)}, of {comparison['dataset']}"),
+        _auroc_table(comparison),
+        _about("AUROC over seeds", _seeds_table(comparison)) if comparison["groups"] else None,
+        _about(
+            "other scores", _scores_table(comparison, SHOWN_AS_TEXT, [NAMES[name].partition(" (")[0] for name in SHOWN_AS_TEXT])
+        ),
+        _about("cost", _costs_table(comparison)),
+        _about("correlation of logits", correlation),
+        _held_out_table(comparison) if any(run["held_out"] for run in comparison["runs"]) else None,
+        Items([note for note in notes if note], "note"),
+        Items([verdict(comparison), *remarks(comparison)], "note"),
+    ]
 
 
-def _verdict(comparison: dict[str, Any]) -> Markup:
+def _about(name: str, table: Table) -> Table:
+    """The table as a terminal shows it: named in place of its first column, and all to the left, where words begin."""
+    return replace(table, head=(name, *table.head[1:]), align="l" * len(table.head))
+
+
+def _verdict(comparison: dict[str, Any]) -> Verdict:
     level, badge = _level(comparison)
     note = marked_note(comparison)
-    words = [
-        tag("p", tag("span", badge, class_="badge"), class_="lead"),
-        tag("p", verdict(comparison, numbers=False), class_="headline"),
-        tag("p", f"{title(comparison)}."),
-        tag("ul", [tag("li", line) for line in remarks(comparison)], class_="remarks") if remarks(comparison) else None,
-    ]
     known = comparison["runs"][0]["scores"]["auroc"]["value"] is not None
-    shown = [
+    shown = (
         score_rows(comparison) if known else None,
-        tag("p", f"{note}.", class_="note") if note else None,
-        tag("p", f"Intervals: {comparison['interval']}.", class_="note"),
-    ]
-    return tag("section", tag("div", words), tag("div", shown, class_="shown"), class_=f"verdict {level}", aria_label="Verdict")
+        Paragraph(f"{note}.", "note") if note else None,
+        Paragraph(f"Intervals: {comparison['interval']}.", "note"),
+    )
+    return Verdict(
+        level,
+        badge,
+        verdict(comparison, numbers=False),
+        remarks=remarks(comparison),
+        said=(Paragraph(f"{title(comparison)}."),),
+        shown=shown,
+        look="compared",
+    )
 
 
 def _level(comparison: dict[str, Any]) -> tuple[str, str]:
@@ -79,21 +131,84 @@ def _level(comparison: dict[str, Any]) -> tuple[str, str]:
     return "plain", "No measurable difference"
 
 
-def _scores(comparison: dict[str, Any]) -> Markup:
-    rows = [[name_of(run, comparison), *(with_interval(run["scores"][name]) for name in SHOWN)] for run in comparison["runs"]]
+def _seeds(comparison: dict[str, Any]) -> Section | None:
+    """Mean and spread over seeds of each recipe, and its difference to the first; None where no recipe was run with several seeds."""
+    groups = comparison["groups"]
+    if groups is None:
+        return None
+    known = groups[1:] and all(group["against_first"]["auroc"]["value"] is not None for group in groups[1:])
+    note = (
+        "Differences of means over seeds, paired by seed where both have the same. Their intervals add the spread over resampled slides and the"
+        " spread over seeds; of one seed the spread over seeds is not known, and its difference may be the seed's."
+    )
+    blocks = (
+        seed_rows(groups[1:]) if known else None,
+        _seeds_table(comparison),
+        Paragraph(note, "note"),
+        Details("Mean over seeds, and difference to the first, all scores", (_all_means(groups),)),
+    )
+    return Section("Over seeds", blocks)
+
+
+def _seeds_table(comparison: dict[str, Any]) -> Table:
+    head = ("recipe", "seeds", "AUROC", f"against {comparison['groups'][0]['name']}", "shows")
+    return Table(head, over_seeds(comparison))
+
+
+def _all_means(groups: list[dict[str, Any]]) -> Table:
+    rows: list[list[str | Cell]] = []
+    for group in groups:
+        rows.append([group["name"], *(_mean(group["scores"][name]) for name in SHOWN)])
+        if group["against_first"] is not None:
+            gaps = (with_interval(group["against_first"][name], signed=True) for name in SHOWN)
+            rows.append([f"{group['name']}, difference", *gaps])
+    return Table(("recipe", *(NAMES[name] for name in SHOWN)), rows)
+
+
+def _mean(score: dict[str, Any]) -> str:
+    return three(score["value"]) + ("" if score["value"] is None or score["sd"] is None else f" (sd {score['sd']:.3f})")
+
+
+def _scores(comparison: dict[str, Any]) -> Section:
     gaps = [
         [name_of(run, comparison), *(with_interval(run["against_first"][name], signed=True) for name in SHOWN)]
         for run in comparison["runs"][1:]
     ]
-    head = ["run", *(NAMES[name] for name in SHOWN)]
-    return card(
-        "Scores out of fold",
-        table(head, rows),
-        fold_out(f"Paired differences to {comparison['first']}, all scores", table(head, gaps)),
-    )
+    scores = _scores_table(comparison, SHOWN, [NAMES[name] for name in SHOWN])
+    folded = Details(f"Paired differences to {comparison['first']}, all scores", (Table(scores.head, gaps),))
+    return Section("Scores out of fold", (scores, folded))
 
 
-def _costs(comparison: dict[str, Any]) -> Markup:
+def _scores_table(comparison: dict[str, Any], scores: Sequence[str], head: Sequence[str]) -> Table:
+    """A row a run, a column a score."""
+    rows = [[name_of(run, comparison), *(with_interval(run["scores"][name]) for name in scores)] for run in comparison["runs"]]
+    return Table(("run", *head), rows)
+
+
+def _auroc_table(comparison: dict[str, Any]) -> Table:
+    """AUROC of each run, its difference to the first, and what that shows."""
+    rows = []
+    for run in comparison["runs"]:
+        gap = run["against_first"] and gain_numbers(run["against_first"]["auroc"])
+        rows.append([name_of(run, comparison), interval(run["scores"]["auroc"]), gap or "", run_word(run, comparison)])
+    return Table(("AUROC out of fold", "score", f"against {comparison['first']}, paired", ""), rows, align="llll")
+
+
+def _held_out_table(comparison: dict[str, Any]) -> Table:
+    """AUROC of each run out of fold and on its held-out splits."""
+    rows = []
+    for run in comparison["runs"]:
+        held = [f"{interval(score)} {split_note(run, split)}" for split, score in (run["held_out"] or {}).items()]
+        rows.append([name_of(run, comparison), interval(run["scores"]["auroc"]), ", ".join(held) or "-"])
+    return Table(("AUROC", "out of fold", "held-out slides"), rows, align="lll")
+
+
+def _costs(comparison: dict[str, Any]) -> Section:
+    note = "Parameters of one fold's network, of all members for a blend. Patches a second while training: median over epochs and folds, inner evaluation included."
+    return Section("What each costs", (_costs_table(comparison), Paragraph(note, "note")))
+
+
+def _costs_table(comparison: dict[str, Any]) -> Table:
     rows = [
         [
             name_of(run, comparison),
@@ -105,156 +220,12 @@ def _costs(comparison: dict[str, Any]) -> Markup:
         ]
         for run in comparison["runs"]
     ]
-    note = "Parameters of one fold's network, of all members for a blend. Patches a second while training: median over epochs and folds, inner evaluation included."
-    return card(
-        "What each costs", table(["run", "network", "parameters", "epochs", "patches/s", "on"], rows), tag("p", note, class_="note")
-    )
+    return Table(("run", "network", "parameters", "epochs", "patches/s", "on"), rows)
 
 
-def _origin(comparison: dict[str, Any]) -> Markup:
+def _origin(comparison: dict[str, Any]) -> Section:
     specs = [f"{run['run']}:{run['table']}" if run["table"] else run["run"] for run in comparison["runs"]]
     named = [(run["name"], f"{spec}, by pcam-ssl {run['command']}") for run, spec in zip(comparison["runs"], specs, strict=True)]
     named.append(("Dataset", f"{comparison['dataset']}, digest {comparison['dataset_digest']}"))
-    return card(
-        "Where it comes from, and how to repeat it",
-        tag("pre", shlex.join(["pcam-ssl", "compare", *specs])),
-        tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in named]),
-    )
-
-
-WIDTH = 110
-SHOWN_AS_TEXT = ("average_precision", "balanced_accuracy", "sensitivity_at_specificity_95", "nll", "ece")
-
-
-def compare_text(comparison: dict[str, Any]) -> str:
-    """Scores, differences, costs, correlation and the leak table, then the verdict: a terminal shows the end."""
-    names = [name_of(run, comparison) for run in comparison["runs"]]
-    blocks = [
-        _wrapped(f"{title(comparison)}, of {comparison['dataset']}"),
-        _aligned(("AUROC out of fold", "score", f"against {comparison['first']}, paired", ""), _scores_text(comparison, names)),
-        _aligned(("other scores", *(NAMES[name].partition(" (")[0] for name in SHOWN_AS_TEXT)), _others(comparison, names)),
-        _aligned(("cost", "network", "parameters", "epochs", "patches/s", "on"), _costs_text(comparison, names)),
-        _aligned(("correlation of logits", *numbers(len(names))), correlations(comparison, names)),
-    ]
-    if comparison["groups"] is not None:
-        first = comparison["groups"][0]["name"]
-        blocks.insert(2, _aligned(("AUROC over seeds", "seeds", "score", f"against {first}", ""), over_seeds(comparison)))
-    if any(run["held_out"] for run in comparison["runs"]):
-        blocks.append(_aligned(("AUROC", "out of fold", "held-out slides"), _leaks(comparison, names)))
-    notes = [
-        f"Intervals: {comparison['interval']}. NLL and ECE: less is better.",
-        "Patches a second: in training, median over epochs and folds, inner evaluation included.",
-        "Correlation of calibrated logits: Pearson below the diagonal, Spearman above it.",
-    ]
-    notes += [note for note in [marked_note(comparison)] if note]
-    blocks.append("\n".join(_wrapped(note) for note in notes))
-    blocks.append("\n".join(_wrapped(line) for line in [verdict(comparison), *remarks(comparison)]))
-    return "\n\n".join(blocks)
-
-
-def numbers(n: int) -> list[str]:
-    """'1', '2', ...: columns of a square table, whose rows are numbered too."""
-    return [str(number) for number in range(1, n + 1)]
-
-
-def correlations(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
-    """Rows of the square table: Pearson below the diagonal, Spearman above."""
-    below, above = comparison["correlation"]["pearson"], comparison["correlation"]["spearman"]
-    rows = []
-    for i, name in enumerate(names):
-        values = [None if i == j else (below if j < i else above)[i][j] for j in range(len(names))]
-        cells = ["" if i == j else "-" if value is None else f"{value:.2f}" for j, value in enumerate(values)]
-        rows.append([f"{i + 1} {name}", *cells])
-    return rows
-
-
-def _scores_text(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
-    rows = []
-    for run, name in zip(comparison["runs"], names, strict=True):
-        gap = run["against_first"] and run["against_first"]["auroc"]
-        rows.append([name, _interval(run["scores"]["auroc"]), gain_numbers(gap) if gap else "", run_word(run, comparison)])
-    return rows
-
-
-def _others(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
-    runs = zip(comparison["runs"], names, strict=True)
-    return [[name, *(_interval(run["scores"][score]) for score in SHOWN_AS_TEXT)] for run, name in runs]
-
-
-def _costs_text(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
-    return [
-        [name, run["network"], short_count(run["parameters"]), epochs_text(run), rate_text(run), run["device"] or "-"]
-        for run, name in zip(comparison["runs"], names, strict=True)
-    ]
-
-
-def _leaks(comparison: dict[str, Any], names: list[str]) -> list[list[str]]:
-    rows = []
-    for run, name in zip(comparison["runs"], names, strict=True):
-        held = [f"{_interval(score)}  {split_note(run, split)}" for split, score in (run["held_out"] or {}).items()]
-        rows.append([name, _interval(run["scores"]["auroc"]), ", ".join(held) or "-"])
-    return rows
-
-
-def _interval(score: dict[str, Any]) -> str:
-    if score["value"] is None:
-        return "-"
-    return f"{score['value']:.3f}" + ("" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})")
-
-
-def _aligned(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    lines = [list(head), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def _wrapped(text: str) -> str:
-    return "\n".join(wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False))
-
-
-def seeds_card(comparison: dict[str, Any], scores: tuple[str, ...]) -> Markup | None:
-    """Mean and spread over seeds of each recipe, and its difference to the first; None where no recipe was run with several seeds."""
-    groups = comparison["groups"]
-    if groups is None:
-        return None
-    first, others = groups[0], groups[1:]
-    known = others and all(group["against_first"]["auroc"]["value"] is not None for group in others)
-    head = ["recipe", "seeds", "AUROC", f"against {first['name']}", "shows"]
-    note = (
-        "Differences of means over seeds, paired by seed where both have the same. Their intervals add the spread over resampled slides and the"
-        " spread over seeds; of one seed the spread over seeds is not known, and its difference may be the seed's."
-    )
-    return card(
-        "Over seeds",
-        _chart(others) if known else None,
-        table(head, over_seeds(comparison)),
-        tag("p", note, class_="note"),
-        fold_out("Mean over seeds, and difference to the first, all scores", _all(groups, scores)),
-    )
-
-
-def _chart(others: list[dict[str, Any]]) -> Markup:
-    rows, ends = [], [0.0]
-    for group in others:
-        gap = group["against_first"]["auroc"]
-        said = f"{group['name']}: {gain_numbers(gap)}"
-        rows.append((group["name"], [Mark(gap["value"], "c2", said, gap["low"], gap["high"])]))
-        ends += [end for end in (gap["value"], gap["low"], gap["high"]) if end is not None]
-    alt = "Differences in mean AUROC over seeds; numbers below"
-    return dot_rows(rows, spanning("difference in AUROC, mean over seeds", ends), alt, reference=0.0)
-
-
-def _all(groups: list[dict[str, Any]], scores: tuple[str, ...]) -> Markup:
-    rows = []
-    for group in groups:
-        rows.append([group["name"], *(_mean(group["scores"][name]) for name in scores)])
-        if group["against_first"] is not None:
-            gaps = (with_interval(group["against_first"][name], signed=True) for name in scores)
-            rows.append([f"{group['name']}, difference", *gaps])
-    return table(["recipe", *(NAMES[name] for name in scores)], rows)
-
-
-def _mean(score: dict[str, Any]) -> str:
-    if score["value"] is None or score["sd"] is None:
-        return "-" if score["value"] is None else f"{score['value']:.3f}"
-    return f"{score['value']:.3f} (sd {score['sd']:.3f})"
+    command = Preformatted(shlex.join(["pcam-ssl", "compare", *specs]))
+    return Section("Where it comes from, and how to repeat it", (command, Facts(named, "names")))

@@ -1,11 +1,11 @@
-"""Explained patches as a page, as pictures and as text."""
+"""Explained patches as a document: a page, and the text of a terminal; and each patch as a PNG."""
 
 import io
 import re
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,13 +14,13 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.explain.centre import centre_bounds, even_share, without_centre, without_surround
 from pcam_ssl.explain.explanation import CLASSES, Explained
 from pcam_ssl.files import atomic_write, digest_text, write_text
-from pcam_ssl.render.markup import Markup, card, tag
-from pcam_ssl.render.page import document
-from pcam_ssl.render.thumbnails import data_uri, shorten, thumbnail
+from pcam_ssl.render import html
+from pcam_ssl.render.document import Card, Document, Facts, Gallery, Group, Line, Paragraph, Scale, Section, Table
+from pcam_ssl.render.format import COLOURS, LABELS, decimals, ends, percent
+from pcam_ssl.render.pictures import picture, shorten
+from pcam_ssl.render.text import aligned
 
 PAGE = "explain.html"
-STYLE = Path(__file__).with_name("explain.css")
-COLOURS = {1: "c2", 0: "c1", None: "c0"}
 
 
 def write_explained(folder: Path | str, explained: list[Explained], run: Path, info: dict[str, Any]) -> Path:
@@ -46,7 +46,11 @@ def picture_name(id: str) -> str:
 
 def explain_page(explained: list[Explained], run: Path, info: dict[str, Any]) -> str:
     """The whole page; the same patches give the same text."""
-    name = f"Explained: {run.resolve().name}"
+    return html.page(explained_document(explained, run, info))
+
+
+def explained_document(explained: list[Explained], run: Path, info: dict[str, Any]) -> Document:
+    """A section for each patch, and where it comes from."""
     size_px, grid = len(explained[0].pixels), explained[0].summary.map.shape
     low, high = centre_bounds(size_px)
     notes = [
@@ -54,72 +58,75 @@ def explain_page(explained: list[Explained], run: Path, info: dict[str, Any]) ->
         f"The map is Grad-CAM of the call on {grid[0]} x {grid[1]} cells of {size_px / grid[1]:.0f} px, mean of the eight D4 views; finer detail is interpolation.",
         "It shows where the network looks, not whether that is right.",
     ]
-    scale = tag("p", "speaks for the call: not", tag("i"), "most", class_="scale")
-    body = [
-        tag("header", tag("h1", name), tag("p", " ".join(notes), class_="note"), scale),
-        [_patch(each) for each in explained],
-        _provenance(run, info),
-        tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),
-    ]
-    return document(name, body, STYLE.read_text(encoding="utf-8"))
+    return Document(
+        f"Explained: {run.resolve().name}",
+        (*map(_patch, explained), _provenance(run, info)),
+        intro=(Paragraph(" ".join(notes), "note"), Scale("speaks for the call: not", "most")),
+        footer=f"Made by pcam-ssl {__version__} for research. Not for diagnosis.",
+    )
 
 
-def _patch(explained: Explained) -> Markup:
-    mark = {True: "good", False: "bad", None: ""}[explained.right]
-    named = [
-        ("network", explained.network),
-        ("centre", centre_text(explained)),
-        ("blurred", blur_text(explained)),
-        ("agreement", views_text(explained)),
-        ("prob in the run", "-" if explained.run_prob is None else f"{explained.run_prob:.3f}"),
-        ("label", label_of(explained.label)),
+def _patch(explained: Explained) -> Section:
+    call = {True: "call good", False: "call bad", None: "call"}[explained.right]
+    more = [
+        ("prob in the run", decimals(explained.run_prob)),
+        ("label", LABELS[explained.label]),
         ("slide", explained.wsi or "unknown"),
         ("split", explained.split),
         ("picture", picture_name(explained.id)),
     ]
-    shown = [_panel(*each) for each in panels(explained)]
-    return tag(
-        "section",
-        tag("h2", f"Patch {explained.id}"),
-        tag("p", call_text(explained), class_=f"call {mark}".strip()),
-        tag("div", shown, class_="panels"),
-        tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in named]),
+    blocks = (
+        Paragraph(call_text(explained), call),
+        Gallery([_panel(*each) for each in panels(explained)], "panels"),
+        Facts([*_found(explained), *more]),
         _neighbours(explained),
-        class_="card asked",
     )
+    return Section(f"Patch {explained.id}", blocks, look="explained")
 
 
-def _panel(name: str, pixels: np.ndarray, words: str) -> Markup:
-    size_px = len(pixels)
-    low, _ = centre_bounds(size_px)
-    # An image element has no end tag, which is all that `tag` writes.
-    image = Markup(tag("img", src=data_uri(pixels), alt=f"{name}: {words}", width=size_px, height=size_px).removesuffix("</img>"))
-    outlined = tag("span", image, tag("i", style=f"--edge: {100 * low / size_px:.4f}%"), class_="patch")
-    return tag("figure", outlined, tag("figcaption", tag("span", name), words))
+def _found(explained: Explained) -> list[tuple[str, str]]:
+    """What page and text say of a patch beside its call."""
+    return [
+        ("network", explained.network),
+        ("centre", centre_text(explained)),
+        ("blurred", blur_text(explained)),
+        ("agreement", views_text(explained)),
+    ]
 
 
-def _neighbours(explained: Explained) -> Markup | None:
+def _panel(name: str, pixels: np.ndarray, words: str) -> Card:
+    low, high = centre_bounds(len(pixels))
+    shown = picture(pixels, f"{name}: {words}", centre_px=high - low)
+    # The words of the picture say both.
+    return Card((shown,), (Line(name, "soft", silent=True), Line(words, silent=True)))
+
+
+def _neighbours(explained: Explained) -> Group | None:
     if not explained.neighbours:
         return None
-    items = []
-    for each, pixels in zip(explained.neighbours, explained.neighbour_pixels, strict=True):
-        lines = [label_of(each["label"]), f"cosine {each['cosine']:.4f}", f"slide {shorten(each['wsi'] or 'unknown')}"]
-        items.append(tag("li", thumbnail(pixels, each["id"], *lines), class_=COLOURS[each["label"]], title=each["wsi"]))
+    shown = zip(explained.neighbours, explained.neighbour_pixels, strict=True)
     tumor = sum(each["label"] == 1 for each in explained.neighbours)
-    heading = f"{neighbours_heading(explained)}: {tumor} of {len(items)} tumor"
-    return tag("div", tag("h3", heading), tag("ol", items, class_="near"))
+    heading = f"{neighbours_heading(explained)}: {tumor} of {len(explained.neighbours)} tumor"
+    return Group((Gallery([_neighbour(*each) for each in shown], "neighbours"),), title=heading)
 
 
-def _provenance(run: Path, info: dict[str, Any]) -> Markup:
+def _neighbour(each: dict[str, Any], pixels: np.ndarray) -> Card:
+    shown = picture(pixels, f"patch {each['id']}", side_px=96, title=each["id"])
+    # The words of the picture hold the id in full.
+    name = Line(shorten(each["id"]), title=each["id"], strong=True, silent=True)
+    lines = (name, LABELS[each["label"]], f"cosine {each['cosine']:.4f}", f"slide {shorten(each['wsi'] or 'unknown')}")
+    return Card((shown,), lines, colour=COLOURS[each["label"]], title=each["wsi"] or "")
+
+
+def _provenance(run: Path, info: dict[str, Any]) -> Section:
+    method = "Grad-CAM (Selvaraju et al. 2017), in float32, of the logit at the last feature map, or at the last block's tokens of a vision transformer"
     named = [
         ("Run", run),
         ("Dataset", f"{info['dataset']}, digest {info['dataset_digest']}"),
         ("Recipe digest", info["recipe_digest"]),
+        ("Method", method),
     ]
-    method = "Grad-CAM (Selvaraju et al. 2017), in float32, of the logit at the last feature map, or at the last block's tokens of a vision transformer"
-    return card(
-        "Where it comes from", tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in [*named, ("Method", method)]])
-    )
+    return Section("Where it comes from", (Facts(named),))
 
 
 PANEL_PX, GAP_PX, HEAD_PX, FOOT_PX = 288, 16, 64, 34
@@ -142,6 +149,8 @@ def panels(explained: Explained) -> list[tuple[str, np.ndarray, str]]:
 
 def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """The map `[h, w]` as colour over the patch in grey: none where it is zero, yellow where it is highest; uint8 `[H, H, 3]`."""
+    import cv2  # here, since reports without explanations do without it
+
     size_px = len(patch)
     smooth = cv2.resize(np.asarray(cells, np.float32), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
     height = smooth / smooth.max() if smooth.max() > 0 else smooth
@@ -158,7 +167,7 @@ def strip(explained: Explained) -> Image.Image:
     image = Image.new("RGB", (width, HEAD_PX + PANEL_PX + FOOT_PX), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_PX)
     slide = "slide unknown" if explained.wsi is None else f"slide {shorten(explained.wsi, 40)}"
-    draw.text((GAP_PX, 10), f"{shorten(explained.id, 44)}: {label_of(explained.label)}, {slide}", "black", font)
+    draw.text((GAP_PX, 10), f"{shorten(explained.id, 44)}: {LABELS[explained.label]}, {slide}", "black", font)
     for n, (name, pixels, words) in enumerate(shown):
         left = GAP_PX + n * (PANEL_PX + GAP_PX)
         draw.text((left, HEAD_PX - 26), name, "#586272", font)
@@ -174,20 +183,10 @@ def strip(explained: Explained) -> Image.Image:
 FLAT = "no part of the patch speaks for the call: the map is flat"
 
 
-def label_of(label: int | None) -> str:
-    """tumor, normal, or unlabelled."""
-    return "unlabelled" if label is None else CLASSES[label]
-
-
-def percent(share: float) -> str:
-    """'34 %'."""
-    return f"{100 * share:.0f} %"
-
-
 def call_text(explained: Explained) -> str:
     """The call, its prob, and whether it is the label."""
     summary = explained.summary
-    verdict = {True: "right", False: f"wrong, the label is {label_of(explained.label)}", None: "no label to compare with"}
+    verdict = {True: "right", False: f"wrong, the label is {LABELS[explained.label]}", None: "no label to compare with"}
     return f"{CLASSES[summary.call]} (prob {summary.prob:.3f}): {verdict[explained.right]}"
 
 
@@ -224,42 +223,38 @@ def neighbours_heading(explained: Explained) -> str:
 
 def explained_text(explained: Explained) -> str:
     """A block of lines on one patch."""
-    slide = explained.wsi or "unknown"
+    network, *found = _found(explained)
+    told = Table((), [network, ("call", call_text(explained)), *found], align="ll")
     lines = [
-        f"patch {explained.id}: {label_of(explained.label)}, slide {slide}, {explained.split}",
-        f"  network     {explained.network}",
-        f"  call        {call_text(explained)}",
-        f"  centre      {centre_text(explained)}",
-        f"  blurred     {blur_text(explained)}",
-        f"  agreement   {views_text(explained)}",
+        f"patch {explained.id}: {LABELS[explained.label]}, slide {explained.wsi or 'unknown'}, {explained.split}",
+        indent(aligned(told), "  "),
     ]
     if explained.neighbours:
-        lines.append(f"  {neighbours_heading(explained)}:")
-    for each in explained.neighbours:
-        where = f"slide {each['wsi']}" if each["wsi"] else "slide unknown"
-        lines.append(f"    {each['cosine']:.4f}  {label_of(each['label']):<6}  {where}  {each['id']}")
+        rows = [
+            (f"{each['cosine']:.4f}", LABELS[each["label"]], f"slide {each['wsi'] or 'unknown'}", each["id"])
+            for each in explained.neighbours
+        ]
+        lines += [f"  {neighbours_heading(explained)}:", indent(aligned(Table((), rows, align="llll")), "    ")]
     return "\n".join(lines)
 
 
 def fold_text(facts: dict[str, Any]) -> str:
     """The table of `pcam-ssl explain RUN --whole-fold K`."""
+    titles = (("all", "all"), ("right", "called right"), ("wrong", "called wrong"))
+    rows = [[title, f"{facts[name]['n']:,}", *_mean(facts[name])] for name, title in titles]
+    rows.append(["right - wrong", "", *_mean(facts["difference"], "+.3f")])
     lines = [
         f"fold {facts['fold']}: {facts['n']:,} patches, explained by the network that never saw their labels, one plain view each",
         f"share of the attribution in the centre; {percent(facts['even_share'])} if spread evenly",
-        f"{'':<16}{'patches':>9}   mean share  95 % interval",
+        aligned(Table(("", "patches", "mean share", "95 % interval"), rows, align="lrll")),
+        f"interval: {facts['interval']}",
     ]
-    for name, title in (("all", "all"), ("right", "called right"), ("wrong", "called wrong")):
-        lines.append(f"{title:<16}{facts[name]['n']:>9,}   {_mean(facts[name])}")
-    lines.append(f"{'right - wrong':<16}{'':>9}   {_mean(facts['difference'], signed=True)}")
-    lines.append(f"interval: {facts['interval']}")
     if facts["flat"]:
         lines.append(f"{facts['flat']:,} patches whose map is flat are left out")
     return "\n".join(lines)
 
 
-def _mean(score: dict[str, Any], signed: bool = False) -> str:
-    if score["value"] is None:
-        return f"-  ({score['reason']})"
-    form = "{:+.3f}" if signed else "{:.3f}"
-    ends = f"{form.format(score['low'])} to {form.format(score['high'])}" if score["low"] is not None else f"({score['reason']})"
-    return f"{form.format(score['value']):<12}{ends}"
+def _mean(score: dict[str, Any], form: str = ".3f") -> tuple[str, str]:
+    """A mean, and its interval or why there is none."""
+    value = "-" if score["value"] is None else f"{score['value']:{form}}"
+    return value, ends(score, form) or f"({score['reason']})"

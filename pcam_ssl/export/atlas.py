@@ -19,7 +19,7 @@ from pcam_ssl.neighbors.embedding_map import embedding_map
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.search import search
-from pcam_ssl.render.thumbnails import jpeg
+from pcam_ssl.render.pictures import encoded
 from pcam_ssl.runs.embedder import Embedder, embedded, embedder_of, scored_patches
 from pcam_ssl.runs.networks import Networks, open_networks
 from pcam_ssl.runs.run import DECISIONS, run_in_use
@@ -145,7 +145,7 @@ def write_explored(
 
 def _group(schema: pa.Schema, rows: pd.DataFrame, dataset: Dataset, ids: np.ndarray, distances: np.ndarray) -> pa.Table:
     computed = {
-        "thumbnail": [{"bytes": jpeg(np.asarray(dataset.pixels[row])), "path": None} for row in rows.row],
+        "thumbnail": [{"bytes": encoded(np.asarray(dataset.pixels[row])), "path": None} for row in rows.row],
         "neighbours": [{"ids": near[near >= 0], "distances": far[near >= 0]} for near, far in zip(ids, distances, strict=True)],
     }
     frame = rows.rename(columns={"wsi": "slide"})

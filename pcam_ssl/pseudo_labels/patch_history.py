@@ -1,4 +1,4 @@
-"""`pcam-ssl pseudo-label RUN --explain ID`: one patch over rounds and folds, what was decided and why."""
+"""`pcam-ssl pseudo-label RUN --explain ID`: the decisions on one patch over rounds and folds, and their reasons."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,8 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.run import DECISIONS, POOLED, Run
 from pcam_ssl.tables import DECISION_COLUMNS, read_table
 
@@ -16,44 +18,40 @@ WIDTH = 100
 NAMES = {0: "normal", 1: "tumor"}
 COLUMNS = ("round", "fold", "prob", "view_std", "knn_prob", "decision", "label", "weight", "change", "reason")
 HEAD = ("round", "fold", "prob", "views", "kNN", "decision", "label", "weight", "change", "reason")
-WORDS = ("decision", "label", "change", "reason")
+ALIGN = "rrrrrllrll"
 
 
 def patch_story(
     decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str], truth: int | None = None
 ) -> str:
-    """A table of every round's and fold's decision on one patch, and a sentence on how it stands now.
+    """A table of the decisions on one patch by round and fold, and sentences on the latest round.
 
-    `trails`: by round, the trail of all folds. `nearest_ids(id, known)` words a suggestion for an id that is not there, or is ''.
-    `truth`: the patch's label where the reader may see it; no decision did. Raises UserError as `patch_rows` does.
+    `decisions_of`: by round, the decisions of all folds. `nearest_ids(id, ids)` returns a suggestion for an unknown id, or ''.
+    `truth`: the patch's label where it is known; no decision has used it. Raises UserError as `patch_rows` does.
     """
     rows = patch_rows(decisions_of, id, nearest_ids)
-    return "\n".join([f"patch {id}", *_table(rows), "", *wrap(_sentence(rows, truth), WIDTH)])
+    return "\n".join(
+        [
+            f"patch {id}",
+            aligned(Table(HEAD, [_cells(row) for row in rows.itertuples()], align=ALIGN), WIDTH),
+            "",
+            *wrap(_sentence(rows, truth), WIDTH),
+        ]
+    )
 
 
 def patch_rows(decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
-    """The trail of one patch, `COLUMNS`, by round and fold. Raises UserError where no round was made or none has the id."""
+    """The decisions on one patch (`COLUMNS`), by round and fold. Raises UserError where there is no round, or none has the id."""
     if not decisions_of:
-        raise UserError("--explain: no round has been made yet; run pcam-ssl pseudo-label with --rounds first")
-    found = pd.concat(
+        raise UserError("--explain: no round has been made yet; run `pcam-ssl pseudo-label` with --rounds first")
+    rows = pd.concat(
         [decisions[decisions.id == id].assign(round=number) for number, decisions in decisions_of.items()], ignore_index=True
     )
-    if found.empty:
-        known = pd.Index(pd.concat([decisions.id for decisions in decisions_of.values()]).unique())
-        suggestion = nearest_ids(id, known) or " The pool's ids are in round-1/pseudo.parquet"
-        raise UserError(f"--explain {id}: no such patch in the pool (patches whose label is known are not in it).{suggestion}")
-    return found.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
-
-
-def _table(rows: pd.DataFrame) -> list[str]:
-    table = [HEAD, *(_cells(row) for row in rows.itertuples())]
-    widths = [max(len(row[place]) for row in table) for place in range(len(HEAD) - 1)]
-    lines = []
-    for row in table:
-        cells = [_aligned(*cell) for cell in zip(row[:-1], widths, HEAD[:-1], strict=True)]
-        start = "  ".join(cells) + "  "
-        lines += wrap(start + row[-1], WIDTH, subsequent_indent=" " * len(start), drop_whitespace=True) or [start]
-    return lines
+    if rows.empty:
+        ids = pd.Index(pd.concat([decisions.id for decisions in decisions_of.values()]).unique())
+        suggestion = nearest_ids(id, ids) or " The pool's ids are in round-1/pseudo.parquet"
+        raise UserError(f"--explain {id}: no such patch in the pool, which excludes labelled patches.{suggestion}")
+    return rows.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
 
 
 def _cells(row) -> tuple[str, ...]:
@@ -66,10 +64,6 @@ def _label(label: float) -> str:
     if np.isnan(label):
         return "-"
     return NAMES[int(label)] if label in (0, 1) else f"{label:.3f}"
-
-
-def _aligned(text: str, width: int, name: str) -> str:
-    return text.ljust(width) if name in WORDS else text.rjust(width)
 
 
 def _sentence(rows: pd.DataFrame, truth: int | None) -> str:
@@ -92,7 +86,7 @@ def _times(n: int) -> str:
 
 
 def patch_history_text(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
-    """The story of patch `id` over the rounds of the run at `path`. Raises UserError for an id that no trail holds."""
+    """The decisions on patch `id` over the rounds of the run at `path`, as text. Raises UserError for an id that is in no pool."""
     folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
     decisions_of = {
         int(each.parent.name.removeprefix("round-")): read_table(each, DECISION_COLUMNS)[0]
@@ -102,7 +96,7 @@ def patch_history_text(path: Path | str, id: str, out: Path | str | None = None,
 
 
 def _truth(run: Run, id: str) -> int | None:
-    """The patch's label where the dataset still lies where the run found it, and knows one."""
+    """The patch's label; None where the dataset has moved or has no label of it."""
     try:
         patches = open_dataset(run.info()["dataset"]).patches
     except UserError:

@@ -1,15 +1,15 @@
-"""Sections on pseudo-label rounds, from the dict of rounds.json, as page, text and markdown."""
+"""Sections on pseudo-label rounds, from the dict of rounds.json, as page and text."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from pcam_ssl.pseudo_labels.verdict import SCORES
-from pcam_ssl.render.charts import Mark, dot_rows, spanning
-from pcam_ssl.render.format import gain_numbers, gain_word
-from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag
+from pcam_ssl.render import document
+from pcam_ssl.render.charts import Mark, dot_chart, spanning
+from pcam_ssl.render.document import Details, Items, Paragraph, Preformatted, Section, Table
+from pcam_ssl.render.format import gain_numbers, gain_word, interval, three
+from pcam_ssl.render.text import terminal
 from pcam_ssl.runs.run import ROUNDS_FILE
 
 NAMES = {
@@ -18,24 +18,9 @@ NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "sensitivity_at_specificity_95": "sens. at 95 % spec.",
 }
+WIDTH = 100
 CLASSES = ("tumor", "normal")
 NO_TRUTH = "no label of the pool is known"
-
-
-@dataclass(frozen=True)
-class Section:
-    """`head` and `rows` are the table, none where `head` is empty; `words` counts its first columns that hold words, not numbers.
-
-    `command` is what to run next, shown in one piece.
-    """
-
-    title: str
-    sentences: tuple[str, ...] = ()
-    command: str | None = None
-    head: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    notes: tuple[str, ...] = ()
-    words: int = 1
 
 
 def sections(verdict: dict[str, Any]) -> list[Section]:
@@ -51,7 +36,9 @@ def headline(verdict: dict[str, Any]) -> Section:
     if verdict["stopped"]:
         lines.append(f"Stopped: {verdict['stopped']}.")
     command = f"pcam-ssl predict {verdict['best_folder']} SOURCE --out FILE.parquet"
-    return Section("Verdict", (*lines, f"Use round {verdict['best']} from here on:"), command)
+    return Section(
+        "Verdict", (*map(Paragraph, lines), Paragraph(f"Use round {verdict['best']} from here on:"), Preformatted(command))
+    )
 
 
 def planted(verdict: dict[str, Any]) -> Section:
@@ -59,9 +46,8 @@ def planted(verdict: dict[str, Any]) -> Section:
     title, pool = "What to expect of the pool", pool_sentence(verdict["pool"])
     check = verdict["planted"]
     if check is None:
-        return Section(
-            title, (pool, "No planted check (pseudo.planted_share=0): how right this selection is here was not tested before.")
-        )
+        untested = "No planted check (pseudo.planted_share=0): how right this selection is here was not tested before."
+        return Section(title, (Paragraph(pool), Paragraph(untested)))
     n = len(check["folds"])
     told = f"Planted check in {n} fold{'s' if n > 1 else ''}: labels of whole training slides were hidden, and the same selection run on them."
     sentences = [pool, told]
@@ -76,13 +62,8 @@ def planted(verdict: dict[str, Any]) -> Section:
         for name, entry in check["classes"].items()
     ]
     shares = [entry[kind] for entry in check["classes"].values() for kind in ("precision", "coverage")]
-    return Section(
-        title,
-        tuple(sentences),
-        head=("class", "precision", "coverage", "added", "of hidden"),
-        rows=tuple(rows),
-        notes=tuple(reasons(shares)),
-    )
+    table = Table(("class", "precision", "coverage", "added", "of hidden"), rows)
+    return _section(title, sentences, table, reasons(shares))
 
 
 def _met(check: dict[str, Any]) -> str:
@@ -111,7 +92,7 @@ def learned(verdict: dict[str, Any]) -> Section:
     for row in verdict["rounds"]:
         counts = row["added"] or {}
         cells = [f"{counts[name]:,}" if counts else "-" for name in ("tumor", "normal", "new", "kept", "flipped", "taken_back")]
-        inner = [number(row["inner"][name]) for name in ("auroc", "nll")]
+        inner = [three(row["inner"][name]) for name in ("auroc", "nll")]
         rows.append((_name(row["number"], verdict), f"{row['labels_used']['mean']:,.0f}", *cells, *inner))
         notes += nothing_added(row)
     if any(row["inner"]["auroc"] is None for row in verdict["rounds"]):
@@ -121,7 +102,7 @@ def learned(verdict: dict[str, Any]) -> Section:
     if verdict["pooled"]:
         chosen = f"Round {verdict['best']} is the last: no inner score of pooled rounds is clean enough to choose by."
     summed = "Labels: mean of folds. Pseudo-labels: summed over folds, so a patch counts once in each fold that learns from it."
-    return Section("What each round learned from", (chosen,), head=head, rows=tuple(rows), notes=(summed, *notes))
+    return _section("What each round learned from", [chosen], Table(head, rows), [summed, *notes])
 
 
 def nothing_added(row: dict[str, Any]) -> list[str]:
@@ -143,7 +124,7 @@ def scores(verdict: dict[str, Any]) -> Section:
     """Out-of-fold scores by round, each with its paired difference to round 0, and those of each fold's own choice."""
     title, chosen = "Out of fold", verdict["chosen_by_fold"]
     if verdict["pooled"]:
-        return Section(title, (f"{_reason(verdict['rounds'][-1]['out_of_fold']['auroc'])}.",))
+        return _section(title, [f"{_reason(verdict['rounds'][-1]['out_of_fold']['auroc'])}."])
     entries = [(_name(row["number"], verdict), row) for row in verdict["rounds"]] + [("own", chosen)]
     rows = []
     for score in SCORES:
@@ -171,7 +152,7 @@ def scores(verdict: dict[str, Any]) -> Section:
         row[part][score] for _, row in entries for part in ("out_of_fold", "against_round_0") if row[part] for score in SCORES
     )
     head = ("score", "round", "95 % interval", "against round 0, paired", "")
-    return Section(title, head=head, rows=tuple(rows), notes=tuple(notes), words=5)
+    return _section(title, [], Table(head, rows, align="lllll"), notes)
 
 
 def truth(verdict: dict[str, Any]) -> Section:
@@ -184,10 +165,10 @@ def truth(verdict: dict[str, Any]) -> Section:
             rows.append((f"{row['number']}", name, *map(interval, shares), *(f"{share['n']:,}" for share in shares)))
             found += shares
     if not any(row["truth"]["known"] for row in verdict["rounds"][1:]):
-        return Section(title, (f"Not known: {NO_TRUTH}.",))
+        return _section(title, [f"Not known: {NO_TRUTH}."])
     head = ("round", "class", "precision", "coverage", "added", "of pool")
     notes = ("over the pool's patches of known label; no choice was made by them", *reasons(found))
-    return Section(title, head=head, rows=tuple(rows), notes=notes, words=2)
+    return _section(title, [], Table(head, rows, align="llrrrr"), notes)
 
 
 def apart(verdict: dict[str, Any]) -> Section:
@@ -201,20 +182,11 @@ def apart(verdict: dict[str, Any]) -> Section:
         notes += reasons([outside, inside])
     told = "Inductive: slides that were never in the pool of the network that scores them. Transductive: the pool, where labels are known."
     head = ("round", "inductive", "transductive", "pool patches")
-    notes = tuple(dict.fromkeys(notes))
-    return Section("AUROC inductive and transductive, apart", (told,), head=head, rows=tuple(rows), notes=notes, words=3)
+    return _section("AUROC inductive and transductive, apart", [told], Table(head, rows, align="lllr"), list(dict.fromkeys(notes)))
 
 
-def number(value: float | None) -> str:
-    """Three decimals, or a dash."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def interval(score: dict[str, Any]) -> str:
-    """'0.945 (0.931 to 0.957)'."""
-    if score["value"] is None or score["low"] is None:
-        return number(score["value"])
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+def _section(title: str, sentences: list[str], table: Table | None = None, notes: Sequence[str] = ()) -> Section:
+    return Section(title, (*map(Paragraph, sentences), table, Items(notes, "note")))
 
 
 def reasons(scores: Iterable[dict[str, Any]]) -> list[str]:
@@ -234,89 +206,34 @@ def _name(round_number: int, verdict: dict[str, Any]) -> str:
     return f"{round_number} {mark}" if round_number == verdict["best"] else str(round_number)
 
 
-WIDTH = 100
-
-
 def rounds_text(verdict: dict[str, Any]) -> str:
-    """Plain text, `WIDTH` columns where words allow, the same in a pipe. `verdict` is what rounds.json holds.
+    """Plain text, 100 columns where words allow, the same in a pipe. `verdict` is what rounds.json holds.
 
     The verdict comes last: a terminal shows the end of what is printed.
     """
     first, *others = sections(verdict)
-    return "\n\n".join("\n".join(_text(section)) for section in (*others, first))
+    return terminal((*others, first), WIDTH)
 
 
-def rounds_markdown(verdict: dict[str, Any]) -> str:
-    """The same as markdown, a heading a section, the verdict first."""
-    return "\n\n".join("\n\n".join(_markdown(section)) for section in sections(verdict)) + "\n"
+def rounds_section(rounds: dict[Path, dict[str, Any]], pooled: bool = False) -> Section | None:
+    """The verdict and the gains as a chart; what they rest on opens on request. `rounds`: verdicts by the folder of their rounds.json.
+
+    None where there are none of the kind, `pooled` or not, but some of the other.
+    """
+    if not rounds and not pooled:
+        return Section(absent="none were made; `pcam-ssl pseudo-label RUN` makes them, and this page again")
+    found = {folder: verdict for folder, verdict in rounds.items() if verdict["pooled"] == pooled}
+    blocks = [block for folder, verdict in found.items() for block in _blocks(folder, verdict)]
+    return Section(blocks=blocks) if blocks else None
 
 
-def _text(section: Section) -> list[str]:
-    lines = [section.title, "-" * len(section.title)]
-    for sentence in section.sentences:
-        lines += wrap(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
-    if section.command:
-        lines.append(f"  {section.command}")
-    if section.head:
-        table = [section.head, *section.rows]
-        widths = [max(len(row[column]) for row in table) for column in range(len(section.head))]
-        lines += [*([""] if section.sentences else []), *(_aligned(row, widths, section.words) for row in table)]
-    for note in section.notes:
-        lines += wrap(note, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return lines
-
-
-def _aligned(row: tuple[str, ...], widths: list[int], words: int) -> str:
-    cells = [
-        cell.ljust(width) if place < words else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
-
-
-def _markdown(section: Section) -> list[str]:
-    blocks = [f"## {section.title}", *section.sentences]
-    if section.command:
-        blocks.append(f"```\n{section.command}\n```")
-    if section.head:
-        rule = ["---" if place < section.words else "---:" for place in range(len(section.head))]
-        blocks.append("\n".join(f"| {' | '.join(row)} |" for row in (section.head, rule, *section.rows)))
-    if section.notes:
-        blocks.append("\n".join(f"- `-` {note[2:]}" if note.startswith("- ") else f"- {note}" for note in section.notes))
-    return blocks
-
-
-TITLE = "Pseudo-label rounds"
-
-
-def rounds_cards(rounds: dict[Path, dict[str, Any]]) -> list[Markup]:
-    """A card for each verdict: its sentence and the gains as a chart; what they rest on opens on request."""
-    if not rounds:
-        return [absent(TITLE, "none were made; `pcam-ssl pseudo-label RUN` makes them, and this page again")]
-    return [_card(folder, verdict) for folder, verdict in rounds.items()]
-
-
-def _card(folder: Path, verdict: dict[str, Any]) -> Markup:
+def _blocks(folder: Path, verdict: dict[str, Any]) -> list[document.Block | None]:
     first, *others = sections(verdict)
-    opened = [
-        *[tag("p", sentence) for sentence in first.sentences],
-        tag("pre", first.command),
-        _gains(verdict),
-        [fold_out(section.title, *_parts(section)) for section in others],
-        tag("p", f"From {folder / ROUNDS_FILE}.", class_="note"),
-    ]
-    return card(f"{TITLE}, pooled" if verdict["pooled"] else TITLE, *opened)
+    folded = [Details(section.title, section.blocks) for section in others]
+    return [*first.blocks, _gains(verdict), *folded, Paragraph(f"From {folder / ROUNDS_FILE}.", "note")]
 
 
-def _parts(section: Section) -> list[Markup | None]:
-    return [
-        *[tag("p", sentence) for sentence in section.sentences],
-        table(list(section.head), [list(row) for row in section.rows]) if section.head else None,
-        tag("ul", [tag("li", note) for note in section.notes], class_="note") if section.notes else None,
-    ]
-
-
-def _gains(verdict: dict[str, Any]) -> Markup | None:
+def _gains(verdict: dict[str, Any]) -> document.Chart | None:
     """AUROC of each round less that of round 0, paired; nothing where no round was made or has one."""
     if len(verdict["rounds"]) < 2:
         return None
@@ -328,9 +245,8 @@ def _gains(verdict: dict[str, Any]) -> Markup | None:
         return None
     rows = []
     for name, gain in known:
-        ends = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
-        rows.append((name, [Mark(gain["value"], "c1", f"{name}: {gain['value']:+.3f}{ends}", gain["low"], gain["high"])]))
+        rows.append((name, [Mark(gain["value"], "c1", f"{name}: {gain_numbers(gain)}", gain["low"], gain["high"])]))
     ends = [gain[end] for _, gain in known for end in ("value", "low", "high")]
     axis = spanning("AUROC out of fold, less that of round 0", [0.0, *ends])
     alt = "Gain in AUROC over round 0 with its paired 95 % interval; zero is no gain. " + "; ".join(m.title for _, (m,) in rows)
-    return dot_rows(rows, axis, alt, reference=0.0)
+    return dot_chart(rows, axis, alt, reference=0.0)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from markupsafe import Markup, escape
 
-from pcam_ssl.render.markup import Markup, join, tag
+from pcam_ssl.render import document
 
 WIDTH_PX, HEIGHT_PX = 440, 330
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 58, 14, 12, 44
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 70, 14, 12, 44
 ROW_PX, LABEL_PX = 20, 168
-SHAPES = ("circle", "square")
+MAP_PX, MARGIN_PX = 260, 8
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Chart:
             }
             self.parts.append(tag("rect", title, class_=f"bar {colour}", **place))
 
-    def svg(self) -> Markup:
-        """The chart with its grid and labels."""
+    def block(self) -> document.Chart:
+        """The chart with its grid and labels, as a block of a document."""
         right, bottom = WIDTH_PX - RIGHT_PX, HEIGHT_PX - BOTTOM_PX
         grid = []
         for tick in self.x.ticks():
@@ -102,7 +103,7 @@ class Chart:
             tag("text", self.x.label, x=(LEFT_PX + right) / 2, y=HEIGHT_PX - 6, class_="middle"),
             tag("text", self.y.label, x=12, y=middle, class_="middle", transform=f"rotate(-90 12 {middle})"),
         ]
-        return _svg(HEIGHT_PX, self.alt, grid, self.parts, names)
+        return _chart(HEIGHT_PX, self.alt, grid, self.parts, names)
 
     def _x(self, value: float) -> float:
         return round(LEFT_PX + self.x.share(value) * (WIDTH_PX - LEFT_PX - RIGHT_PX), 1)
@@ -124,7 +125,7 @@ class Mark:
     shape: str = "circle"
 
 
-def dot_rows(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference: float | None = None) -> Markup:
+def dot_chart(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference: float | None = None) -> document.Chart:
     """One row for each (label, marks), values across; `reference` draws an upright line."""
     top, right = 6, WIDTH_PX - RIGHT_PX
     bottom = top + ROW_PX * len(rows)
@@ -147,27 +148,30 @@ def dot_rows(rows: list[tuple[str, list[Mark]]], axis: Axis, alt: str, reference
                 parts.append(tag("line", x1=place(mark.low), x2=place(mark.high), y1=y, y2=y, class_=f"whisker {mark.colour}"))
             parts.append(_dot(place(mark.value), y, mark.colour, mark.shape, mark.title, 4.5))
     parts.append(tag("text", axis.label, x=(LABEL_PX + right) / 2, y=bottom + 34, class_="middle"))
-    return _svg(bottom + 42, alt, parts)
+    return _chart(bottom + 42, alt, parts)
+
+
+def dot_map(places: np.ndarray, colours: np.ndarray, alt: str) -> document.Chart:
+    """Points `[N, 2]` without axes, each in the colour of its number in `colours` `[N]`.
+
+    Dots of one colour are one path of strokes without length, so that a thousand take 10 kB.
+    """
+    low, high = places.min(axis=0), places.max(axis=0)
+    span = max(float((high - low).max()), 1e-9)
+    # One scale for both axes: a map that stretches one of them shows distances that are not there.
+    height_px = round(2 * MARGIN_PX + max((high - low)[1] / span, 0.3) * (MAP_PX - 2 * MARGIN_PX))
+    centred = (places - (low + high) / 2) / span * [1, -1] * (MAP_PX - 2 * MARGIN_PX)
+    drawn = np.rint(np.array([MAP_PX, height_px]) / 2 + centred).astype(int)
+    paths = []
+    for colour in np.unique(colours):
+        dots = "".join(f"M{x} {y}h0" for x, y in drawn[colours == colour])
+        paths.append(tag("path", d=dots, class_=f"points c{colour}"))
+    return document.Chart(_svg(paths, f"0 0 {MAP_PX} {height_px}", alt, "map"), alt)
 
 
 def shortened(text: str, length: int = 22) -> str:
     """The text, its middle left out where it is longer than `length`."""
     return text if len(text) <= length else f"{text[: length - 9]}…{text[-8:]}"
-
-
-def legend(entries: list[tuple[str, str, str]]) -> Markup:
-    """What the colours mean, from (kind, colour, label); a kind is `line`, `dashed`, `bar`, or a dot's shape."""
-    return tag("ul", [tag("li", _key(kind, colour), label) for kind, colour, label in entries], class_="legend")
-
-
-def _key(kind: str, colour: str) -> Markup:
-    if kind in SHAPES:
-        drawn = _dot(10, 6, colour, kind, None, 4.5)
-    elif kind == "bar":
-        drawn = tag("rect", x=2, y=1, width=16, height=10, class_=f"bar {colour}")
-    else:
-        drawn = tag("path", d="M1 6L19 6", class_=f"line {colour} {'dashed' if kind == 'dashed' else ''}".strip())
-    return tag("svg", drawn, viewBox="0 0 20 12", width=20, height=12, aria_hidden="true")
 
 
 def _dot(x: float, y: float, colour: str, shape: str, title: str | None, radius_px: float) -> Markup:
@@ -180,5 +184,20 @@ def _title(text: str | None) -> Markup | None:
     return None if text is None else tag("title", text)
 
 
-def _svg(height: float, alt: str, *parts) -> Markup:
-    return tag("svg", join(parts), viewBox=f"0 0 {WIDTH_PX} {height:g}", role="img", aria_label=alt, class_="chart")
+def _chart(height: float, alt: str, *parts) -> document.Chart:
+    return document.Chart(_svg(parts, f"0 0 {WIDTH_PX} {height:g}", alt, "chart"), alt)
+
+
+def _svg(parts, box: str, alt: str, look: str) -> Markup:
+    return tag("svg", parts, viewBox=box, role="img", aria_label=alt, class_=look)
+
+
+def tag(name: str, *children, **attributes) -> Markup:
+    """An element; lists of children are joined, and text is escaped. `class_` stands for class, `aria_label` for aria-label."""
+    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return Markup(f"<{name}{given}>{_joined(children)}</{name}>")
+
+
+def _joined(children) -> str:
+    parts = (_joined(each) if isinstance(each, (list, tuple)) else escape(each) for each in children if each is not None)
+    return "".join(parts)

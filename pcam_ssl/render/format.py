@@ -1,7 +1,14 @@
-"""Numbers, intervals, gains and score names as text: one place."""
+"""Numbers as text: scores, intervals, gains, and the names of scores. One place, so that a number reads the same everywhere.
 
+A score is a dict with `value`, `low` and `high`, each of which may be None, and `reason` where one is.
+"""
+
+from collections.abc import Iterable
 from textwrap import wrap
 from typing import Any
+
+from pcam_ssl.render.document import Cell, Table
+from pcam_ssl.render.text import aligned
 
 WIDTH = 80
 NAMES = {
@@ -18,19 +25,90 @@ NAMES = {
     "sensitivity_at_specificity_98": "sensitivity at 98 % specificity",
     "specificity_at_sensitivity_95": "specificity at 95 % sensitivity",
 }
+
 WITHIN_FOLDS = "AUROC, mean within folds"
 """What each fold's network ranks among its own patches: no scale is shared between folds."""
+
+LABELS = {1: "tumor", 0: "normal", None: "unlabelled"}
+COLOURS = {1: "c2", 0: "c1", None: "c0"}
+"""Colours of tumor, normal and unlabelled patches."""
+
+
+def decimals(value: float | None, n: int = 3) -> str:
+    """A number with `n` decimals, or '-' where it is not defined."""
+    return "-" if value is None else f"{value:.{n}f}"
+
+
+def three(value: float | None) -> str:
+    """A score with three decimals, or '-' where it is not defined."""
+    return decimals(value, 3)
+
+
+def count(value: int | None) -> str:
+    """'1,243', or '-' where it is not known."""
+    return "-" if value is None else f"{value:,}"
+
+
+def percent(share: float) -> str:
+    """'34 %'."""
+    return f"{100 * share:.0f} %"
+
+
+def ends(score: dict[str, Any], form: str = ".3f") -> str:
+    """'0.931 to 0.957', or '' where there is no interval."""
+    return "" if score["low"] is None else f"{score['low']:{form}} to {score['high']:{form}}"
+
+
+def with_interval(score: dict[str, Any], signed: bool = False) -> Cell | str:
+    """A value and, beneath it, its interval where there is one."""
+    if score["value"] is None:
+        return "-"
+    form = "+.3f" if signed else ".3f"
+    return Cell(f"{score['value']:{form}}", below=ends(score, form))
+
+
+def interval(score: dict[str, Any], form: str = ".3f") -> str:
+    """'0.945 (0.931 to 0.957)'; without an interval the value alone, or a dash."""
+    if score["value"] is None:
+        return "-"
+    return f"{score['value']:{form}}" + (f" ({ends(score, form)})" if score["low"] is not None else "")
+
+
+def gain_numbers(difference: dict[str, Any]) -> str:
+    """'+0.004 (-0.001 to +0.009)'; without an interval the value alone, or a dash."""
+    return interval(difference, "+.3f")
+
+
+def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """What a paired difference shows: a gain or a loss only where its interval leaves out zero."""
+    low, high = difference["low"], difference["high"]
+    if low is None:
+        return "gain not known"
+    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
+    return "a gain" if better else "a loss" if worse else "no measurable gain"
+
+
+def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
+    """`gain_word` with the numbers, or with the reason where there are none."""
+    word = gain_word(difference, less_is_better)
+    return f"{word} ({difference['reason']})" if difference["low"] is None else f"{word}: {gain_numbers(difference)}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
     """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
     reports = [scores] if floor is None else [scores, floor]
-    lines = wrap(f"{title}: {counts_text(scores)}", WIDTH)
-    lines.append(_line("", "score  95 % interval", *(["floor  95 % interval"] if floor else [])))
+    head = ["", "score", "95 % interval", *(["floor", "95 % interval"] if floor else [])]
+    rows = []
     for name, label in NAMES.items():
-        lines.append(_line(label, *(_cell(report["scores"][name]) for report in reports)))
+        rows.append([label, *_cells(report["scores"][name] for report in reports)])
         if name == "auroc" and scores["within_folds"]["auroc"]["folds"] > 1:
-            lines.append(_line(WITHIN_FOLDS, *(_cell(report["within_folds"]["auroc"]) for report in reports)))
+            rows.append([WITHIN_FOLDS, *_cells(report["within_folds"]["auroc"] for report in reports)])
+    lines = [*wrap(f"{title}: {counts_text(scores)}", WIDTH), aligned(Table(head, rows, align="l" * len(head)))]
     lines += wrap(f"interval: {scores['interval']}", WIDTH)
     if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
         lines.append("- : not defined, because a class is absent")
@@ -72,34 +150,5 @@ def transductive_sentence(scores: dict) -> str | None:
     )
 
 
-def _line(label: str, *cells: str) -> str:
-    return f"{label:<31}{''.join(f'   {cell:<21}' for cell in cells)}".rstrip()
-
-
-def _cell(score: dict) -> str:
-    if score["value"] is None:
-        return "-"
-    text = f"{score['value']:.3f}"
-    return text if score["low"] is None else f"{text}  {score['low']:.3f} to {score['high']:.3f}"
-
-
-def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
-    """What a paired difference to round 0 shows: a gain or a loss only where its interval leaves out zero."""
-    low, high = difference["low"], difference["high"]
-    if low is None:
-        return "gain not known"
-    better, worse = (high < 0, low > 0) if less_is_better else (low > 0, high < 0)
-    return "a gain" if better else "a loss" if worse else "no measurable gain"
-
-
-def gain_words(difference: dict[str, Any], less_is_better: bool = False) -> str:
-    """`gain_word` with the numbers, or with the reason where there are none."""
-    word = gain_word(difference, less_is_better)
-    return f"{word} ({difference['reason']})" if difference["low"] is None else f"{word}: {gain_numbers(difference)}"
-
-
-def gain_numbers(difference: dict[str, Any]) -> str:
-    """'+0.004 (-0.001 to +0.009)'; without an interval the value alone, or a dash."""
-    if difference["low"] is None:
-        return "-" if difference["value"] is None else f"{difference['value']:+.3f}"
-    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
+def _cells(scores: Iterable[dict[str, Any]]) -> list[str]:
+    return [cell for score in scores for cell in (three(score["value"]), ends(score))]

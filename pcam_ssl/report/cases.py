@@ -57,7 +57,7 @@ class FoldMap:
     """Patches that the fold scored; those of the map are a sample."""
     method: str
     likeness: dict[str, Any]
-    """See `inference.map_numbers`."""
+    """See `neighbors.embedding_map.neighborhood_scores`."""
 
     def to_dict(self) -> dict[str, Any]:
         """All but the places, in JSON values."""

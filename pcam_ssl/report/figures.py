@@ -4,16 +4,17 @@ import numpy as np
 from scipy.special import expit
 
 from pcam_ssl.evaluation.curves import GRID, RESAMPLES, Curve, precision_recall, reliability, roc
-from pcam_ssl.render.charts import Axis, Chart, Mark, dot_rows, legend, spanning
-from pcam_ssl.render.format import split_words
-from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag, three
+from pcam_ssl.render import document
+from pcam_ssl.render.charts import Axis, Chart, Mark, dot_chart, spanning
+from pcam_ssl.render.document import Details, Legend, Paragraph, Section, Table
+from pcam_ssl.render.format import interval, split_words, three
 from pcam_ssl.runs.contents import Facts
 
 COLOURS = 8
 CHART_SLIDES, TABLE_SLIDES = 48, 1000
 
 
-def forest(facts: Facts) -> Markup:
+def forest(facts: Facts) -> document.Chart:
     """AUROC of network, floor and held-out splits, each with its interval, on one axis."""
     scores = facts.scores
     named = [("network, out of fold", "c1", scores["out_of_fold"]), ("colour floor", "c0", scores["floor"])]
@@ -22,20 +23,17 @@ def forest(facts: Facts) -> Markup:
     for name, colour, report in named:
         score = report and report["scores"]["auroc"]
         if score and score["value"] is not None:
-            text = f"{name}: {three(score['value'])}" + (
-                f" ({three(score['low'])} to {three(score['high'])})" if score["low"] is not None else ""
-            )
+            text = f"{name}: {interval(score)}"
             rows.append((name, [Mark(score["value"], colour, text, score["low"], score["high"])]))
     lowest = min([0.5] + [mark.value if mark.low is None else mark.low for _, (mark,) in rows])
     alt = "AUROC with 95 % intervals; 0.5 is guessing. " + "; ".join(mark.title for _, (mark,) in rows)
-    return dot_rows(rows, Axis("AUROC (0.5 is guessing)", np.floor(lowest * 10) / 10, 1.0), alt, reference=0.5)
+    return dot_chart(rows, Axis("AUROC (0.5 is guessing)", np.floor(lowest * 10) / 10, 1.0), alt, reference=0.5)
 
 
-def reliability_card(facts: Facts) -> Markup:
+def reliability_section(facts: Facts) -> Section:
     """Tumor share against prob, before and after temperature scaling, and what that did to NLL, Brier and ECE."""
-    title = "Does a probability mean what it says?"
     if facts.oof is None:
-        return absent(title, NO_OOF)
+        return Section(absent=NO_OOF)
     rows = facts.labelled
     labels = rows.label.to_numpy(np.int64)
     before, after = reliability(labels, expit(rows.logit.to_numpy())), reliability(labels, rows.prob.to_numpy())
@@ -66,20 +64,21 @@ def reliability_card(facts: Facts) -> Markup:
         for when, bins in (("before", before), ("after", after))
         for b in bins
     ]
-    return card(
-        title,
-        legend(
-            [
-                ("circle", "c1", "calibrated"),
-                ("square", "c2", "before calibration"),
-                ("dashed", "c0", "ideal"),
-                ("bar", "c0", "patches"),
-            ]
-        ),
-        chart.svg(),
-        table(["less is better", "before", "after"], numbers),
-        tag("p", _calibration_text(facts), class_="note"),
-        fold_out("Numbers of the chart", table(["calibration", "prob", "patches", "mean prob", "tumor"], listed)),
+    return Section(
+        blocks=(
+            Legend(
+                [
+                    ("circle", "c1", "calibrated"),
+                    ("square", "c2", "before calibration"),
+                    ("dashed", "c0", "ideal"),
+                    ("bar", "c0", "patches"),
+                ]
+            ),
+            chart.block(),
+            Table(["less is better", "before", "after"], numbers),
+            Paragraph(_calibration_text(facts), "note"),
+            Details("Numbers of the chart", (Table(["calibration", "prob", "patches", "mean prob", "tumor"], listed),)),
+        )
     )
 
 
@@ -93,11 +92,11 @@ def _calibration_text(facts: Facts) -> str:
     return "Temperatures fitted on inner slides did not help here: the NLL of the scored slides is higher with them."
 
 
-def slides_card(facts: Facts) -> Markup:
+def slides_section(facts: Facts) -> Section:
     """AUROC and accuracy of each slide; a slide with one class has no AUROC."""
-    title, slides = "Slide by slide", facts.scores["out_of_fold"]["per_slide"]
+    slides = facts.scores["out_of_fold"]["per_slide"]
     if not slides:
-        return absent(title, "slides are not known; import again with `--wsi CSV`")
+        return Section(absent="slides are not known; import again with `--wsi CSV`")
     slides = sorted(slides, key=lambda slide: (slide["scores"]["accuracy"], slide["wsi"]))
     one_class = sum(slide["scores"]["auroc"] is None for slide in slides)
     rows = []
@@ -130,34 +129,42 @@ def slides_card(facts: Facts) -> Markup:
     summary = (
         "Numbers" if len(slides) <= TABLE_SLIDES else f"Numbers of the {TABLE_SLIDES:,} least accurate; all are in scores.json"
     )
-    return card(
-        title,
-        legend([("circle", "c1", "AUROC"), ("square", "c2", "accuracy at prob 0.5")]),
-        dot_rows(
-            rows,
-            Axis("score", np.floor(min(lowest, 0.5) * 10) / 10, 1.0),
-            f"AUROC and accuracy of {len(rows)} slides; numbers below",
-            reference=0.5,
-        ),
-        tag("p", " ".join(notes), class_="note"),
-        fold_out(summary, table(["slide", "patches", "tumor", "AUROC", "accuracy", "mean prob"], listed)),
+    return Section(
+        blocks=(
+            Legend([("circle", "c1", "AUROC"), ("square", "c2", "accuracy at prob 0.5")]),
+            dot_chart(
+                rows,
+                Axis("score", np.floor(min(lowest, 0.5) * 10) / 10, 1.0),
+                f"AUROC and accuracy of {len(rows)} slides; numbers below",
+                reference=0.5,
+            ),
+            Paragraph(" ".join(notes), "note"),
+            Details(summary, (Table(["slide", "patches", "tumor", "AUROC", "accuracy", "mean prob"], listed),)),
+        )
     )
 
 
-def learning_cards(facts: Facts) -> list[Markup]:
-    """Training loss, and AUROC on the patches the epoch is chosen by, of each fold by epoch."""
+def training_loss_section(facts: Facts) -> Section:
+    """Training loss of each fold by epoch."""
     if not facts.events:
-        return [absent("Learning curves", "no fold has a metrics.jsonl")]
+        return Section("Learning curves", absent="no fold has a metrics.jsonl")
+    return _learning_section(facts, "Training loss by epoch", "train_loss", "training loss")
+
+
+def watched_section(facts: Facts) -> Section | None:
+    """AUROC of each fold by epoch, on the patches that the epoch is chosen by."""
+    if not facts.events:
+        return None
     first = next(iter(facts.events.values()))[0]
     watched = "fold" if "fold_auroc" in first else "inner"
     where = "the scored patches" if watched == "fold" else "inner slides"
-    cards = [_learning_card(facts, "Training loss by epoch", "train_loss", "training loss")]
+    title = f"AUROC on {where} by epoch"
     if all(event.get(f"{watched}_auroc") is None for events in facts.events.values() for event in events):
-        return [*cards, absent(f"AUROC on {where} by epoch", f"{where} hold one class only")]
-    return [*cards, _learning_card(facts, f"AUROC on {where} by epoch", f"{watched}_auroc", "AUROC, one view")]
+        return Section(title, absent=f"{where} hold one class only")
+    return _learning_section(facts, title, f"{watched}_auroc", "AUROC, one view")
 
 
-def _learning_card(facts: Facts, title: str, key: str, name: str) -> Markup:
+def _learning_section(facts: Facts, title: str, key: str, name: str) -> Section:
     curves = {k: [(event["epoch"], event.get(key)) for event in events] for k, events in facts.events.items()}
     epochs = sorted({epoch for curve in curves.values() for epoch, _ in curve})
     chart = Chart(
@@ -176,12 +183,14 @@ def _learning_card(facts: Facts, title: str, key: str, name: str) -> Markup:
     listed = [[epoch, *(three(dict(curve).get(epoch)) for curve in curves.values())] for epoch in epochs]
     few = len(curves) <= COLOURS
     note = "The dot marks the epoch that was kept." + ("" if few else f" One line for each of {len(curves)} folds.")
-    return card(
+    return Section(
         title,
-        legend(entries) if few else None,
-        chart.svg(),
-        tag("p", note, class_="note"),
-        fold_out("Numbers", table(["epoch", *(f"fold {k}" for k in curves)], listed)),
+        (
+            Legend(entries) if few else None,
+            chart.block(),
+            Paragraph(note, "note"),
+            Details("Numbers", (Table(["epoch", *(f"fold {k}" for k in curves)], listed),)),
+        ),
     )
 
 
@@ -191,43 +200,44 @@ FALSE_RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
-def curve_cards(facts: Facts) -> list[Markup]:
-    """The ROC curve, and the precision-recall curve."""
-    titles = ("ROC curve", "Precision and recall")
-    if facts.oof is None:
-        return [absent(title, NO_OOF) for title in titles]
-    rows = facts.labelled
-    labels, probs = rows.label.to_numpy(np.int64), rows.prob.to_numpy()
-    if not len(labels) or labels.min() == labels.max():
-        return [absent(title, ONE_CLASS) for title in titles]
-    curves = [curve(labels, probs, facts.groups, seed=facts.recipe.get("seed", 0)) for curve in (roc, precision_recall)]
-    notes = [_constant(probs), *(_band_text(facts, curve) for curve in curves)]
-    return [
-        _roc_card(facts, titles[0], curves[0], notes[:2]),
-        _precision_card(facts, titles[1], curves[1], labels.mean(), notes[::2]),
-    ]
-
-
-def _roc_card(facts: Facts, title: str, curve: Curve, notes: list) -> Markup:
+def roc_section(facts: Facts) -> Section:
+    """The ROC curve with its band."""
+    if isinstance(curve := _curve(facts, roc), str):
+        return Section(absent=curve)
     area = three(facts.scores["out_of_fold"]["scores"]["auroc"]["value"])
     chart = Chart(
         Axis("false positive rate", 0, 1), Axis("true positive rate", 0, 1), f"ROC curve, area {area}; {_told(curve, FALSE_RATES)}"
     )
     chart.line([0, 1], [0, 1], "c0", "guessing", "dashed")
     entries = [("line", "c1", f"network, out of fold: AUROC {area}"), ("dashed", "c0", "guessing")]
-    return _card(title, chart, curve, entries, notes, ("false positive rate", "true positive rate"), FALSE_RATES)
+    return _curve_section(facts, chart, curve, entries, ("false positive rate", "true positive rate"), FALSE_RATES)
 
 
-def _precision_card(facts: Facts, title: str, curve: Curve, share: float, notes: list) -> Markup:
+def precision_section(facts: Facts) -> Section:
+    """Precision by recall with its band."""
+    if isinstance(curve := _curve(facts, precision_recall), str):
+        return Section(absent=curve)
+    share = facts.labelled.label.to_numpy(np.int64).mean()
     area = three(facts.scores["out_of_fold"]["scores"]["average_precision"]["value"])
     alt = f"Precision by recall, average precision {area}, guessing {share:.3f}; {_told(curve, RECALLS)}"
     chart = Chart(Axis("recall (true positive rate)", 0, 1), Axis("precision", 0, 1), alt)
     chart.line([0, 1], [share, share], "c0", f"guessing: {share:.1%} of the patches are tumor", "dashed")
     entries = [("line", "c1", f"network, out of fold: average precision {area}"), ("dashed", "c0", f"guessing, {share:.3f}")]
-    return _card(title, chart, curve, entries, notes, ("recall", "precision"), RECALLS)
+    return _curve_section(facts, chart, curve, entries, ("recall", "precision"), RECALLS)
 
 
-def _card(title: str, chart: Chart, curve: Curve, entries: list, notes: list, head: tuple[str, str], places) -> Markup:
+def _curve(facts: Facts, curve) -> Curve | str:
+    """A curve of the out-of-fold predictions, or why there is none."""
+    if facts.oof is None:
+        return NO_OOF
+    rows = facts.labelled
+    labels = rows.label.to_numpy(np.int64)
+    if not len(labels) or labels.min() == labels.max():
+        return ONE_CLASS
+    return curve(labels, rows.prob.to_numpy(), facts.groups, seed=facts.recipe.get("seed", 0))
+
+
+def _curve_section(facts: Facts, chart: Chart, curve: Curve, entries: list, head: tuple[str, str], places) -> Section:
     if curve.low is not None:
         chart.band(GRID, curve.low, curve.high, "c1")
     xs, ys = curve.x, curve.y
@@ -238,13 +248,10 @@ def _card(title: str, chart: Chart, curve: Curve, entries: list, notes: list, he
         [f"{place:.0%}", f"{value:.1%}", "-" if low is None else f"{low:.1%} to {high:.1%}"]
         for place, (value, low, high) in ((place, curve.at(place)) for place in places)
     ]
-    return card(
-        title,
-        legend(entries),
-        chart.svg(),
-        [tag("p", note, class_="note") for note in notes if note],
-        fold_out("Numbers", table([*head, "95 % interval"], numbers)),
-    )
+    # One prob for all patches is said once, beside the ROC curve.
+    constant = None if curve.steps else _constant(facts.labelled.prob.to_numpy())
+    notes = [Paragraph(note, "note") for note in (constant, _band_text(facts, curve)) if note]
+    return Section(blocks=(Legend(entries), chart.block(), *notes, Details("Numbers", (Table([*head, "95 % interval"], numbers),))))
 
 
 def _told(curve: Curve, places) -> str:

@@ -3,36 +3,37 @@
 from collections import Counter
 
 import numpy as np
-from PIL import Image
 
 from pcam_ssl.explain.centre import centre_bounds, even_share
 from pcam_ssl.explain.explanation import CLASSES
-from pcam_ssl.explain.report import label_of, laid_over, percent
-from pcam_ssl.render.charts import legend
-from pcam_ssl.render.markup import Markup, absent, card, join, table, tag, three
-from pcam_ssl.render.thumbnails import data_uri, shorten
+from pcam_ssl.explain.report import laid_over
+from pcam_ssl.render.charts import dot_map
+from pcam_ssl.render.document import Card, Gallery, Group, Legend, Line, Paragraph, Picture, Section, Table
+from pcam_ssl.render.format import COLOURS, LABELS, percent, three
+from pcam_ssl.render.pictures import picture, shorten
 from pcam_ssl.report.cases import Case, FoldMap, Pictures
 
-COLOURS = {1: "c2", 0: "c1", None: "c0"}
 MOST_PX = 96
 """Pictures are no larger, so that two dozen patches with neighbours stay under a megabyte."""
-WRONG, UNSURE = "Surest wrong", "Least sure"
 WRONG_TOLD = "On the wrong side of prob 0.5, the surest first: look for wrong labels, artefacts, and what a slide has of its own."
 UNSURE_TOLD = "Nearest to prob 0.5, right or wrong."
 
 
-def gallery_cards(pictures: Pictures) -> list[Markup]:
-    """Both galleries, or why they are not there."""
+def wrong_section(pictures: Pictures) -> Section:
+    """The most confident errors."""
     if pictures.no_cases:
-        return [absent(title, pictures.no_cases) for title in (WRONG, UNSURE)]
-    legend = _legend(pictures)
+        return Section(absent=pictures.no_cases)
     if not pictures.wrong:
-        none = absent(WRONG, "no scored patch is on the wrong side of prob 0.5")
-        return [none, _card(UNSURE, f"{UNSURE_TOLD} {legend}", pictures.unsure)]
-    return [
-        _card(WRONG, f"{WRONG_TOLD} {legend}", pictures.wrong),
-        _card(UNSURE, f"{UNSURE_TOLD} Shown as above.", pictures.unsure),
-    ]
+        return Section(absent="no scored patch is on the wrong side of prob 0.5")
+    return _gallery(f"{WRONG_TOLD} {_legend(pictures)}", pictures.wrong)
+
+
+def unsure_section(pictures: Pictures) -> Section:
+    """The least confident calls."""
+    if pictures.no_cases:
+        return Section(absent=pictures.no_cases)
+    legend = "Shown as above." if pictures.wrong else _legend(pictures)
+    return _gallery(f"{UNSURE_TOLD} {legend}", pictures.unsure)
 
 
 def _legend(pictures: Pictures) -> str:
@@ -51,11 +52,11 @@ def _legend(pictures: Pictures) -> str:
     return " ".join(told)
 
 
-def _card(title: str, note: str, cases: list[Case]) -> Markup:
-    return card(title, tag("p", note, class_="note"), tag("ol", [_case(case) for case in cases], class_="cases"))
+def _gallery(note: str, cases: list[Case]) -> Section:
+    return Section(blocks=(Paragraph(note, "note"), Gallery([_card(case) for case in cases], "cases")))
 
 
-def _case(case: Case) -> Markup:
+def _card(case: Case) -> Card:
     slide = "slide unknown" if case.wsi is None else f"slide {shorten(case.wsi, 30)}"
     lines = [f"prob {case.prob:.3f}, fold {case.fold}", slide]
     pictures = [_outlined(case.pixels, f"patch {case.id}")]
@@ -63,55 +64,36 @@ def _case(case: Case) -> Markup:
         summary = case.explained.summary
         pictures.append(_outlined(laid_over(case.pixels, summary.map), f"what speaks for {CLASSES[summary.call]}"))
         lines.append("flat map" if summary.centre_share is None else f"{percent(summary.centre_share)} in the centre")
-    caption = tag(
-        "figcaption",
-        tag("b", f"{label_of(case.label)}, called {case.call}"),
-        [tag("span", line) for line in lines],
-        tag("span", shorten(case.id, 22), title=case.id, class_="id", aria_hidden="true"),
-    )
-    return tag(
-        "li", tag("figure", tag("div", pictures, class_="shown-patch"), caption), _neighbours(case), class_=COLOURS[case.label]
-    )
+    call = Line(f"{LABELS[case.label]}, called {case.call}", strong=True)
+    # The words of the first picture hold the id in full.
+    id = Line(shorten(case.id, 22), "id", title=case.id, silent=True)
+    return Card(pictures, (call, *lines, id), near=_neighbours(case), colour=COLOURS[case.label])
 
 
-def _neighbours(case: Case) -> Markup | None:
+def _neighbours(case: Case) -> list[Picture]:
     if not case.neighbours:
-        return None
+        return []
     shown = []
     for each, pixels in zip(case.neighbours, case.neighbour_pixels, strict=True):
         slide = f"slide {each['wsi']}" if each["wsi"] else "slide unknown"
-        words = f"near: {label_of(each['label'])}, cosine {each['cosine']:.2f}, {slide}"
-        shown.append(tag("span", _image(pixels, words), class_=f"near {COLOURS[each['label']]}", title=words))
-    return tag("div", shown, class_="nearest")
+        words = f"near: {LABELS[each['label']]}, cosine {each['cosine']:.2f}, {slide}"
+        shown.append(picture(pixels, words, most_px=MOST_PX, title=words, colour=COLOURS[each["label"]]))
+    return shown
 
 
-def _outlined(pixels: np.ndarray, words: str) -> Markup:
-    low, _ = centre_bounds(len(pixels))
-    return tag("span", _image(pixels, words), tag("i", style=f"--edge: {100 * low / len(pixels):.3f}%"), class_="patch")
+def _outlined(pixels: np.ndarray, words: str) -> Picture:
+    low, high = centre_bounds(len(pixels))
+    return picture(pixels, words, most_px=MOST_PX, centre_px=high - low)
 
 
-def _image(pixels: np.ndarray, words: str) -> Markup:
-    side_px = min(len(pixels), MOST_PX)
-    small = (
-        np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.LANCZOS))
-        if side_px < len(pixels)
-        else pixels
-    )
-    # An image element has no end tag, which is all that `tag` writes.
-    image = tag("img", src=data_uri(small), alt=words, width=side_px, height=side_px, loading="lazy")
-    return join([Markup(image.removesuffix("</img>"))])
-
-
-TITLE = "Embedding map"
-SIDE_PX, MARGIN_PX = 260, 8
 SLIDES = 7
 """Slides that have a colour of their own; all others share grey."""
 
 
-def map_card(pictures: Pictures) -> Markup:
+def map_section(pictures: Pictures) -> Section:
     """Maps and, beneath them, the numbers taken in the whole space."""
     if pictures.no_maps:
-        return absent(TITLE, pictures.no_maps)
+        return Section(absent=pictures.no_maps)
     first = pictures.maps[0]
     notes = [
         "Each fold's network has a space of its own, so folds are not laid over one another. Shown are patches that the network never learned from:"
@@ -122,27 +104,28 @@ def map_card(pictures: Pictures) -> Markup:
     ]
     if any(slide is not None for slide in first.slides):
         notes.append(f"On the right, a colour for each of the {SLIDES} slides with most patches, grey for the others.")
-    return card(
-        TITLE,
-        tag("p", " ".join(notes), class_="note"),
-        legend([("circle", "c2", "tumor"), ("circle", "c1", "normal")]),
-        tag("div", [_pair(each) for each in pictures.maps], class_="maps"),
-        table(
-            [
-                "fold",
-                "AUROC",
-                "patches",
-                "slides",
-                "same label",
-                "by chance",
-                "same slide",
-                "by chance",
-                "silh. label",
-                "silh. slide",
-            ],
-            [_numbers(each) for each in pictures.maps],
-        ),
-        tag("p", _legend_of_numbers(first), class_="note"),
+    return Section(
+        blocks=(
+            Paragraph(" ".join(notes), "note"),
+            Legend([("circle", "c2", "tumor"), ("circle", "c1", "normal")]),
+            Group([_pair(each) for each in pictures.maps], "maps"),
+            Table(
+                [
+                    "fold",
+                    "AUROC",
+                    "patches",
+                    "slides",
+                    "same label",
+                    "by chance",
+                    "same slide",
+                    "by chance",
+                    "silh. label",
+                    "silh. slide",
+                ],
+                [_numbers(each) for each in pictures.maps],
+            ),
+            Paragraph(_legend_of_numbers(first), "note"),
+        )
     )
 
 
@@ -163,14 +146,20 @@ def _numbers(each: FoldMap) -> list:
     return [each.fold, three(each.auroc), counts, f"{slides:,}" if slides else "unknown", *shares, *silhouettes]
 
 
-def _pair(each: FoldMap) -> Markup:
+def _pair(each: FoldMap) -> Group:
     by_slide = any(slide is not None for slide in each.slides)
     title = f"Fold {each.fold}" + ("" if each.auroc is None else f", AUROC {each.auroc:.3f}")
     head = f"{title}: by label, and by slide" if by_slide else f"{title}: by label"
-    maps = [_map(each, np.where(each.labels == 1, 2, 1), f"{title}: {len(each.labels):,} patches coloured by label; numbers below")]
+    maps = [
+        dot_map(
+            each.places, np.where(each.labels == 1, 2, 1), f"{title}: {len(each.labels):,} patches coloured by label; numbers below"
+        )
+    ]
     if by_slide:
-        maps.append(_map(each, _slide_colours(each.slides), f"{title}: the same patches coloured by slide; numbers below"))
-    return tag("figure", tag("figcaption", head, aria_hidden="true"), tag("div", maps, class_="two"))
+        maps.append(
+            dot_map(each.places, _slide_colours(each.slides), f"{title}: the same patches coloured by slide; numbers below")
+        )
+    return Group(maps, "two", caption=head)
 
 
 def _slide_colours(slides: list[str | None]) -> np.ndarray:
@@ -179,18 +168,3 @@ def _slide_colours(slides: list[str | None]) -> np.ndarray:
     largest = sorted(counts, key=lambda slide: (-counts[slide], slide))[:SLIDES]
     numbers = {slide: number for number, slide in enumerate(largest, 1)}
     return np.array([numbers.get(slide, 0) for slide in slides])
-
-
-def _map(each: FoldMap, colours: np.ndarray, alt: str) -> Markup:
-    """Dots of one colour are one path of strokes without length, so that a thousand take 10 kB."""
-    low, high = each.places.min(axis=0), each.places.max(axis=0)
-    span = max(float((high - low).max()), 1e-9)
-    # One scale for both axes: a map that stretches one of them shows distances that are not there.
-    height_px = round(2 * MARGIN_PX + max((high - low)[1] / span, 0.3) * (SIDE_PX - 2 * MARGIN_PX))
-    centred = (each.places - (low + high) / 2) / span * [1, -1] * (SIDE_PX - 2 * MARGIN_PX)
-    drawn = np.rint(np.array([SIDE_PX, height_px]) / 2 + centred).astype(int)
-    paths = []
-    for colour in np.unique(colours):
-        dots = "".join(f"M{x} {y}h0" for x, y in drawn[colours == colour])
-        paths.append(tag("path", d=dots, class_=f"points c{colour}"))
-    return tag("svg", paths, viewBox=f"0 0 {SIDE_PX} {height_px}", role="img", aria_label=alt, class_="map")

@@ -5,9 +5,9 @@ from statistics import median
 from typing import Any
 
 from pcam_ssl.data.folds import REFIT
-from pcam_ssl.render.format import NAMES, split_words, transductive_sentence
-from pcam_ssl.render.markup import three
-from pcam_ssl.report.markdown import block, escaped, fenced, table
+from pcam_ssl.render.document import Block, Document, Items, Paragraph, Preformatted, Section, Strong, Table
+from pcam_ssl.render.format import NAMES, interval, split_words, three, transductive_sentence
+from pcam_ssl.render.text import markdown
 from pcam_ssl.report.scores import changed_keys, repeat_command
 from pcam_ssl.report.verdict import Verdict, what_was_done
 from pcam_ssl.runs.contents import Facts
@@ -28,21 +28,22 @@ MISUSE = (
 
 
 def model_card(facts: Facts, verdict: Verdict) -> str:
-    """The whole card; the same run gives the same text."""
-    name = facts.run.path.resolve().name
-    sections = {
-        "Intended use": _items(USE),
-        "Not intended": _items(MISUSE),
-        "What it is": _items([*(f"{key}: {value}" for key, value in what_was_done(facts)), networks_text(facts)]),
-        "Data": _items(_data(facts)),
-        "Training": _items(_training(facts)),
-        "Scores": _scores(facts, verdict),
-        "Scores by slide": _slides(facts.scores["out_of_fold"]["per_slide"]),
-        "Limits": _items(limits(facts, verdict)),
-        "How to repeat it": f"{fenced(repeat_command(facts))}\n\n{_versions(facts)}",
-    }
-    first = f"# Model card: {escaped(name)}\n\n**For research. Not for diagnosis.**"
-    return "\n\n".join([first, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
+    """The whole card as markdown; the same run gives the same text."""
+    done = [f"{key}: {value}" for key, value in what_was_done(facts)]
+    versions = ", ".join(f"{name} {version}" for name, version in facts.info["versions"].items())
+    sections = (
+        Section("Intended use", [Items(USE)]),
+        Section("Not intended", [Items(MISUSE)]),
+        Section("What it is", [Items([*done, networks_text(facts)])]),
+        Section("Data", [Items(_data(facts))]),
+        Section("Training", [Items(_training(facts))]),
+        Section("Scores", _scores(facts, verdict)),
+        Section("Scores by slide", _slides(facts.scores["out_of_fold"]["per_slide"])),
+        Section("Limits", [Items(limits(facts, verdict))]),
+        Section("How to repeat it", [Preformatted(repeat_command(facts)), Paragraph(f"With {versions}.")]),
+    )
+    warning = Paragraph((Strong("For research. Not for diagnosis."),))
+    return markdown(Document(f"Model card: {facts.run.path.resolve().name}", sections, intro=[warning]))
 
 
 def networks_text(facts: Facts) -> str:
@@ -51,10 +52,6 @@ def networks_text(facts: Facts) -> str:
         return f"Networks: none of its own; a blend ({facts.info['blend']['method']}) of {len(facts.info['blend']['members'])} runs"
     names = [f"fold-{k}" for k in facts.fold_facts] + [REFIT] * facts.run.unit_done(REFIT)
     return f"Networks: {len(names)} (model.safetensors in {', '.join(names)})" if names else "Networks: none in the run folder"
-
-
-def _items(lines: Any) -> str:
-    return "\n".join(f"- {block(escaped(line))}" for line in lines)
 
 
 def _data(facts: Facts) -> list[str]:
@@ -81,28 +78,21 @@ def _training(facts: Facts) -> list[str]:
     return lines + [f"Pseudo-label rounds: {rounds['verdict']}" for rounds in facts.rounds.values()]
 
 
-def _scores(facts: Facts, verdict: Verdict) -> str:
+def _scores(facts: Facts, verdict: Verdict) -> list[Block]:
     scores = facts.scores
     reports = {"out of fold": scores["out_of_fold"]}
     if scores["floor"]:
         reports["colour floor"] = scores["floor"]
     for split, report in (scores["held_out"] or {}).items():
-        reports[escaped(split_words(split, report))] = report
-    rows = [[label, *(_cell(report["scores"][name]) for report in reports.values())] for name, label in NAMES.items()]
-    said = block(escaped(f"{verdict.badge}: {verdict.headline}"))
+        reports[split_words(split, report)] = report
+    rows = [[label, *(interval(report["scores"][name]) for report in reports.values())] for name, label in NAMES.items()]
     note = f"Intervals: {scores['out_of_fold']['interval']}. Each patch was scored by the fold that never trained on it; other splits by the mean of folds."
-    return f"{said}\n\n{table(['score', *reports], rows)}\n\n{block(escaped(note))}"
+    return [Paragraph(f"{verdict.badge}: {verdict.headline}"), Table(["score", *reports], rows), Paragraph(note)]
 
 
-def _cell(score: dict[str, Any]) -> str:
-    if score["value"] is None or score["low"] is None:
-        return three(score["value"])
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
-
-
-def _slides(slides: list[dict[str, Any]] | None) -> str:
+def _slides(slides: list[dict[str, Any]] | None) -> list[Block]:
     if not slides:
-        return "Not known: the data has no slide ids."
+        return [Paragraph("Not known: the data has no slide ids.")]
     worst = sorted(slides, key=lambda slide: (slide["scores"]["accuracy"], slide["wsi"]))[:WORST_SLIDES]
     aurocs = [slide["scores"]["auroc"] for slide in slides if slide["scores"]["auroc"] is not None]
     accuracies = [slide["scores"]["accuracy"] for slide in slides]
@@ -112,22 +102,18 @@ def _slides(slides: list[dict[str, Any]] | None) -> str:
     lines.append("Slide by slide:" if len(worst) == len(slides) else f"The {len(worst)} least accurate; scores.json has all:")
     rows = [
         [
-            escaped(slide["wsi"]),
+            slide["wsi"],
             f"{slide['n']:,}",
             f"{slide['n_positive']:,}",
             *(three(slide["scores"][key]) for key in ("auroc", "accuracy")),
         ]
         for slide in worst
     ]
-    return "\n\n".join([*lines, table(["slide", "patches", "tumor", "AUROC", "accuracy"], rows)])
+    return [*map(Paragraph, lines), Table(["slide", "patches", "tumor", "AUROC", "accuracy"], rows)]
 
 
 def _spread(values: list[float]) -> str:
     return f"{min(values):.3f} to {max(values):.3f}, median {median(values):.3f}"
-
-
-def _versions(facts: Facts) -> str:
-    return escaped(f"With {', '.join(f'{name} {version}' for name, version in facts.info['versions'].items())}.")
 
 
 def limits(facts: Facts, verdict: Verdict) -> list[str]:

@@ -19,8 +19,9 @@ from pcam_ssl.evaluation.operating_point import (
     outcome_scores,
     outcomes,
 )
-from pcam_ssl.render.charts import Axis, Chart, Mark, dot_rows, legend
-from pcam_ssl.render.markup import Markup, absent, card, fold_out, join, table, tag, three
+from pcam_ssl.render.charts import Axis, Chart, Mark, dot_chart
+from pcam_ssl.render.document import Block, Cell, Code, Details, Legend, Paragraph, Section, Table, absent
+from pcam_ssl.render.format import three
 from pcam_ssl.report.figures import NO_OOF, ONE_CLASS
 from pcam_ssl.runs.contents import Facts
 from pcam_ssl.runs.run import BLEND
@@ -30,21 +31,22 @@ CHART_SLIDES, TABLE_SLIDES = 16, 1000
 SHOWN = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
 
-def operating_card(facts: Facts, target: Target) -> Markup:
+def operating_section(facts: Facts, point: "OperatingPoint | str", target: Target) -> Section:
     """Confusion matrix, sensitivity and specificity reached, and what is missed by slide, at thresholds chosen on inner slides."""
     title = f"Operating point: {target.text}"
-    point = operating_point(facts, target)
     if isinstance(point, str):
         return absent(title, point)
-    return card(
+    return Section(
         title,
-        tag("p", reached(point)),
-        tag("p", asked(point), class_="note"),
-        _confusion(point),
-        _scores(point),
-        _slides(point),
-        fold_out("Thresholds by fold", _thresholds(point)),
-        tag("p", "For another point: ", tag("code", how_to_ask(facts, target)), class_="note"),
+        (
+            Paragraph(reached(point)),
+            Paragraph(asked(point), "note"),
+            _confusion(point),
+            _scores(point),
+            *_slides(point),
+            Details("Thresholds by fold", (_thresholds(point),)),
+            Paragraph(("For another point: ", Code(how_to_ask(facts, target))), "note"),
+        ),
     )
 
 
@@ -111,25 +113,25 @@ class OperatingPoint:
         }
 
 
-def _confusion(point: OperatingPoint) -> Markup:
+def _confusion(point: OperatingPoint) -> Table:
     hit, missed, alarm, right = (f"{count:,}" for count in point.confusion)
-    rows = [["tumor", hit, tag("b", missed)], ["normal", tag("b", alarm), right]]
-    return table(["patches that are", "called tumor", "called normal"], rows, "Confusion matrix, all folds")
+    rows = [["tumor", hit, Cell(missed, strong=True)], ["normal", Cell(alarm, strong=True), right]]
+    return Table(["patches that are", "called tumor", "called normal"], rows, "Confusion matrix, all folds")
 
 
-def _scores(point: OperatingPoint) -> Markup:
+def _scores(point: OperatingPoint) -> Table:
     named = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision (called tumor that is)"}
     rows = [[label, *percent(point.scores[name])] for name, label in named.items()]
     alarms = point.scores["false_positives_per_1000"]
     ends = "-" if alarms["low"] is None else f"{alarms['low']:.1f} to {alarms['high']:.1f}"
     rows.append(["false positives per 1,000 patches", "-" if alarms["value"] is None else f"{alarms['value']:.1f}", ends])
-    shown = [[label, join([value, tag("small", ends) if ends != "-" else None])] for label, value, ends in rows]
-    return table(["at this point", "value, 95 % interval"], shown)
+    shown = [[label, Cell(value, below="" if ends == "-" else ends)] for label, value, ends in rows]
+    return Table(["at this point", "value, 95 % interval"], shown)
 
 
-def _slides(point: OperatingPoint) -> list[Markup | None]:
+def _slides(point: OperatingPoint) -> list[Block | None]:
     with_tumor = point.slides[point.slides.tumor > 0]
-    told = tag("p", by_slide(point), class_="note")
+    told = Paragraph(by_slide(point), "note")
     if not len(with_tumor):
         return [told]
     rows = [
@@ -144,30 +146,29 @@ def _slides(point: OperatingPoint) -> list[Markup | None]:
     more = "" if len(point.slides) <= TABLE_SLIDES else f", the {TABLE_SLIDES:,} with most missed"
     head = ["slide", "patches", "tumor", "missed", "false alarms"]
     chart = (
-        dot_rows(rows, axis, f"False negatives of {len(rows)} slides, most first; numbers below")
+        dot_chart(rows, axis, f"False negatives of {len(rows)} slides, most first; numbers below")
         if with_tumor.missed.any()
         else None
     )
-    return [told, chart, fold_out(f"Numbers by slide{more}", table(head, listed))]
+    return [told, chart, Details(f"Numbers by slide{more}", (Table(head, listed),))]
 
 
-def _thresholds(point: OperatingPoint) -> Markup:
+def _thresholds(point: OperatingPoint) -> Table:
     rows = [
         [found.fold, threshold_text(found), f"{found.n:,}", f"{found.n_positive:,}", found.n_slides or "-"]
         for found in point.thresholds
     ]
-    return table(["fold", "called tumor from prob", "inner patches", "tumor", "slides"], rows)
+    return Table(["fold", "called tumor from prob", "inner patches", "tumor", "slides"], rows)
 
 
-def decision_card(facts: Facts) -> Markup:
+def decision_section(facts: Facts) -> Section:
     """Net benefit by threshold of prob: network, treat all, treat none."""
-    title = "Is it worth acting on?"
     if facts.oof is None:
-        return absent(title, NO_OOF)
+        return Section(absent=NO_OOF)
     rows = facts.labelled
     labels = rows.label.to_numpy(np.int64)
     if not len(labels) or labels.min() == labels.max():
-        return absent(title, ONE_CLASS)
+        return Section(absent=ONE_CLASS)
     curve = decision_curve(labels, rows.prob.to_numpy(), facts.groups, seed=facts.recipe.get("seed", 0))
     note = (
         "Decision curve (Vickers and Elkin 2006). Whoever acts from prob p on holds one missed tumor patch for as bad as (1 - p) / p "
@@ -175,13 +176,14 @@ def decision_card(facts: Facts) -> Markup:
     )
     numbers = [[f"{p:.2f}", *_numbers(curve, round(100 * p) - 1)] for p in SHOWN]
     entries = [("line", "c1", "network"), ("line", "c2", "treat all"), ("dashed", "c0", "treat none")]
-    return card(
-        title,
-        tag("p", better_where(curve)),
-        legend(entries),
-        _decision_chart(curve, better_where(curve)).svg(),
-        tag("p", note, class_="note"),
-        fold_out("Numbers", table(["from prob", "network", "95 % interval", "treat all"], numbers)),
+    return Section(
+        blocks=(
+            Paragraph(better_where(curve)),
+            Legend(entries),
+            _decision_chart(curve, better_where(curve)).block(),
+            Paragraph(note, "note"),
+            Details("Numbers", (Table(["from prob", "network", "95 % interval", "treat all"], numbers),)),
+        )
     )
 
 

@@ -1,25 +1,81 @@
 """`pcam-ssl report RUN...`: a page of each run, with what its dataset and networks add. All runs are read before the first page is written."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pcam_ssl.blending.report import members_section
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.operating_point import Target
-from pcam_ssl.files import check_target
+from pcam_ssl.files import check_target, write_text
 from pcam_ssl.neighbors.embedding_map import METHODS
+from pcam_ssl.pseudo_labels.report import rounds_section
+from pcam_ssl.render import html
+from pcam_ssl.render.document import Document, Group, Section
+from pcam_ssl.render.outline import sections
+from pcam_ssl.render.text import markdown
 from pcam_ssl.report.cases import Pictures, shown_cases
-from pcam_ssl.report.model_card import FILE
-from pcam_ssl.report.operating_point import operating_point
-from pcam_ssl.report.page import REPORT, write_page
-from pcam_ssl.report.page_blocks import page_blocks, page_sections
-from pcam_ssl.report.page_markdown import page_markdown
-from pcam_ssl.report.scores import repeat_command
+from pcam_ssl.report.figures import (
+    precision_section,
+    reliability_section,
+    roc_section,
+    slides_section,
+    training_loss_section,
+    watched_section,
+)
+from pcam_ssl.report.galleries import map_section, unsure_section, wrong_section
+from pcam_ssl.report.model_card import FILE, model_card
+from pcam_ssl.report.operating_point import OperatingPoint, decision_section, operating_point, operating_section
+from pcam_ssl.report.scores import (
+    folds_section,
+    held_out_section,
+    provenance_section,
+    repeat_command,
+    retrieval_section,
+    score_section,
+    verdict_block,
+    views_section,
+)
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
 from pcam_ssl.runs.contents import Facts, find_dataset, read_facts
 from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
+
+REPORT = "report.html"
+
+# In the order of the page: key, title (a section may have one of its own), function of a Report that makes a Section or None, place.
+# Sections of one row stand side by side where the page is wide enough: `columns` have numbers, in a `pair` each section has half of
+# the width, in a `wide` row and without a row all of it.
+SECTIONS: tuple[tuple[str, str, Callable[["Report"], Section | None], str], ...] = (
+    ("scores", "Scores out of fold", lambda report: score_section(report.facts), "columns-1/1"),
+    ("held-out", "Scores on held-out slides", lambda report: held_out_section(report.facts), "columns-1/1"),
+    ("roc", "ROC curve", lambda report: roc_section(report.facts), "columns-1/2"),
+    ("precision", "Precision and recall", lambda report: precision_section(report.facts), "columns-1/2"),
+    (
+        "operating-point",
+        "Operating point",
+        lambda report: operating_section(report.facts, report.point, report.target),
+        "columns-1/3",
+    ),
+    ("slides", "Slide by slide", lambda report: slides_section(report.facts), "columns-2/1"),
+    ("reliability", "Does a probability mean what it says?", lambda report: reliability_section(report.facts), "columns-2/2"),
+    ("views", "What the test-time views are worth", lambda report: views_section(report.facts), "columns-2/2"),
+    ("decision", "Is it worth acting on?", lambda report: decision_section(report.facts), "columns-2/3"),
+    ("training-loss", "Training loss by epoch", lambda report: training_loss_section(report.facts), "pair-1"),
+    ("auroc-by-epoch", "AUROC by epoch", lambda report: watched_section(report.facts), "pair-1"),
+    ("wrong", "Surest wrong", lambda report: wrong_section(report.pictures), "wide"),
+    ("unsure", "Least sure", lambda report: unsure_section(report.pictures), "wide"),
+    ("rounds", "Pseudo-label rounds", lambda report: rounds_section(report.facts.rounds), "pair-2"),
+    ("pooled", "Pseudo-label rounds, pooled", lambda report: rounds_section(report.facts.rounds, pooled=True), "pair-2"),
+    ("retrieval", "Nearest neighbours", lambda report: retrieval_section(report.facts.scores), "pair-2"),
+    ("map", "Embedding map", lambda report: map_section(report.pictures), ""),
+    ("members", "Members of this blend", lambda report: members_section(report.facts.scores), ""),
+    ("folds", "Fold by fold", lambda report: folds_section(report.facts), ""),
+    ("provenance", "Where it comes from, and how to repeat it", lambda report: provenance_section(report.facts), ""),
+)
 
 
 @dataclass(frozen=True)
@@ -34,18 +90,49 @@ class Asked:
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was written, and what it says."""
+    """What a page shows of a run: its files, the operating point asked for, and pictures that dataset and networks add."""
 
-    path: Path
     facts: Facts
-    target: Target
-    verdict: Verdict
-    pictures: Pictures
+    target: Target = field(default_factory=Target)
+    pictures: Pictures = field(default_factory=Pictures)
+
+    @property
+    def path(self) -> Path:
+        """Where the page lies."""
+        return self.facts.run.path / REPORT
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        return judge(self.facts)
+
+    @cached_property
+    def point(self) -> OperatingPoint | str:
+        """The run at the target, or why there is none."""
+        return operating_point(self.facts, self.target)
+
+    @cached_property
+    def document(self) -> Document:
+        """The verdict, then `SECTIONS`; the same run, target and pictures give the same document."""
+        facts, body = self.facts, []
+        made = [(place, replace(section, key=key, title=section.title or title)) for key, title, section, place in self._made()]
+        for row, placed in groupby(made, key=lambda each: each[0].partition("/")[0]):
+            body += _laid_out(row, list(placed))
+        return Document(
+            f"{facts.run.path.resolve().name}: pcam-ssl {facts.info['command']}",
+            (verdict_block(facts, self.verdict), *body),
+            footer=f"Made by pcam-ssl {facts.info['versions']['pcam-ssl']} for research. Not for diagnosis.",
+        )
+
+    def write(self) -> Path:
+        """Write the page and the model card beside it; the page's path."""
+        write_text(self.path, html.page(self.document))
+        write_text(self.facts.run.path / FILE, model_card(self.facts, self.verdict))
+        return self.path
 
     def to_dict(self) -> dict[str, Any]:
         """All that the page says, and what it was read from, in JSON values; "absent" says why a section is not there."""
-        facts, verdict, point = self.facts, self.verdict, operating_point(self.facts, self.target)
-        sections = page_sections(page_blocks(self.path.read_text(encoding="utf-8")))
+        facts, verdict, point = self.facts, self.verdict, self.point
+        said = sections(self.document)
         return {
             "report": str(self.path),
             "model_card": str(facts.run.path / FILE),
@@ -61,13 +148,26 @@ class Report:
             "rounds": {str(folder): rounds for folder, rounds in facts.rounds.items()},
             "pictures": self.pictures.to_dict(),
             "provenance": {**facts.info, "repeat": repeat_command(facts), "recipe": facts.recipe},
-            "sections": sections,
-            "absent": {section["title"]: section["absent"] for section in sections if section["absent"]},
+            "sections": said,
+            "absent": {section["title"]: section["absent"] for section in said if section["absent"]},
         }
 
     def to_markdown(self) -> str:
         """The page as markdown, charts and pictures by their words."""
-        return page_markdown(self.path.read_text(encoding="utf-8"))
+        return markdown(self.document)
+
+    def _made(self) -> Iterable[tuple[str, str, Section, str]]:
+        made = ((key, title, make(self), place) for key, title, make, place in SECTIONS)
+        return (each for each in made if each[2] is not None)
+
+
+def _laid_out(row: str, placed: list[tuple[str, Section]]) -> list[Group | Section]:
+    """The sections of a row as a group that a page lays out; sections without a row as they are."""
+    look, inside = row.partition("-")[0], [section for _, section in placed]
+    if look == "columns":
+        columns = groupby(placed, key=lambda each: each[0])
+        inside = [Group([section for _, section in column], "column") for _, column in columns]
+    return [Group(inside, look)] if look else inside
 
 
 def report_runs(paths: Iterable[Path], target: Target, asked: Asked) -> list[Report]:
@@ -80,7 +180,7 @@ def report_runs(paths: Iterable[Path], target: Target, asked: Asked) -> list[Rep
 def first_report(run: Run) -> Path:
     """The page of a run that has just ended: all but what its networks would have to be asked for. Raises UserError as `read_facts` does."""
     facts = read_facts(run)
-    return write_page(facts, pictures=pictures_of(facts, Asked(explain=False)))
+    return Report(facts, pictures=pictures_of(facts, Asked(explain=False))).write()
 
 
 def pictures_of(facts: Facts, asked: Asked) -> Pictures:
@@ -141,5 +241,7 @@ def write_reports(paths: list[Path], target: Target, pictures: Callable[[Facts],
     for facts in read:
         check_target("report", facts.run.path / REPORT, ".html")
         check_target("report", facts.run.path / FILE, ".md")
-    shown = [(facts, pictures(facts)) for facts in read]
-    return [Report(write_page(facts, target, found), facts, target, judge(facts), found) for facts, found in shown]
+    reports = [Report(facts, target, pictures(facts)) for facts in read]
+    for report in reports:
+        report.write()
+    return reports

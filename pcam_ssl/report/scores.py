@@ -6,42 +6,41 @@ from typing import Any
 from pcam_ssl.blending.report import blend_command
 from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.render.format import NAMES, WITHIN_FOLDS, by_knn, counts_text, split_words, transductive_sentence
-from pcam_ssl.render.markup import Markup, absent, card, fold_out, table, tag, three, with_interval
+from pcam_ssl.render import document
+from pcam_ssl.render.document import Details, Paragraph, Preformatted, Section, Table, Tiles
+from pcam_ssl.render.format import (
+    NAMES,
+    WITHIN_FOLDS,
+    by_knn,
+    count,
+    counts_text,
+    sentence,
+    split_words,
+    three,
+    transductive_sentence,
+    with_interval,
+)
 from pcam_ssl.report.figures import forest
 from pcam_ssl.report.verdict import Verdict, what_was_done
 from pcam_ssl.runs.contents import Facts
 from pcam_ssl.runs.run import ROUNDS
 
 
-def verdict_block(facts: Facts, verdict: Verdict) -> Markup:
+def verdict_block(facts: Facts, verdict: Verdict) -> document.Verdict:
     """What comes first: the verdict, the score beside its floor, and what was done."""
     scores = facts.scores
-    tiles = [_tile("AUROC out of fold", scores["out_of_fold"]["scores"]["auroc"], "c1")]
+    tiles = [("AUROC out of fold", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "c1")]
     if scores["floor"]:
-        tiles.append(_tile("Colour floor", scores["floor"]["scores"]["auroc"], "c0"))
-        tiles.append(_tile("Above floor, paired", scores["above_floor"]["auroc"], "plain", signed=True))
+        tiles.append(("Colour floor", with_interval(scores["floor"]["scores"]["auroc"]), "c0"))
+        tiles.append(("Above floor, paired", with_interval(scores["above_floor"]["auroc"], signed=True), ""))
     for split, report in (scores["held_out"] or {}).items():
-        tiles.append(_tile(f"AUROC {split_words(split, report)}", report["scores"]["auroc"], "c2"))
-    words = [
-        tag("p", tag("span", verdict.badge, class_="badge"), class_="lead"),
-        tag("p", verdict.headline, class_="headline"),
-        tag("ul", [tag("li", remark) for remark in verdict.remarks], class_="remarks") if verdict.remarks else None,
-    ]
-    shown = [tag("div", tiles, class_="tiles"), forest(facts), tag("p", scores["out_of_fold"]["interval"], class_="note")]
-    parts = [tag("div", words), tag("div", shown, class_="shown"), _named(what_was_done(facts))]
-    return tag("section", parts, class_=f"verdict {verdict.level}", aria_label="Verdict")
+        tiles.append((f"AUROC {split_words(split, report)}", with_interval(report["scores"]["auroc"]), "c2"))
+    shown = (Tiles(tiles), forest(facts), Paragraph(scores["out_of_fold"]["interval"], "note"))
+    done = document.Facts(what_was_done(facts))
+    return document.Verdict(verdict.level, verdict.badge, verdict.headline, verdict.remarks, shown=shown, facts=done)
 
 
-def _named(facts: list[tuple]) -> Markup:
-    return tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in facts])
-
-
-def _tile(name: str, score: dict, colour: str, signed: bool = False) -> Markup:
-    return tag("div", tag("span", name), tag("b", with_interval(score, signed)), class_=f"tile {colour}")
-
-
-def score_card(facts: Facts) -> Markup:
+def score_section(facts: Facts) -> Section:
     """Every out-of-fold score with its interval, the floor's, and the paired difference."""
     scores = facts.scores
     out, floor, above = scores["out_of_fold"], scores["floor"], scores["above_floor"]
@@ -56,26 +55,26 @@ def score_card(facts: Facts) -> Markup:
     if any(row[1] == "-" for row in rows):
         notes.append("- : not defined, because a class is absent.")
     head = ["score", "network", *(["colour floor", "difference"] if floor else [])]
-    return card("Scores out of fold", tag("p", " ".join(notes), class_="note"), table(head, rows))
+    return Section(blocks=(Paragraph(" ".join(notes), "note"), Table(head, rows)))
 
 
-def held_out_card(facts: Facts) -> Markup:
+def held_out_section(facts: Facts) -> Section:
     """Scores on splits whose labels no fold trained on or was chosen by, the mean of all folds' networks."""
     if not facts.scores["held_out"]:
-        return absent("Scores on held-out slides", "the dataset has no labelled test split")
-    parts = []
+        return Section(absent="the dataset has no labelled test split")
+    parts: list[Paragraph | Table] = []
     for split, report in facts.scores["held_out"].items():
         rows = [[label, with_interval(report["scores"][name])] for name, label in NAMES.items()]
         parts.append(
-            tag("p", f"Split {split}, mean of all folds: {counts_text(report)}. Intervals: {report['interval']}.", class_="note")
+            Paragraph(f"Split {split}, mean of all folds: {counts_text(report)}. Intervals: {report['interval']}.", "note")
         )
-        parts.append(table(["score", f"network on {split}"], rows))
-    if (sentence := transductive_sentence(facts.scores)) is None:
-        return card("Scores on held-out slides", *parts)
-    return card("Transductive scores", tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="note"), *parts)
+        parts.append(Table(["score", f"network on {split}"], rows))
+    if (text := transductive_sentence(facts.scores)) is None:
+        return Section(blocks=parts)
+    return Section("Transductive scores", (Paragraph(f"{sentence(text)}.", "note"), *parts))
 
 
-def folds_card(facts: Facts) -> Markup:
+def folds_section(facts: Facts) -> Section:
     """One line for each fold: patches, scores, the epoch kept, the temperature, seconds."""
     rows, reasons = [], []
     for fold in facts.scores["out_of_fold"]["per_fold"]:
@@ -84,11 +83,11 @@ def folds_card(facts: Facts) -> Markup:
         if calibration.get("reason"):
             reasons.append(f"Fold {fold['fold']}: {calibration['reason']}.")
         counts = [
-            _count(made.get("train")),
-            _count(made.get("inner")),
-            _count(fold["n"]),
-            _count(fold["n_positive"]),
-            _count(fold["n_slides"]),
+            count(made.get("train")),
+            count(made.get("inner")),
+            count(fold["n"]),
+            count(fold["n_positive"]),
+            count(fold["n_slides"]),
         ]
         values = [three(fold["scores"][name]) for name in ("auroc", "average_precision", "balanced_accuracy", "nll", "ece")]
         rows.append(
@@ -120,19 +119,10 @@ def folds_card(facts: Facts) -> Markup:
     known = [fold["scores"]["auroc"] for fold in facts.scores["out_of_fold"]["per_fold"] if fold["scores"]["auroc"] is not None]
     spread = f"AUROC by fold: {min(known):.3f} to {max(known):.3f}. " if len(known) > 1 else ""
     note = f"{spread}Counts are patches, and slides among those scored; temp. is the temperature fitted on inner slides."
-    return card(
-        "Fold by fold",
-        tag("p", note, class_="note"),
-        table(head, rows),
-        [tag("p", reason, class_="note") for reason in reasons],
-    )
+    return Section(blocks=(Paragraph(note, "note"), Table(head, rows), *[Paragraph(reason, "note") for reason in reasons]))
 
 
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
-def provenance_card(facts: Facts) -> Markup:
+def provenance_section(facts: Facts) -> Section:
     """Recipe, digests, versions, device, time, and the command that repeats the run."""
     info, run = facts.info, facts.run
     seconds = sum(made.get("seconds", 0) for made in facts.fold_facts.values())
@@ -150,12 +140,13 @@ def provenance_card(facts: Facts) -> Markup:
         ("Versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
     ]
     recipe = [f"{key}: {value}" for key, value in facts.recipe.items()]
-    return card(
-        "Where it comes from, and how to repeat it",
-        tag("pre", repeat_command(facts)),
-        _named(named),
-        tag("p", "Set by the recipe, against the defaults: ", changed_keys(facts.recipe) or "nothing", ".", class_="note"),
-        fold_out("The whole recipe", tag("pre", "\n".join(recipe))),
+    return Section(
+        blocks=(
+            Preformatted(repeat_command(facts)),
+            document.Facts(named),
+            Paragraph(("Set by the recipe, against the defaults: ", changed_keys(facts.recipe) or "nothing", "."), "note"),
+            Details("The whole recipe", (Preformatted("\n".join(recipe)),)),
+        )
     )
 
 
@@ -178,15 +169,14 @@ def changed_keys(recipe: dict) -> str:
     return ", ".join(f"{key}={value}" for key, value in recipe.items() if key not in defaults or defaults[key] != value)
 
 
-VIEWS_TITLE = "What the test-time views are worth"
 SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL (less is better)", "ece": "ECE (less is better)"}
 
 
-def views_card(facts: Facts) -> Markup:
+def views_section(facts: Facts) -> Section:
     """Scores of one plain view, of the mean of all views, and the paired difference."""
     views = facts.scores.get("views")
     if views is None:
-        return absent(VIEWS_TITLE, _reason(facts))
+        return Section(absent=_reason(facts))
     every = facts.scores["out_of_fold"]["scores"]
     rows = [
         [label, *(with_interval(scores[name], scores is views["gain"]) for scores in (views["one_view"], every, views["gain"]))]
@@ -194,7 +184,7 @@ def views_card(facts: Facts) -> Markup:
     ]
     note = "One view: the patch as it is, with temperatures of its own. Difference: paired, on the same resampled slides."
     head = ["score", "one view", f"mean of {views['count']}", "difference"]
-    return card(VIEWS_TITLE, tag("p", gain_sentence(views)), table(head, rows), tag("p", note, class_="note"))
+    return Section(blocks=(Paragraph(gain_sentence(views)), Table(head, rows), Paragraph(note, "note")))
 
 
 def gain_sentence(views: dict[str, Any]) -> str:
@@ -217,34 +207,34 @@ def _reason(facts: Facts) -> str:
     return "the run was made by an older pcam-ssl, which kept no score of one view; train it again"
 
 
-RETRIEVAL_TITLE = "Nearest neighbours"
 MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
 KINDS = {"knn": "kNN", "blend": "blend of both"}
 
 
-def retrieval_card(scores: dict[str, Any]) -> Markup:
+def retrieval_section(scores: dict[str, Any]) -> Section:
     """From scores.json: AUROC of kNN and blend with the paired difference to the head, then retrieval in all slides and across them."""
     neighbours = scores.get("neighbours")
     if not neighbours:
-        return absent(RETRIEVAL_TITLE, "the run made no kNN; `pcam-ssl metric-train`, or neighbours.use=true, does")
+        return Section(absent="the run made no kNN; `pcam-ssl metric-train`, or neighbours.use=true, does")
     if by_knn(scores):
         note = "The scores of this page are those of kNN: the fold's training patches vote; no patch that it trained on is scored."
-        return card(RETRIEVAL_TITLE, tag("p", note, class_="note"), *_retrieval(neighbours["retrieval"]))
+        return Section(blocks=(Paragraph(note, "note"), *_retrieval(neighbours["retrieval"])))
     head = scores["out_of_fold"]["scores"]["auroc"]
     rows: list[list] = [["head", with_interval(head), "-"]]
     for kind, name in KINDS.items():
         entry = neighbours[kind]
         gain = with_interval(entry["above_head"]["auroc"], signed=True)
         rows.append([name, with_interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
-    return card(
-        RETRIEVAL_TITLE,
-        tag("p", "kNN: the fold's training patches vote; no patch that it trained on is scored.", class_="note"),
-        table(["AUROC out of fold", "score", "less the head, paired"], rows),
-        *_retrieval(neighbours["retrieval"]),
+    return Section(
+        blocks=(
+            Paragraph("kNN: the fold's training patches vote; no patch that it trained on is scored.", "note"),
+            Table(["AUROC out of fold", "score", "less the head, paired"], rows),
+            *_retrieval(neighbours["retrieval"]),
+        )
     )
 
 
-def _retrieval(retrieval: dict[str, Any]) -> list[Markup]:
+def _retrieval(retrieval: dict[str, Any]) -> list[Paragraph | Table]:
     everywhere, across = retrieval["all_slides"], retrieval["across_slides"]
     rows = [
         [name, *(with_interval(scope[key]) if scope else "-" for scope in (everywhere, across))] for key, name in MEASURES.items()
@@ -254,4 +244,4 @@ def _retrieval(retrieval: dict[str, Any]) -> list[Markup]:
         note += f" None across slides: {retrieval['reason']}."
     else:
         note += " Across slides is the one to believe: within a slide, likeness of stain answers as well."
-    return [tag("p", note, class_="note"), table(["retrieval", "all slides", "across slides"], rows)]
+    return [Paragraph(note, "note"), Table(["retrieval", "all slides", "across slides"], rows)]

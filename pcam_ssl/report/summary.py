@@ -1,7 +1,10 @@
 """What a finished run prints: can the score be believed, the score beside its floor, and what to open."""
 
 from pcam_ssl.evaluation.scores import score_warnings
-from pcam_ssl.render.format import by_knn, score_table, split_words
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.format import by_knn, gain_numbers, interval, score_table, sentence, split_words
+from pcam_ssl.render.text import terminal
+from pcam_ssl.report.scores import KINDS, MEASURES
 from pcam_ssl.runs.run import Run
 
 
@@ -19,7 +22,7 @@ def run_summary(run: Run, scores: dict) -> str:
         blocks.append(neighbours_table(scores))
     for split, report in (scores["held_out"] or {}).items():
         words = split_words(split, report)
-        blocks.append(score_table(report, f"{words[0].upper()}{words[1:]}, mean of folds"))
+        blocks.append(score_table(report, f"{sentence(words)}, mean of folds"))
     warnings = score_warnings(scores)
     if warnings:
         blocks.append("\n".join(f"WARNING: {line}" for line in warnings))
@@ -30,32 +33,22 @@ def run_summary(run: Run, scores: dict) -> str:
 def neighbours_table(scores: dict) -> str:
     """kNN and blend beside the head, paired, and how well neighbours agree in class."""
     neighbours = scores["neighbours"]
-    kinds = [kind for kind in ("knn", "blend") if kind in neighbours]
-    lines = []
-    if kinds:
-        lines = [
-            f"{'AUROC out of fold':<24} {'score':<26} against the head, paired",
-            f"{'head':<24} {_interval(scores['out_of_fold']['scores']['auroc'])}",
-        ]
-    for kind in kinds:
-        entry = neighbours[kind]
-        score, gain = entry["out_of_fold"]["scores"]["auroc"], entry["above_head"]["auroc"]
-        lines.append(f"{ {'knn': 'kNN', 'blend': 'blend of both'}[kind]:<24} {_interval(score):<26} {_interval(gain, '+.3f')}")
-    names = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
-    across = neighbours["retrieval"]["across_slides"]
-    lines += [""] * bool(kinds)
-    lines.append(f"{'retrieval':<24} {'all slides':<26} across slides only")
-    for key, name in names.items():
-        cells = [_interval(neighbours["retrieval"]["all_slides"][key]), _interval(across[key]) if across else "- (no slides known)"]
-        lines.append(f"{name:<24} {cells[0]:<26} {cells[1]}")
-    return "\n".join(lines)
-
-
-def _interval(score: dict, form: str = ".3f") -> str:
-    if score["value"] is None:
-        return "-"
-    text = format(score["value"], form)
-    return text if score["low"] is None else f"{text} ({format(score['low'], form)} to {format(score['high'], form)})"
+    rows = []
+    for kind, name in KINDS.items():
+        if (entry := neighbours.get(kind)) is not None:
+            gain = gain_numbers(entry["above_head"]["auroc"])
+            rows.append([name, interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
+    tables = []
+    if rows:
+        head = ["head", interval(scores["out_of_fold"]["scores"]["auroc"]), ""]
+        tables.append(Table(["AUROC out of fold", "score", "against the head, paired"], [head, *rows], align="lll"))
+    everywhere, across = (neighbours["retrieval"][scope] for scope in ("all_slides", "across_slides"))
+    rows = [
+        [name, interval(everywhere[key]), interval(across[key]) if across else "- (no slides known)"]
+        for key, name in MEASURES.items()
+    ]
+    tables.append(Table(["retrieval", "all slides", "across slides only"], rows, align="lll"))
+    return terminal(tables)
 
 
 def colour_baseline_sentence(scores: dict) -> str | None:

@@ -1,26 +1,26 @@
-"""Neighbours of queries as a page and as text."""
+"""Neighbours of queries as a document: a page, and the text of a terminal."""
 
-import base64
-import io
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pcam_ssl import __version__
 from pcam_ssl.files import write_text
 from pcam_ssl.neighbors.search import SearchResult
-from pcam_ssl.render.markup import Markup, card, fold_out, table, tag
-from pcam_ssl.render.page import document
-from pcam_ssl.render.thumbnails import shorten
+from pcam_ssl.render import html
+from pcam_ssl.render.document import Card, Cell, Details, Document, Facts, Gallery, Group, Line, Paragraph, Picture, Section, Table
+from pcam_ssl.render.format import COLOURS, LABELS, decimals
+from pcam_ssl.render.pictures import picture, shorten
+from pcam_ssl.render.text import aligned
 
-STYLE = Path(__file__).with_name("neighbours.css")
 CENTRE_PX = 32
 SHOWN = {"id": 10, "image": 24, "slide": 40}
 """Letters of a longer name that are shown; its title has all."""
-COLOURS = {1: "c2", 0: "c1", None: "c0"}
+COLUMNS = ("rank", "cosine", "label", "prob", "split", "slide", "id")
+COLUMNS_OF_PAGE = ("rank", "id", "cosine", "label", "prob", "slide", "split")
 
 
 def write_neighbours_page(
@@ -32,89 +32,83 @@ def write_neighbours_page(
 
 def neighbours_page(result: SearchResult, queries: list[np.ndarray], neighbours: list[list[np.ndarray]]) -> str:
     """The whole page; the same search gives the same text."""
-    name = f"Neighbours in {Path(result.facts['run']).resolve().name}"
+    return html.page(neighbours_document(result, queries, neighbours))
+
+
+def neighbours_text(result: SearchResult) -> str:
+    """A block for each query: what it is, what was left out, its neighbours by rank."""
+    return "\n\n".join("\n".join(_lines(query, result.facts["k"])) for query in result.each())
+
+
+def neighbours_document(result: SearchResult, queries: list[np.ndarray], neighbours: list[list[np.ndarray]]) -> Document:
+    """Queries beside their neighbours, patches as in `write_neighbours_page`."""
     sections = [
-        _query_card(query, result.facts, patch, found)
+        _query(query, result.facts["k"], patch, found)
         for query, patch, found in zip(result.each(), queries, neighbours, strict=True)
     ]
-    size_px = queries[0].shape[0]
-    outline = f" Outlined: the centre {CENTRE_PX} px, which alone decide the label in PatchCamelyon." if size_px > CENTRE_PX else ""
+    outlined = len(queries[0]) > CENTRE_PX
+    outline = f" Outlined: the centre {CENTRE_PX} px, which alone decide the label in PatchCamelyon." if outlined else ""
     legend = "Orange: tumor; blue: normal; grey: unlabelled."
     if result.gallery["prob"].notna().any():
         legend += " prob is of tumor, calibrated: out of fold, or on the test split the mean of all folds."
-    body = [
-        tag("header", tag("h1", name), tag("p", legend + outline, class_="note")),
-        *sections,
-        _provenance(result),
-        tag("footer", f"Made by pcam-ssl {__version__} for research. Not for diagnosis."),
-    ]
-    return document(name, body, STYLE.read_text(encoding="utf-8"))
-
-
-def _query_card(query: dict[str, Any], facts: dict[str, Any], patch: np.ndarray, found: list[np.ndarray]) -> Markup:
-    neighbours = query["neighbours"]
-    short = shortfall_text(query, facts["k"])
-    cards = [_neighbour_card(neighbour, pixels) for neighbour, pixels in zip(neighbours, found, strict=True)]
-    rows = [
-        [
-            n["rank"],
-            tag("span", n["id"]),
-            _decimals(n["cosine"], 6),
-            LABELS[n["label"]],
-            _decimals(n["prob"], 3),
-            n["wsi"] or "-",
-            n["split"],
-        ]
-        for n in neighbours
-    ]
-    head = ["rank", "id", "cosine", "label", "prob", "slide", "split"]
-    return tag(
-        "section",
-        tag("h2", f"Query {name_of(query)}"),
-        tag("p", _tally(neighbours), class_="tally"),
-        tag("div", _picture(patch, f"Query {name_of(query)}: {LABELS[query['label']]}, {_slide(query)}"), _facts_of(query)),
-        tag(
-            "div",
-            tag("ol", cards, class_="found") if cards else None,
-            tag("p", short, class_="warning") if short else None,
-            tag("p", f"Left out: {left_out_text(query)}.", class_="note"),
-            fold_out("As a table, with full ids", table(head, rows, f"Neighbours of {name_of(query)}")) if rows else None,
-        ),
-        class_="card asked",
+    return Document(
+        f"Neighbours in {Path(result.facts['run']).resolve().name}",
+        (*sections, _provenance(result.facts)),
+        intro=(Paragraph(legend + outline, "note"),),
+        footer=f"Made by pcam-ssl {__version__} for research. Not for diagnosis.",
     )
 
 
-def _neighbour_card(neighbour: dict[str, Any], pixels: np.ndarray) -> Markup:
-    label = LABELS[neighbour["label"]]
-    cosine = _decimals(neighbour["cosine"], 4)
-    alt = f"Neighbour {neighbour['rank']}: {label}, {_slide(neighbour)}, cosine {cosine}"
-    head = tag("div", tag("span", f"{neighbour['rank']}", class_="rank"), tag("span", label, class_="class"), class_="line")
-    return tag("li", _picture(pixels, alt), head, _facts_of(neighbour, cosine), class_=COLOURS[neighbour["label"]])
+def _query(query: dict[str, Any], k: int, patch: np.ndarray, found: list[np.ndarray]) -> Section:
+    neighbours = query["neighbours"]
+    short = shortfall_text(query, k)
+    cards = [_card(neighbour, pixels) for neighbour, pixels in zip(neighbours, found, strict=True)]
+    name = f"Query {name_of(query)}"
+    asked = (_outlined(patch, f"{name}: {LABELS[query['label']]}, {_slide(query)}"), _facts(query))
+    table = _table(neighbours, COLUMNS_OF_PAGE, 6, caption=f"Neighbours of {name_of(query)}")
+    answer = (
+        Gallery(cards, "found") if cards else None,
+        Paragraph(short, "warning") if short else None,
+        Paragraph(f"Left out: {left_out_text(query)}.", "note"),
+        Details("As a table, with full ids", (table,)) if neighbours else None,
+    )
+    return Section(name, (Paragraph(_tally(neighbours), "tally"), Group(asked), Group(answer)), look="query")
 
 
-def _facts_of(patch: dict[str, Any], cosine: str | None = None) -> Markup:
+def _card(neighbour: dict[str, Any], pixels: np.ndarray) -> Card:
+    label, cosine = LABELS[neighbour["label"]], decimals(neighbour["cosine"], 4)
+    shown = _outlined(pixels, f"Neighbour {neighbour['rank']}: {label}, {_slide(neighbour)}, cosine {cosine}")
+    # The words of the picture say both.
+    lines = [Line(str(neighbour["rank"]), "rank", silent=True), Line(label, "class", silent=True)]
+    return Card((shown,), lines, _facts(neighbour, cosine), colour=COLOURS[neighbour["label"]])
+
+
+def _facts(patch: dict[str, Any], cosine: str | None = None) -> Facts:
     """What is known of a query, or with `cosine` of a neighbour."""
     named = [("cosine", cosine)] if cosine else [("label", LABELS[patch["label"]])]
-    named += [("prob", _decimals(patch["prob"], 3)), ("slide", patch["wsi"] or "unknown"), ("split", patch["split"] or "-")]
+    named += [("prob", decimals(patch["prob"])), ("slide", patch["wsi"] or "unknown"), ("split", patch["split"] or "-")]
     named.append(("id", patch["id"]) if patch["id"] else ("image", patch["image"]))
-    return tag(
-        "dl", [[tag("dt", name), tag("dd", shorten(value, SHOWN.get(name, len(value))), title=value)] for name, value in named]
-    )
+    return Facts([(name, Cell(shorten(value, SHOWN.get(name, len(value))), title=value)) for name, value in named])
 
 
-def _picture(pixels: np.ndarray, alt: str) -> Markup:
-    size_px = pixels.shape[0]
-    edge = f"--edge: {50 * (size_px - CENTRE_PX) / size_px:.4f}%"
-    outline = tag("i", style=edge) if size_px > CENTRE_PX else None
-    # An image element has no end tag, which is all that `tag` writes.
-    image = Markup(tag("img", src=_data_uri(pixels), alt=alt, width=size_px, height=size_px).removesuffix("</img>"))
-    return tag("span", image, outline, class_="patch")
+def _outlined(pixels: np.ndarray, alt: str) -> Picture:
+    # As PNG the pixels are those that were searched, to the bit.
+    return picture(pixels, alt, "png", centre_px=CENTRE_PX)
 
 
-def _data_uri(pixels: np.ndarray) -> str:
-    held = io.BytesIO()
-    Image.fromarray(pixels).save(held, "PNG")
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+def _table(neighbours: list[dict[str, Any]], columns: Sequence[str], digits: int, **more: str) -> Table:
+    """A row a neighbour; cosines with so many `digits`."""
+    rows = []
+    for neighbour in neighbours:
+        told = {
+            **{name: str(neighbour[name]) for name in ("rank", "id", "split")},
+            "cosine": decimals(neighbour["cosine"], digits),
+            "label": LABELS[neighbour["label"]],
+            "prob": decimals(neighbour["prob"]),
+            "slide": neighbour["wsi"] or "-",
+        }
+        rows.append([told[name] for name in columns])
+    return Table(columns, rows, **more)
 
 
 def _tally(neighbours: list[dict[str, Any]]) -> str:
@@ -124,19 +118,15 @@ def _tally(neighbours: list[dict[str, Any]]) -> str:
     classes = ", ".join(f"{counts[name]} {name}" for name in LABELS.values() if counts[name])
     slides = len({neighbour["wsi"] for neighbour in neighbours} - {None})
     where = f" from {slides} slide{'s' if slides > 1 else ''}" if slides else ""
-    return f"{classes}{where}; cosine {_decimals(neighbours[0]['cosine'], 3)} to {_decimals(neighbours[-1]['cosine'], 3)}"
+    return f"{classes}{where}; cosine {decimals(neighbours[0]['cosine'])} to {decimals(neighbours[-1]['cosine'])}"
 
 
 def _slide(patch: dict[str, Any]) -> str:
     return f"slide {patch['wsi']}" if patch["wsi"] else "slide unknown"
 
 
-def _decimals(value: float | None, n: int) -> str:
-    return "-" if value is None else f"{value:.{n}f}"
-
-
-def _provenance(result: SearchResult) -> Markup:
-    facts, index = result.facts, result.facts["index"]
+def _provenance(facts: dict[str, Any]) -> Section:
+    index = facts["index"]
     parameters = "".join(f", {name} {value}" for name, value in index["parameters"].items())
     exact = "exact" if index["exact"] else f"approximate{parameters}"
     named = [
@@ -147,49 +137,18 @@ def _provenance(result: SearchResult) -> Markup:
         ("Backend", f"{facts['backend']['name']} ({facts['backend']['reason']})"),
         ("Own slide", "kept, by --any-slide" if facts["any_slide"] else "left out; where slides are unknown, duplicates are"),
     ]
-    return card("Where it comes from", tag("dl", [[tag("dt", name), tag("dd", value)] for name, value in named]))
+    return Section("Where it comes from", (Facts(named),))
 
 
-LABELS = {1: "tumor", 0: "normal", None: "unlabelled"}
-HEAD = ("rank", "cosine", "label", "prob", "split", "slide", "id")
-
-
-def neighbours_text(result: SearchResult) -> str:
-    """A block for each query: what it is, what was left out, its neighbours by rank."""
-    return "\n\n".join("\n".join(_block(query, result.facts["k"])) for query in result.each())
-
-
-def _block(query: dict[str, Any], k: int) -> list[str]:
-    known = [LABELS[query["label"]], f"slide {query['wsi'] or 'unknown'}"]
+def _lines(query: dict[str, Any], k: int) -> list[str]:
+    known = [LABELS[query["label"]], _slide(query)]
     known += [query["split"]] if query["split"] else []
     known += [f"prob {query['prob']:.3f}"] if query["prob"] is not None else []
-    lines = _table([_cells(neighbour) for neighbour in query["neighbours"]]) if query["neighbours"] else []
+    lines = [f"query {name_of(query)}: {', '.join(known)}", f"left out: {left_out_text(query)}"]
+    if query["neighbours"]:
+        lines.append(aligned(_table(query["neighbours"], COLUMNS, 4, align="rrlrlll")))
     short = shortfall_text(query, k)
-    return [f"query {name_of(query)}: {', '.join(known)}", f"left out: {left_out_text(query)}", *lines, *([short] if short else [])]
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in (HEAD, *rows)) for column in range(len(HEAD))]
-    lines = [[_aligned(*cell) for cell in zip(row, widths, HEAD, strict=True)] for row in (HEAD, *rows)]
-    return ["  ".join(cells).rstrip() for cells in lines]
-
-
-def _cells(neighbour: dict[str, Any]) -> tuple[str, ...]:
-    prob = "-" if neighbour["prob"] is None else f"{neighbour['prob']:.3f}"
-    slide = neighbour["wsi"] or "-"
-    return (
-        str(neighbour["rank"]),
-        f"{neighbour['cosine']:.4f}",
-        LABELS[neighbour["label"]],
-        prob,
-        neighbour["split"],
-        slide,
-        neighbour["id"],
-    )
-
-
-def _aligned(text: str, width: int, name: str) -> str:
-    return text.rjust(width) if name in ("rank", "cosine", "prob") else text.ljust(width)
+    return [*lines, *([short] if short else [])]
 
 
 def name_of(query: dict[str, Any]) -> str:

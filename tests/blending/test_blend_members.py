@@ -4,7 +4,7 @@ import pytest
 import scored
 
 from pcam_ssl.api import blend
-from pcam_ssl.blending.report import blend_card, blend_command, blend_text, blend_words
+from pcam_ssl.blending.report import blend_command, blend_text, blend_words, members_section
 from pcam_ssl.files import read_json
 
 
@@ -53,8 +53,8 @@ def test_the_page_lists_the_members_escaped_and_no_network(fitted):
     assert "unknown network" not in page
 
 
-def test_another_run_has_no_such_card(tmp_path):
-    assert blend_card(read_json(scored.write_scored(tmp_path / "run").scores)) is None
+def test_another_run_has_no_such_section(tmp_path):
+    assert members_section(read_json(scored.write_scored(tmp_path / "run").scores)) is None
 
 
 def test_the_command_repeats_the_blend(fitted, tmp_path):

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import scored
 
+from pcam_ssl.compare.charts import correlations
 from pcam_ssl.compare.compare import compare_runs, write_page
-from pcam_ssl.compare.report import page
+from pcam_ssl.compare.report import comparison_document, page
+from pcam_ssl.render.document import Table
+from pcam_ssl.render.outline import outline
 
 HOSTILE = "<script>alert(1)<script>"
 
@@ -35,6 +38,11 @@ def two(write_runs):
     return compare_runs(write_runs(2, test=False))
 
 
+def heat_map(comparison) -> Table:
+    """The table of correlations."""
+    return next(block for block in correlations(comparison).blocks if isinstance(block, Table))
+
+
 def test_nothing_is_fetched_and_nothing_runs(three):
     assert not re.search(r"""(?:src|href)="(?!data:)|url\(|@import|https?://|<script|\son\w+=""", page(three))
 
@@ -57,20 +65,21 @@ def test_every_score_and_difference_stands_as_text(three):
 
 
 def test_every_chart_says_its_numbers_or_where_they_are(three):
-    labels = re.findall(
-        r'<svg[^>]*class="chart"[^>]*aria-label="([^"]*)"|<svg[^>]*aria-label="([^"]*)"[^>]*class="chart"', page(three)
-    )
-    said = [one or other for one, other in labels]
-    assert len(said) == 5
+    said = [entry.text for entry in outline(comparison_document(three)) if entry.kind == "chart"]
+    assert len(said) == page(three).count('class="chart"') == 5
     assert all("numbers below" in text or "run0: " in text for text in said)
 
 
 def test_the_heat_map_holds_pearson_below_and_spearman_above(three):
-    shown = page(three)
     below, above = three["correlation"]["pearson"], three["correlation"]["spearman"]
-    cells = re.findall(r'<td style="--v:[\d.]+">([-\d.]+)</td>', shown)
-    wanted = [f"{(below if j < i else above)[i][j]:.2f}" for i in range(3) for j in range(3) if i != j]
-    assert cells == wanted
+    wanted = [["" if i == j else f"{(below if j < i else above)[i][j]:.2f}" for j in range(3)] for i in range(3)]
+    assert [[cell.text for cell in row[1:]] for row in heat_map(three).rows] == wanted
+
+
+def test_the_heat_map_is_darker_where_runs_are_more_alike(three):
+    cells = [cell for row in heat_map(three).rows for cell in row[1:] if cell.text]
+    values = [float(cell.text) for cell in sorted(cells, key=lambda cell: cell.shade)]
+    assert values == sorted(values) and values[0] < values[-1]
 
 
 def test_held_out_scores_are_drawn_against_those_out_of_fold(three):

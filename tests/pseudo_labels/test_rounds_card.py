@@ -1,55 +1,49 @@
 """Rounds on the page: the verdict first, every table of the text, and the page of each run they concern."""
 
-import re
-
 import pytest
+from laid_out import markup, words, write_report
 from rounds_verdicts import pooled, row, verdict
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
-from pcam_ssl.pseudo_labels.report import rounds_cards, sections
-from pcam_ssl.report.page import write_report
+from pcam_ssl.pseudo_labels.report import rounds_section, sections
+from pcam_ssl.render.document import Table
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.runs.run import Run
 
 
-def words(markup: str) -> str:
-    return re.sub(r"<[^>]*>", "|", markup)
-
-
 def test_no_rounds_says_how_to_make_them():
-    (card,) = rounds_cards({})
-    assert "none were made; `pcam-ssl pseudo-label RUN` makes them" in card
+    assert "none were made; `pcam-ssl pseudo-label RUN` makes them" in rounds_section({}).absent
+    assert rounds_section({}, pooled=True) is None
 
 
 def test_the_verdict_and_its_command_come_before_what_opens(tmp_path):
-    (card,) = rounds_cards({tmp_path: verdict(stopped="round 3 is no better")})
-    assert words(card).index("A gain.") < words(card).index("Stopped: round 3 is no better.") < card.index("<details")
+    card = markup(rounds_section({tmp_path: verdict(stopped="round 3 is no better")}))
+    assert card.index("A gain.") < card.index("Stopped: round 3 is no better.") < card.index("<details")
     assert card.index("<pre>pcam-ssl predict runs/k/round-2 SOURCE") < card.index("<details")
 
 
 @pytest.mark.parametrize("told", [verdict, pooled])
 def test_every_section_of_the_text_is_there_with_its_table(tmp_path, told):
-    (card,) = rounds_cards({tmp_path: told()})
+    card = words(rounds_section({tmp_path: told()}, pooled=told is pooled))
     for section in sections(told())[1:]:
-        assert f"<summary>{section.title}</summary>" in card
-        for line in section.rows:
-            assert "".join(f"<td>{cell}</td>" for cell in line[1:]) in card
+        assert f"|{section.title}|" in card
+        for table in [block for block in section.blocks if isinstance(block, Table)]:
+            for line in table.rows:
+                assert "|".join(cell for cell in line[1:] if cell) in card
 
 
 def test_the_chart_names_each_paired_gain_and_its_interval(tmp_path):
-    (card,) = rounds_cards({tmp_path: verdict()})
+    card = markup(rounds_section({tmp_path: verdict()}))
     assert "zero is no gain. round 1: +0.003 (-0.001 to +0.007); round 2: +0.012 (+0.008 to +0.016); each fold" in card
 
 
 def test_pooled_rounds_have_no_chart_of_gains(tmp_path):
-    (card,) = rounds_cards({tmp_path: pooled()})
-    assert "Pseudo-label rounds, pooled" in card
-    assert "<svg" not in card
+    assert "<svg" not in markup(rounds_section({tmp_path: pooled()}, pooled=True))
 
 
 def test_text_of_rounds_is_escaped(tmp_path):
-    (card,) = rounds_cards({tmp_path: verdict(verdict="<script>", stopped="<b>", rounds=[row(0, 0.9, 0)])})
+    card = markup(rounds_section({tmp_path: verdict(verdict="<script>", stopped="<b>", rounds=[row(0, 0.9, 0)])}))
     assert "<script>" not in card
     assert "<b>" not in card
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from rounds_verdicts import fold_facts, pooled, row, score, shares, verdict
 
-from pcam_ssl.pseudo_labels.report import rounds_markdown, rounds_text
+from pcam_ssl.pseudo_labels.report import rounds_text
 from pcam_ssl.pseudo_labels.verdict import SCORES, WITHHELD, verdict_sentence
 
 
@@ -161,18 +161,6 @@ def test_pooled_scores_are_withheld_wherever_they_would_stand():
     assert "1 last  -                       -                        -" in text
     assert "- : no label of the pool is known" in text
     assert "0.948" not in text
-
-
-def test_markdown_holds_the_same_tables_with_the_verdict_first():
-    page = rounds_markdown(verdict())
-    assert page.startswith("## Verdict\n\nA gain.\n")
-    assert "\n```\npcam-ssl predict runs/k/round-2 SOURCE --out FILE.parquet\n```\n" in page
-    assert "\n| class | precision | coverage | added | of hidden |\n| --- | ---: | ---: | ---: | ---: |\n| tumor | 0.985" in page
-    assert "\n|  | 1 | 0.948 (0.938 to 0.958) | +0.003 (-0.001 to +0.007) | no measurable gain |\n" in page
-
-
-def test_markdown_takes_no_reason_for_a_nested_list():
-    assert "\n- `-` : no label of the pool is known" in rounds_markdown(pooled())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 
 from pcam_ssl.render.charts import (
@@ -14,8 +15,8 @@ from pcam_ssl.render.charts import (
     Axis,
     Chart,
     Mark,
-    dot_rows,
-    legend,
+    dot_chart,
+    dot_map,
     shortened,
     spanning,
 )
@@ -57,7 +58,7 @@ def test_equal_values_still_have_an_axis():
 def test_the_corners_of_a_chart():
     chart = Chart(UNIT, UNIT, "corners")
     chart.dots([0, 1], [0, 1], "c1")
-    low, high = parts(chart.svg(), "circle", "dot")
+    low, high = parts(chart.block().svg, "circle", "dot")
     assert float(low.get("cx")) == LEFT_PX
     assert float(high.get("cx")) == WIDTH_PX - RIGHT_PX
     assert float(high.get("cy")) == TOP_PX
@@ -67,14 +68,14 @@ def test_the_corners_of_a_chart():
 def test_a_missing_value_breaks_a_line():
     chart = Chart(UNIT, UNIT, "gap")
     chart.line([0, 0.5, 1], [0, None, 1], "c1")
-    (line,) = parts(chart.svg(), "path", "line")
+    (line,) = parts(chart.block().svg, "path", "line")
     assert line.get("d").count("M") == 2
 
 
 def test_a_bar_is_as_high_as_its_value():
     chart = Chart(UNIT, UNIT, "bars")
     chart.bars([0, 0.5], [0.5, 1], [0.5, 1], "c0", ["five", "ten"])
-    half, whole = parts(chart.svg(), "rect", "bar")
+    half, whole = parts(chart.block().svg, "rect", "bar")
     assert float(half.get("height")) * 2 == float(whole.get("height"))
     assert half.find("title").text == "five"
 
@@ -82,11 +83,11 @@ def test_a_bar_is_as_high_as_its_value():
 def test_a_band_is_closed():
     chart = Chart(UNIT, UNIT, "band")
     chart.band([0, 1], [0, 0.5], [0.5, 1], "c1")
-    assert parts(chart.svg(), "path", "band")[0].get("d").endswith("Z")
+    assert parts(chart.block().svg, "path", "band")[0].get("d").endswith("Z")
 
 
 def test_a_row_has_its_interval_and_its_name():
-    svg = dot_rows([("slide", [Mark(0.5, "c1", "half", 0.0, 1.0)])], UNIT, "rows")
+    svg = dot_chart([("slide", [Mark(0.5, "c1", "half", 0.0, 1.0)])], UNIT, "rows").svg
     (whisker,) = parts(svg, "line", "whisker")
     (dot,) = parts(svg, "circle", "dot")
     assert (float(whisker.get("x1")), float(whisker.get("x2"))) == (LABEL_PX, WIDTH_PX - RIGHT_PX)
@@ -97,14 +98,24 @@ def test_a_row_has_its_interval_and_its_name():
 def test_a_long_name_is_shortened_and_whole_on_request():
     name = "TCGA-AA-0001-01Z-00-DX1.slide"
     assert len(shortened(name)) == 22
-    assert f"<title>{name}</title>" in dot_rows([(name, [])], UNIT, "rows")
+    assert f"<title>{name}</title>" in dot_chart([(name, [])], UNIT, "rows").svg
 
 
 def test_alt_text_and_labels_are_escaped():
     chart = Chart(Axis("<script>", 0, 1), UNIT, '"><script>')
     chart.line([0, 1], [0, 1], "c1", "<script>")
-    page = (
-        chart.svg() + dot_rows([("<script>", [Mark(0, "c1", "<script>")])], UNIT, "<script>") + legend([("line", "c1", "<script>")])
-    )
+    rows = dot_chart([("<script>", [Mark(0, "c1", "<script>")])], UNIT, "<script>")
+    page = chart.block().svg + rows.svg
     assert "<script>" not in page
-    assert ElementTree.fromstring(chart.svg()).get("aria-label") == '"><script>'
+    assert ElementTree.fromstring(chart.block().svg).get("aria-label") == '"><script>'
+
+
+def test_a_map_has_one_path_for_each_colour_and_one_scale_for_both_axes():
+    chart = dot_map(np.array([[0.0, 0], [1, 0], [4, 1]]), np.array([1, 1, 2]), "three patches")
+    dots = {path.get("class"): path.get("d") for path in ElementTree.fromstring(chart.svg).iter("path")}
+    assert {look: path.count("h0") for look, path in dots.items()} == {"points c1": 2, "points c2": 1}
+    places = [[int(number) for number in dot.split()] for path in dots.values() for dot in path[1:].replace("h0", "").split("M")]
+    (first, second, third) = places
+    assert abs((third[0] - first[0]) - 4 * (second[0] - first[0])) <= 2
+    assert abs((first[1] - third[1]) - (second[0] - first[0])) <= 1
+    assert chart.alt == "three patches"

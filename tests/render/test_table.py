@@ -29,9 +29,9 @@ def test_value_interval_and_floor_stand_in_one_line():
     lines = score_table(report(0.9651, 0.951, 0.9772), "out of fold", floor=report(0.8, 0.75, 0.85)).splitlines()
     assert lines[:4] == [
         "out of fold: 1,243 patches (447 tumor) of 34 slides, 21 with tumor",
-        "                                  score  95 % interval    floor  95 % interval",
-        "AUROC                             0.965  0.951 to 0.977   0.800  0.750 to 0.850",
-        "AUROC, mean within folds          0.965  0.951 to 0.977   0.800  0.750 to 0.850",
+        "                                 score  95 % interval   floor  95 % interval",
+        "AUROC                            0.965  0.951 to 0.977  0.800  0.750 to 0.850",
+        "AUROC, mean within folds         0.965  0.951 to 0.977  0.800  0.750 to 0.850",
     ]
     assert lines[-1] == "interval: 95 %, Student's t on 2000 resamples of 34 slides"
 
@@ -47,12 +47,12 @@ def test_fits_eighty_columns(floor):
 
 
 def test_a_value_without_interval_stands_alone():
-    assert "AUROC                             0.900\n" in score_table(report(0.9, None, None), "out of fold")
+    assert "AUROC                            0.900\n" in score_table(report(0.9, None, None), "out of fold")
 
 
 def test_an_undefined_score_is_a_dash_and_explained():
     text = score_table(report(None, None, None), "out of fold")
-    assert "AUROC                             -\n" in text
+    assert "AUROC                            -\n" in text
     assert text.endswith("- : not defined, because a class is absent")
 
 

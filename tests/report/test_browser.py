@@ -1,10 +1,8 @@
 """The page in a real browser: nothing sticks out sideways, on a telephone or a wide screen, light or dark."""
 
 import pytest
-from pictured import case, fold_map, pictures
-
-from pcam_ssl.report.page import write_page, write_report
-from pcam_ssl.runs.contents import read_facts
+from laid_out import write_report
+from report_pictures import case, fold_map, pictures
 
 
 @pytest.mark.parametrize(("width_px", "dark", "background"), [(400, True, "rgb(18, 21, 26)"), (1600, False, "rgb(244, 245, 247)")])
@@ -22,5 +20,5 @@ def test_galleries_and_maps_fit_too_and_names_from_data_run_nothing(write_run, m
         wrong=[case(hostile, wsi=hostile)] + [case(f"{n:040x}", wsi="a-very-long-name-of-a-slide-" * 3) for n in range(11)],
         maps=[fold_map(k, slides=(hostile, "a", "b", "c")) for k in range(3)],
     )
-    found = measured(write_page(read_facts(write_run(slides=(hostile, "b", "c", "d"))), pictures=shown), width_px, dark)
+    found = measured(write_report(write_run(slides=(hostile, "b", "c", "d")), pictures=shown), width_px, dark)
     assert (found["over_px"], found["scripts"], found["pictures"]) == (0, 0, 13 * 4)

@@ -3,15 +3,32 @@
 import numpy as np
 import pandas as pd
 import pytest
-from written import blend_info
+from json_files import blend_info
+from laid_out import markup
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.operating_point import Target, choose_threshold, decision_curve
-from pcam_ssl.report.operating_point import asked, better_where, by_slide, decision_card, operating_card, operating_point, reached
+from pcam_ssl.report.operating_point import (
+    asked,
+    better_where,
+    by_slide,
+    decision_section,
+    operating_point,
+    operating_section,
+    reached,
+)
 from pcam_ssl.runs.contents import read_facts
 from pcam_ssl.tables import read_table, write_table
 
 TARGET = Target("sensitivity", 0.9)
+
+
+def shown(run, target: Target = TARGET) -> str:
+    """The section on the page."""
+    facts = read_facts(run)
+    return markup(operating_section(facts, operating_point(facts, target), target))
+
+
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -84,7 +101,7 @@ def test_without_a_threshold_the_section_says_why(write_run, break_it, reason):
     for k in (0, 1):
         write_table(run.fold(k) / "oof.parquet", oof[oof.fold == k])
     break_it(run)
-    assert f"Not shown: {reason}" in operating_card(read_facts(run), TARGET)
+    assert f"Not shown: {reason}" in shown(run)
 
 
 def test_a_blend_says_why_it_has_none(write_run, edit):
@@ -92,7 +109,7 @@ def test_a_blend_says_why_it_has_none(write_run, edit):
     edit(run.provenance, lambda info: info.update(blend_info("a")))
     for path in run.path.glob("fold-*/inner.parquet"):
         path.unlink()
-    assert "Not shown: this blend keeps no inner slides" in operating_card(read_facts(run), TARGET)
+    assert "Not shown: this blend keeps no inner slides" in shown(run)
 
 
 def test_a_fold_without_a_threshold_is_left_out_and_named(write_run, point):
@@ -110,7 +127,7 @@ def test_nothing_is_called_where_no_prob_is_high_enough(write_run, point):
     assert not found.rows.called[found.rows.fold == 0].any()
     assert "nothing is called tumor" in asked(found)
     assert found.to_dict()["thresholds"][0]["threshold"] is None
-    assert "none is high enough" in operating_card(read_facts(run), Target("specificity", 1.0))
+    assert "none is high enough" in shown(run, Target("specificity", 1.0))
 
 
 def test_constant_predictions_are_called_alike(write_run, point):
@@ -127,7 +144,7 @@ def test_scores_that_are_not_finite_are_refused(write_run):
     run = write_run()
     change(run.fold(0) / "inner.parquet", lambda inner: inner.assign(prob=np.nan))
     with pytest.raises(UserError, match=r"inner\.parquet: 96 scores are not finite"):
-        operating_card(read_facts(run), TARGET)
+        shown(run)
 
 
 def test_slides_of_one_class_cannot_be_missed(point):
@@ -153,9 +170,9 @@ def test_what_is_short_of_the_target_is_said(write_run, point):
 
 def test_names_of_slides_are_escaped(write_run):
     run = write_run(slides=(HOSTILE, *(f"slide-{i}" for i in range(11))))
-    shown = operating_card(read_facts(run), TARGET)
-    assert "<script" not in shown
-    assert "&lt;script&gt;" in shown
+    page = shown(run)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
 
 
 def test_slides_that_are_torn_are_named_as_what_they_are(point):
@@ -175,16 +192,15 @@ def test_the_json_is_plain(write_run, point):
 
 
 def test_the_decision_curve_is_told_with_its_numbers(write_run):
-    shown = decision_card(read_facts(write_run()))
-    assert "Acting on the network is measurably worth more than treating all patches alike from prob " in shown
-    assert "<summary>Numbers</summary>" in shown
-    assert 'role="img"' in shown
+    page = markup(decision_section(read_facts(write_run())))
+    assert "Acting on the network is measurably worth more than treating all patches alike from prob " in page
+    assert "<summary>Numbers</summary>" in page
+    assert 'role="img"' in page
 
 
 def test_the_decision_curve_of_one_class_says_why_it_is_absent(write_run):
-    assert "Not shown: the scored patches hold one class only." in decision_card(
-        read_facts(write_run(slides=("a",), one_class="a"))
-    )
+    facts = read_facts(write_run(slides=("a",), one_class="a"))
+    assert decision_section(facts).absent == "the scored patches hold one class only"
 
 
 def test_where_a_network_is_better_in_words():

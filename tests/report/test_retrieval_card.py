@@ -1,8 +1,8 @@
 """kNN, blend and retrieval on the page."""
 
-import re
+from laid_out import words
 
-from pcam_ssl.report.scores import retrieval_card
+from pcam_ssl.report.scores import retrieval_section
 
 
 def score(value: float) -> dict:
@@ -25,26 +25,22 @@ def scores(across: bool = True) -> dict:
     return {"out_of_fold": {"scores": {"auroc": score(0.92)}}, "neighbours": neighbours}
 
 
-def text(card: str) -> str:
-    return re.sub(r"(<[^>]*>)+", "|", card)
-
-
 def test_knn_and_blend_stand_beside_the_head_with_the_paired_difference():
-    shown = text(retrieval_card(scores()))
+    shown = words(retrieval_section(scores()))
     assert "|head|0.920|0.910 to 0.930|-|kNN|0.900|0.890 to 0.910|-0.020|-0.030 to -0.010|blend of both|0.930|" in shown
 
 
 def test_retrieval_stands_in_all_slides_and_across_them():
-    shown = text(retrieval_card(scores()))
+    shown = words(retrieval_section(scores()))
     assert "1,243 patches asked" in shown
     assert shown.count("0.700|0.690 to 0.710|0.700|0.690 to 0.710") == 4
 
 
 def test_unknown_slides_have_no_retrieval_across_them_and_say_so():
-    shown = text(retrieval_card(scores(across=False)))
+    shown = words(retrieval_section(scores(across=False)))
     assert "None across slides: no slides known." in shown
     assert shown.count("0.700|0.690 to 0.710|-|") == 4
 
 
 def test_a_run_without_knn_says_how_to_have_it():
-    assert "`pcam-ssl metric-train`, or neighbours.use=true, does" in retrieval_card({"out_of_fold": {}})
+    assert "`pcam-ssl metric-train`, or neighbours.use=true, does" in retrieval_section({"out_of_fold": {}}).absent

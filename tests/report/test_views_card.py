@@ -1,8 +1,9 @@
 """The gain of test-time views: shown with its interval, never promised beyond it."""
 
 import pytest
+from laid_out import markup
 
-from pcam_ssl.report.scores import SHOWN, gain_sentence, views_card
+from pcam_ssl.report.scores import SHOWN, gain_sentence, views_section
 from pcam_ssl.runs.contents import read_facts
 
 
@@ -30,7 +31,7 @@ def test_without_an_interval_nothing_is_claimed():
 def test_one_view_all_views_and_difference_stand_in_a_row(write_run):
     facts = read_facts(write_run(marks={"views": views(0.001, 0.004, 0.007)}))
     auroc = facts.scores["out_of_fold"]["scores"]["auroc"]["value"]
-    shown = views_card(facts)
+    shown = markup(views_section(facts))
     assert '<th scope="row">AUROC</th><td>0.004<small>0.001 to 0.007</small></td>' in shown
     assert f"<td>{auroc:.3f}<small>" in shown
     assert "<td>+0.004<small>+0.001 to +0.007</small></td>" in shown
@@ -51,4 +52,4 @@ def test_where_there_is_none_it_says_why(write_run, edit, recipe, command, reaso
     edit(
         run.provenance, lambda info: info.update(command=command, blend={"method": "mean", "max_correlation": None, "members": []})
     )
-    assert reason in views_card(read_facts(run))
+    assert reason in views_section(read_facts(run)).absent

@@ -9,7 +9,8 @@ import pytest
 from page_parts import LONG, patches, search_result
 from PIL import Image
 
-from pcam_ssl.search.report import neighbours_page, write_neighbours_page
+from pcam_ssl.render.document import Gallery, Group
+from pcam_ssl.search.report import neighbours_document, neighbours_page, write_neighbours_page
 
 
 def page_of(result, size_px: int = 96) -> str:
@@ -57,14 +58,21 @@ def test_every_picture_says_what_it_shows():
 
 
 def test_a_card_tells_rank_label_cosine_prob_slide_split_and_id():
-    card = re.search(r'<li class="c2">.*?</li>', page_of(search_result()))[0]
-    facts = ["1", "tumor", "cosine", "0.9900", "prob", "0.900", "slide", "slide-b", "split", "train", "id", "n0"]
-    assert Elements(card).texts == facts
+    result = search_result()
+    asked = neighbours_document(result, *patches(result)).body[0]
+    found = next(
+        block for group in asked.blocks if isinstance(group, Group) for block in group.blocks if isinstance(block, Gallery)
+    )
+    card = found.cards[0]
+    assert [line.text for line in card.lines] == ["1", "tumor"]
+    facts = [("cosine", "0.9900"), ("prob", "0.900"), ("slide", "slide-b"), ("split", "train"), ("id", "n0")]
+    assert [(name, cell.text) for name, cell in card.facts.pairs] == facts
 
 
 def test_a_long_id_is_shortened_and_its_title_has_all():
-    page = page_of(search_result())
-    assert f'<dd title="{LONG}">02405…9187</dd>' in page and f'<dd title="{LONG[::-1]}">78198…0420</dd>' in page
+    elements = Elements(page_of(search_result()))
+    assert {"02405…9187", "78198…0420"} <= set(elements.texts)
+    assert {LONG, LONG[::-1]} <= {fact.get("title") for fact in elements.all("dd")}
 
 
 def test_a_query_begins_with_the_tally_of_its_neighbours():

@@ -1,0 +1,146 @@
+"""A document as markdown, and as text for a terminal, the same in a pipe."""
+
+import re
+from collections.abc import Iterable
+from textwrap import wrap
+
+from pcam_ssl.render.document import Code, Document, Items, Link, Section, Strong, Table, Text, pieces, plain
+from pcam_ssl.render.outline import Entry, entries, outline
+
+WIDTH = 100
+LEAST = 20
+"""Columns that the last of a table has even where there is no room for them."""
+HEADINGS = {"h1": "# ", "h2": "## ", "h3": "### "}
+NOT_SHOWN = "Not shown: {}."
+# Underscores within a word mean nothing in markdown; three backticks would open a block that swallows the rest.
+SPECIAL = re.compile(r"[\\*\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|`(?=``)|(?<=`)`(?=`)|(?<=``)`")
+ENTITY = re.compile(r"&(?=#?\w+;)")
+NO_ADDRESS = re.compile(r"[<>\s]")
+BLOCK_START = re.compile(r"^(\d*)(#|~~|--|[+.)-](?=\s|$))")
+
+
+def markdown(document: Document) -> str:
+    """The whole document. Text from data stays text: it makes no HTML, link, image, heading or column."""
+    lines: list[str] = []
+    before = ""
+    for entry in outline(document):
+        lines += [_markdown(entry)] if entry.kind == before == "item" else ["", _markdown(entry)]
+        before = entry.kind
+    return "\n".join(lines[1:]) + "\n"
+
+
+def terminal(blocks: Iterable, width: int = WIDTH) -> str:
+    """Sections or blocks as plain text of `width` columns where words and tables allow; an empty line between sections.
+
+    A section without a title is a part without a heading.
+    """
+    return "\n\n".join("\n".join(_terminal(block, width)) for block in blocks if block is not None)
+
+
+def aligned(table: Table, width: int | None = None) -> str:
+    """The table in columns of text, without a line for an empty head; lines end without spaces. With a `width` the last column is
+    wrapped to keep it.
+    """
+    # Only tables need the library, and a page has none of them.
+    from tabulate import tabulate
+
+    rows = [[plain(cell) for cell in row] for row in ((table.head, *table.rows) if table.head else table.rows)]
+    align = ["left" if letter == "l" else "right" for letter in table.columns]
+    widths = None
+    if width is not None:
+        taken = sum(2 + max(len(row[column]) for row in rows) for column in range(len(align) - 1))
+        widths = [*[None] * (len(align) - 1), max(width - taken, LEAST)]
+    # As a row of its own the head is not made two columns wider.
+    text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align, maxcolwidths=widths)
+    return "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+def escaped(text: str) -> str:
+    """A line of text as markdown that shows the same text; backticks keep their meaning, for the sentences that quote commands."""
+    line = ENTITY.sub("&amp;", plain(text))
+    line = SPECIAL.sub(lambda found: f"\\{found[0]}", line)
+    return line.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def opened(line: str) -> str:
+    """An escaped line that begins no list and no heading."""
+    return BLOCK_START.sub(r"\1\\\2", line)
+
+
+def fenced(text: str) -> str:
+    """Text shown as it is, within a fence that it cannot close."""
+    fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _markdown(entry: Entry) -> str:
+    if entry.kind == "table":
+        return _markdown_table(entry.table)
+    if entry.kind == "pre":
+        return fenced(entry.text)
+    text = _sentence(entry.text)
+    if entry.kind in HEADINGS:
+        return HEADINGS[entry.kind] + text
+    shown = {"item": f"- {opened(text)}", "chart": f"Chart: {text}", "opens": f"**{text}**", "absent": NOT_SHOWN.format(text)}
+    return shown.get(entry.kind, opened(text))
+
+
+def _markdown_table(table: Table) -> str:
+    head, *rows = [[escaped(cell) for cell in row] for row in (table.head, *table.rows)]
+    rule = ["---" if letter == "l" else "---:" for letter in table.columns]
+    lines = (head, rule, *rows)
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _sentence(text: Text) -> str:
+    """Pieces of a sentence as markdown."""
+    if isinstance(text, str):
+        return escaped(text)
+    return " ".join("".join(map(_piece, pieces(text))).split())
+
+
+def _piece(piece) -> str:
+    match piece:
+        case Strong():
+            return f"**{escaped(piece.text)}**"
+        case Code():
+            tick = "`" * (1 + max((len(found) for found in re.findall("`+", piece.text)), default=0))
+            space = " " * piece.text.startswith("`")
+            return f"{tick}{space}{piece.text}{space}{tick}"
+        case Link():
+            return f"[{escaped(piece.text)}](<{NO_ADDRESS.sub('', piece.address)}>)"
+    # Spaces at either end part a piece from the next.
+    text = str(piece)
+    return f"{' ' * text[:1].isspace()}{escaped(text)}{' ' * (text[-1:].isspace() and bool(text.strip()))}"
+
+
+def _terminal(block, width: int) -> list[str]:
+    title = block.title if isinstance(block, Section) else ""
+    lines = [title, "-" * len(title)] if title else []
+    bare = len(lines)
+    parts = block.blocks if isinstance(block, Section) else (block,)
+    if isinstance(block, Section) and block.absent:
+        lines += _wrapped(NOT_SHOWN.format(block.absent), width)
+    for part in parts:
+        # Notes explain a table, and some begin with the dash that they explain.
+        marked = not (isinstance(part, Items) and part.look == "note")
+        for entry in entries((part,)):
+            if entry.kind == "table" and len(lines) > bare:
+                lines.append("")
+            lines += _told(entry, width, marked)
+    return lines
+
+
+def _told(entry: Entry, width: int, marked: bool) -> list[str]:
+    if entry.kind == "table":
+        return aligned(entry.table).split("\n")
+    if entry.kind == "pre":
+        return [f"  {line}" for line in entry.text.split("\n")]
+    text = plain(entry.text)
+    if entry.kind == "item":
+        return _wrapped(f"- {text}" if marked else text, width, "  ")
+    return _wrapped({"opens": f"{text}:", "absent": NOT_SHOWN.format(text)}.get(entry.kind, text), width)
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
