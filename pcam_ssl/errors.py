@@ -1,4 +1,4 @@
-"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`; Python catches `UserError`."""
+"""Errors that a user can fix. The command line prints them, one line per problem, and exits with `exit_code`; Python catches `UserError`."""
 
 import errno
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ MENDABLE = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another file or folder"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
 }
-"""What the system may refuse that is no bug of ours, and what mends it."""
+"""Refusals of the operating system that are not bugs of pcam-ssl, with the next step."""
 
 
 class Problem(NamedTuple):
@@ -51,14 +51,14 @@ def _outside(line: str, mark: str) -> int:
 
 
 class UserError(Exception):
-    """What is wrong, where, and the next move: one line per problem (`problems`), written as `parts` reads it.
+    """What is wrong, where, and the next step: one line per problem (`problems`), written as `parts` reads it.
 
-    `where`, `what` and `next` are those of the first problem. Anything else that escapes a command is a bug of ours and keeps its traceback.
+    `where`, `what` and `next` are those of the first problem. Any other exception that leaves a command is a bug in pcam-ssl and keeps its traceback.
     """
 
     exit_code = 2
     told = False
-    """True in a process whose leader prints the same lines."""
+    """True in every process but rank 0, which prints the lines for all."""
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
@@ -103,7 +103,7 @@ def refused(error: OSError) -> UserError | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign error says, in one line; its type where it says nothing, as zipfile's EOFError and bare assertions do."""
+    """First line of an error's message; the name of its type where it has no message, as zipfile's EOFError and bare assertions."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

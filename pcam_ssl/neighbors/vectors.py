@@ -1,4 +1,4 @@
-"""Embeddings as unit vectors, a chunk at a time, so that cosine is an inner product and a file on disk never loads whole."""
+"""Embeddings as unit vectors, for which cosine is the inner product. They are read in chunks, so a file is never loaded whole."""
 
 import numpy as np
 
@@ -11,22 +11,22 @@ NAMED = 3
 def row_lengths(embeddings, ids=None) -> np.ndarray:
     """Euclidean length of each row, float64 [N], of embeddings [N, D] (an array or a memory map, any float type).
 
-    Raises UserError naming the first ids (rows where `ids` is None) whose embedding is NaN, infinite, or all zero: such a patch has
-    no cosine to anything.
+    Raises UserError naming the first ids (rows where `ids` is None) whose embedding is NaN, infinite, or all zeros. Such embeddings
+    have no cosine.
     """
     lengths = np.empty(len(embeddings))
     for start in range(0, len(embeddings), CHUNK):
         chunk = np.asarray(embeddings[start : start + CHUNK], dtype=np.float64)
         lengths[start : start + CHUNK] = np.sqrt((chunk * chunk).sum(axis=1))
     problems = []
-    for broken, what, mend in (
+    for broken, what, fix in (
         (~np.isfinite(lengths), "NaN or infinite", "the network diverged on them: embed again with a sound network, or drop them"),
         (lengths == 0, "all zeros", "zeros have no direction: embed these patches again, or drop them"),
     ):
         if broken.any():
             first = np.flatnonzero(broken)[:NAMED]
             names = ", ".join(str(row) if ids is None else str(ids[row]) for row in first)
-            problems.append(f"{broken.sum():,} of {len(lengths):,} embeddings are {what}, first of {_kind(ids)} {names}; {mend}")
+            problems.append(f"{broken.sum():,} of {len(lengths):,} embeddings are {what}, first of {_kind(ids)} {names}; {fix}")
     if problems:
         raise UserError(*problems)
     return lengths
@@ -37,7 +37,7 @@ def _kind(ids) -> str:
 
 
 def unit_rows(embeddings, ids=None, out: np.ndarray | None = None, places: np.ndarray | None = None) -> np.ndarray:
-    """The rows divided by their length, float32 [N, D], written into `out` (row i at `places[i]`) where that is given.
+    """The rows divided by their length, float32 [N, D], written into `out` where given (row i at `places[i]`).
 
     Raises the UserErrors of `row_lengths`.
     """
