@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CONSTRAINT := constraints.txt
 export UV_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test quick test-portable bench lint docs docs-site wheel
+.PHONY: demo test quick test-portable bench lint types docs docs-site wheel
 
 demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
@@ -35,9 +35,15 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# What users see is typed: an editor completes `pcam.` and knows what it gives.
+types: .venv/installed
+	@echo "== the types of the public API"
+	$(BIN)/python -m mypy
+
 docs: .venv/installed
 	$(BIN)/python -m typer pcam_ssl.cli utils docs --name pcam-ssl --output docs/cli.md
 	$(BIN)/python scripts/recipe_keys.py docs/recipe-keys.md
+	$(BIN)/python scripts/api_page.py docs/api.md
 
 # A dead link or a page without a place in the menu stops it.
 docs-site: .venv/installed

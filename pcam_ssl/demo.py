@@ -4,19 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pcam_ssl.api import baseline, metric_train, pseudo_label
-from pcam_ssl.cross_validation.aggregate import read_scores
+from pcam_ssl.api import pseudo_label, search, synth, train
 from pcam_ssl.data.dataset import is_dataset, open_dataset
-from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.files import check_folder
-from pcam_ssl.pseudo_labels.report import rounds_text
-from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval
 from pcam_ssl.render.text import aligned
-from pcam_ssl.search.search import search_space
-from pcam_ssl.tables import read_predictions
 from pcam_ssl.terminal import say
 
 SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
@@ -33,27 +27,25 @@ def demo(folder: Path | str) -> str:
     dataset = folder / "slides"
     if not is_dataset(dataset):
         say(f"{dataset}: drawing {SLIDES + TEST_SLIDES} synthetic slides of {PATCHES} patches")
-        options = {
-            "patches": PATCHES,
-            "test_slides": TEST_SLIDES,
-            "size_px": SIZE_PX,
-            "stain_shift": STAIN_SHIFT,
-            "label_test": True,
-        }
-        write_synthetic(dataset, slides=SLIDES, **options)
-    runs = {"grouped": baseline(load_recipe("demo"), dataset, folder / "grouped")}
-    without_floor = ["score.floor=false"]
-    runs["random"] = baseline(load_recipe("demo", ["cv.scheme=random", *without_floor]), dataset, folder / "random")
-    runs["metric"] = metric_train(
-        load_recipe("demo", ["method.name=metric", "method.projection=32", "train.epochs=12", *without_floor]),
-        dataset,
-        folder / "metric",
-    )
+        synth(
+            dataset,
+            slides=SLIDES,
+            patches=PATCHES,
+            test_slides=TEST_SLIDES,
+            size=SIZE_PX,
+            stain_shift=STAIN_SHIFT,
+            label_test=True,
+        )
+    runs = {"grouped": train(dataset, "demo", out=folder / "grouped")}
+    without_floor = {"score.floor": False}
+    runs["random"] = train(dataset, "demo", {"cv.scheme": "random", **without_floor}, out=folder / "random")
+    metric = {"method.name": "metric", "method.projection": 32, "train.epochs": 12, **without_floor}
+    runs["metric"] = train(dataset, "demo", metric, out=folder / "metric")
     page = folder / "neighbours.html"
-    search_space(runs["metric"].path, ids=_queries(dataset), k=8, html=page)
-    verdict = pseudo_label(runs["grouped"].path, 1)
-    table = demo_table({name: (run, read_scores(run)) for name, run in runs.items()}, page)
-    return f"{table}\n\n{rounds_text(verdict)}"
+    search(runs["metric"], _queries(dataset), k=8, html=page)
+    verdict = pseudo_label(runs["grouped"], rounds=1)
+    table = demo_table({name: (run, run.scores.file) for name, run in runs.items()}, page)
+    return f"{table}\n\n{verdict!r}"
 
 
 def _queries(dataset: Path) -> list[str]:
@@ -88,5 +80,5 @@ def demo_table(runs: dict[str, tuple], page: Path) -> str:
 
 
 def _by_fold(run) -> list[float]:
-    test = read_predictions(run.path / "test.parquet")
+    test = run.test
     return [auroc(rows.label.astype(int), rows.prob) for fold, rows in test.groupby("fold") if fold >= 0]

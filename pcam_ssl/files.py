@@ -10,6 +10,8 @@ from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
 
+StrPath = str | os.PathLike[str]
+"""A path, or what stands for one: a Run, a Dataset."""
 KINDS = {
     dict: "an object",
     list: "a list",
@@ -28,7 +30,7 @@ TEMPORARY = len(".. .part") + 10
 """Characters that `atomic_write` adds to the name of its temporary file."""
 
 
-def check_target(option: str, path: Path | str, *suffixes: str) -> None:
+def check_target(option: str, path: StrPath, *suffixes: str) -> None:
     """Check, before any work, that the file `path` can be written and ends in one of `suffixes`. Raises UserError if not.
 
     `option` is the command-line option that named the file; the error begins with it.
@@ -49,7 +51,7 @@ def check_target(option: str, path: Path | str, *suffixes: str) -> None:
         _check_place(option, path, path.absolute())
 
 
-def check_folder(option: str, path: Path | str) -> None:
+def check_folder(option: str, path: StrPath) -> None:
     """Check, before any work, that the folder `path` exists and can be written, or can be made. Raises UserError if not."""
     path = Path(path)
     with _one_line(option, path):
@@ -87,7 +89,7 @@ def _check_place(option: str, path: Path, file: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path | str):
+def atomic_write(path: StrPath):
     """Yield a temporary path beside `path`; the file is renamed to `path` only when the block succeeds.
 
     The file is flushed to disk before it is renamed, so a kill or a full disk leaves the old file or the new one.
@@ -108,18 +110,18 @@ def atomic_write(path: Path | str):
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: StrPath, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value) -> None:
+def write_json(path: StrPath, value) -> None:
     """Write indented JSON atomically. Raises ValueError for NaN, which JSON does not have (use None)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str, shape: Any = None, again: str = "make it again") -> Any:
+def read_json(path: StrPath, shape: Any = None, again: str = "make it again") -> Any:
     """The value in a JSON file that a command wrote. Raises UserError where it is absent, not JSON, or does not have this `shape`.
 
     The error ends with `again`, the next step. A shape is one of: a type; a tuple of alternative shapes (None for null); a list with
@@ -163,7 +165,7 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_file(path: Path | str, algorithm: str = "sha256") -> str:
+def digest_file(path: StrPath, algorithm: str = "sha256") -> str:
     """Digest of a file's bytes, as hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()

@@ -12,6 +12,15 @@ def console():
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def draws_bars() -> bool:
+    """Whether progress bars can be drawn: in a terminal, and in a notebook that has the package ipywidgets, which rich draws them with."""
+    if console().is_jupyter:
+        from importlib.util import find_spec
+
+        return find_spec("ipywidgets") is not None
+    return console().is_terminal
+
+
 def say(text: str) -> None:
     """Print a line to stderr; the text is taken literally, without rich's markup."""
     console().print(text, markup=False)
@@ -26,7 +35,7 @@ def warn(text: str) -> None:
 def progress(label: str, total: int | None, unit: str = "patches"):
     """A progress bar with rate and time left; yields `advance(n=1, label=None)`.
 
-    Nothing is drawn where stderr is not a terminal, to keep logs readable.
+    Nothing is drawn where stderr is not a terminal, to keep logs readable. In a notebook the bar is a widget of the notebook.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -37,7 +46,7 @@ def progress(label: str, total: int | None, unit: str = "patches"):
             return Text(f"{speed:,.0f} {unit}/s" if speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console(), disable=not console().is_terminal) as bars:
+    with Progress(*columns, console=console(), disable=not draws_bars()) as bars:
         task = bars.add_task(label, total=total)
 
         def advance(n: int = 1, label: str | None = None) -> None:

@@ -60,7 +60,7 @@ def _write(run: Run, known: pd.DataFrame, logits: np.ndarray, test_logits: np.nd
     parts = [predictions(ids, empty, empty, k, test_logits[k]) for k in range(FOLDS)]
     parts.append(predictions(ids, empty, empty, -1, test_logits.mean(axis=0)))
     write_table(run.path / "test.parquet", pd.concat(parts, ignore_index=True))
-    write_table(run.folds, known.drop(columns="label").assign(group=known.wsi, visible=True))
+    write_table(run.paths.folds, known.drop(columns="label").assign(group=known.wsi, visible=True))
     for k in range(FOLDS):
         write_json(run.fold(k) / "fold.json", {"fold": k, "epoch": EPOCHS})
         events = [
@@ -69,11 +69,11 @@ def _write(run: Run, known: pd.DataFrame, logits: np.ndarray, test_logits: np.nd
         write_text(run.fold(k) / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in events))
     marks = {"scheme": "grouped", "grouping": "slides", "slides_shared_across_folds": False, "selected_on_fold": False, "notes": []}
     report = score_report(oof, oof.wsi, resamples=100)
-    write_json(run.scores, {**marks, "out_of_fold": report, "floor": None, "above_floor": None, "held_out": None})
-    write_text(run.recipe, to_yaml(Recipe()))
+    write_json(run.paths.scores, {**marks, "out_of_fold": report, "floor": None, "above_floor": None, "held_out": None})
+    write_text(run.paths.recipe, to_yaml(Recipe()))
     digests = {"dataset": "no dataset", "dataset_digest": "0" * 64, "recipe_digest": run.path.name.ljust(64, "0")}
     begun = {"command": "baseline", "argv": ["pcam-ssl", "baseline"], "begun": "-", "versions": versions(), "device": "none"}
-    write_json(run.provenance, {**begun, **digests, "status": "done", "selected_on_fold": False})
+    write_json(run.paths.provenance, {**begun, **digests, "status": "done", "selected_on_fold": False})
     return run.path
 
 

@@ -64,7 +64,7 @@ def synthetic_run(path: Path, rows: int, slides: int = SLIDES) -> Run:
     run, oof, floor = Run(path), *_tables(rows, slides)
     run.path.mkdir(parents=True)
     write_table(run.path / "oof.parquet", oof)
-    write_table(run.folds, pd.DataFrame({"id": oof.id, "wsi": oof.wsi, "group": oof.wsi, "fold": oof.fold, "visible": True}))
+    write_table(run.paths.folds, pd.DataFrame({"id": oof.id, "wsi": oof.wsi, "group": oof.wsi, "fold": oof.fold, "visible": True}))
     for k in range(FOLDS):
         others = oof[oof.fold != k]
         inner = others[others.wsi.isin(others.wsi.unique()[:: 2 * FOLDS])].assign(fold=k)
@@ -78,11 +78,11 @@ def synthetic_run(path: Path, rows: int, slides: int = SLIDES) -> Run:
     gain = paired_differences(oof.label.to_numpy(np.int64), floor.prob, oof.prob, oof.wsi, RESAMPLES)
     marks = {"scheme": "grouped", "grouping": "slides", "slides_shared_across_folds": False, "selected_on_fold": False, "notes": []}
     scores = {"out_of_fold": report, "floor": score_report(floor, floor.wsi, RESAMPLES), "above_floor": gain, "held_out": None}
-    write_json(run.scores, {**marks, **scores, "views": {"count": 8, "one_view": report["scores"], "gain": gain}})
-    write_text(run.recipe, to_yaml(Recipe()))
+    write_json(run.paths.scores, {**marks, **scores, "views": {"count": 8, "one_view": report["scores"], "gain": gain}})
+    write_text(run.paths.recipe, to_yaml(Recipe()))
     digests = {"dataset": str(path / "no dataset"), "dataset_digest": "0" * 64, "recipe_digest": "0" * 64}
     begun = {"command": "baseline", "argv": ["pcam-ssl", "baseline"], "begun": "-", "versions": versions()}
-    write_json(run.provenance, {**begun, **digests, "status": "done", "selected_on_fold": False})
+    write_json(run.paths.provenance, {**begun, **digests, "status": "done", "selected_on_fold": False})
     return run
 
 

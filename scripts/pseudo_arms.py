@@ -108,7 +108,7 @@ def scored(run: Run) -> pd.DataFrame:
 def self_training(start: Run, data: Path) -> pd.DataFrame:
     """scikit-learn's SelfTrainingClassifier on the supervised network's features: labels, and the pool at a prob of 0.95."""
     dataset = open_dataset(data)
-    folds = read_folds(start.folds, dataset.patches)
+    folds = read_folds(start.paths.folds, dataset.patches)
     unit, rows, trained = fold_unit(folds, 0), labelled_rows(dataset.patches), load_trained(start.fold(0))
     parts = {"labelled": rows[unit.train], "pool": pool_rows(dataset, folds, unit), "scored": rows[unit.score]}
     features = {
@@ -136,7 +136,7 @@ def self_training(start: Run, data: Path) -> pd.DataFrame:
 
 def read_clusters(options) -> np.ndarray:
     """What the bootstrap resamples: the groups of the folds."""
-    frame = read_table(Run(options.out / f"seed-{options.seeds[0]}" / SUPERVISED).folds)[0]
+    frame = read_table(Run(options.out / f"seed-{options.seeds[0]}" / SUPERVISED).paths.folds)[0]
     return pd.factorize(frame.group[frame.fold >= 0])[0]
 
 

@@ -81,7 +81,7 @@ def compare(options, data: Path, seed: int) -> list[dict]:
 
 def scores(run: Run, dataset: Dataset) -> dict[str, float]:
     """Mean over folds of the AUROC of fold K's network on fold K's slides, and on the test split."""
-    folds, rows, found = read_folds(run.folds, dataset.patches), labelled_rows(dataset.patches), []
+    folds, rows, found = read_folds(run.paths.folds, dataset.patches), labelled_rows(dataset.patches), []
     for k in range(folds.n_folds):
         trained = load_trained(run.fold(k))
         parts = rows[fold_unit(folds, k).score], dataset.patches[dataset.patches.split == "test"]

@@ -100,7 +100,7 @@ def train(slides, tiny_recipe):
     """train(out, "a.b=c", ..., data=None, only=None): a tiny baseline in this process; returns the Run."""
     from pcam_ssl.api import baseline
 
-    return lambda out, *more, data=None, only=None: baseline(tiny_recipe(*more), data or slides, out, only)
+    return lambda out, *more, data=None, only=None: baseline(data or slides, tiny_recipe(*more), out=out, fold=only)
 
 
 @pytest.fixture(scope="session")

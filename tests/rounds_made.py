@@ -22,7 +22,7 @@ def make_rounds():
     from pcam_ssl.api import pseudo_label
 
     def make_rounds(run: Path, n: int, *more: str, **options) -> dict:
-        return pseudo_label(run, n, settings=selection(*more), **options)
+        return pseudo_label(run, rounds=n, settings=selection(*more), **options)
 
     return make_rounds
 

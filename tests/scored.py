@@ -48,7 +48,7 @@ def write_scored(
     digest = digest_text(str(path))
     facts = {"recipe_digest": digest, "dataset_digest": dataset * 64, "dataset": f"/data/{dataset}", "selected_on_fold": False}
     facts |= {key: value for key, value in (marks or {}).items() if key in facts}
-    write_text(run.recipe, to_yaml(recipe))
+    write_text(run.paths.recipe, to_yaml(recipe))
     folds = {
         "id": ids,
         "wsi": pd.array(wsi, dtype="str"),
@@ -58,7 +58,7 @@ def write_scored(
         "inner_0": False,
         "inner_1": False,
     }
-    write_table(run.folds, pd.DataFrame(folds))
+    write_table(run.paths.folds, pd.DataFrame(folds))
     oof = predictions(ids, labels, wsi, 0, logits, np.full(len(ids), 0.1), expit(logits / 2))
     oof["fold"] = pd.array(fold, dtype="Int8")
     write_table(run.path / "oof.parquet", oof)
@@ -66,14 +66,14 @@ def write_scored(
     groups = oof.wsi if oof.wsi.notna().all() else None
     scores = {"scheme": "grouped", "grouping": "slides", "slides_shared_across_folds": False, "notes": [], **facts}
     scores |= {"out_of_fold": score_report(oof, groups, 100), "floor": None, "above_floor": None, "held_out": held_out}
-    write_json(run.scores, scores | (marks or {}))
+    write_json(run.paths.scores, scores | (marks or {}))
     for k in range(FOLDS):
         lines = [{"step": 5 * e, "epoch": e, "seconds": 2.0, "train_loss": 1 / e + k, "inner_auroc": 0.6 + e / 10} for e in (1, 2)]
         write_text(run.fold(k) / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         calibration = {"temperature": 2.0, "n": 15, "n_slides": 1, "reason": None}
         write_json(run.fold(k) / "fold.json", {"fold": k, "epoch": 2 - k, "seconds": 4.0, "calibration": calibration})
     info = {"command": "baseline", "argv": ["pcam-ssl", "baseline"], "status": "done", "device": "cpu", **facts}
-    write_json(run.provenance, info | {"begun": "2026-01-02T03:04:05+0000", "versions": {"pcam-ssl": "0.1.0"}})
+    write_json(run.paths.provenance, info | {"begun": "2026-01-02T03:04:05+0000", "versions": {"pcam-ssl": "0.1.0"}})
     return run
 
 

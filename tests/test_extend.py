@@ -151,5 +151,5 @@ def test_a_package_that_cannot_be_imported_is_named(installed, mine):
 
 def test_a_run_by_outside_method_and_selector(installed, train, tmp_path):
     run = train(tmp_path / "run", "method.name=smoothed", "method.smooth=0.05", "pseudo.least_logit=0.5")
-    assert run.load_recipe().method.smooth == 0.05
-    assert run.load_recipe().pseudo.least_logit == 0.5
+    assert run.recipe.method.smooth == 0.05
+    assert run.recipe.pseudo.least_logit == 0.5

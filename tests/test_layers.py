@@ -20,6 +20,7 @@ LEVELS = [
     {"cli"},
     {"demo"},
     {"api"},
+    {"results"},
     {"doctor", "report"},
     {"pseudo_labels"},
     {"blending", "explain"},
@@ -89,6 +90,7 @@ TORCH_FREE = [
     "report.scores",
     "report.summary",
     "report.verdict",
+    "results",
     "runs.comparable",
     "runs.contents",
     "runs.run",
@@ -100,13 +102,31 @@ TORCH_FREE = [
 """Files, and folders with all that is in them, that load without torch: loading it takes longer than most of these commands."""
 
 
+LOOKED_UP = {
+    ("pcam_ssl.runs.run", "pcam_ssl.api"),
+    ("pcam_ssl.runs.run", "pcam_ssl.results"),
+    ("pcam_ssl.data.dataset", "pcam_ssl.results"),
+}
+"""A Run offers verbs (`run.predict`), and Run and Dataset show themselves in a notebook: what does it is looked up when it is called."""
+
+
 def imports(path: Path) -> set[str]:
-    """The modules of the package that a file imports, inside functions too."""
+    """The modules of the package that a file imports, inside functions too; what only a type checker imports is left out."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in running(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pcam_ssl":
             found |= {name if (name := f"{node.module}.{alias.name}") in FILES else node.module for alias in node.names}
-    return found
+    name = next(name for name, each in FILES.items() if each == path)
+    return {other for other in found if (name, other) not in LOOKED_UP}
+
+
+def running(node: ast.AST):
+    """The nodes beneath, without `if TYPE_CHECKING`."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from running(child)
 
 
 def part(module: str) -> str:

@@ -49,6 +49,7 @@ def test_the_wheel_holds_every_module_and_template(wheel):
 
 def test_the_wheel_holds_every_recipe_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
+    assert "pcam_ssl/py.typed" in names
     recipes = {path.name for path in (ROOT / "recipes").glob("*.yaml")}
     assert recipes and {f"pcam_ssl/recipes/{name}" for name in recipes} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]

@@ -49,13 +49,13 @@ def write_run(tmp_path):
         oof, scores = _scored(floor, held_out, **choices)
         _write_folds(run, oof)
         write_table(run.path / "oof.parquet", oof)
-        write_json(run.scores, scores | (marks or {}))
-        write_text(run.recipe, to_yaml(Recipe()))
+        write_json(run.paths.scores, scores | (marks or {}))
+        write_text(run.paths.recipe, to_yaml(Recipe()))
         versions = {"python": "3.11.7", "pcam-ssl": "0.1.0"}
         dataset = {"dataset": "/data/some slides", "dataset_digest": "d" * 64, "recipe_digest": "e" * 64}
         argv = ["pcam-ssl", "baseline", "--out", "runs/a b"]
         write_json(
-            run.provenance,
+            run.paths.provenance,
             {"command": "baseline", "argv": argv, "begun": "2025-01-02T03:04:05+0000", "versions": versions, **dataset},
         )
         return run
@@ -83,7 +83,7 @@ def _predictions(
 
 
 def _write_folds(run: Run, oof: pd.DataFrame) -> None:
-    write_table(run.folds, pd.DataFrame({"id": oof.id, "wsi": oof.wsi, "group": oof.wsi, "fold": oof.fold, "visible": True}))
+    write_table(run.paths.folds, pd.DataFrame({"id": oof.id, "wsi": oof.wsi, "group": oof.wsi, "fold": oof.fold, "visible": True}))
     for k in (0, 1):
         calibration = {"temperature": 1.5, "n": 48, "n_slides": 2, "reason": None}
         facts = {"fold": k, "epoch": 2, "seconds": 12.5, "train": 96, "inner": 48, "score": 144, "calibration": calibration}

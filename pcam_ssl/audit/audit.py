@@ -31,7 +31,7 @@ def audit(data: Path | str, run_path: Path | str | None = None, near_bits: int =
     frame = _folds(run, dataset)
     rows = patches.set_index("id")["row"].loc[frame["id"]]
     fold_of_row = pd.Series(frame["fold"].to_numpy(), index=rows.to_numpy())
-    findings = [*fold_findings(frame, str(run.folds)), *audit_dataset(dataset, near_bits, fold_of_row)]
+    findings = [*fold_findings(frame, str(run.paths.folds)), *audit_dataset(dataset, near_bits, fold_of_row)]
     findings += _embedding_findings(run, dataset, near_bits, device)
     suspicious = _suspicious_labels(run)
     if suspicious is not None:
@@ -48,10 +48,10 @@ def _folds(run: Run, dataset: Dataset) -> pd.DataFrame:
             f"{run.path}: a run on {info['dataset']} ({info['dataset_digest'][:12]}), this is {dataset.path} ({dataset.digest[:12]}); audit that dataset"
         )
     try:
-        return read_folds(run.folds, dataset.patches).frame
+        return read_folds(run.paths.folds, dataset.patches).frame
     except LeakError:
         # `fold_findings` counts and names the leaks.
-        return read_table(run.folds)[0]
+        return read_table(run.paths.folds)[0]
 
 
 def _suspicious_labels(run: Run) -> pd.DataFrame | None:

@@ -41,7 +41,7 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
     runs = read_alike([str(spec) for spec in specs])
     identity = {"method": method, "max_correlation": cap, "members": [_identity(run) for run in runs]}
     run = _check_out(Run(Path(out)), identity)
-    if run.provenance.exists():
+    if run.paths.provenance.exists():
         say(f"{run.path}: already a blend of the same members")
         return run
     blend = _fit(runs, method, cap)
@@ -74,7 +74,7 @@ def _digest(identity: dict[str, Any]) -> str:
 def _check_out(run: Run, identity: dict[str, Any]) -> Run:
     """The run. Raises UserError where its folder holds anything but this blend."""
     fix = "choose another --out, or delete that folder"
-    if run.provenance.exists():
+    if run.paths.provenance.exists():
         info = run.info()
         if info["command"] != BLEND:
             raise UserError(f"{run.path}: a run of `pcam-ssl {info['command']}`, not a blend; {fix}")
@@ -135,13 +135,13 @@ def _write(folder: Run, runs: list[ScoredRun], blend: Blend, identity: dict[str,
         "blend": described,
     }
     options = {"resamples": first.recipe.get("score.resamples", 2000), "seed": first.recipe.get("seed", 0)}
-    write_text(folder.recipe, _recipe(described, options))
-    write_table(folder.folds, _folds(runs), read_table(first.run.folds)[1])
+    write_text(folder.paths.recipe, _recipe(described, options))
+    write_table(folder.paths.folds, _folds(runs), read_table(first.run.paths.folds)[1])
     notes = folder.table_notes(info, blend=blend.method)
     oof, test = write_tables(folder, runs, blend, notes)
     write_inner(folder, runs, blend, identity["max_correlation"], notes)
-    write_json(folder.scores, score_blend(folder, runs, blend, oof, test, info, options))
-    write_json(folder.provenance, {**info, "status": "done", "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    write_json(folder.paths.scores, score_blend(folder, runs, blend, oof, test, info, options))
+    write_json(folder.paths.provenance, {**info, "status": "done", "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 
 def _recipe(described: dict[str, Any], options: dict[str, int]) -> str:

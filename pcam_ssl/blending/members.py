@@ -40,14 +40,14 @@ def members_of(start: Run) -> tuple[Member, ...]:
     runs = [Run(Path(each["run"])) for each in described["members"]]
     _check_folds(start, runs)
     return tuple(
-        Member(run, each["table"], each["weight"], run.load_recipe()) for run, each in zip(runs, described["members"], strict=True)
+        Member(run, each["table"], each["weight"], run.recipe) for run, each in zip(runs, described["members"], strict=True)
     )
 
 
 def own_recipe(start: Run, members: tuple[Member, ...]) -> Recipe:
     """The recipe of round 0. For a blend: that of its first member, with a refit where all members have one."""
     if not members:
-        return start.load_recipe()
+        return start.recipe
     first = members[0].recipe
     refit = (start.path / REFIT / INNER).exists()
     return first.model_copy(update={"cv": first.cv.model_copy(update={"refit": refit})})
@@ -78,19 +78,19 @@ def _problem(start: Run, member: dict[str, Any]) -> str | None:
 
 
 def _check_folds(start: Run, runs: list[Run]) -> None:
-    first = read_table(runs[0].folds, FOLD_COLUMNS)[0].astype(str)
+    first = read_table(runs[0].paths.folds, FOLD_COLUMNS)[0].astype(str)
     for run in runs[1:]:
-        if not read_table(run.folds, FOLD_COLUMNS)[0].astype(str).equals(first):
+        if not read_table(run.paths.folds, FOLD_COLUMNS)[0].astype(str).equals(first):
             raise UserError(
                 f"{start.path}: its member {run.path} has other inner slides or hidden labels than {runs[0].path}, so they"
-                f" cannot label one pool; train it with --set cv.folds_file={runs[0].folds}, and blend again"
+                f" cannot label one pool; train it with --set cv.folds_file={runs[0].paths.folds}, and blend again"
             )
 
 
 def member_problem(run: Run, member: dict[str, Any]) -> str | None:
     """Why a member of a blend can no longer be used; None where it can."""
     path = Path(member["run"])
-    if not Run(path).provenance.exists():
+    if not Run(path).paths.provenance.exists():
         return f"{run.path}: blends {path}, which is not there any more; put it back, or blend the other runs again"
     if Run(path).info()["recipe_digest"] != member["recipe_digest"]:
         return f"{run.path}: blends {path}, which has changed since; blend again"

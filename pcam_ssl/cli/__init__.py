@@ -1,29 +1,11 @@
 """The command line: typer verbs that parse, import lazily, call one function, and print one result."""
 
-import errno
 import sys
 
 import typer
 
-from pcam_ssl.cli import (
-    audit,
-    blend,
-    compare,
-    data,
-    doctor,
-    embed,
-    explain,
-    explore,
-    export,
-    predict,
-    pseudo_label,
-    recipes,
-    report,
-    search,
-    synth,
-    train,
-)
-from pcam_ssl.errors import UserError
+from pcam_ssl.cli import data, evaluate, explore, export, recipes, train
+from pcam_ssl.errors import UserError, refused
 
 app = typer.Typer(
     help="Leak-free training and evaluation for histopathology patches (PatchCamelyon, Kaggle Histopathologic Cancer Detection).",
@@ -32,33 +14,22 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
     add_completion=False,
 )
-data.app.command("synth")(synth.synth)
-data.app.command("audit")(audit.audit)
 app.add_typer(data.app, name="data")
 app.command("baseline")(train.baseline)
 app.command("metric-train")(train.metric_train)
-app.command("pseudo-label")(pseudo_label.pseudo_label)
-app.command("predict")(predict.predict)
-app.command("embed")(embed.embed)
-app.command("search")(search.search)
-app.command("explain")(explain.explain)
+app.command("pseudo-label")(train.pseudo_label)
+app.command("predict")(evaluate.predict)
+app.command("embed")(explore.embed)
+app.command("search")(explore.search)
+app.command("explain")(explore.explain)
 app.command("export")(export.export)
 app.command("explore")(explore.explore)
-app.command("compare")(compare.compare)
-app.command("blend")(blend.blend)
-app.command("report")(report.report)
+app.command("compare")(evaluate.compare)
+app.command("blend")(evaluate.blend)
+app.command("report")(evaluate.report)
 app.add_typer(recipes.app, name="recipes")
-app.command("doctor")(doctor.doctor)
+app.command("doctor")(recipes.doctor)
 app.command("demo")(train.demo)
-
-
-MENDABLE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room or choose another place"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another place"),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another file or folder"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
-}
-"""What the system may refuse that is no bug of ours, and what mends it."""
 
 
 @app.callback(invoke_without_command=True)
@@ -82,10 +53,10 @@ def main() -> None:
             _tell(problem)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in MENDABLE:
+        if (problem := refused(error)) is None:
             raise
-        _tell(f"{error.filename or 'output'}: {error.strerror}; {MENDABLE[error.errno]}, then run the same command")
-        sys.exit(2)
+        _tell(problem.problems[0])
+        sys.exit(problem.exit_code)
 
 
 def _tell(problem: str) -> None:

@@ -1,9 +1,11 @@
 """`pcam-ssl data`: bring patches in, and look at them."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 app = typer.Typer(no_args_is_help=True, help="Bring patches in, and look at them.")
 
@@ -25,17 +27,17 @@ def import_command(
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads (default: one a core, at most 8).")] = None,
 ) -> None:
     """Pack patches into a DATASET folder, once: every other command reads that."""
-    from pcam_ssl.data.importing import import_source
+    from pcam_ssl.api import import_dataset
 
-    packed = import_source(source, dataset, wsi=wsi, skip_bad=skip_bad, workers=workers, verify=not no_verify)
+    packed = import_dataset(source, dataset, wsi=wsi, skip_bad=skip_bad, verify=not no_verify, workers=workers)
     counts = [
         f"{split} {sum(labels.values()):,} ({', '.join(f'{n:,} {label}' for label, n in labels.items() if n)})"
         for split, labels in packed.manifest["counts"].items()
     ]
     slides = f"{packed.manifest['n_slides']:,} slides" if packed.manifest["n_slides"] else "no slide ids"
-    typer.echo(f"{dataset}: {len(packed):,} patches of {packed.size_px} px, {slides}")
-    typer.echo(f"{'; '.join(counts)}")
-    typer.echo(f"next: pcam-ssl data show {dataset}, then pcam-ssl baseline --data {dataset}")
+    print(f"{dataset}: {len(packed):,} patches of {packed.size_px} px, {slides}")
+    print(f"{'; '.join(counts)}")
+    print(f"next: pcam-ssl data show {dataset}, then pcam-ssl baseline --data {dataset}")
 
 
 @app.command()
@@ -45,14 +47,11 @@ def download(
     url: Annotated[str | None, typer.Option(help="Another address that holds the files (default: Zenodo record 2546921).")] = None,
 ) -> None:
     """Fetch the PatchCamelyon files (7 GB); run it again to continue a broken transfer."""
-    from pcam_ssl.data.download import URL, download_pcam
-    from pcam_ssl.errors import UserError
+    from pcam_ssl.api import download
 
-    if name != "pcam":
-        raise UserError(f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`")
-    files = download_pcam(folder, URL if url is None else url)
-    typer.echo(f"{folder}: {len(files)} files, MD5 verified")
-    typer.echo(f"next: pcam-ssl data import {folder} data/pcam")
+    files = download(name, folder, url=url)
+    print(f"{folder}: {len(files)} files, MD5 verified")
+    print(f"next: pcam-ssl data import {folder} data/pcam")
 
 
 @app.command()
@@ -62,19 +61,68 @@ def show(
     sheet: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write a contact sheet of patches.")] = None,
 ) -> None:
     """Count patches by split, label, and slide."""
-    import json
+    from pcam_ssl.api import show
+    from pcam_ssl.data.show import as_text
 
-    from pcam_ssl.data.dataset import open_dataset
-    from pcam_ssl.data.show import as_text, contact_sheet, summarise
-    from pcam_ssl.files import check_target
-
-    if sheet is not None:
-        check_target("--sheet", sheet, ".png")
-    opened = open_dataset(dataset)
-    summary = summarise(opened)
-    if sheet is not None:
-        contact_sheet(opened, sheet)
-        summary["sheet"] = str(sheet)
-    typer.echo(json.dumps(summary, indent=2) if as_json else as_text(summary))
+    summary = show(dataset, sheet=sheet)
+    print(json.dumps(summary, indent=2) if as_json else as_text(summary))
     if sheet is not None and not as_json:
-        typer.echo(f"contact sheet: {sheet}")
+        print(f"contact sheet: {sheet}")
+
+
+@app.command()
+def synth(
+    dataset: Annotated[Path, Argument(metavar="DATASET", help="folder to make")],
+    slides: Annotated[int, Option(min=1, max=10_000, help="slides in train")] = 24,
+    patches: Annotated[int, Option(min=1, max=100_000, help="patches of each slide")] = 40,
+    test_slides: Annotated[int, Option(min=0, max=10_000, help="slides in test")] = 6,
+    valid_slides: Annotated[int, Option(min=0, max=10_000, help="slides in valid, for cv.scheme official")] = 0,
+    size: Annotated[int, Option(min=32, max=256, help="edge of a patch in px")] = 96,
+    stain_shift: Annotated[float, Option(min=0, max=3, help="how much stain differs between slides; 0: not at all")] = 1.0,
+    seed: Annotated[int, Option(min=0, max=2**31 - 1, help="another seed draws other slides")] = 0,
+    label_test: Annotated[bool, Option("--label-test", help="give the test patches labels, which Kaggle keeps")] = False,
+) -> None:
+    """Draw small synthetic H&E slides, on which folds that tear slides flatter the score.
+
+    Example: pcam-ssl data synth data/synthetic --slides 24
+    """
+    from pcam_ssl.api import synth
+
+    written = synth(
+        dataset,
+        slides=slides,
+        patches=patches,
+        test_slides=test_slides,
+        valid_slides=valid_slides,
+        size=size,
+        stain_shift=stain_shift,
+        seed=seed,
+        label_test=label_test,
+    )
+    counts = ", ".join(f"{split} {sum(count.values())}" for split, count in written.manifest["counts"].items())
+    print(f"{dataset}: {len(written)} synthetic patches of {written.manifest['n_slides']} slides ({counts})")
+
+
+@app.command()
+def audit(
+    dataset: Annotated[Path, Argument(metavar="DATASET", help="a dataset folder", show_default=False)],
+    run: Annotated[
+        Path | None, Option("--run", metavar="RUN", help="also audit the folds, embeddings and labels of this run")
+    ] = None,
+    near_bits: Annotated[int, Option("--near-bits", min=0, max=6, help="how many bits near duplicates may differ in")] = 3,
+    html: Annotated[Path | None, Option("--html", metavar="FILE.html", help="write a page with thumbnails")] = None,
+    as_json: Annotated[bool, Option("--json", help="print everything as JSON")] = False,
+    device: Annotated[str, Option("--device", help="where embeddings are computed: auto, cpu, cuda or mps")] = "auto",
+) -> None:
+    """Look for slides and patches in two places, conflicting and suspicious labels, and slides that stand apart; exit 3 on a leak.
+
+    Example: pcam-ssl data audit data/kaggle --run runs/metric-train --html audit.html
+    """
+    from pcam_ssl.api import audit
+    from pcam_ssl.audit.report import as_dict, as_text
+
+    found = audit(dataset, run=run, near_bits=near_bits, html=html, device=device)
+    print(json.dumps(as_dict(found), indent=2) if as_json else as_text(found))
+    if html is not None and not as_json:
+        print(f"page {html}")
+    found.raise_leaks()

@@ -1,4 +1,4 @@
-"""`pcam-ssl explore`: a run's patches with pictures, map and neighbours, for Embedding Atlas."""
+"""`pcam-ssl embed`, `pcam-ssl search`, `pcam-ssl explain` and `pcam-ssl explore`."""
 
 import json
 import shlex
@@ -6,6 +6,161 @@ from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
+
+from pcam_ssl.cli.options import DeviceOption, MovedOption, RoundOption
+
+
+def embed(
+    places: Annotated[
+        list[Path],
+        Argument(
+            metavar="[RUN] SOURCE", help="a finished run (not with --model); a DATASET, or anything `pcam-ssl data import` reads"
+        ),
+    ],
+    out: Annotated[Path, Option("--out", metavar="DIR", help="folder to make: embeddings.npy, ids.parquet, embedding.json")],
+    model: Annotated[
+        str | None, Option("--model", metavar="NAME", help="a frozen timm, hf-hub: or local-dir: backbone instead of a run")
+    ] = None,
+    no_pretrained: Annotated[bool, Option("--no-pretrained", help="with --model: random weights")] = False,
+    image_size: Annotated[
+        int | None, Option("--image-size", metavar="PX", min=16, max=4096, help="with --model: resize patches")
+    ] = None,
+    fold: Annotated[int | None, Option("--fold", metavar="K", help="the network of this fold instead of the refit one")] = None,
+    split: Annotated[str | None, Option("--split", help="only this split of the source")] = None,
+    half: Annotated[bool, Option("--half", help="write float16 instead of float32")] = False,
+    knn: Annotated[
+        bool, Option("--knn", help="with --model: also score labelled patches by their neighbours of other slides")
+    ] = False,
+    device: DeviceOption = "auto",
+    skip_bad: Annotated[bool, Option("--skip-bad", help="leave unreadable files out instead of stopping")] = False,
+    as_json: Annotated[bool, Option("--json", help="print embedding.json, and the scores with --knn")] = False,
+) -> None:
+    """Write embeddings of patches as one memory-mapped array, with their ids in the same order.
+
+    Example: pcam-ssl embed runs/metric data/kaggle --split test --out embeddings/test
+
+    Example: pcam-ssl embed --model hf-hub:OWNER/NAME data/kaggle --knn --out embeddings/frozen
+    """
+    from pcam_ssl.api import EMBED_USAGE, embed
+    from pcam_ssl.errors import UserError
+    from pcam_ssl.render.format import score_table
+
+    if len(places) > 2:
+        raise UserError(EMBED_USAGE)
+    made = embed(
+        places[-1],
+        out=out,
+        run=places[0] if len(places) == 2 else None,
+        model=model,
+        pretrained=not no_pretrained,
+        image_size=image_size,
+        fold=fold,
+        split=split,
+        half=half,
+        knn=knn,
+        device=device,
+        skip_bad=skip_bad,
+    )
+    if as_json:
+        print(json.dumps({"out": str(out), **made.facts, **({"knn": made.knn_scores} if knn else {})}, indent=2))
+        return
+    for scores in made.knn.values():
+        print(score_table(scores.report, scores.title) + "\n")
+    print(made)
+    print(f"next: pcam-ssl search {out} --id ID")
+
+
+def search(
+    run: Annotated[Path, Argument(metavar="RUN", help="a finished run with a refit network, or a folder of `pcam-ssl embed`")],
+    ids: Annotated[list[str] | None, Option("--id", metavar="ID", help="a patch of the run's dataset; repeatable")] = None,
+    images: Annotated[list[Path] | None, Option("--image", metavar="FILE", help="an image of a patch; repeatable")] = None,
+    source: Annotated[
+        Path | None, Option("--source", help="all patches of a DATASET, or of anything `pcam-ssl data import` reads")
+    ] = None,
+    k: Annotated[int, Option("-k", help="neighbours of each query")] = 10,
+    any_slide: Annotated[bool, Option("--any-slide", help="also find patches of the query's own slide")] = False,
+    index: Annotated[str | None, Option("--index", metavar="FACTORY", help="FAISS factory string (default: exact)")] = None,
+    rebuild: Annotated[bool, Option("--rebuild", help="make RUN/index anew; needs no query")] = False,
+    backend: Annotated[str, Option("--backend", help="where FAISS searches: auto, cpu or gpu")] = "auto",
+    data: MovedOption = None,
+    device: Annotated[str, Option("--device", help="where patches are embedded: auto, cpu, cuda or mps")] = "auto",
+    html: Annotated[Path | None, Option("--html", metavar="FILE", help="write a page with thumbnails instead of a table")] = None,
+    as_json: Annotated[bool, Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Find the nearest patches of other slides; the index is made on first use.
+
+    Example: pcam-ssl search runs/metric --id 0a1b2c --image patch.png -k 10 --html neighbours.html
+    """
+    from pcam_ssl.api import rebuild_index, search
+    from pcam_ssl.search.report import neighbours_text
+
+    where = {"index": index, "backend": backend, "data": data, "device": device}
+    if rebuild and not (ids or images or source):
+        folder = rebuild_index(run, **where)
+        print(json.dumps({"index": str(folder)}) if as_json else f"{folder}: rebuilt")
+        return
+    result = search(
+        run,
+        ids or (),
+        images=images or (),
+        source=source,
+        k=k,
+        any_slide=any_slide,
+        rebuild=rebuild,
+        html=html,
+        **where,
+    )
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2))
+    elif html is None:
+        print(neighbours_text(result))
+    else:
+        asked = f"{len(result):,} queries with their" if len(result) > 1 else "1 query with its"
+        print(f"{html}: {asked} nearest {k} of {result.facts['gallery']:,} patches")
+
+
+def explain(
+    run: Annotated[Path, Argument(metavar="RUN", help="a run with finished folds")],
+    ids: Annotated[list[str] | None, Option("--id", metavar="ID", help="a patch of the run's dataset; repeatable")] = None,
+    whole_fold: Annotated[
+        int | None,
+        Option("--whole-fold", metavar="K", help="instead: mean centre share over all that fold K scored, right against wrong"),
+    ] = None,
+    fold: Annotated[
+        int | None,
+        Option("--fold", metavar="K", help="this fold's network (default: the one that never saw the patch, else the mean of all)"),
+    ] = None,
+    neighbours: Annotated[int, Option("--neighbours", min=0, help="nearest labelled patches of other slides to show")] = 6,
+    out: Annotated[
+        Path | None, Option("--out", metavar="DIR", help="where explain.html and ID.png go (default: RUN/explain)")
+    ] = None,
+    data: MovedOption = None,
+    round: RoundOption = None,
+    device: DeviceOption = "auto",
+    as_json: Annotated[bool, Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Explain scores: Grad-CAM, its share in the centre, blurred centre and surround, agreement over views, neighbours.
+
+    Example: pcam-ssl explain runs/baseline --id 0a1b2c --id 3d4e5f
+    """
+    from pcam_ssl.api import explain, explain_fold
+    from pcam_ssl.errors import UserError
+    from pcam_ssl.explain.report import fold_text
+
+    if bool(ids) == (whole_fold is not None):
+        raise UserError("explain: name patches with --id ID, or a fold with --whole-fold K")
+    if whole_fold is not None:
+        if fold is not None or out is not None:
+            raise UserError("--whole-fold: takes neither --fold nor --out; its own network explains a fold, and a table is printed")
+        facts = explain_fold(run, whole_fold, data=data, round=round, device=device)
+        print(json.dumps(facts, indent=2) if as_json else fold_text(facts))
+        return
+    explained = explain(run, ids, fold=fold, neighbours=neighbours, out=out, data=data, round=round, device=device)
+    if as_json:
+        patches = [each.to_dict() for each in explained.patches]
+        print(json.dumps({"run": str(run), "page": str(explained.page), "patches": patches}, indent=2))
+    else:
+        print(explained)
 
 
 def explore(
@@ -22,9 +177,9 @@ def explore(
     fold: Annotated[
         int | None, Option("--fold", metavar="K", help="the network of this fold (default: the refit one, else the first fold's)")
     ] = None,
-    round: Annotated[int | None, Option("--round", metavar="R", help="this pseudo-label round of RUN, not the best one")] = None,
-    data: Annotated[Path | None, Option("--data", metavar="DATASET", help="the run's dataset, where it has moved")] = None,
-    device: Annotated[str, Option("--device", help="auto, cpu, cuda or mps")] = "auto",
+    round: RoundOption = None,
+    data: MovedOption = None,
+    device: DeviceOption = "auto",
     serve: Annotated[bool, Option("--serve", help="open it in Embedding Atlas, on this machine alone, until Ctrl-C")] = False,
     port: Annotated[int, Option("--port", min=1, max=65535, help="with --serve: the port on 127.0.0.1")] = 5055,
     as_json: Annotated[bool, Option("--json", help="print what was written as JSON")] = False,
@@ -33,19 +188,16 @@ def explore(
 
     Example: pcam-ssl explore runs/metric --split train --serve
     """
-    from pcam_ssl.errors import UserError
-    from pcam_ssl.export.atlas import atlas_options, explore, serve_atlas
+    from pcam_ssl.api import explore
+    from pcam_ssl.api import serve as open_atlas
+    from pcam_ssl.export.atlas import atlas_options
 
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")
-    if map not in ("pca", "umap"):
-        raise UserError(f"--map {map}: choose pca or umap")
     facts = explore(
         run,
-        out,
+        out=out,
         split=split,
         sample=sample,
-        method=map,
+        map=map,
         neighbours=neighbours,
         fold=fold,
         round=round,
@@ -57,7 +209,7 @@ def explore(
     else:
         print(f"{facts['file']}: {facts['n']:,} patches, map {facts['map']} of the embedding by {facts['unit']}", flush=True)
     if serve:
-        serve_atlas(facts["file"], port)
+        open_atlas(facts["file"], port=port)
     elif not as_json:
         print(f"next: embedding-atlas {shlex.join(atlas_options(facts['file'], port))}")
         print("      (from pip install 'pcam-ssl[explore]')")

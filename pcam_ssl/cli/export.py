@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
+
+from pcam_ssl.cli.options import MovedOption, RoundOption
 
 
 def export(
@@ -24,8 +26,8 @@ def export(
     d4: Annotated[
         bool, Option("--d4", help="with --onnx: score all eight D4 views, as predict does; eight times the work")
     ] = False,
-    round: Annotated[int | None, Option("--round", metavar="R", help="this pseudo-label round of RUN, not the best one")] = None,
-    data: Annotated[Path | None, Option("--data", metavar="DATASET", help="the run's dataset, where it has moved")] = None,
+    round: RoundOption = None,
+    data: MovedOption = None,
     device: Annotated[str, Option("--device", help="with --parquet: auto, cpu, cuda or mps")] = "auto",
     as_json: Annotated[bool, Option("--json", help="print what was written as JSON")] = False,
 ) -> None:
@@ -35,34 +37,39 @@ def export(
 
     Example: pcam-ssl export runs/metric --parquet test.parquet --split test
     """
-    from pcam_ssl.errors import UserError
-    from pcam_ssl.files import check_target
+    from pcam_ssl.api import export
 
-    if onnx is None and parquet is None:
-        raise UserError("export: say what to write with --onnx FILE.onnx or --parquet FILE.parquet, or both")
-    if onnx is None and (all_folds or d4):
-        raise UserError("--all-folds and --d4: only with --onnx; embeddings are of one network, and of patches as they are")
-    if parquet is None and (split or device != "auto"):
-        raise UserError("--split and --device: only with --parquet; the ONNX file is made and checked on the CPU")
-    if all_folds and (fold is not None or parquet is not None):
-        raise UserError("--all-folds: goes with neither --fold nor --parquet; the folds have no embedding in common")
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"--device {device}: choose auto, cpu, cuda or mps")
-    for option, path, suffix in (("--onnx", onnx, ".onnx"), ("--parquet", parquet, ".parquet")):
-        if path is not None:
-            check_target(option, path, suffix)
-    written = {}
-    if onnx is not None:
-        from pcam_ssl.export.onnx import export_onnx
+    written = export(
+        run,
+        onnx=onnx,
+        parquet=parquet,
+        split=split,
+        fold=fold,
+        all_folds=all_folds,
+        d4=d4,
+        round=round,
+        data=data,
+        device=device,
+    )
+    print(json.dumps(written, indent=2) if as_json else "\n".join(export_lines(written)))
 
-        written["onnx"] = export_onnx(run, onnx, fold=fold, all_folds=all_folds, d4=d4, round=round, data=data)
-    if parquet is not None:
-        from pcam_ssl.export.embeddings import export_embeddings
 
-        written["parquet"] = export_embeddings(run, parquet, split=split, fold=fold, round=round, data=data, device=device)
-    if as_json:
-        print(json.dumps(written, indent=2))
-        return
-    from pcam_ssl.cli.export_text import export_lines
+def export_lines(written: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for the ONNX file, with how far it is from torch, and one for the embeddings, of those that were written."""
+    told = {"onnx": _onnx_line, "parquet": _parquet_line}
+    return [told[kind](facts) for kind, facts in written.items()]
 
-    print("\n".join(export_lines(written)))
+
+def _onnx_line(facts: dict[str, Any]) -> str:
+    checked = facts["checked"]
+    largest = max(checked["largest_difference"].values())
+    whose = facts["units"][0] if len(facts["units"]) == 1 else f"the mean of {len(facts['units'])} folds"
+    return (
+        f"{facts['file']}: {whose}, {', '.join(facts['outputs'])} of uint8 [batch, {facts['size_px']}, {facts['size_px']}, 3]; "
+        f"checked against torch on {checked['n']} patches of {checked['dataset']}: largest difference {largest:.1e}, "
+        f"allowed {checked['limit']:.0e}"
+    )
+
+
+def _parquet_line(facts: dict[str, Any]) -> str:
+    return f"{facts['file']}: {facts['n']:,} embeddings of {facts['dimension']} values by {facts['unit']}"

@@ -1,9 +1,10 @@
-"""`pcam-ssl recipes`: list, show, copy."""
+"""`pcam-ssl recipes` and `pcam-ssl doctor`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 app = typer.Typer(help="List, show, and copy the shipped recipes.", no_args_is_help=True)
 
@@ -14,11 +15,10 @@ def list_recipes() -> None:
 
     Example: pcam-ssl recipes list
     """
-    from pcam_ssl.recipe.loading import recipe_names, recipe_path
+    from pcam_ssl.api import recipes
 
-    for name in recipe_names():
-        first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-        print(f"{name:<20} {first}")
+    for name, purpose in recipes().items():
+        print(f"{name:<20} {purpose}")
 
 
 @app.command("show")
@@ -31,10 +31,11 @@ def show(
 
     Example: pcam-ssl recipes show baseline --keys
     """
-    from pcam_ssl.recipe.loading import describe_keys, load_recipe, to_yaml
+    from pcam_ssl.api import recipe
+    from pcam_ssl.recipe.loading import describe_keys, to_yaml
 
-    recipe = load_recipe(name, set or [])
-    print("\n".join(describe_keys(recipe)) if keys else to_yaml(recipe), end="\n" if keys else "")
+    chosen = recipe(name, set or [])
+    print("\n".join(describe_keys(chosen)) if keys else to_yaml(chosen), end="\n" if keys else "")
 
 
 @app.command("copy")
@@ -46,12 +47,29 @@ def copy(
 
     Example: pcam-ssl recipes copy baseline mine.yaml
     """
-    from pcam_ssl.errors import UserError
-    from pcam_ssl.files import check_target, write_text
-    from pcam_ssl.recipe.loading import recipe_path
+    from pcam_ssl.api import copy_recipe
 
-    check_target("recipes copy", target, ".yaml", ".yml")
-    if target.exists():
-        raise UserError(f"{target}: exists already; choose another name")
-    write_text(target, recipe_path(name).read_text(encoding="utf-8"))
+    copy_recipe(name, target)
     print(f"{target}: change it, then `pcam-ssl baseline --recipe {target}`")
+
+
+def doctor(
+    data: Annotated[
+        Path | None, Option("--data", metavar="DATASET", help="dataset to look at; default $PCAM_SSL_DATA, else data/pcam")
+    ] = None,
+    verify: Annotated[bool, Option("--verify", help="read all pixels of the dataset again and compare their digest")] = False,
+    as_json: Annotated[bool, Option("--json", help="print the findings as JSON")] = False,
+) -> None:
+    """Check versions, device, precision, disk, and dataset; one line each, the mend beside what is wrong.
+
+    Exits with 2 where something must be mended. Example: pcam-ssl doctor --data data/pcam --verify
+    """
+    import json
+    from dataclasses import asdict
+
+    from pcam_ssl.api import doctor
+
+    findings = doctor(data, verify=verify)
+    print(json.dumps([asdict(finding) for finding in findings], indent=2) if as_json else "\n".join(f.line() for f in findings))
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(2)

@@ -1,22 +1,12 @@
-"""`pcam-ssl baseline`, `pcam-ssl metric-train` and `pcam-ssl demo`."""
+"""`pcam-ssl baseline`, `pcam-ssl metric-train`, `pcam-ssl pseudo-label` and `pcam-ssl demo`."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
+from typer import Argument, Option
 
-DataOption = Annotated[Path, Option("--data", envvar="PCAM_SSL_DATA", help="DATASET that `pcam-ssl data import` made")]
-RecipeOption = Annotated[str | None, Option("--recipe", help="shipped name (`pcam-ssl recipes list`) or a .yaml file")]
-SetOption = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="change one key of the recipe; repeatable")]
-OutOption = Annotated[Path | None, Option("--out", metavar="RUN", help="run folder; continued where it exists")]
-FoldOption = Annotated[list[int] | None, Option("--fold", metavar="K", help="train this fold only; repeatable, for job arrays")]
-JsonOption = Annotated[bool, Option("--json", help="print scores.json instead of a table")]
-SweepOption = Annotated[
-    list[str] | None,
-    Option("--sweep", metavar="KEY=A,B", help="one run for each value, then compare them; repeatable for every combination"),
-]
-PageOption = Annotated[Path | None, Option("--html", metavar="FILE", help="with --sweep: also write the comparison as a page")]
+from pcam_ssl.cli.options import DataOption, FoldOption, JsonOption, OutOption, PageOption, RecipeOption, SetOption, SweepOption
 
 
 def baseline(
@@ -36,20 +26,14 @@ def baseline(
     Example: pcam-ssl baseline --sweep model.name=resnet34,densenet121 --out runs/zoo
     """
     from pcam_ssl.api import baseline
-    from pcam_ssl.api import sweep as train_sweep
     from pcam_ssl.errors import UserError
-    from pcam_ssl.files import PAGE, check_target
-    from pcam_ssl.recipe.loading import load_recipe
 
     if sweep:
-        if html is not None:
-            check_target("--html", html, *PAGE)
-        show_sweep(train_sweep(recipe, set or [], sweep, data, out or Path("runs/sweep"), fold or None), html, as_json)
+        show_sweep(sweep, data, recipe, set, out, fold, html, as_json)
         return
     if html is not None:
         raise UserError("--html: only with --sweep; a run's own page is written as RUN/report.html")
-    chosen = load_recipe("baseline" if recipe is None else recipe, set or [])
-    run = baseline(chosen, data, out or Path("runs/baseline"), fold or None)
+    run = baseline(data, "baseline" if recipe is None else recipe, set or [], out=out or Path("runs/baseline"), fold=fold)
     show_run(run, as_json)
 
 
@@ -66,34 +50,44 @@ def metric_train(
     Example: pcam-ssl metric-train --data data/kaggle --recipe metric-smoke --out runs/metric
     """
     from pcam_ssl.api import metric_train
-    from pcam_ssl.recipe.loading import load_recipe
 
-    chosen = load_recipe("metric" if recipe is None else recipe, set or [])
-    run = metric_train(chosen, data, out or Path("runs/metric-train"), fold or None)
+    run = metric_train(data, "metric" if recipe is None else recipe, set or [], out=out or Path("runs/metric-train"), fold=fold)
     show_run(run, as_json)
 
 
-def show_run(run, as_json: bool = False) -> None:
-    """Print a finished run's scores and what to open, once for all processes; nothing where folds are still missing."""
-    from pcam_ssl.cross_validation.aggregate import read_scores
-    from pcam_ssl.distributed import own_rank
-    from pcam_ssl.report.summary import run_summary
+def pseudo_label(
+    run: Annotated[Path, Argument(metavar="[RUN]", help="a finished run: round 0; made first where there is none")] = Path(
+        "runs/baseline"
+    ),
+    rounds: Annotated[int, Option("--rounds", metavar="N", help="rounds in all; those that are there are not done again")] = 3,
+    out: Annotated[Path | None, Option("--out", metavar="RUN", help="where the rounds lie (default: inside RUN)")] = None,
+    data: Annotated[
+        Path | None, Option("--data", metavar="DATASET", help="for a new round 0, or where RUN's dataset has moved")
+    ] = None,
+    recipe: RecipeOption = None,
+    set: SetOption = None,
+    pooled: Annotated[
+        bool, Option("--pooled", help="every fold learns from the pseudo-labels of all folds; out-of-fold scores are withheld")
+    ] = False,
+    explain: Annotated[
+        str | None, Option("--explain", metavar="ID", help="only tell one patch's story over rounds and folds")
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="print rounds.json instead of tables")] = False,
+) -> None:
+    """Let confident predictions on unlabelled patches join the training set, round by round, without leaking.
 
-    if own_rank() or not run.scores.exists():
+    Example: pcam-ssl pseudo-label runs/baseline --rounds 3 --set pseudo.precision=0.95
+    """
+    from pcam_ssl.api import patch_history, pseudo_label
+    from pcam_ssl.distributed import own_rank
+    from pcam_ssl.pseudo_labels.report import rounds_text
+
+    if explain is not None:
+        print(patch_history(run, explain, out=out, pooled=pooled))
         return
-    scores = read_scores(run)
-    print(json.dumps(scores, indent=2) if as_json else run_summary(run, scores))
-
-
-def show_sweep(swept, html: Path | None, as_json: bool) -> None:
-    """Compare the finished runs of a sweep, once for all processes. Raises UserError, a line a run, where some failed."""
-    from pcam_ssl.cli.compare import show_comparison
-    from pcam_ssl.compare.compare import compare_runs
-    from pcam_ssl.distributed import own_rank
-
-    if not own_rank() and len(swept.finished) > 1:
-        show_comparison(compare_runs(swept.finished), html, as_json)
-    swept.raise_failures()
+    verdict = pseudo_label(run, rounds=rounds, out=out, data=data, recipe=recipe, settings=set or [], pooled=pooled)
+    if not own_rank():
+        print(json.dumps(verdict, indent=2) if as_json else rounds_text(verdict))
 
 
 def demo(folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo")) -> None:
@@ -101,3 +95,38 @@ def demo(folder: Annotated[Path, Option("--folder", help="where the demo works")
     from pcam_ssl.demo import demo
 
     print(demo(folder))
+
+
+def show_run(run, as_json: bool = False) -> None:
+    """Print a finished run's scores and what to open, once for all processes; nothing where folds are still missing."""
+    from pcam_ssl.distributed import own_rank
+    from pcam_ssl.report.summary import run_summary
+
+    if own_rank() or not run.paths.scores.exists():
+        return
+    scores = run.scores.file
+    print(json.dumps(scores, indent=2) if as_json else run_summary(run, scores))
+
+
+def show_sweep(
+    axes: list[str],
+    data: Path,
+    recipe: str | None,
+    settings: list[str] | None,
+    out: Path | None,
+    fold: list[int] | None,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a sweep and compare its finished runs, once for all processes. Raises UserError, a line a run, where some failed."""
+    from pcam_ssl.api import compare, sweep
+    from pcam_ssl.cli.evaluate import show_comparison
+    from pcam_ssl.distributed import own_rank
+    from pcam_ssl.files import PAGE, check_target
+
+    if html is not None:
+        check_target("--html", html, *PAGE)
+    swept = sweep(axes, data, "baseline" if recipe is None else recipe, settings or [], out=out or Path("runs/sweep"), fold=fold)
+    if not own_rank() and len(swept.finished) > 1:
+        show_comparison(compare(swept.finished, html=html), html, as_json)
+    swept.raise_failures()

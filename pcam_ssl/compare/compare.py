@@ -144,7 +144,7 @@ def costs(facts: Facts) -> dict[str, Any]:
 
 def parameters(run: Run) -> int | None:
     """Numbers that a fold's network learns; for a blend the sum over the runs it needs, None where one of them is gone."""
-    if run.provenance.exists() and (blend := run.info().get("blend")):
+    if run.paths.provenance.exists() and (blend := run.info().get("blend")):
         needed = {member["run"] for member in blend["members"] if member["weight"] > 0}
         counted = [parameters(Run(Path(path))) for path in sorted(needed)]
         return None if None in counted else sum(counted)

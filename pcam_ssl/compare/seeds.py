@@ -72,7 +72,7 @@ def _recipe_key(run: ScoredRun) -> str:
     facts = run.facts
     parts = [facts.info["command"], run.table, facts.info.get("round"), _own(facts.recipe, facts)]
     if "round_0" in facts.info:
-        start = Run(Path(facts.info["round_0"])).recipe
+        start = Run(Path(facts.info["round_0"])).paths.recipe
         parts.append(_own(flatten(read_yaml(start)), facts) if start.exists() else facts.info["round_0"])
     return json.dumps(parts, sort_keys=True)
 

@@ -60,7 +60,7 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
         scores["neighbours"] = {**knn_scores, "retrieval": aggregate_retrieval(context)}
     if oof is not None:
         scores["views"] = score_views(context, oof)
-    write_json(run.scores, scores)
+    write_json(run.paths.scores, scores)
     run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 

@@ -78,7 +78,7 @@ def check_initial_run(recipe: Recipe, folds: Folds) -> None:
         return
     run = Run(Path(recipe.model.init))
     run.info()
-    theirs, _ = read_table(run.folds, FOLD_COLUMNS)
+    theirs, _ = read_table(run.paths.folds, FOLD_COLUMNS)
     columns = ["id", "group", "fold", *(f"inner_{k}" for k in range(folds.n_folds))]
     mine = folds.frame
     if (
@@ -87,7 +87,7 @@ def check_initial_run(recipe: Recipe, folds: Folds) -> None:
         or not (theirs[columns].astype(str) == mine[columns].astype(str)).all(axis=None)
     ):
         raise UserError(
-            f"model.init: {run.path} has other folds, so its weights may have seen slides that this run scores; set cv.folds_file={run.folds}"
+            f"model.init: {run.path} has other folds, so its weights may have seen slides that this run scores; set cv.folds_file={run.paths.folds}"
         )
     hidden = int((theirs.visible.to_numpy(dtype=bool) & ~mine.visible.to_numpy()).sum())
     if hidden:

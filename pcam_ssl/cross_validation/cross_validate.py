@@ -42,7 +42,7 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     world.run_on_main(lambda: check_dataset(recipe, dataset))
     with interruptible(str(out)), ExitStack() as locks:
         run = world.run_on_main(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
-        folds = read_folds(run.folds, dataset.patches)
+        folds = read_folds(run.paths.folds, dataset.patches)
         wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
         context = RunContext(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
         for k in wanted:
@@ -83,17 +83,17 @@ def _begin(
     with ExitStack() as opening:
         _lock(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
         run = find_run(out, *identity)
-        folds = read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(recipe, dataset)
+        folds = read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(recipe, dataset)
         _check_folds(recipe, dataset, folds, only, run)
         check_initial_run(recipe, folds)
-        if not run.provenance.exists():
+        if not run.paths.provenance.exists():
             # Refuse what cannot be trained before anything is written: a run folder fixes the recipe.
             world.share(recipe.train.batch_size, "train.batch_size")
             new_network(recipe, dataset.size_px)
             check_views(recipe, dataset)
             begin_run(run, *identity)
-        if not run.folds.exists():
-            write_folds(folds, run.folds, run.table_notes(run.info()))
+        if not run.paths.folds.exists():
+            write_folds(folds, run.paths.folds, run.table_notes(run.info()))
         device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type
         run.update(
             device=device,
@@ -204,7 +204,7 @@ def _aggregate(context: RunContext, shared: bool, locks: ExitStack) -> None:
     run = context.run
     if shared:
         _lock(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)
-    if run.info().get("status") != "done" or not run.scores.exists():
+    if run.info().get("status") != "done" or not run.paths.scores.exists():
         aggregate_run(context)
 
 

@@ -39,7 +39,7 @@ def predict_run(
     folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
     if not folders:
         raise UserError(f"{run.path}: no fold is finished yet; run its command again, it continues where it stopped")
-    recipe = run.load_recipe()
+    recipe = run.recipe
     with open_source(source, skip_bad) as dataset:
         patches = split_rows(dataset, source, split)
         if dataset.digest == info["dataset_digest"] and (patches.split != "test").any():
@@ -47,7 +47,7 @@ def predict_run(
                 f"{source}: the run was trained on these patches, so scores on its train split are too good; use oof.parquet, or --split test"
             )
         in_pool = dataset.digest == info["dataset_digest"] and info.get("learned_from_pool", False)
-        exposure = transductive(dataset, read_folds(run.folds, dataset.patches), patches.id, True) if in_pool else None
+        exposure = transductive(dataset, read_folds(run.paths.folds, dataset.patches), patches.id, True) if in_pool else None
         if exposure and exposure["transductive"]:
             warn(
                 f"{source}: scores are transductive: the networks learned from {exposure['in_pool']:.0%} of these patches, without labels; score new slides for an honest estimate"
@@ -97,7 +97,7 @@ def neighbours_table(
     `head`: the classifier's Predictions of the same patches, by fold; `knn` needs none. Raises UserError where the run's dataset,
     whose patches vote, does not exist any more or has changed.
     """
-    info, recipe = run.info(), run.load_recipe()
+    info, recipe = run.info(), run.recipe
     if not Path(info["dataset"]).exists():
         raise UserError(
             f"{run.path}: its kNN votes with the patches of {info['dataset']}, which does not exist any more; put it back"
@@ -107,7 +107,7 @@ def neighbours_table(
         raise UserError(
             f"{run.path}: its kNN votes with the patches of {info['dataset']}, which has changed since; put the dataset of the run back"
         )
-    folds = read_folds(run.folds, dataset.patches)
+    folds = read_folds(run.paths.folds, dataset.patches)
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):
         trained = load_trained(run.unit(unit.name), device)

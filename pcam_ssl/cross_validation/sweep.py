@@ -34,6 +34,11 @@ class Sweep:
     finished: tuple[str, ...]
     failed: tuple[str, ...]
 
+    @property
+    def runs(self) -> list[Run]:
+        """The finished runs, in order."""
+        return [Run(Path(path)) for path in self.finished]
+
     def raise_failures(self) -> None:
         """Raises UserError, one line per failed run, where a run failed."""
         if self.failed:
@@ -81,7 +86,7 @@ def sweep(
             say(f"{swept.path}: run {number} of {len(planned)}, {', '.join(swept.settings)}")
         if (problem := _train(swept, data, only)) is not None:
             failed.append(problem)
-        elif Run(swept.path).scores.exists():
+        elif Run(swept.path).paths.scores.exists():
             finished.append(str(swept.path))
     if not own_rank() and len(finished) + len(failed) < len(planned):
         say(f"{out}: {len(finished)} of {len(planned)} runs have all their folds; they are compared once the last fold is trained")
@@ -136,5 +141,5 @@ def _check_folders(planned: list[SweptRun], out: Path) -> None:
         raise UserError(f"--sweep: two values would share the folder {twice}; name each value once")
     for path in paths:
         check_folder("--out", path)
-    if Run(out).provenance.exists():
+    if Run(out).paths.provenance.exists():
         raise UserError(f"--out {out}: is a run, and a sweep needs a folder for its runs; choose another --out")

@@ -49,7 +49,7 @@ def training_set(context: RunContext, unit: Unit) -> TrainingSet:
     if unit.pseudo is None or not len(unit.pseudo):
         return TrainingSet(rows, labels, slides, np.ones(len(rows)), len(rows))
     pseudo = unit.pseudo.merge(context.dataset.patches[["id", "row", "wsi"]], on="id", how="left", validate="one_to_one")
-    known = (
+    codes_of_pseudo = (
         names.get_indexer(pd.Index(pseudo.wsi.astype("str"))) if context.folds.grouping == "slides" else np.full(len(pseudo), -1)
     )
     # A patch whose slide is not among the folds' slides counts as a slide of its own.
@@ -57,7 +57,7 @@ def training_set(context: RunContext, unit: Unit) -> TrainingSet:
     return TrainingSet(
         np.concatenate([rows, pseudo.row.to_numpy()]),
         np.concatenate([labels, pseudo.label.to_numpy(np.float64)]),
-        np.concatenate([slides, np.where(known < 0, own, known)]),
+        np.concatenate([slides, np.where(codes_of_pseudo < 0, own, codes_of_pseudo)]),
         np.concatenate([np.ones(len(rows)), pseudo.weight.to_numpy(np.float64)]),
         len(rows),
     )

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError, first_line, nearest
-from pcam_ssl.files import read_json
+from pcam_ssl.files import StrPath, read_json
 from pcam_ssl.tables import PATCH_COLUMNS, conform, read_table
 
 PIXELS, PATCHES, MANIFEST, SAMPLE_SUBMISSION = "pixels.npy", "patches.parquet", "manifest.json", "sample_submission.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
-    """A packed dataset: row i of `patches` describes `pixels[i]`."""
+    """A packed dataset: row i of `patches` describes `pixels[i]`. It stands for its folder wherever a path is taken."""
 
     path: Path
     manifest: dict
@@ -26,6 +26,19 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.patches)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        n = self.manifest["n_slides"]
+        slides = f"{n:,} slides" if n else "no slide ids"
+        return f"Dataset({str(self.path)!r}): {len(self):,} patches of {self.size_px} px, {slides}"
+
+    def _repr_html_(self) -> str:
+        from pcam_ssl.results import dataset_html
+
+        return dataset_html(self)
 
     @property
     def name(self) -> str:
@@ -54,12 +67,12 @@ class Dataset:
             raise _damaged(self.path, f"{SAMPLE_SUBMISSION}: {first_line(error)}") from None
 
 
-def is_dataset(path: Path | str) -> bool:
+def is_dataset(path: StrPath) -> bool:
     """Whether `path` is a folder that looks like a DATASET."""
     return all((Path(path) / name).is_file() for name in (PIXELS, PATCHES, MANIFEST))
 
 
-def open_dataset(path: Path | str) -> Dataset:
+def open_dataset(path: StrPath) -> Dataset:
     """Open a DATASET folder. Raises UserError where it is absent, something else, or damaged."""
     path = Path(path)
     if not path.exists():
@@ -85,7 +98,20 @@ def _damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: the dataset is damaged ({reason}); delete the folder and import it again")
 
 
-def split_rows(dataset: Dataset, source: Path | str, split: str | None) -> pd.DataFrame:
+def find_dataset(folder: Path, recorded: str, digest: str, data: StrPath | None) -> Dataset:
+    """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
+    path = Path(recorded if data is None else data)
+    if data is None and not path.exists():
+        raise UserError(f"{folder}: its dataset {path} is not there any more; say where it is with --data DATASET")
+    dataset = open_dataset(path)
+    if dataset.digest != digest:
+        raise UserError(
+            f"{folder}: made from another dataset (digest {digest[:12]}, {path} has {dataset.digest[:12]}); name that one with --data DATASET"
+        )
+    return dataset
+
+
+def split_rows(dataset: Dataset, source: StrPath, split: str | None) -> pd.DataFrame:
     """The patches of a split, all where it is None. Raises UserError where the split has none."""
     patches = dataset.patches if split is None else dataset.patches[dataset.patches.split == split]
     if not len(patches):

@@ -53,7 +53,7 @@ def explore(
     out = run.path / FILE if out is None else Path(out)
     check_target("--out", out, ".parquet")
     networks = open_networks(run.path, data)
-    seed = networks.run.load_recipe().seed
+    seed = networks.run.recipe.seed
     patches = _drawn(split_rows(networks.dataset, networks.dataset.path, split), sample, seed)
     embedder = embedder_of(networks, fold, "explore", device)
     with embedded(networks, embedder, patches, out.parent) as embeddings:

@@ -56,7 +56,7 @@ def export_onnx(
     require_onnx()
     networks = open_networks(run_in_use(path, round).path, data)
     networks.require_head("--onnx")
-    options = networks.run.load_recipe().predict
+    options = networks.run.recipe.predict
     folders = _folders(networks, fold, all_folds)
     members = [_member(folder) for folder in folders]
     _say_views(d4, options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -100,3 +101,50 @@ def _precision(trained: dict, world: World) -> Precision:
         f"the run was trained in {trained['name']}, {world.device.type} computes in {here.name} ({here.why}); logits may differ in the second decimal"
     )
     return here
+
+
+class CalibratedNetwork(nn.Module):
+    """A trained network for patches uint8 `[B, H, W, 3]` (tensor or array), as they are: one view, no test-time views.
+
+    `forward` returns the logits `[B]` of class 1 (tumor), `prob` their calibrated probabilities, `embedding` unit vectors `[B, D]`.
+    Raises UserError where the run trained no classifier, whose head would be noise; it has an embedding.
+    """
+
+    def __init__(self, trained: Trained, folder: Path):
+        super().__init__()
+        self.network = trained.network
+        self.temperature = float(trained.facts["calibration"]["temperature"])
+        self.classifies = trained.facts.get("scored_by") != "knn"
+        self.folder = folder
+
+    def forward(self, patches: Any) -> torch.Tensor:
+        """Logits `[B]` of class 1."""
+        if not self.classifies:
+            raise UserError(
+                f"{self.folder}: trained no classifier (method.classify=false); take its `embedding`, or `pcam-ssl predict`, which asks the neighbours"
+            )
+        return self.network(self._pixels(patches))["logit"]
+
+    def prob(self, patches: Any) -> torch.Tensor:
+        """Calibrated probabilities `[B]` of class 1, float64."""
+        with torch.inference_mode():
+            return torch.sigmoid(self(patches).double() / self.temperature)
+
+    def embedding(self, patches: Any) -> torch.Tensor:
+        """Embeddings `[B, D]` of unit length."""
+        return self.network(self._pixels(patches))["embedding"]
+
+    def _pixels(self, patches: Any) -> torch.Tensor:
+        if not isinstance(patches, torch.Tensor):
+            # A copy: a dataset's pixels cannot be written to, and torch warns of such arrays.
+            patches = torch.from_numpy(np.array(patches))
+        pixels = patches.to(self.network.mean.device)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            kind = str(pixels.dtype).removeprefix("torch.")
+            raise UserError(f"patches: are {kind} {list(pixels.shape)}; give uint8 [B, H, W, 3], colours last and not scaled")
+        return pixels
+
+
+def load_calibrated(folder: Path, device: str = "auto") -> CalibratedNetwork:
+    """The network of a unit's folder with its calibration, ready to score. Raises UserError where it is absent or damaged."""
+    return CalibratedNetwork(load_trained(folder, device), folder).eval()

@@ -77,7 +77,7 @@ def _begin(run: Run, rounds: Rounds) -> None:
     recipe, dataset, command = rounds.identity
     recipe = recipe.model_copy(update={"pseudo": Pseudo(planted_share=recipe.pseudo.planted_share)})
     find_run(run.path, recipe, dataset, command)
-    if not run.provenance.exists():
+    if not run.paths.provenance.exists():
         begin_run(run, recipe, dataset, command)
 
 

@@ -64,7 +64,7 @@ def pseudo_label(
             if (stopped := run_round(rounds, last + 1)) is None:
                 last += 1
                 # A round that was made earlier, under other stop rules, is part of the verdict.
-                made = rounds.run(last + 1).scores.exists()
+                made = rounds.run(last + 1).paths.scores.exists()
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
         seen = [teacher_predictions_of_pool(rounds, number, truth) for number in range(last + 1)]
@@ -85,7 +85,7 @@ def run_round(rounds: Rounds, number: int) -> str | None:
     world, run = rounds.world, rounds.run(number)
     world.run_on_main(lambda: _begin(rounds, number))
     facts = select(rounds, number)
-    if world.run_on_main(lambda: run.info().get("status") == "done" and run.scores.exists()):
+    if world.run_on_main(lambda: run.info().get("status") == "done" and run.paths.scores.exists()):
         return None
     if (stopped := stop_before(rounds, facts)) is not None:
         return stopped
@@ -110,11 +110,11 @@ def stop_before(rounds: Rounds, facts: list[dict]) -> str | None:
 def _begin(rounds: Rounds, number: int) -> None:
     _drop_untrained(rounds, number)
     run = find_run(rounds.run(number).path, *rounds.identity)
-    if not run.provenance.exists():
+    if not run.paths.provenance.exists():
         begin_run(run, *rounds.identity)
     info = run.info()
-    if not run.folds.exists():
-        write_folds(rounds.folds, run.folds, run.table_notes(info))
+    if not run.paths.folds.exists():
+        write_folds(rounds.folds, run.paths.folds, run.table_notes(info))
     begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
     if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
         raise UserError(f"{run.path}: made on another round 0 ({info['round_0']}); choose another --out, or delete that folder")
@@ -135,7 +135,7 @@ def _begin(rounds: Rounds, number: int) -> None:
 def _drop_untrained(rounds: Rounds, number: int) -> None:
     """Remove a selection of another recipe, where no student was trained on it yet."""
     run = rounds.run(number)
-    if not run.provenance.exists() or any(run.path.glob("*/model.safetensors")) or any(run.path.glob("*/last*")):
+    if not run.paths.provenance.exists() or any(run.path.glob("*/model.safetensors")) or any(run.path.glob("*/last*")):
         return
     if run.info()["recipe_digest"] != recipe_digest(rounds.recipe, rounds=True):
         say(f"{run.path}: selected with another recipe and not trained on yet; the selection is made again")

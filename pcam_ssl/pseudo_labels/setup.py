@@ -35,7 +35,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     info = start.info()
     begun, members = Run(out / "round-1"), members_of(start)
     own = own_recipe(start, members)
-    chosen = load_recipe(recipe, settings, begun.load_recipe() if begun.recipe.exists() else own)
+    chosen = load_recipe(recipe, settings, begun.recipe if begun.paths.recipe.exists() else own)
     _check_recipe(start.path, chosen)
     _check_comparable(start.path, own, chosen)
     for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
@@ -51,7 +51,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
         )
     world = join_world(chosen.train.device)
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
-    folds = read_folds(start.folds, dataset.patches)
+    folds = read_folds(start.paths.folds, dataset.patches)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
     world.run_on_main(lambda: check_views(chosen, dataset))
     world.run_on_main(lambda: check_round_0(rounds))
@@ -64,13 +64,13 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
 def find_or_train_round_0(path: Path, recipe: str | None, settings: list[str], data: Path | str | None) -> Run:
     """The finished run at `path`; it is trained or continued first where it is not finished. Raises UserError as `open_rounds` does."""
     run = Run(path)
-    if run.provenance.exists():
+    if run.paths.provenance.exists():
         info = run.info()
         if info["command"] == ROUNDS:
             raise UserError(f"{path}: is a pseudo-label round; name the run it belongs to ({info.get('round_0', 'unknown')})")
         if info.get("status") == "done":
             return run
-        chosen, data = run.load_recipe(), data or info["dataset"]
+        chosen, data = run.recipe, data or info["dataset"]
         requested = load_recipe(recipe, settings, chosen)
         _check_recipe(path, requested)
     else:
@@ -81,7 +81,9 @@ def find_or_train_round_0(path: Path, recipe: str | None, settings: list[str], d
         if not own_rank():
             say(f"{path}: no run found, so round 0 is trained first")
     dataset = open_dataset(data)
-    _say_provable(requested, dataset, read_folds(run.folds, dataset.patches) if run.folds.exists() else folds_of(chosen, dataset))
+    _say_provable(
+        requested, dataset, read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(chosen, dataset)
+    )
     train = metric_train if chosen.method.name == "metric" else baseline
     return train(chosen, data, path)
 
@@ -141,7 +143,7 @@ def _check_calibrated_teacher(path: Path, own: Recipe, recipe: Recipe) -> None:
 
 def _check_folder(start: Run, out: Path) -> None:
     """Raises UserError where `out` is another run, which would then look like round 0, or holds other files."""
-    if Run(out).provenance.exists() and out.resolve() != start.path.resolve():
+    if Run(out).paths.provenance.exists() and out.resolve() != start.path.resolve():
         raise UserError(f"{out}: holds another run, and these rounds start from {start.path}; choose another --out")
     foreign = [each.name for each in out.iterdir() if not _of_rounds(each.name)] if out.is_dir() else []
     if foreign and out.resolve() != start.path.resolve():

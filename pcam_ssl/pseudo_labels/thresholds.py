@@ -73,7 +73,7 @@ def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float, 
     bounds = lower_bound(shares, level)
     proven = np.flatnonzero(bounds >= precision)
     place = proven[-1] if len(proven) else np.argmax(bounds)
-    found = Threshold(
+    threshold = Threshold(
         label,
         float(probs[ends[place]]),
         "",
@@ -83,26 +83,28 @@ def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float, 
         int(side.wsi.iloc[: ends[place] + 1].nunique()) or None,
     )
     if len(proven):
-        return replace(found, reason=_proven(found, precision, cluster))
-    return replace(found, prob=None, reason=_unproven(found, precision, cluster))
+        return replace(threshold, reason=_proven(threshold, precision, cluster))
+    return replace(threshold, prob=None, reason=_unproven(threshold, precision, cluster))
 
 
-def _proven(found: Threshold, precision: float, cluster: str) -> str:
-    beyond = "more" if found.label else "less"
-    bound = f"bound {rounded_down(found.bound):g}; {_counts(found, cluster)}"
-    return f"{CLASSES[found.label]}: a precision of {precision:g} is proven at prob {found.prob:.4g} or {beyond} ({bound})"
+def _proven(threshold: Threshold, precision: float, cluster: str) -> str:
+    beyond = "more" if threshold.label else "less"
+    bound = f"bound {rounded_down(threshold.bound):g}; {_counts(threshold, cluster)}"
+    return f"{CLASSES[threshold.label]}: a precision of {precision:g} is proven at prob {threshold.prob:.4g} or {beyond} ({bound})"
 
 
-def _unproven(found: Threshold, precision: float, cluster: str) -> str:
-    bound = rounded_down(found.bound)
+def _unproven(threshold: Threshold, precision: float, cluster: str) -> str:
+    bound = rounded_down(threshold.bound)
     cure = f"set pseudo.precision to {bound:g} or less, or {MORE_SLIDES}" if bound > 0.5 else MORE_SLIDES
-    where = f"the best bound is {bound:g}, at prob {found.prob:.4g} ({_counts(found, cluster)})"
-    return f"{CLASSES[found.label]}: no threshold proves a precision of {precision:g}; {where}; {cure}"
+    where = f"the best bound is {bound:g}, at prob {threshold.prob:.4g} ({_counts(threshold, cluster)})"
+    return f"{CLASSES[threshold.label]}: no threshold proves a precision of {precision:g}; {where}; {cure}"
 
 
-def _counts(found: Threshold, cluster: str) -> str:
-    where = f" on {found.slides} inner {cluster}{'' if found.slides == 1 else 's'}" if found.slides else ", slides unknown"
-    return f"{found.right} of {found.n} right{where}"
+def _counts(threshold: Threshold, cluster: str) -> str:
+    where = (
+        f" on {threshold.slides} inner {cluster}{'' if threshold.slides == 1 else 's'}" if threshold.slides else ", slides unknown"
+    )
+    return f"{threshold.right} of {threshold.n} right{where}"
 
 
 def rounded_down(bound: float) -> float:
@@ -115,7 +117,7 @@ OTHER_WAYS = "raise cv.inner_share, import more slides, or choose by rank (pseud
 
 @dataclass(frozen=True)
 class Evidence:
-    """Inner patches of one class in one fold, their slides, and the highest precision they can prove, that is if all of them are right."""
+    """Inner patches of one class in one fold, their slides, and the highest precision they can prove: that of no wrong call."""
 
     label: int
     n: int
@@ -125,13 +127,13 @@ class Evidence:
 
 def evidence(folds: Folds, labels: np.ndarray, level: float) -> list[Evidence]:
     """One entry per fold and class, from the labels [N] of the folds' rows; stain clusters count where slides are unknown."""
-    found = []
+    entries = []
     for k in range(folds.n_folds):
         for label in (1, 0):
             rows = folds.inner_mask(k) & (labels == label)
             n, clusters = int(rows.sum()), folds.frame.group[rows].nunique()
-            found.append(Evidence(label, n, clusters, faultless_bound(n, clusters, level)))
-    return found
+            entries.append(Evidence(label, n, clusters, faultless_bound(n, clusters, level)))
+    return entries
 
 
 def provable_text(options: Pseudo, dataset: Dataset, folds: Folds) -> str | None:
@@ -139,13 +141,13 @@ def provable_text(options: Pseudo, dataset: Dataset, folds: Folds) -> str | None
     if options.precision is None:
         return None
     labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
-    found = evidence(folds, labels, options.precision_level)
-    short = {label: [e for e in found if e.label == label and e.bound < options.precision] for label in (1, 0)}
-    parts = [_shortage(entries, options, folds.n_folds) for entries in short.values() if entries]
+    entries = evidence(folds, labels, options.precision_level)
+    short = {label: [e for e in entries if e.label == label and e.bound < options.precision] for label in (1, 0)}
+    parts = [_shortage(few, options, folds.n_folds) for few in short.values() if few]
     target = f"pseudo.precision {options.precision:g} (confidence level {options.precision_level:g})"
     if not parts:
         return f"{target}: the inner slides of every fold can prove it, if enough calls are right"
-    most = rounded_down(min(max(e.bound for e in found if e.label == label) for label in (1, 0)))
+    most = rounded_down(min(max(e.bound for e in entries if e.label == label) for label in (1, 0)))
     lower = f"set pseudo.precision={most:g} or less, " if most > 0.5 else ""
     return f"{target} cannot be proven for {'; nor for '.join(parts)}. No such patch is added; {lower}{OTHER_WAYS}"
 

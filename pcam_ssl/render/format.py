@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from textwrap import wrap
 from typing import Any
 
-from pcam_ssl.render.document import Cell, Table
+from pcam_ssl.render.document import Block, Cell, Paragraph, Table
 from pcam_ssl.render.text import aligned
 
 WIDTH = 80
@@ -113,6 +113,13 @@ def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
     if any(report["scores"][name]["value"] is None for report in reports for name in NAMES):
         lines.append("- : not defined, because a class is absent")
     return "\n".join(lines)
+
+
+def score_document(scores: dict, title: str) -> list[Block]:
+    """The same table as `score_table`, as blocks of a document."""
+    rows = [(label, interval(scores["scores"][name])) for name, label in NAMES.items()]
+    head = Paragraph(f"{title}: {counts_text(scores)}", "headline")
+    return [head, Table(("score", "value, 95 % interval"), rows), Paragraph(f"Interval: {scores['interval']}.", "note")]
 
 
 def counts_text(scores: dict) -> str:

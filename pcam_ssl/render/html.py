@@ -16,7 +16,7 @@ def page(document: Document) -> str:
 
 def fragment(blocks) -> str:
     """Blocks without a page around them, for a notebook."""
-    return _environment().get_template("blocks.html").module.show_all(blocks)
+    return str(_environment().get_template("blocks.html").module.show_all(blocks))
 
 
 @functools.cache

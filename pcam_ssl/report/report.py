@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pcam_ssl.blending.report import members_section
-from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.dataset import Dataset, find_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import check_target, write_text
@@ -41,7 +41,7 @@ from pcam_ssl.report.scores import (
     views_section,
 )
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
-from pcam_ssl.runs.contents import Facts, find_dataset, read_facts
+from pcam_ssl.runs.contents import Facts, read_facts
 from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
 
 REPORT = "report.html"
@@ -88,13 +88,16 @@ class Asked:
     device: str = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a page shows of a run: its files, the operating point asked for, and pictures that dataset and networks add."""
 
     facts: Facts
     target: Target = field(default_factory=Target)
     pictures: Pictures = field(default_factory=Pictures)
+
+    def __repr__(self) -> str:
+        return f"{self.path}: {self.verdict.badge}. {self.verdict.headline}"
 
     @property
     def path(self) -> Path:
@@ -233,7 +236,7 @@ def write_reports(paths: list[Path], target: Target, pictures: Callable[[Facts],
     read, problems = [], []
     for path in dict.fromkeys(paths):
         try:
-            read.append(read_facts(Run(path) if Run(path).provenance.exists() else run_in_use(path)))
+            read.append(read_facts(Run(path) if Run(path).paths.provenance.exists() else run_in_use(path)))
         except UserError as error:
             problems += error.problems
     if problems:

@@ -155,7 +155,7 @@ def repeat_command(facts: Facts) -> str:
     path = facts.run.path
     if "blend" in facts.info:
         return blend_command(facts.info, f"{path}-again")
-    same = ["--data", facts.info["dataset"], "--recipe", str(facts.run.recipe), "--out"]
+    same = ["--data", facts.info["dataset"], "--recipe", str(facts.run.paths.recipe), "--out"]
     if facts.info["command"] == ROUNDS:
         start, number = facts.info["round_0"], str(facts.info["round"])
         # A round begins with the rounds before it.

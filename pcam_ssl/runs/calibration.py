@@ -40,7 +40,7 @@ def fit_mean_calibrator(run: Run, folds: Iterable[int], name: str = INNER) -> Ca
     T is fitted on logits of single networks. Their mean is less noisy, so T is rather too high than too low for it.
     """
     inner = pd.concat([read_predictions(run.fold(k) / f"{name}.parquet") for k in folds], ignore_index=True)
-    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), stored_groups(run.folds, inner))
+    return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), stored_groups(run.paths.folds, inner))
 
 
 def mean_of_folds(parts: list[pd.DataFrame], calibrator: Calibrator | None = None) -> pd.DataFrame:

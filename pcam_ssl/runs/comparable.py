@@ -10,11 +10,9 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.records import read_scores
 from pcam_ssl.runs.contents import Facts, read_facts
-from pcam_ssl.runs.run import Run
+from pcam_ssl.runs.run import TABLES, Run
 from pcam_ssl.tables import read_predictions
 
-TABLES = ("knn", "blend")
-"""Further predictions of a run with neighbours, named as RUN:knn and RUN:blend."""
 FOLDS = ["id", "group", "fold"]
 
 
@@ -80,7 +78,7 @@ def split_spec(spec: str) -> tuple[Path, str]:
 def _read(spec: str, name: str) -> ScoredRun:
     path, table = split_spec(spec)
     run = Run(path)
-    if run.scores.exists() and (reason := read_scores(path).get("withheld")):
+    if run.paths.scores.exists() and (reason := read_scores(path).get("withheld")):
         raise UserError(f"{path}: its out-of-fold scores are withheld, so it cannot be compared or blended ({reason})")
     facts = read_facts(run)
     if facts.folds is None:
@@ -105,7 +103,7 @@ def _like(first: ScoredRun, run: ScoredRun) -> ScoredRun:
             f"{run.spec}: made on dataset {theirs['dataset']} ({theirs['dataset_digest'][:12]}), {first.spec} on {ours['dataset']}"
             f" ({ours['dataset_digest'][:12]}); name runs of one dataset"
         )
-    mend = f"train it with --set cv.folds_file={first.facts.run.folds}"
+    mend = f"train it with --set cv.folds_file={first.facts.run.paths.folds}"
     if not first.facts.folds[FOLDS].astype(str).equals(run.facts.folds[FOLDS].astype(str)):
         raise UserError(f"{run.spec}: {_other_folds(first.facts.folds, run.facts.folds)} than in {first.spec}; {mend}")
     oof, wanted = run.facts.oof, first.facts.oof.id

@@ -1,4 +1,4 @@
-"""What a finished run holds: its files as values, its dataset, and its prediction of each patch."""
+"""All of a finished run at once, as reports read it, and its prediction of each patch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,16 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.records import read_fold, read_metrics, read_rounds, read_scores
 from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run
-from pcam_ssl.tables import FOLD_COLUMNS, PREDICTION_COLUMNS, conform, read_predictions, read_table
+from pcam_ssl.tables import PREDICTION_COLUMNS, conform
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The contents of a run folder; tables that are not there are None, folds without a file are left out.
+    """The contents of a Run, each file read once; tables that are not there are None, folds without a file are left out.
 
     `recipe` maps flat keys such as `model.name` to values: it is not validated, so that runs of another version can be shown.
     """
@@ -46,10 +45,13 @@ class Facts:
     @property
     def groups(self) -> pd.Series | None:
         """What the bootstrap resamples, for each row of `labelled`: slides, else proxy groups, else None (patches)."""
-        if self.labelled.wsi.notna().all():
-            return self.labelled.wsi
+        labelled = self.labelled
+        if labelled is None:
+            return None
+        if labelled.wsi.notna().all():
+            return labelled.wsi
         if self.scores["grouping"] == "stain clusters" and self.folds is not None:
-            return self.folds.set_index("id").group.loc[self.labelled.id]
+            return self.folds.set_index("id").group.loc[labelled.id]
         return None
 
 
@@ -64,14 +66,13 @@ def read_facts(run: Run) -> Facts:
         )
     numbers = sorted(int(path.name[5:]) for path in run.path.glob("fold-*") if path.name[5:].isdigit())
     events = {k: [event for event in read_metrics(run.fold(k) / "metrics.jsonl") if "epoch" in event] for k in numbers}
-    oof = run.path / "oof.parquet"
     return Facts(
         run=run,
         scores=scores,
         info=info,
         recipe=run.recipe_keys(),
-        oof=read_predictions(oof) if oof.exists() else None,
-        folds=read_table(run.folds, FOLD_COLUMNS)[0] if run.folds.exists() else None,
+        oof=run.oof if run.paths.oof.exists() else None,
+        folds=run.folds if run.paths.folds.exists() else None,
         fold_facts={k: read_fold(run.fold(k)) for k in numbers if run.fold_done(k)},
         events={k: lines for k, lines in events.items() if lines},
         rounds=_rounds(run, info),
@@ -84,28 +85,15 @@ def _rounds(run: Run, info: dict[str, Any]) -> dict[Path, dict[str, Any]]:
     return {folder: read_rounds(folder) for folder in folders if (folder / ROUNDS_FILE).is_file()}
 
 
-def find_dataset(folder: Path, recorded: str, digest: str, data: Path | str | None) -> Dataset:
-    """The dataset that what lies in `folder` was made from, or the same one at `data`. Raises UserError where it is gone or another one."""
-    path = Path(recorded if data is None else data)
-    if data is None and not path.exists():
-        raise UserError(f"{folder}: its dataset {path} is not there any more; say where it is with --data DATASET")
-    dataset = open_dataset(path)
-    if dataset.digest != digest:
-        raise UserError(
-            f"{folder}: made from another dataset (digest {digest[:12]}, {path} has {dataset.digest[:12]}); name that one with --data DATASET"
-        )
-    return dataset
-
-
 def predictions_by_id(run: Run) -> pd.DataFrame:
     """Predictions by id: out of fold where a patch was scored so, else the mean over folds (fold -1) of the test split.
 
     Empty where the run has neither table, as a run of pooled rounds without a test split.
     """
     parts = [conform(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), PREDICTION_COLUMNS)]
-    if (run.path / "oof.parquet").exists():
-        parts.append(read_predictions(run.path / "oof.parquet"))
-    if (run.path / "test.parquet").exists():
-        test = read_predictions(run.path / "test.parquet")
+    if run.paths.oof.exists():
+        parts.append(run.oof)
+    if run.paths.test.exists():
+        test = run.test
         parts.append(test[test.fold == -1])
     return pd.concat(parts).drop_duplicates("id").set_index("id")

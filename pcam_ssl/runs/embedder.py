@@ -78,18 +78,16 @@ def run_embedder(run: Run, fold: int | None = None, device: str = "auto") -> Emb
         raise UserError(_absent(run, info, fold))
     trained = load_trained(folder, device)
     identity = {"run": str(run.path.resolve()), "unit": folder.name, "digest": unit_digest(folder)}
-    return Embedder(trained.network, trained.precision, trained.world, run.load_recipe().predict.batch_size, identity)
+    return Embedder(trained.network, trained.precision, trained.world, run.recipe.predict.batch_size, identity)
 
 
 def _absent(run: Run, info: dict[str, Any], fold: int | None) -> str:
     if fold is not None:
         done = [path.parent.name for path in sorted(run.path.glob("fold-*/fold.json"))]
         return f"--fold {fold}: {run.path} has no such finished fold; it has {', '.join(done) or 'none yet'}"
-    if run.load_recipe().cv.refit is True:
+    if run.recipe.cv.refit is True:
         return f"{run.path}: its refit network is not trained yet; run its command again, it goes on where it stopped"
-    command = (
-        f"pcam-ssl {info['command']} --data {info['dataset']} --recipe {run.recipe} --set cv.refit=true --out {run.path}-refit"
-    )
+    command = f"pcam-ssl {info['command']} --data {info['dataset']} --recipe {run.paths.recipe} --set cv.refit=true --out {run.path}-refit"
     return f"{run.path}: has a network for each fold but none on all slides, so no one embedding space; `{command}` makes one"
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.dataset import Dataset, find_dataset
 from pcam_ssl.data.folds import REFIT, Folds, read_folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.models.artefact import WEIGHTS
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.contents import find_dataset, predictions_by_id
+from pcam_ssl.runs.contents import predictions_by_id
 from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.terminal import say
 
@@ -69,7 +69,7 @@ def open_networks(path: Path | str, data: Path | str | None = None, round: int |
     run = run_in_use(path, round)
     info = run.info()
     # First of all, since a blend has no network, and its message names the runs that have.
-    recipe = run.load_recipe()
+    recipe = run.recipe
     units = sorted(int(each.parent.name[5:]) for each in run.path.glob("fold-*/fold.json") if each.parent.name[5:].isdigit())
     finished = tuple(k for k in units if _has_weights(run.fold(k)))
     refit = run.unit_done(REFIT) and _has_weights(run.path / REFIT)
@@ -80,7 +80,7 @@ def open_networks(path: Path | str, data: Path | str | None = None, round: int |
             )
         raise UserError(f"{run.path}: no network is finished yet; run its command again, it goes on where it stopped")
     dataset = find_dataset(run.path, info["dataset"], info["dataset_digest"], data)
-    return Networks(run, info, recipe, dataset, read_folds(run.folds, dataset.patches), finished, refit)
+    return Networks(run, info, recipe, dataset, read_folds(run.paths.folds, dataset.patches), finished, refit)
 
 
 def _has_weights(folder: Path) -> bool:

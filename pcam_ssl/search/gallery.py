@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.batches import Pixels
-from pcam_ssl.data.dataset import PIXELS, Dataset
+from pcam_ssl.data.dataset import PIXELS, Dataset, find_dataset
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import read_json
 from pcam_ssl.neighbors.faiss_index import Backend, choose_backend, untrained_index
 from pcam_ssl.neighbors.index import COLUMNS, EXACT, NOTES_FILE, EmbeddingIndex, build_index, load_index, save_index
 from pcam_ssl.records import read_embedding
-from pcam_ssl.runs.contents import find_dataset, predictions_by_id
+from pcam_ssl.runs.contents import predictions_by_id
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
 from pcam_ssl.runs.run import Run, lock_file, run_in_use
 from pcam_ssl.search.embed import EMBEDDINGS, FACTS, ID_COLUMNS, IDS
@@ -133,7 +133,7 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> EmbeddingSpace:
     if not run.unit_done(REFIT):
         # Raises the error that names the command to make it.
         run_embedder(run)
-    if not run.scores.exists():
+    if not run.paths.scores.exists():
         raise UserError(f"{run.path}: not finished yet; run its command again, it continues where it stopped")
     dataset = find_dataset(run.path, info["dataset"], info["dataset_digest"], data)
     gallery = dataset.patches.assign(prob=dataset.patches.id.map(predictions_by_id(run).prob))

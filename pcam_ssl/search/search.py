@@ -2,24 +2,94 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.importing import open_source
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import PAGE, check_target
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import EmbeddingIndex
 from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
+from pcam_ssl.render.document import Block, Card, Gallery, Preformatted
+from pcam_ssl.render.format import LABELS
+from pcam_ssl.render.pictures import picture, shorten
 from pcam_ssl.runs.embedder import Embedder
 from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space, open_gallery
 from pcam_ssl.search.queries import Loaded, Queries, by_id, by_image, by_source
-from pcam_ssl.search.report import write_neighbours_page
+from pcam_ssl.search.report import neighbours_text, write_neighbours_page
 
 MOST_ON_A_PAGE = 200
+NOTHING_ASKED = "search: nothing to search for; name --id ID, --image FILE or --source SOURCE"
+
+
+@dataclass(frozen=True, repr=False)
+class Found(SearchResult):
+    """A SearchResult that can show its patches."""
+
+    dataset: Dataset
+    """The gallery's."""
+    query_pixels: list[np.ndarray]
+    """uint8 [H, W, 3] of each query; empty for more than a page shows."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a neighbour: query (id or image), rank, cosine, id, label, prob, wsi, split."""
+        lines = [{"query": each["id"] or each["image"], **near} for each in self.each() for near in each["neighbours"]]
+        return pd.DataFrame(lines, columns=["query", "rank", "cosine", "id", "label", "prob", "wsi", "split"])
+
+    def neighbour_pixels(self, query: int) -> list[np.ndarray]:
+        """Pixels uint8 [H, W, 3] of the neighbours of a query, the nearest first."""
+        rows = self.rows[query]
+        found = pd.Index(self.dataset.patches.id).get_indexer(pd.Index(self.gallery.id.iloc[rows[rows >= 0]]))
+        return [np.asarray(self.dataset.pixels[row]) for row in found]
+
+    def __repr__(self) -> str:
+        return neighbours_text(self)
+
+    def _repr_html_(self) -> str:
+        from pcam_ssl.render.html import fragment
+
+        return fragment(self.document())
+
+    def document(self) -> list[Block]:
+        """Each query and its neighbours side by side, with pictures; a table where there are more queries than a page shows."""
+        if not self.query_pixels:
+            return [Preformatted(repr(self))]
+        blocks: list[Block] = []
+        for number, each in enumerate(self.each()):
+            name = str(each["id"] or each["image"])
+            query = Card([picture(self.query_pixels[number], f"query {name}")], [shorten(name), "query", *_lines(each)])
+            near = [
+                Card([picture(pixels, f"neighbour {one['id']}")], [shorten(one["id"]), f"{one['cosine']:.3f}", *_lines(one)])
+                for one, pixels in zip(each["neighbours"], self.neighbour_pixels(number), strict=True)
+            ]
+            blocks.append(Gallery([query, *near], "neighbours"))
+        return blocks
+
+    def show(self) -> None:
+        """Show the patches in a notebook; elsewhere print the table."""
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            print(self)
+            return
+        if get_ipython() is None:
+            print(self)
+        else:
+            display(self)
+
+
+def _lines(patch: dict[str, Any]) -> list[str]:
+    """What is known of a patch, a line each."""
+    prob = "" if patch["prob"] is None else f"prob {patch['prob']:.2f}"
+    return [line for line in (LABELS[patch["label"]], prob, patch["wsi"] or "") if line]
 
 
 def search_space(
@@ -36,7 +106,7 @@ def search_space(
     data: Path | str | None = None,
     device: str = "auto",
     html: Path | str | None = None,
-) -> SearchResult | None:
+) -> Found | None:
     """The k nearest gallery patches of each query; None where there are no queries and the index was only rebuilt.
 
     `folder` is a run, whose gallery is its whole dataset, or a folder of `pcam-ssl embed`. Patches of a query's own slide are excluded
@@ -44,7 +114,7 @@ def search_space(
     Raises UserError for a folder, query or index that cannot be used.
     """
     if not (ids or images or source or rebuild):
-        raise UserError("search: nothing to search for; name --id ID, --image FILE or --source SOURCE")
+        raise UserError(NOTHING_ASKED)
     if k < 1:
         raise UserError(f"-k {k}: ask for one neighbour or more")
     if html is not None:
@@ -61,7 +131,8 @@ def search_space(
             return None
         result = _search(space, gallery, embedder, parts, k, any_slide)
         if html is not None:
-            write_neighbours_page(html, result, *_patches(space, result, parts))
+            near = [result.neighbour_pixels(number) for number in range(len(result))]
+            write_neighbours_page(html, result, result.query_pixels, near)
     return result
 
 
@@ -80,7 +151,7 @@ def _queries(
 
 def _search(
     space: EmbeddingSpace, gallery: EmbeddingIndex, embedder: Embedder, parts: list[Queries], k: int, any_slide: bool
-) -> SearchResult:
+) -> Found:
     queries = pd.concat([part.table for part in parts], ignore_index=True)
     embeddings = np.concatenate(
         [embedder.embed(p.pixels, p.rows, "queries", workers=0 if isinstance(p.pixels, Loaded) else None) for p in parts]
@@ -88,7 +159,10 @@ def _search(
     excluded = leave_out(gallery, queries, any_slide)
     similarity, rows = search(gallery, embeddings, k, excluded, queries["id"].fillna(queries["image"]))
     left_out = count_left_out(gallery, queries, excluded)
-    return SearchResult(_facts(space, gallery, k, any_slide), queries, gallery.table, similarity, rows, left_out)
+    shown = parts if len(queries) <= MOST_ON_A_PAGE else []
+    pixels = [part.patch(n) for part in shown for n in range(len(part.table))]
+    facts = _facts(space, gallery, k, any_slide)
+    return Found(facts, queries, gallery.table, similarity, rows, left_out, space.dataset, pixels)
 
 
 def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex, k: int, any_slide: bool) -> dict[str, Any]:
@@ -105,11 +179,3 @@ def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex, k: int, any_slide: bo
         "k": k,
         "any_slide": any_slide,
     }
-
-
-def _patches(space: EmbeddingSpace, result: SearchResult, parts: list[Queries]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """Pixels uint8 [H, W, 3] of each query, and of its neighbours."""
-    queries = [part.patch(n) for part in parts for n in range(len(part.table))]
-    places = pd.Index(space.dataset.patches.id)
-    found = [places.get_indexer(pd.Index(result.gallery.id.iloc[rows[rows >= 0]])) for rows in result.rows]
-    return queries, [[np.asarray(space.dataset.pixels[row]) for row in rows] for rows in found]

@@ -26,8 +26,8 @@ def plant(tmp_path):
     def plant(table, pixels, scheme="grouped"):
         dataset = write(tmp_path / "set", table, pixels)
         run = Run(tmp_path / "run")
-        write_json(run.provenance, run_info(dataset_digest=dataset.digest, dataset=str(dataset.path)))
-        write_folds(make_folds(dataset.patches, scheme=scheme, n_folds=2, inner_share=0.4), run.folds)
+        write_json(run.paths.provenance, run_info(dataset_digest=dataset.digest, dataset=str(dataset.path)))
+        write_folds(make_folds(dataset.patches, scheme=scheme, n_folds=2, inner_share=0.4), run.paths.folds)
         return dataset, run
 
     return plant
@@ -67,7 +67,7 @@ def test_a_folds_file_that_tears_one_slide_is_read_and_the_slide_is_named(plant)
     frame = folds.frame.copy()
     frame.loc[frame["id"] == "b2", "fold"] = 1 - frame["fold"][frame["id"] == "b2"]
     frame[["inner_0", "inner_1"]] = False
-    write_folds(Folds(frame, folds.grouping), run.folds)
+    write_folds(Folds(frame, folds.grouping), run.paths.folds)
     (leak,) = audit(dataset.path, run.path).leaks
     assert leak.examples == ("b (2 folds)",)
 

@@ -14,17 +14,17 @@ def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     runs = [scored.write_scored(folder / f"run {k}", seed=k) for k in (1, 2)]
     runs.append(scored.write_scored(folder / "<b>harmful", -scored.drawn(3)))
-    return blend([str(run.path) for run in runs], folder / "blend", "weights", 0.99)
+    return blend([str(run.path) for run in runs], out=folder / "blend", method="weights", max_correlation=0.99)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return blend([str(scored.write_scored(folder / f"run{k}", seed=k).path) for k in (1, 2)], folder / "blend")
+    return blend([str(scored.write_scored(folder / f"run{k}", seed=k).path) for k in (1, 2)], out=folder / "blend")
 
 
 def test_members_stand_with_score_weight_and_the_weights_of_each_fold(fitted):
-    scores = read_json(fitted.scores)
+    scores = read_json(fitted.paths.scores)
     text = blend_text(scores).splitlines()
     first, harmful = scores["blend"]["members"][0], text[3]
     assert text[0].split() == ["member", "AUROC", "weight", "by", "fold,", "fitted", "without", "its", "labels"]
@@ -35,14 +35,14 @@ def test_members_stand_with_score_weight_and_the_weights_of_each_fold(fitted):
 
 
 def test_the_gain_is_paired_and_against_the_best_member(fitted):
-    blend = read_json(fitted.scores)["blend"]
+    blend = read_json(fitted.paths.scores)["blend"]
     text = " ".join(blend_text({"blend": blend}).split())
     assert f"Against {blend['best']}, the member of best AUROC on these patches" in text
     assert f"{blend['against_best']['auroc']['value']:+.3f} (" in text
 
 
 def test_only_fitted_weights_are_said_to_bear_a_trace_of_labels(fitted, plain):
-    texts = [" ".join(blend_text(read_json(run.scores)).split()) for run in (fitted, plain)]
+    texts = [" ".join(blend_text(read_json(run.paths.scores)).split()) for run in (fitted, plain)]
     assert ["a trace of them may be in the weights" in text for text in texts] == [True, False]
 
 
@@ -54,7 +54,7 @@ def test_the_page_lists_the_members_escaped_and_no_network(fitted):
 
 
 def test_another_run_has_no_such_section(tmp_path):
-    assert members_section(read_json(scored.write_scored(tmp_path / "run").scores)) is None
+    assert members_section(read_json(scored.write_scored(tmp_path / "run").paths.scores)) is None
 
 
 def test_the_command_repeats_the_blend(fitted, tmp_path):
@@ -62,7 +62,7 @@ def test_the_command_repeats_the_blend(fitted, tmp_path):
 
     words = shlex.split(blend_command(fitted.info(), "out"))
     assert words[:2] == ["pcam-ssl", "blend"] and words[-6:] == ["--method", "weights", "--max-correlation", "0.99", "--out", "out"]
-    again = blend(words[2:-6], tmp_path / "again", "weights", 0.99)
+    again = blend(words[2:-6], out=tmp_path / "again", method="weights", max_correlation=0.99)
     assert (again.path / "oof.parquet").read_bytes() == (fitted.path / "oof.parquet").read_bytes()
 
 

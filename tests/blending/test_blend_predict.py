@@ -51,18 +51,18 @@ def test_patches_with_labels_are_scored_too(trained_run, slides, tmp_path):
 
 
 def test_a_member_that_is_gone_is_named(gone, unknown_slides, tmp_path):
-    info = json.loads(gone.provenance.read_text())
+    info = json.loads(gone.paths.provenance.read_text())
     info["blend"]["members"][0]["run"] = "/nowhere/run"
-    gone.provenance.write_text(json.dumps(info))
+    gone.paths.provenance.write_text(json.dumps(info))
     with pytest.raises(UserError, match="blends /nowhere/run, which is not there any more; put it back"):
         predict_source(gone.path, unknown_slides, tmp_path / "new.parquet")
     assert not (tmp_path / "new.parquet").exists()
 
 
 def test_a_member_that_is_another_run_by_now_is_named(gone, unknown_slides, tmp_path):
-    info = json.loads(gone.provenance.read_text())
+    info = json.loads(gone.paths.provenance.read_text())
     info["blend"]["members"][0]["recipe_digest"] = "0" * 64
-    gone.provenance.write_text(json.dumps(info))
+    gone.paths.provenance.write_text(json.dumps(info))
     with pytest.raises(UserError, match="which has changed since; blend again"):
         predict_source(gone.path, unknown_slides, tmp_path / "new.parquet")
 

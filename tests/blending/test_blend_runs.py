@@ -58,7 +58,7 @@ def test_the_mean_is_the_mean_of_calibrated_probs(members, tmp_path):
 def test_the_blends_scores_are_scikit_learns(members, tmp_path):
     run = blended(members, tmp_path / "out", "logit-mean")
     mean = expit(np.mean([scored.drawn(seed, 4 - seed) for seed in (1, 2, 3)], axis=0) / 2)
-    found = json.loads(run.scores.read_text())["out_of_fold"]["scores"]["auroc"]["value"]
+    found = json.loads(run.paths.scores.read_text())["out_of_fold"]["scores"]["auroc"]["value"]
     assert found == pytest.approx(roc_auc_score(scored.LABELS, mean))
 
 
@@ -145,7 +145,7 @@ def test_held_out_scores_are_those_of_the_mean_over_folds(tmp_path):
     pair = [scored.write_scored(tmp_path / name, seed=seed, skill=1, test_labels=True) for seed, name in ((1, "a"), (2, "b"))]
     run = blended(pair, tmp_path / "out")
     mean = table_of(run, "test")[lambda table: table.fold == -1]
-    found = json.loads(run.scores.read_text())["held_out"]["test"]["scores"]["auroc"]["value"]
+    found = json.loads(run.paths.scores.read_text())["held_out"]["test"]["scores"]["auroc"]["value"]
     assert found == pytest.approx(roc_auc_score(mean.label.astype(int), mean.prob))
 
 
@@ -167,9 +167,9 @@ def test_a_constant_member_is_a_warning_and_ranks_nothing(members, tmp_path, cap
 
 def test_the_same_members_again_leave_the_blend_as_it_is(members, tmp_path, capsys):
     run = blended(members, tmp_path / "out")
-    before = run.provenance.stat().st_mtime_ns
+    before = run.paths.provenance.stat().st_mtime_ns
     blended(members, tmp_path / "out")
-    assert run.provenance.stat().st_mtime_ns == before
+    assert run.paths.provenance.stat().st_mtime_ns == before
     assert "already a blend of the same members" in capsys.readouterr().err
 
 
@@ -239,7 +239,7 @@ def test_without_inner_predictions_of_all_members_there_are_none(members, tmp_pa
 def test_a_mark_of_one_member_marks_the_blend(members, tmp_path):
     marked = scored.write_scored(tmp_path / "marked", marks={"selected_on_fold": True})
     run = blended([members[0], marked], tmp_path / "out")
-    assert json.loads(run.scores.read_text())["selected_on_fold"] is True
+    assert json.loads(run.paths.scores.read_text())["selected_on_fold"] is True
 
 
 def test_a_kill_while_writing_leaves_no_run(members, tmp_path, monkeypatch):

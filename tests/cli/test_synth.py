@@ -2,7 +2,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pcam_ssl.cli.synth import synth
+from pcam_ssl.cli.data import synth
 from pcam_ssl.data.dataset import open_dataset
 
 

@@ -67,7 +67,7 @@ def test_correlations_are_of_calibrated_logits(pair):
 
 def test_held_out_scores_stand_beside_those_out_of_fold(pair):
     run = compared(*pair)["runs"][0]
-    assert run["held_out"] == {"test": json.loads(pair[0].scores.read_text())["held_out"]["test"]["scores"]["auroc"]}
+    assert run["held_out"] == {"test": json.loads(pair[0].paths.scores.read_text())["held_out"]["test"]["scores"]["auroc"]}
 
 
 def test_learning_curves_are_means_over_folds(pair):
@@ -157,7 +157,7 @@ def test_every_run_that_cannot_be_compared_has_its_line(tmp_path, pair):
 
 
 def test_an_unfinished_run_is_refused(pair):
-    pair[1].scores.unlink()
+    pair[1].paths.scores.unlink()
     assert "not finished yet" in problem(pair[0].path, pair[1].path)
 
 

@@ -50,7 +50,7 @@ def copy(finished, tmp_path):
 
 @pytest.fixture
 def folds(copy, slides):
-    return read_folds(copy.folds, open_dataset(slides).patches)
+    return read_folds(copy.paths.folds, open_dataset(slides).patches)
 
 
 def test_a_fold_that_lacks_patches_is_refused(copy, folds):
@@ -69,7 +69,7 @@ def test_a_patch_scored_twice_is_refused(copy, folds):
 
 
 def test_scores_of_an_unfinished_run(copy):
-    copy.scores.unlink()
+    copy.paths.scores.unlink()
     with pytest.raises(UserError, match=r"not finished yet; run its command again, it goes on where it stopped"):
         read_scores(copy)
 
@@ -78,7 +78,7 @@ def test_held_out_scores_are_those_of_the_mean_over_folds(copy, folds, slides):
     test = aggregate_test(copy, folds)
     labels = pd.Series(np.arange(16) % 2, index=test.id[test.fold == -1])
     test = test.assign(label=pd.array(labels.loc[test.id], dtype="Int8"))
-    context = RunContext(copy.load_recipe(), open_dataset(slides), folds, copy, None, None, 0)
+    context = RunContext(copy.recipe, open_dataset(slides), folds, copy, None, None, 0)
     scores = score_run(context, None, test, None, copy.info())
     by_fold = {k: roc_auc_score(rows.label.astype(int), rows.prob) for k, rows in test.groupby("fold")}
     assert scores["held_out"]["test"]["scores"]["auroc"]["value"] == pytest.approx(by_fold[-1])

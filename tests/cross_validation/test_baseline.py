@@ -42,7 +42,7 @@ def test_no_slide_is_scored_by_two_folds(oof):
 
 
 def test_a_folds_training_inner_and_scored_slides_are_apart(finished):
-    frame = read_table(finished.folds)[0]
+    frame = read_table(finished.paths.folds)[0]
     for k in (0, 1):
         inner, scored = set(frame.wsi[frame[f"inner_{k}"]]), set(frame.wsi[frame.fold == k])
         trained = set(frame.wsi[~frame[f"inner_{k}"] & (frame.fold != k)])
@@ -132,7 +132,7 @@ def test_provenance_says_what_ran_where(finished):
 def test_the_runs_own_recipe_repeats_it_to_the_bit(finished, slides, tmp_path, oof):
     from pcam_ssl.cross_validation.cross_validate import baseline
 
-    again = baseline(load_recipe(finished.recipe), slides, tmp_path / "again")
+    again = baseline(load_recipe(finished.paths.recipe), slides, tmp_path / "again")
     pd.testing.assert_frame_equal(read_table(again.path / "oof.parquet")[0], oof, check_exact=True)
 
 
@@ -183,13 +183,13 @@ def test_random_folds_are_marked_wherever_scores_are_shown(train, tmp_path):
 
 def test_folds_taken_from_a_random_run_stay_marked(train, tmp_path):
     random = train(tmp_path / "random", "cv.scheme=random", "train.epochs=1")
-    run = train(tmp_path / "run", "cv.scheme=random", f"cv.folds_file={random.folds}", "train.epochs=1")
+    run = train(tmp_path / "run", "cv.scheme=random", f"cv.folds_file={random.paths.folds}", "train.epochs=1")
     assert read_scores(run)["slides_shared_across_folds"] is True
 
 
 def test_hidden_labels_do_not_train_and_are_scored(train, tmp_path):
     run = train(tmp_path / "run", "data.label_budget=40", "train.epochs=1")
-    frame = read_table(run.folds)[0]
+    frame = read_table(run.paths.folds)[0]
     facts = [json.loads((run.fold(k) / "fold.json").read_text()) for k in (0, 1)]
     assert frame.visible.sum() == 40
     assert [fact["train"] + fact["inner"] for fact in facts] == [int((frame.visible & (frame.fold != k)).sum()) for k in (0, 1)]

@@ -28,7 +28,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 @pytest.fixture(scope="module")
 def settings(train, tmp_path_factory):
     """settings(name): a tiny run of the method on fixed folds with 48 of 80 labels."""
-    folds = train(tmp_path_factory.mktemp("folds") / "run", *SGD, "train.epochs=1").folds
+    folds = train(tmp_path_factory.mktemp("folds") / "run", *SGD, "train.epochs=1").paths.folds
     return lambda name: [*SGD, f"cv.folds_file={folds}", *METHODS[name]]
 
 
@@ -71,7 +71,7 @@ def turn(chosen):
 
 @every_method
 def test_a_folds_own_labels_reach_nothing_of_it(train, slides, rewrite, settings, alone, tmp_path, name):
-    folds = read_table(alone(name).folds)[0]
+    folds = read_table(alone(name).paths.folds)[0]
     run = train(
         tmp_path / "run", *settings(name), data=rewrite(slides, tmp_path / "set", turn(folds.id[folds.fold == 0])), only=[0]
     )
@@ -83,7 +83,7 @@ def test_a_folds_own_labels_reach_nothing_of_it(train, slides, rewrite, settings
 
 @every_method
 def test_hidden_labels_score_and_do_nothing_else(train, slides, rewrite, settings, alone, tmp_path, name):
-    folds = read_table(alone(name).folds)[0]
+    folds = read_table(alone(name).paths.folds)[0]
     hidden = folds.id[~folds.visible]
     run = train(tmp_path / "run", *settings(name), data=rewrite(slides, tmp_path / "set", turn(hidden)))
     for part in ("oof", "test"):

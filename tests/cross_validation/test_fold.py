@@ -32,7 +32,7 @@ def test_the_temperature_is_fitted_on_the_test_time_views_of_inner_slides(finish
 
 @pytest.mark.parametrize("fold", FOLDS)
 def test_inner_predictions_are_of_the_inner_slides_and_calibrated(finished, fold):
-    inner, frame = inner_table(finished, fold), read_table(finished.folds)[0]
+    inner, frame = inner_table(finished, fold), read_table(finished.paths.folds)[0]
     assert inner.id.tolist() == frame.id[frame[f"inner_{fold}"]].tolist()
     temperature = read_json(finished.fold(fold) / "fold.json")["calibration"]["temperature"]
     np.testing.assert_allclose(inner.prob, 1 / (1 + np.exp(-inner.logit / temperature)), rtol=1e-12)

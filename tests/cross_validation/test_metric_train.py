@@ -22,7 +22,7 @@ def metric_run(tiny_recipe, slides, tmp_path_factory):
 @pytest.mark.parametrize("name", ["oof", "oof-knn", "oof-blend"])
 def test_each_labelled_patch_is_scored_once(metric_run, name):
     table, _ = read_table(metric_run.path / f"{name}.parquet")
-    folds, _ = read_table(metric_run.folds)
+    folds, _ = read_table(metric_run.paths.folds)
     assert table.id.tolist() == folds.id.tolist()
 
 
@@ -44,7 +44,7 @@ def test_knn_scores_are_those_of_scikit_learn(metric_run, slides):
     from pcam_ssl.models.inference import embed_rows
 
     dataset, cpu = open_dataset(slides), torch.device("cpu")
-    folds, rows = read_folds(metric_run.folds, dataset.patches), labelled_rows(dataset.patches)
+    folds, rows = read_folds(metric_run.paths.folds, dataset.patches), labelled_rows(dataset.patches)
     network, _ = load_network(metric_run.fold(0), cpu)
     how = {"batch_size": 64, "precision": choose_precision(cpu, "fp32"), "world": World(0, 1, cpu)}
     embeddings = embed_rows(network, Pixels(slides / PIXELS), rows.row.to_numpy(), **how)
@@ -70,14 +70,14 @@ def test_the_blend_mixes_calibrated_logits_by_the_inner_weight(metric_run):
 
 
 def test_scores_hold_knn_blend_and_retrieval(metric_run):
-    neighbours = json.loads(metric_run.scores.read_text())["neighbours"]
+    neighbours = json.loads(metric_run.paths.scores.read_text())["neighbours"]
     assert set(neighbours) >= {"knn", "blend", "retrieval"}
     assert set(neighbours["retrieval"]["across_slides"]) >= {"precision_at_1", "r_precision", "map_at_r", "cmc_at_5"}
 
 
 def test_the_refit_trains_on_all_but_its_inner_slides_and_scores_nothing(metric_run):
     facts = json.loads((metric_run.path / "refit" / "fold.json").read_text())
-    folds, _ = read_table(metric_run.folds)
+    folds, _ = read_table(metric_run.paths.folds)
     assert facts["train"] == len(folds) - int(folds.inner_0.sum()) and facts["score"] == 0
     assert not (metric_run.path / "refit" / "oof.parquet").exists()
 
@@ -91,7 +91,7 @@ def test_the_refit_is_no_part_of_the_test_mean(metric_run):
 def test_scrambled_labels_of_a_fold_change_neither_its_knn_nor_its_blend(metric_run, tiny_recipe, slides, rewrite, tmp_path):
     from pcam_ssl.cross_validation.cross_validate import metric_train
 
-    folds, _ = read_table(metric_run.folds)
+    folds, _ = read_table(metric_run.paths.folds)
     scored = set(folds.id[folds.fold == 0])
 
     def scramble(patches: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def test_scrambled_labels_of_a_fold_change_neither_its_knn_nor_its_blend(metric_
         return patches
 
     changed = rewrite(slides, tmp_path / "changed", scramble)
-    recipe = tiny_recipe(*METRIC, f"cv.folds_file={metric_run.folds}")
+    recipe = tiny_recipe(*METRIC, f"cv.folds_file={metric_run.paths.folds}")
     run = metric_train(recipe, changed, tmp_path / "run", [0])
     for name in ("oof-knn", "oof-blend", "test-knn"):
         before, after = (read_table(path / "fold-0" / f"{name}.parquet")[0] for path in (metric_run.path, run.path))

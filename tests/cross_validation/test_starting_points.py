@@ -42,7 +42,7 @@ def refusal(train, tmp_path_factory):
 def still(train, finished, tmp_path_factory):
     """A run that starts from the finished one and hardly moves."""
     out = tmp_path_factory.mktemp("still") / "run"
-    return train(out, *STILL, f"model.init={finished.path}", f"cv.folds_file={finished.folds}")
+    return train(out, *STILL, f"model.init={finished.path}", f"cv.folds_file={finished.paths.folds}")
 
 
 @pytest.mark.parametrize("k", [0, 1])
@@ -71,12 +71,12 @@ def test_other_folds_are_refused(refusal, finished):
     text = refusal(f"model.init={finished.path}", "cv.folds=3")
     assert (
         text
-        == f"model.init: {finished.path} has other folds, so its weights may have seen slides that this run scores; set cv.folds_file={finished.folds}"
+        == f"model.init: {finished.path} has other folds, so its weights may have seen slides that this run scores; set cv.folds_file={finished.paths.folds}"
     )
 
 
 def test_weights_that_learned_more_labels_than_the_budget_are_refused(refusal, finished):
-    text = refusal(f"model.init={finished.path}", f"cv.folds_file={finished.folds}", "data.label_budget=40")
+    text = refusal(f"model.init={finished.path}", f"cv.folds_file={finished.paths.folds}", "data.label_budget=40")
     assert text.startswith(f"model.init: {finished.path} learned from 40 labels that data.label_budget=40 hides here;")
 
 

@@ -58,7 +58,7 @@ def test_random_test_views_are_drawn_from_it(own, train, tmp_path):
         write_policy(tmp_path / "other.json", 1.0),
         f"model.init={own.path}",
         "optim.lr=1e-12",
-        f"cv.folds_file={own.folds}",
+        f"cv.folds_file={own.paths.folds}",
     )
     stds = [read_table(each.path / "test.parquet")[0].view_std for each in (own, run)]
     assert not stds[0].equals(stds[1])
@@ -74,7 +74,7 @@ def test_a_run_is_not_continued_with_another_content(copy, train, tmp_path):
 
 
 def test_its_recipe_repeats_the_run_without_the_file(own, command, slides, tmp_path):
-    done = command("baseline", "--data", slides, "--recipe", own.recipe, "--out", tmp_path / "again")
+    done = command("baseline", "--data", slides, "--recipe", own.paths.recipe, "--out", tmp_path / "again")
     assert done.code == 0, done.err
     same(own, Run(tmp_path / "again"), "oof")
 

@@ -46,7 +46,7 @@ def copy(run, tmp_path) -> Run:
 def votes(run, slides):
     """votes(fold, rows): kNN logits by scikit-learn of the patches `rows` in a fold's embedding."""
     dataset = open_dataset(slides)
-    folds, labelled = read_folds(run.folds, dataset.patches), labelled_rows(dataset.patches)
+    folds, labelled = read_folds(run.paths.folds, dataset.patches), labelled_rows(dataset.patches)
 
     def votes(fold, rows):
         embedder, pixels = run_embedder(run, fold, "cpu"), Pixels(slides / PIXELS)

@@ -28,7 +28,7 @@ BLIND = 0
 @pytest.fixture(scope="module")
 def folds_file(train, tmp_path_factory):
     """Three folds of 10 slides."""
-    return train(tmp_path_factory.mktemp("folds") / "run", "cv.folds=3", "train.epochs=1").folds
+    return train(tmp_path_factory.mktemp("folds") / "run", "cv.folds=3", "train.epochs=1").paths.folds
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_weights_that_learned_from_the_pool_hand_it_on(runs, tiny_recipe, name):
 
 def test_what_a_fold_scores_was_never_in_its_pool_hidden_labels_neither(runs, data):
     dataset, oof = open_dataset(data), read_table(runs["fixmatch"].path / "oof.parquet")[0]
-    folds = read_folds(runs["fixmatch"].folds, dataset.patches)
+    folds = read_folds(runs["fixmatch"].paths.folds, dataset.patches)
     assert (~folds.frame.visible & (folds.frame.fold >= 0)).any()
     for k in range(folds.n_folds):
         pool = pool_rows(dataset, folds, fold_unit(folds, k)).id

@@ -98,7 +98,7 @@ def test_round_0_of_the_verdict_is_the_blend(rounds):
 
 
 def test_students_train_under_the_recipe_of_the_first_member(rounds, round_0):
-    ours, theirs = Run(rounds / "round-1").load_recipe(), Run(round_0).load_recipe()
+    ours, theirs = Run(rounds / "round-1").recipe, Run(round_0).recipe
     assert ours.model_copy(update={"pseudo": theirs.pseudo}) == theirs
 
 
@@ -188,10 +188,10 @@ class TestRefused:
 
     def test_members_with_other_inner_slides(self, of, pair):
         run = of()
-        write_table(pair[1].folds, table(pair[1].folds).assign(inner_0=True))
+        write_table(pair[1].paths.folds, table(pair[1].paths.folds).assign(inner_0=True))
         line = refused(run.path)
         assert line.startswith(f"{run.path}: its member {pair[1].path} has other inner slides or hidden labels than")
-        assert line.endswith(f"train it with --set cv.folds_file={pair[0].folds}, and blend again")
+        assert line.endswith(f"train it with --set cv.folds_file={pair[0].paths.folds}, and blend again")
 
     def test_a_member_without_inner_predictions(self, round_0, members, tmp_path):
         copy = shutil.copytree(members[1], tmp_path / "copy")

@@ -59,4 +59,4 @@ def test_it_is_printed_before_the_precision_check(command, finished, tmp_path, m
     monkeypatch.setattr("pcam_ssl.pseudo_labels.rounds.precision_check", check)
     done = command("pseudo-label", finished.path, "--out", tmp_path / "rounds", "--rounds", 1)
     assert "pseudo.precision 0.98 (confidence level 0.95) cannot be proven" in done.err
-    assert read_folds(finished.folds, open_dataset(finished.info()["dataset"]).patches).n_folds == 2
+    assert read_folds(finished.paths.folds, open_dataset(finished.info()["dataset"]).patches).n_folds == 2

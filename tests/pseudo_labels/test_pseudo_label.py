@@ -60,7 +60,7 @@ def test_pool_patches_of_labelled_slides_are_counted_and_printed(two_rounds_copy
         labelled = set(folds.wsi[(folds.fold != fold) & ~folds[f"inner_{fold}"] & folds.visible])
         counts.append(int(patches.wsi.loc[decisions(two_rounds_copy, 1, fold).id].isin(labelled).sum()))
     assert min(counts) > 0 and told["on_training_slides"] == np.mean(counts)
-    sentence = f"{counts[0]} of them on slides that also have training labels, so what is learnt there is transductive"
+    sentence = f"{counts[0]} of them on slides that also have training labels"
     assert sentence in capsys.readouterr().err
 
 
@@ -135,7 +135,7 @@ def test_a_round_is_a_run(two_rounds, folds):
         info = run.info()
         assert (info["command"], info["status"], info["round"]) == ("pseudo-label", "done", number)
         assert {path.name for path in run.path.iterdir()} >= {"oof.parquet", "test.parquet", "scores.json", "report.html"}
-        pd.testing.assert_frame_equal(table(run.folds), folds)
+        pd.testing.assert_frame_equal(table(run.paths.folds), folds)
         assert len(table(run.path / "pseudo.parquet")) == sum(len(decisions(two_rounds, number, fold)) for fold in FOLDS)
 
 
@@ -195,7 +195,7 @@ def test_an_unfinished_round_0_is_finished_first(train, two_rounds, make_rounds,
 
 def test_a_finished_run_with_rounds_is_left_alone_by_its_own_command(two_rounds_copy, slides):
     before = (two_rounds_copy / "round-2" / "run.json").read_bytes()
-    baseline(Run(two_rounds_copy).load_recipe(), slides, two_rounds_copy)
+    baseline(Run(two_rounds_copy).recipe, slides, two_rounds_copy)
     assert (two_rounds_copy / "round-2" / "run.json").read_bytes() == before
 
 

@@ -54,14 +54,14 @@ def test_a_run_shows_the_rounds_on_top_of_it_and_a_round_those_it_is_one_of(writ
     write_json(run.path / "pooled" / "rounds.json", pooled())
     assert list(read_facts(run).rounds) == [run.path, run.path / "pooled"]
     round_1 = write_run(name="run/round-1")
-    edit(round_1.provenance, lambda info: info.update(command="pseudo-label", round_0=str(run.path), round=1))
+    edit(round_1.paths.provenance, lambda info: info.update(command="pseudo-label", round_0=str(run.path), round=1))
     assert list(read_facts(round_1).rounds) == [run.path]
     assert "Use round 2 from here on" in write_report(round_1).read_text()
 
 
 def test_a_pooled_round_says_whose_page_shows_it(write_run, edit):
     run: Run = write_run()
-    edit(run.provenance, lambda info: info.update(command="pseudo-label", round_0="runs/k"))
-    edit(run.scores, lambda scores: scores.update(out_of_fold=None, withheld="pooled"))
+    edit(run.paths.provenance, lambda info: info.update(command="pseudo-label", round_0="runs/k"))
+    edit(run.paths.scores, lambda scores: scores.update(out_of_fold=None, withheld="pooled"))
     with pytest.raises(UserError, match=r"withheld \(pooled\); `pcam-ssl report runs/k` shows what it learned from"):
         write_report(run)

@@ -44,7 +44,7 @@ def test_has_every_part_that_a_reader_looks_for(card):
 
 def test_scores_stand_with_their_intervals_beside_the_floor_and_the_held_out(card, write_run):
     run = write_run(held_out=True)
-    scores = json.loads(run.scores.read_text())
+    scores = json.loads(run.paths.scores.read_text())
     cells = [
         f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
         for score in (scores[part]["scores"]["auroc"] for part in ("out_of_fold", "floor", "out_of_fold"))
@@ -97,7 +97,7 @@ def test_a_refit_network_is_named_and_its_missing_score_is_a_limit(card, write_r
 
 def test_text_from_data_stays_text(card, write_run, edit):
     run = write_run(name="run <b>", slides=(HOSTILE, *(f"slide-{i}" for i in range(11))), marks={"notes": [HOSTILE]})
-    edit(run.provenance, lambda info: info.update(dataset=HOSTILE, device=HOSTILE))
+    edit(run.paths.provenance, lambda info: info.update(dataset=HOSTILE, device=HOSTILE))
     shown = card(run)
     html = MarkdownIt("commonmark").enable("table").render(shown)
     assert "<script" not in html

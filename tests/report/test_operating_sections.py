@@ -106,7 +106,7 @@ def test_without_a_threshold_the_section_says_why(write_run, break_it, reason):
 
 def test_a_blend_says_why_it_has_none(write_run, edit):
     run = write_run()
-    edit(run.provenance, lambda info: info.update(blend_info("a")))
+    edit(run.paths.provenance, lambda info: info.update(blend_info("a")))
     for path in run.path.glob("fold-*/inner.parquet"):
         path.unlink()
     assert "Not shown: this blend keeps no inner slides" in shown(run)

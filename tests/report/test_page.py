@@ -76,7 +76,7 @@ def test_score_floor_and_difference_stand_together(report, write_run):
     import json
 
     run = write_run()
-    scores = json.loads(run.scores.read_text())
+    scores = json.loads(run.paths.scores.read_text())
     values = [scores["out_of_fold"]["scores"]["auroc"], scores["floor"]["scores"]["auroc"]]
     shown = "".join(f"{v['value']:.3f}{v['low']:.3f} to {v['high']:.3f}" for v in values[:1])
     text = report(run).text
@@ -93,8 +93,8 @@ def test_a_leak_is_loud(report):
 def test_text_from_data_is_escaped_everywhere(write_run, edit):
     slides = (HOSTILE, *(f"slide-{i}" for i in range(11)))
     run = write_run(name="run <b>", slides=slides, held_out=True, marks={"notes": [HOSTILE]})
-    edit(run.provenance, lambda info: info.update(dataset=HOSTILE, device=HOSTILE, argv=["pcam-ssl", HOSTILE]))
-    run.recipe.write_text(f"model:\n  name: '{HOSTILE}'\n")
+    edit(run.paths.provenance, lambda info: info.update(dataset=HOSTILE, device=HOSTILE, argv=["pcam-ssl", HOSTILE]))
+    run.paths.recipe.write_text(f"model:\n  name: '{HOSTILE}'\n")
     edit(run.fold(0) / "fold.json", lambda facts: facts["calibration"].update(reason=HOSTILE))
     page = write_report(run).read_text()
     assert "<script" not in page
@@ -203,7 +203,7 @@ def test_no_run_is_refused(tmp_path):
 
 def test_an_unfinished_run_is_refused_and_nothing_is_written(write_run):
     run = write_run()
-    run.scores.unlink()
+    run.paths.scores.unlink()
     with pytest.raises(UserError, match="not finished yet; run its command again"):
         write_report(run)
     assert not (run.path / "report.html").exists()

@@ -89,7 +89,7 @@ def test_json_and_markdown_say_what_the_page_says(copy):
     told = report(copy)
     facts = json.loads(json.dumps(told.to_dict(), allow_nan=False))
     assert [case["id"] for case in facts["pictures"]["least_sure"]] == [case.id for case in told.pictures.unsure]
-    assert facts["scores"] == json.loads(copy.scores.read_text())
+    assert facts["scores"] == json.loads(copy.paths.scores.read_text())
     assert facts["absent"]["Nearest neighbours"].startswith("the run made no kNN")
     markdown = told.to_markdown()
     assert all(f"\n## {section['title']}\n" in markdown for section in facts["sections"][1:])
@@ -115,16 +115,16 @@ def test_without_asking_networks_torch_is_not_even_loaded(finished):
 
 
 def test_a_dataset_that_is_gone_is_said_in_every_part_that_needs_it(copy):
-    info = json.loads(copy.provenance.read_text())
-    write_json(copy.provenance, {**info, "dataset": "/gone/away"})
+    info = json.loads(copy.paths.provenance.read_text())
+    write_json(copy.paths.provenance, {**info, "dataset": "/gone/away"})
     absent = report(copy).to_dict()["absent"]
     for title in ("Surest wrong", "Least sure", "Embedding map"):
         assert absent[title] == f"{copy.path}: its dataset /gone/away is not there any more; say where it is with --data DATASET"
 
 
 def test_a_dataset_that_has_moved_is_found_where_it_is_said_to_be(copy, slides):
-    info = json.loads(copy.provenance.read_text())
-    write_json(copy.provenance, {**info, "dataset": "/gone/away"})
+    info = json.loads(copy.paths.provenance.read_text())
+    write_json(copy.paths.provenance, {**info, "dataset": "/gone/away"})
     assert report(copy, data=slides).pictures.no_maps is None
 
 

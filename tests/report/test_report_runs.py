@@ -7,7 +7,7 @@ import typer
 from rounds_verdicts import verdict
 from typer.testing import CliRunner
 
-from pcam_ssl.cli.report import report
+from pcam_ssl.cli.evaluate import report
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_json
 
@@ -38,7 +38,7 @@ def test_each_of_several_runs_gets_its_page_and_its_line(invoke, write_run):
 
 def test_one_bad_run_is_named_and_no_page_is_written(invoke, write_run, tmp_path):
     good, unfinished = write_run(name="good"), write_run(name="unfinished")
-    unfinished.scores.unlink()
+    unfinished.paths.scores.unlink()
     problems = invoke(good.path, unfinished.path, tmp_path / "none").exception.problems
     assert [problem.partition(":")[0] for problem in problems] == [str(unfinished.path), str(tmp_path / "none")]
     assert not (good.path / "report.html").exists()
@@ -100,7 +100,7 @@ def test_several_runs_are_one_markdown_after_the_other(invoke, write_run):
 def test_json_holds_scores_sections_and_why_some_are_absent(invoke, write_run):
     run = write_run()
     printed = json.loads(invoke(run.path, "--json").stdout)
-    assert printed["scores"] == json.loads(run.scores.read_text())
+    assert printed["scores"] == json.loads(run.paths.scores.read_text())
     assert printed["model_card"] == str(run.path / "model-card.md")
     assert printed["done"]["Trained"].startswith("resnet18 from ")
     curve = next(section for section in printed["sections"] if section["title"] == "ROC curve")

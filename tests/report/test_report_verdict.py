@@ -23,7 +23,7 @@ def test_grouped_and_above_the_floor_can_be_believed(verdict):
 @pytest.mark.parametrize("name", ["tumor", "normal"])
 def test_few_slides_of_a_class_are_a_doubt(write_run, edit, name):
     run = write_run()
-    edit(run.scores, lambda scores: scores["out_of_fold"].update({f"n_slides_{name}": 9}))
+    edit(run.paths.scores, lambda scores: scores["out_of_fold"].update({f"n_slides_{name}": 9}))
     found = judge(read_facts(run))
     assert (found.level, found.headline) == (
         "care",
@@ -107,7 +107,7 @@ def test_one_slide_says_nothing_about_others(verdict):
 
 def test_held_out_slides_below_the_interval_are_a_doubt(write_run, edit):
     run = write_run(held_out=True)
-    edit(run.scores, lambda scores: scores["held_out"]["test"]["scores"]["auroc"].update(value=0.6))
+    edit(run.paths.scores, lambda scores: scores["held_out"]["test"]["scores"]["auroc"].update(value=0.6))
     found = judge(read_facts(run))
     assert (found.level, found.headline) == (
         "care",
@@ -132,5 +132,5 @@ def test_what_was_done(write_run):
 
 def test_a_label_budget_is_said(write_run):
     run = write_run()
-    run.recipe.write_text("data:\n  label_budget: 1000\n")
+    run.paths.recipe.write_text("data:\n  label_budget: 1000\n")
     assert dict(what_was_done(read_facts(run)))["Scored on"].endswith("only 1,000 labels were trained on")

@@ -48,8 +48,9 @@ def test_one_view_all_views_and_difference_stand_in_a_row(write_run):
 )
 def test_where_there_is_none_it_says_why(write_run, edit, recipe, command, reason):
     run = write_run()
-    run.recipe.write_text(recipe)
+    run.paths.recipe.write_text(recipe)
     edit(
-        run.provenance, lambda info: info.update(command=command, blend={"method": "mean", "max_correlation": None, "members": []})
+        run.paths.provenance,
+        lambda info: info.update(command=command, blend={"method": "mean", "max_correlation": None, "members": []}),
     )
     assert reason in views_section(read_facts(run)).absent

@@ -56,6 +56,6 @@ def test_a_run_that_is_gathered_again_fits_it_anew(finished, train, tmp_path):
     copy = Run(shutil.copytree(finished.path, tmp_path / "copy"))
     kept = copy.info()["mean_calibration"]
     copy.update(mean_calibration={**kept, "tables": {"inner": {**kept["tables"]["inner"], "temperature": 9.0}}})
-    copy.scores.unlink()
+    copy.paths.scores.unlink()
     train(copy.path, "predict.d4=true")
     assert copy.info()["mean_calibration"] == kept

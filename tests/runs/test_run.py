@@ -27,7 +27,7 @@ def refusal(run: Run, recipe=None, dataset=DATASET, command="baseline") -> str:
 
 def test_a_run_says_what_it_was_made_of(begun):
     info = begun.info()
-    assert begun.load_recipe() == load_recipe("smoke")
+    assert begun.recipe == load_recipe("smoke")
     assert (info["command"], info["status"], info["dataset_digest"]) == ("baseline", "begun", "a" * 64)
     assert {"python", "torch", "timm", "pcam-ssl"} <= set(info["versions"])
 
@@ -68,7 +68,7 @@ def test_a_recipe_of_the_users_own_is_something_else(tmp_path):
 
 
 def test_a_kill_before_run_json_leaves_a_folder_that_can_be_begun(begun):
-    begun.provenance.unlink()
+    begun.paths.provenance.unlink()
     (begun.path / ".recipe.yaml.123.part").touch()
     assert find_run(begun.path, load_recipe("smoke", ["seed=5"]), DATASET, "baseline") == begun
 
@@ -79,7 +79,7 @@ def test_no_run_names_the_command_that_makes_one(tmp_path):
 
 
 def test_a_damaged_run_json(begun):
-    begun.provenance.write_text('{"command": "base')
+    begun.paths.provenance.write_text('{"command": "base')
     with pytest.raises(UserError, match=r"run.json: damaged \(.*\); delete .*, and the command that made it makes it again"):
         begun.info()
 

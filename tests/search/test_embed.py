@@ -93,9 +93,7 @@ def test_embeddings_that_are_not_finite_leave_nothing(run_copy, unknown_slides, 
 
 
 def test_a_run_without_refit_names_the_command_that_makes_one(finished, slides, tmp_path):
-    wanted = (
-        f"`pcam-ssl baseline --data {slides} --recipe {finished.recipe} --set cv.refit=true --out {finished.path}-refit` makes one"
-    )
+    wanted = f"`pcam-ssl baseline --data {slides} --recipe {finished.paths.recipe} --set cv.refit=true --out {finished.path}-refit` makes one"
     with pytest.raises(UserError) as caught:
         embed_source(slides, tmp_path / "out", run=finished.path)
     assert wanted in str(caught.value)
