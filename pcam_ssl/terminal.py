@@ -35,7 +35,7 @@ def warn(text: str) -> None:
 def progress(label: str, total: int | None, unit: str = "patches"):
     """A progress bar with rate and time left; yields `advance(n=1, label=None)`.
 
-    Nothing is drawn where stderr is not a terminal, to keep logs readable. In a notebook the bar is a widget.
+    Nothing is drawn where stderr is not a terminal, to keep logs readable. In a notebook the bar is a widget of the notebook.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text

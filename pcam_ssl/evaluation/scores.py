@@ -1,4 +1,4 @@
-"""The scores that scores.json holds, as a dict and as `Scores`, and the warnings about them."""
+"""The scores that scores.json holds, the same as a Python object, and the warnings about them."""
 
 import re
 from collections.abc import Iterator, Mapping
