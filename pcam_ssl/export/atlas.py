@@ -19,7 +19,7 @@ from pcam_ssl.neighbors.embedding_map import embedding_map
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.search import search
-from pcam_ssl.render.pictures import encoded
+from pcam_ssl.render.html import encoded
 from pcam_ssl.runs.embedder import Embedder, embedded, embedder_of, scored_patches
 from pcam_ssl.runs.networks import Networks, open_networks
 from pcam_ssl.runs.run import DECISIONS, run_in_use

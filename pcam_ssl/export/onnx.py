@@ -23,9 +23,8 @@ from pcam_ssl.models.artefact import load_network
 from pcam_ssl.models.inference import dihedral
 from pcam_ssl.models.network import Network
 from pcam_ssl.recipe.schema import Predict
-from pcam_ssl.runs.calibration import mean_calibrator, own_calibrator
 from pcam_ssl.runs.embedder import unit_digest
-from pcam_ssl.runs.networks import Networks, open_networks
+from pcam_ssl.runs.networks import Networks, mean_calibrator, open_networks, own_calibrator
 from pcam_ssl.runs.run import run_in_use
 from pcam_ssl.tables import CLASSES
 from pcam_ssl.terminal import say

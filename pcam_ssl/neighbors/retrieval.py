@@ -11,7 +11,7 @@ import pandas as pd
 
 from pcam_ssl.evaluation.bootstrap import mean_intervals
 from pcam_ssl.evaluation.confidence import SHARE
-from pcam_ssl.neighbors.vectors import unit_rows
+from pcam_ssl.neighbors.faiss_index import unit_rows
 
 MEASURES = ("precision_at_1", "r_precision", "map_at_r", "cmc_at_5")
 SCOPES = ("all_slides", "across_slides")

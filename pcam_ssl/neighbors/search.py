@@ -14,9 +14,8 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.neighbors.exact import NOISE, masked_neighbors, matrix_products, outside_ranges, pair_similarities
 from pcam_ssl.neighbors.exclusion import Exclusion
-from pcam_ssl.neighbors.faiss_index import GPU_NEIGHBORS, cell_count, in_chunks, set_parameters
+from pcam_ssl.neighbors.faiss_index import GPU_NEIGHBORS, cell_count, in_chunks, set_parameters, unit_rows
 from pcam_ssl.neighbors.index import EmbeddingIndex
-from pcam_ssl.neighbors.vectors import unit_rows
 
 QUERIES = 2**16
 SPARE = 32

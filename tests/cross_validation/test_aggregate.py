@@ -15,7 +15,7 @@ from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.calibration import Calibrator
-from pcam_ssl.runs.calibration import mean_of_folds
+from pcam_ssl.runs.networks import mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import predictions, read_table, write_table
 

@@ -11,7 +11,7 @@ from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.export.onnx import Exported, Member
 from pcam_ssl.models.inference import TestViews, predict_logits
 from pcam_ssl.models.network import build_network
-from pcam_ssl.runs.calibration import mean_of_folds
+from pcam_ssl.runs.networks import mean_of_folds
 from pcam_ssl.tables import predictions
 
 N, T = 6, 1.7

@@ -56,7 +56,7 @@ def test_the_exact_index_holds_its_vectors_once(embeddings):
 
 
 def test_a_memory_map_of_half_floats_streams_in(tmp_path, embeddings, monkeypatch):
-    monkeypatch.setattr("pcam_ssl.neighbors.vectors.CHUNK", 7)
+    monkeypatch.setattr("pcam_ssl.neighbors.faiss_index.CHUNK", 7)
     mapped = np.lib.format.open_memmap(tmp_path / "e.npy", mode="w+", dtype=np.float16, shape=embeddings.shape)
     mapped[:] = embeddings
     whole = build_index(embeddings, patches(60))
