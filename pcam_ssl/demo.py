@@ -1,4 +1,4 @@
-"""`pcam-ssl demo`: synthetic slides, leaky and honest folds, neighbours, and a pseudo-label round, in minutes on a laptop."""
+"""`pcam-ssl demo`: a tour on synthetic slides in minutes on a laptop: leaky and leak-free folds, search, and a pseudo-label round."""
 
 from pathlib import Path
 
@@ -19,9 +19,8 @@ SLIDES, PATCHES, TEST_SLIDES, SIZE_PX, STAIN_SHIFT = 40, 30, 12, 64, 1.0
 def demo(folder: Path | str) -> str:
     """Train one recipe under grouped folds, under random folds, with an embedding, and with a round of pseudo-labels.
 
-    Returns a table of all against the truth, and the verdict on the round.
-
-    The test slides keep their labels here, so that the out-of-fold scores can be held against new slides.
+    Returns a table of out-of-fold and held-out scores, and the verdict on the round. The test slides keep their labels here, so that
+    out-of-fold scores can be compared with scores on held-out slides. Raises UserError where `folder` cannot be written.
     """
     folder = Path(folder)
     check_folder("--folder", folder)
@@ -57,25 +56,25 @@ def _queries(dataset: Path) -> list[str]:
 
 
 NAMES = {
-    "random": "random folds (slides torn: a leak)",
+    "random": "random folds (slides split: leakage)",
     "grouped": "grouped folds (slides kept whole)",
     "metric": "grouped folds, metric learning",
 }
 
 
 def demo_table(runs: dict[str, tuple], page: Path) -> str:
-    """`runs` maps `NAMES` to (Run, scores.json values); their test split is labelled. `page` is the neighbour page.
+    """A text table of out-of-fold and held-out AUROC. `runs` maps the keys of `NAMES` to (Run, values of scores.json); `page` is the page of neighbours.
 
-    New slides are scored by each fold's network alone: the mean of all folds is an ensemble, which no fold's score promises.
+    Held-out slides are scored by each fold's network alone. The mean over folds is an ensemble, which out-of-fold scores do not estimate.
     """
     rows = []
     for key, name in NAMES.items():
         run, scores = runs[key]
-        kept = _by_fold(run)
-        shown = ", ".join(f"{score:.3f}" for score in kept)
-        rows.append([name, interval(scores["out_of_fold"]["scores"]["auroc"]), f"{np.mean(kept):.3f} ({shown})"])
-    rows.append(["floor: colour alone, grouped folds", interval(runs["grouped"][1]["floor"]["scores"]["auroc"]), ""])
-    head = ["AUROC on synthetic slides", "promised out of fold", "kept on new slides, by fold"]
+        held_out = _by_fold(run)
+        by_fold = ", ".join(f"{score:.3f}" for score in held_out)
+        rows.append([name, interval(scores["out_of_fold"]["scores"]["auroc"]), f"{np.mean(held_out):.3f} ({by_fold})"])
+    rows.append(["colour baseline, grouped folds", interval(runs["grouped"][1]["floor"]["scores"]["auroc"]), ""])
+    head = ["synthetic slides", "out-of-fold AUROC", "AUROC on held-out slides, by fold"]
     table = aligned(Table(head, rows, align="lll"))
     return f"{table}\n\nopen {runs['grouped'][0].path / 'report.html'}\nand  {page}"
 

@@ -1,4 +1,4 @@
-"""What of this machine a run depends on, one finding a line, the mend beside what is wrong."""
+"""`pcam-ssl doctor`: check what runs need of this machine, one finding per line, with the fix where something is wrong."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ LAST_MIT_ALBUMENTATIONS = "2.0"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `state` is ok, warn, or fail; `mend` is the next move, where one is needed."""
+    """One line: `state` is ok, warn or fail; `mend` is the fix, where one is needed."""
 
     topic: str
     state: str
@@ -27,13 +27,15 @@ class Finding:
     mend: str = ""
 
     def line(self) -> str:
-        """The finding as people read it."""
+        """The finding as a line of text."""
         return f"{self.state:<4}  {self.topic}: {self.text}" + (f"; {self.mend}" if self.mend else "")
 
 
 def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
-    """All findings, in order. `data` is the DATASET to look at (default: $PCAM_SSL_DATA, else data/pcam where it exists);
-    `verify` reads all its pixels again and compares their digest."""
+    """All findings, in order.
+
+    `data` is the DATASET to check, by default $PCAM_SSL_DATA, else data/pcam. `verify` reads all its pixels and compares their digest.
+    """
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", check_python),
         ("torch", check_torch),
@@ -51,7 +53,7 @@ def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
 
 
 def _guarded(topic: str, check: Callable[[], Finding]) -> Finding:
-    """A check whose package cannot be imported is a finding too: that is what a broken installation looks like."""
+    """The finding of a check; a package that cannot be imported is a finding too."""
     try:
         return check()
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -98,17 +100,17 @@ def check_torchvision() -> Finding:
 
 
 def check_version(distribution: str, module: str | None = None) -> Finding:
-    """Version of a package that imports."""
+    """Version of a package, which is imported to test it."""
     importlib.import_module(module or distribution)
     return Finding(distribution, "ok", metadata.version(distribution))
 
 
 def check_faiss() -> Finding:
-    """Which FAISS build is installed: exactly one, and whether it sees GPUs."""
+    """Whether exactly one FAISS build is installed, which one, and whether it finds GPUs."""
     owners = distributions_of("faiss")
     if len(owners) > 1:
-        mend = f"run `pip uninstall -y {' '.join(owners)}`, then install one of them"
-        return Finding("faiss", "fail", f"{' and '.join(owners)} overwrite each other", mend)
+        fix = f"run `pip uninstall -y {' '.join(owners)}`, then install one of them"
+        return Finding("faiss", "fail", f"{' and '.join(owners)} overwrite each other", fix)
     import faiss
     import torch
 
@@ -124,12 +126,12 @@ def check_faiss() -> Finding:
 
 
 def check_albumentations() -> Finding:
-    """Whether the import name belongs to the last MIT release, not to its AGPL successor."""
+    """Whether the import name belongs to the last release under the MIT licence, not to its successor under the AGPL."""
     owners = distributions_of("albumentations")
-    strangers = [owner for owner in owners if owner != "albumentations"]
-    if strangers:
-        mend = f"run `pip uninstall -y {' '.join(owners)}`, then `pip install 'albumentations>=2.0.8,<2.1'`"
-        return Finding("albumentations", "fail", f"{strangers[0]} (AGPL) sits under the import name albumentations", mend)
+    others = [owner for owner in owners if owner != "albumentations"]
+    if others:
+        fix = f"run `pip uninstall -y {' '.join(owners)}`, then `pip install 'albumentations>=2.0.8,<2.1'`"
+        return Finding("albumentations", "fail", f"{others[0]} (AGPL) provides the import name albumentations", fix)
     version = metadata.version("albumentations")
     if not version.startswith(f"{LAST_MIT_ALBUMENTATIONS}."):
         return Finding("albumentations", "fail", f"{version} is not tested", "run `pip install 'albumentations>=2.0.8,<2.1'`")
@@ -167,7 +169,7 @@ def check_disk(folder: Path | str = ".") -> Finding:
 
 
 def check_weights() -> Finding:
-    """Where pretrained weights are cached, and how many are."""
+    """Where pretrained weights are cached, and how many there are."""
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
@@ -177,7 +179,7 @@ def check_weights() -> Finding:
 
 
 def check_dataset(data: Path | None, verify: bool) -> Finding:
-    """Digest and counts of the dataset; with `verify`, the digest is computed again from what lies on disk."""
+    """Digest and counts of the dataset; with `verify`, the digest is computed again from the files."""
     from pcam_ssl.data.dataset import open_dataset
 
     path = data or Path(os.environ.get("PCAM_SSL_DATA", "data/pcam"))
@@ -195,7 +197,7 @@ def check_dataset(data: Path | None, verify: bool) -> Finding:
 
 
 def digest_again(dataset) -> str:
-    """SHA-256 of a dataset as its writer computes it, from the pixels and the table on disk."""
+    """SHA-256 of a dataset, computed from its pixels and table as the writer does."""
     import hashlib
 
     from pcam_ssl.data.writer import DIGEST_COLUMNS

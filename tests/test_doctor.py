@@ -39,7 +39,7 @@ def test_this_environment_is_fit():
     assert [finding.topic for finding in findings][:3] == ["python", "torch", "torchvision"]
 
 
-def test_a_line_carries_state_topic_text_and_mend():
+def test_a_line_has_state_topic_text_and_fix():
     assert doctor.Finding("disk", "warn", "1 GB free", "use a larger disk").line() == "warn  disk: 1 GB free; use a larger disk"
     assert doctor.Finding("timm", "ok", "1.0").line() == "ok    timm: 1.0"
 
@@ -53,7 +53,7 @@ def test_the_agpl_successor_under_the_same_import_name_fails(install):
     install("albumentationsx", "2.1.0", "albumentations")
     finding = doctor.check_albumentations()
     assert finding.state == "fail"
-    assert finding.text == "albumentationsx (AGPL) sits under the import name albumentations"
+    assert finding.text == "albumentationsx (AGPL) provides the import name albumentations"
     assert "pip uninstall -y albumentations albumentationsx" in finding.mend
     assert "albumentations>=2.0.8,<2.1" in finding.mend
 
@@ -100,7 +100,7 @@ def test_torchvision_runs_an_operator():
     assert doctor.check_torchvision().state == "ok"
 
 
-def test_precision_says_why():
+def test_precision_has_a_reason():
     finding = doctor.check_precision()
     assert finding.text.startswith(("bf16", "fp16", "fp32")) and ": " in finding.text
 
@@ -148,7 +148,7 @@ def run():
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_the_command_exits_with_2_where_something_must_be_mended(run, tmp_path):
+def test_the_command_exits_with_2_where_something_must_be_fixed(run, tmp_path):
     result = run("--data", tmp_path / "absent")
     assert result.exit_code == 2
     assert f"fail  dataset: {tmp_path / 'absent'}: no such dataset" in result.stdout

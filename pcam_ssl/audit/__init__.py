@@ -1,1 +1,1 @@
-"""What is wrong with a dataset or its folds."""
+"""Audit of a dataset and of a run on it: leakage, duplicates, suspicious labels."""

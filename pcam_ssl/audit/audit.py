@@ -1,4 +1,4 @@
-"""`pcam-ssl data audit`: what would make a score a lie, looked for in a dataset and in a run on it."""
+"""`pcam-ssl data audit`: look for leakage and other faults in a dataset, and in a run on it."""
 
 from pathlib import Path
 
@@ -18,9 +18,9 @@ NAMED = 3
 
 
 def audit(data: Path | str, run_path: Path | str | None = None, near_bits: int = NEAR_BITS, device: str = "auto") -> Audit:
-    """Everything an audit finds in a dataset, and in a run on it where given; leaks are findings, not errors.
+    """The audit of a dataset, and of a run on it where `run_path` is given. Leaks are findings, not errors.
 
-    Raises UserError where there is no dataset or run, or the run is of another dataset.
+    Raises UserError where there is no dataset or no run, or where the run is on another dataset.
     """
     dataset = open_dataset(data)
     patches = dataset.patches
@@ -33,15 +33,15 @@ def audit(data: Path | str, run_path: Path | str | None = None, near_bits: int =
     fold_of_row = pd.Series(frame["fold"].to_numpy(), index=rows.to_numpy())
     findings = [*fold_findings(frame, str(run.paths.folds)), *audit_dataset(dataset, near_bits, fold_of_row)]
     findings += _embedding_findings(run, dataset, near_bits, device)
-    doubted = _doubted(run)
-    if doubted is not None:
-        findings.append(_doubt_finding(doubted, dataset, (run.path / "oof-knn.parquet").exists()))
+    suspicious = _suspicious_labels(run)
+    if suspicious is not None:
+        findings.append(_label_finding(suspicious, dataset, (run.path / "oof-knn.parquet").exists()))
     by_fold = balance(patches.loc[fold_of_row.index], fold_of_row)
-    return Audit(dataset, findings, by_split, str(run.path), by_fold, doubted)
+    return Audit(dataset, findings, by_split, str(run.path), by_fold, suspicious)
 
 
 def _folds(run: Run, dataset: Dataset) -> pd.DataFrame:
-    """The frame of the run's folds, torn or not."""
+    """The frame of the run's folds, with leaks or without. Raises UserError where the run is on another dataset."""
     info = run.info()
     if info["dataset_digest"] != dataset.digest:
         raise UserError(
@@ -49,28 +49,29 @@ def _folds(run: Run, dataset: Dataset) -> pd.DataFrame:
         )
     try:
         return read_folds(run.paths.folds, dataset.patches).frame
-    except LeakError:  # which fold_findings will count and name
+    except LeakError:
+        # `fold_findings` counts and names the leaks.
         return read_table(run.paths.folds)[0]
 
 
-def _doubted(run: Run) -> pd.DataFrame | None:
+def _suspicious_labels(run: Run) -> pd.DataFrame | None:
     if not (run.path / "oof.parquet").exists():
         return None
     tables = [run.path / f"{name}.parquet" for name in ("oof", "oof-knn")]
     return suspicious_labels(*(read_predictions(path) for path in tables if path.exists()))
 
 
-def _doubt_finding(doubted: pd.DataFrame, dataset: Dataset, both: bool) -> Finding:
+def _label_finding(suspicious: pd.DataFrame, dataset: Dataset, both: bool) -> Finding:
     who = (
         "the out-of-fold network and its nearest neighbours" if both else "the out-of-fold network (the run has no kNN predictions)"
     )
-    if doubted.empty:
+    if suspicious.empty:
         return Finding("ok", "suspicious labels", f"no label is doubted by {who}")
-    examples = tuple(f"{row.id} (label {row.label}, doubt {row.doubt:.2f})" for row in doubted.head(NAMED).itertuples())
-    rows = dataset.patches.set_index("id")["row"].loc[doubted["id"]]
-    what = f"{len(doubted):,} labels are doubted by {who}"
+    examples = tuple(f"{row.id} (label {row.label}, doubt {row.doubt:.2f})" for row in suspicious.head(NAMED).itertuples())
+    rows = dataset.patches.set_index("id")["row"].loc[suspicious["id"]]
+    what = f"{len(suspicious):,} labels are doubted by {who}"
     move = "look at the first ones (--html): most are hard patches, some are wrong labels"
-    return Finding("suspect", "suspicious labels", what, len(doubted), examples, move, tuple((int(row),) for row in rows))
+    return Finding("suspect", "suspicious labels", what, len(suspicious), examples, move, tuple((int(row),) for row in rows))
 
 
 def _embedding_findings(run: Run, dataset: Dataset, near_bits: int, device: str) -> list[Finding]:

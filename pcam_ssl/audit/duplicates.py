@@ -17,7 +17,7 @@ EXACT_MOVES = {
 
 
 def flat_finding(dataset: Dataset) -> list[Finding]:
-    """Patches of one flat colour, which count as no duplicates."""
+    """Patches of one flat colour, which do not count as duplicates."""
     flat = dataset.patches[is_flat(dataset.patches)]
     if flat.empty:
         return []
@@ -27,15 +27,15 @@ def flat_finding(dataset: Dataset) -> list[Finding]:
 
 
 def exact_findings(dataset: Dataset, folds: pd.Series | None = None) -> list[Finding]:
-    """Patches with the same pixels, mirrored or turned or not. `folds` is the fold of each row that has one, given a run."""
+    """Patches with the same pixels, also mirrored or turned. `folds` is the fold of each row that has one, given a run."""
     patches = dataset.patches.set_index("row", drop=False)
     keys = duplicate_keys(dataset)
     findings = _conflicts(conflicting_duplicates(patches, keys))
-    solid = patches[~is_flat(patches).to_numpy()]
-    key = keys.loc[solid.index]
-    copies = solid.assign(key=key)[key.duplicated(keep=False)]
+    textured = patches[~is_flat(patches).to_numpy()]
+    key = keys.loc[textured.index]
+    copies = textured.assign(key=key)[key.duplicated(keep=False)]
     if copies.empty:
-        text = f"no two of {len(solid):,} patches have the same pixels, mirrored and turned ones included"
+        text = f"no two of {len(textured):,} patches have the same pixels, mirrored and turned ones included"
         return [*findings, Finding("ok", "exact duplicates", text)]
     place = {"split": copies["split"]}
     if folds is not None:
@@ -90,11 +90,11 @@ MOVE = "look at them with --html; keep one of each"
 
 @dataclass
 class Pairs:
-    """Pairs of one kind: how many, and the closest ones seen."""
+    """Pairs of one kind: their number, and the closest ones."""
 
     count: int = 0
     closest: np.ndarray = field(default_factory=lambda: np.empty((0, 3), dtype=np.int64))
-    """int64 [n, 3]: distance and the two places, by distance, then place; at most `KEPT`."""
+    """int64 [n, 3]: distance and the two positions, sorted; at most `KEPT` rows."""
 
     def add(self, chunk: np.ndarray) -> None:
         """Count pairs [n, 3] and keep the closest."""
@@ -104,9 +104,9 @@ class Pairs:
 
 
 def near_findings(dataset: Dataset, near_bits: int, folds: pd.Series | None = None) -> list[Finding]:
-    """Pairs of patches that are one picture, but no exact duplicates: view hashes within `near_bits` bits, and `likeness` agrees.
+    """Pairs of patches that show one picture and are no exact duplicates: view hashes within `near_bits` bits and a high `image_correlation`.
 
-    Flat patches are left out. `folds` is the fold of each row that has one, given a run.
+    Flat patches are excluded. `folds` is the fold of each row that has one, given a run.
     """
     patches = dataset.patches[~is_flat(dataset.patches)].reset_index(drop=True)
     kinds, unlike = _sort_pairs(dataset, patches, near_bits, _places(patches, folds))
@@ -120,7 +120,7 @@ def near_findings(dataset: Dataset, near_bits: int, folds: pd.Series | None = No
 
 
 def _places(patches: pd.DataFrame, folds: pd.Series | None) -> dict[str, np.ndarray]:
-    """Codes [N] of what a pair may lie across; -1 where unknown."""
+    """Codes [N] by kind (split, label, fold) in which the patches of a pair may differ; -1 where unknown."""
     places = {"split": pd.factorize(patches["split"])[0], "label": patches["label"].fillna(-1).to_numpy(np.int64)}
     if folds is not None:
         places["fold"] = pd.factorize(folds.reindex(patches["row"]))[0]
@@ -128,7 +128,7 @@ def _places(patches: pd.DataFrame, folds: pd.Series | None) -> dict[str, np.ndar
 
 
 def _sort_pairs(dataset: Dataset, patches: pd.DataFrame, near_bits: int, places: dict) -> tuple[dict[str, Pairs], int]:
-    """The pairs that are one picture, by what they lie across, and the number of those that are not."""
+    """The pairs that show one picture, by the kind in which they differ, and the number of pairs that do not show one picture."""
     keys = pd.factorize(duplicate_keys(dataset).loc[patches["row"]])[0]
     rows = patches["row"].to_numpy()
     kinds, unlike = {name: Pairs() for name in (*places, "within")}, 0
@@ -158,16 +158,16 @@ def _finding(kind: str, pairs: Pairs, patches: pd.DataFrame, near_bits: int) -> 
 
 GRID = 24
 SAME_PICTURE = 0.97
-"""Likeness from which two patches are one picture. On 13,000 PCam patches: saved again as JPEG of quality 75, 99 % reach 0.999 and the
-least 0.984; different patches whose view hashes are within 3 bits, all nearly blank, stay below 0.95."""
+"""Image correlation from which two patches show one picture. On 13,000 PCam patches: after saving as JPEG of quality 75, 99 % reach 0.999 and the
+lowest is 0.984; different patches whose view hashes are within 3 bits, all nearly blank, stay below 0.95."""
 AT_ONCE = 1024
 
 
 def image_correlation(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Correlation float64 [n] of the grey pictures of rows `first` [n] and `second` [n], the highest over the eight dihedral views.
+    """Correlation float64 [n] of the grey images of rows `first` [n] and `second` [n], the highest over the eight dihedral views.
 
-    Pictures uint8 [N, H, H, 3] are averaged to 24 x 24, so that noise and a pixel's shift do not count; brightness and contrast do not
-    count either. At most 1,024 pairs are held at once.
+    `pixels` uint8 [N, H, H, 3] are averaged to 24 x 24, so that noise and a shift by one pixel do not count; nor do brightness and
+    contrast. At most 1,024 pairs are held in memory at once.
     """
     parts = [np.empty(0)]
     for start in range(0, len(first), AT_ONCE):
@@ -180,7 +180,7 @@ def image_correlation(pixels: np.ndarray, first: np.ndarray, second: np.ndarray)
 
 
 def _pictures(pixels: np.ndarray) -> np.ndarray:
-    """Grey means on the grid, without their mean and of length 1: [n, 576]."""
+    """Grey values on the grid, centred and scaled to length 1: [n, 576]."""
     size_px = pixels.shape[1]
     edges = np.linspace(0, size_px, GRID + 1)
     shares = np.clip(
@@ -193,7 +193,7 @@ def _pictures(pixels: np.ndarray) -> np.ndarray:
 
 
 def _views() -> list[np.ndarray]:
-    """The eight views as orders of the grid's 576 places."""
+    """The eight views as permutations of the grid's 576 cells."""
     grid = np.arange(GRID * GRID).reshape(GRID, GRID)
     return [np.rot90(side, turns).ravel() for side in (grid, grid[:, ::-1]) for turns in range(4)]
 

@@ -1,4 +1,4 @@
-"""What an audit says: findings, and the tables beside them."""
+"""The result of an audit: findings, and the tables beside them."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.errors import LeakError
 
 LEVELS = ("leak", "problem", "suspect", "note", "ok")
-"""leak: scored data is in training data. problem: must be mended before training. suspect: look at it. note: know it. ok: checked."""
+"""leak: scored data is in the training data. problem: to be corrected before training. suspect: to be looked at. note: to be known. ok: checked, nothing found."""
 
 
 @dataclass(frozen=True)
@@ -18,28 +18,28 @@ class Finding:
     level: str
     check: str
     what: str
-    """What was found, where, and how many, as a sentence."""
+    """What was found, where and how often, as a sentence."""
     count: int = 0
     examples: tuple[str, ...] = ()
     """The first ones, as text."""
     move: str = ""
-    """What to do about it."""
+    """The next step."""
     rows: tuple[tuple[int, ...], ...] = ()
-    """Groups of dataset rows to look at side by side; of pairs the 1,000 closest."""
+    """Groups of dataset rows to look at side by side; of pairs only the 1,000 closest."""
 
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """All that was found out about a dataset, and about a run on it where one was given; shows itself as a line a finding."""
+    """The findings on a dataset, and on a run where one was given. Its repr has one line per finding."""
 
     dataset: Dataset
     findings: list[Finding]
     by_split: pd.DataFrame
-    """A row for each split: `data.balance.balance`."""
+    """One row per split: `slides.balance`."""
     run: str | None = None
     by_fold: pd.DataFrame | None = None
     doubted: pd.DataFrame | None = None
-    """Suspicious labels, the most suspicious first: `inference.doubt.doubted_labels`."""
+    """Suspicious labels, the most suspicious first: `label_errors.suspicious_labels`."""
 
     def __repr__(self) -> str:
         moves = [f"; {finding.move}" if finding.move else "" for finding in self.findings]
@@ -50,13 +50,13 @@ class Audit:
         return [finding for finding in self.findings if finding.level == "leak"]
 
     def raise_leaks(self) -> None:
-        """Raises LeakError, a line a leak, where one was found."""
+        """Raises LeakError, one line per leak, where there is a leak."""
         if self.leaks:
             raise LeakError(*(f"{self.dataset.path}: {leak.what}; {leak.move}" for leak in self.leaks))
 
     @property
     def level(self) -> str:
-        """The gravest level found."""
+        """The most serious level found."""
         return min((finding.level for finding in self.findings), key=LEVELS.index)
 
 

@@ -1,4 +1,4 @@
-"""Patches of different slides or splits whose embeddings are nearly the same, as findings."""
+"""Pairs of patches of different slides or splits with nearly the same embedding, as findings."""
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,10 @@ COLUMNS = {"i": "int64", "j": "int64", "cosine": "float64"}
 
 
 def look_alikes(embeddings: np.ndarray, patches: pd.DataFrame, least: float = ALIKE) -> pd.DataFrame:
-    """Pairs of patches in different slides or splits with cosine above `least`: places `i` < `j` and `cosine`, closest first.
+    """Pairs of patches in different slides or splits with cosine above `least`: positions `i` < `j` and `cosine`, closest first.
 
-    `embeddings` [N, D] stand in the order of `patches` (columns `id`, `wsi`, `split`). Each patch is compared with all, and its five
-    nearest outside its slide and split are looked at. Patches of unknown slide count as one slide with the rest of their split.
+    `embeddings` [N, D] are in the order of `patches` (columns `id`, `wsi`, `split`). Each patch is compared with all, and its five
+    nearest outside its slide and split are kept. All patches of unknown slide in a split count as one slide.
     """
     place = patches["split"].astype("str") + " " + patches["wsi"].astype("str").fillna("")
     table = pd.DataFrame({"id": patches["id"].to_numpy(), "wsi": place.to_numpy()})
@@ -39,17 +39,17 @@ def look_alikes(embeddings: np.ndarray, patches: pd.DataFrame, least: float = AL
 
 NAMED, KEPT = 3, 1000
 CROWDED_SHARE = 0.05
-"""Where more patches than this have a look-alike, the embedding crowds its classes, and a look-alike is no sign of a copy."""
+"""Where more patches than this have a look-alike, the embedding puts each class in one place, and look-alikes are no sign of copies."""
 
 
 def look_alike_findings(run: Run, dataset: Dataset, near_bits: int, device: str = "auto") -> list[Finding]:
-    """Pairs in different slides or splits that the refit network places together, and that no hash has named already."""
+    """Pairs in different slides or splits with nearly the same embedding by the refit network, without those that hashes find already."""
     patches = dataset.patches[~is_flat(dataset.patches)].reset_index(drop=True)
     embeddings = run_embedder(run, device=device).embed(Pixels(dataset.path / PIXELS), patches["row"].to_numpy())
     pairs = look_alikes(embeddings, patches)
     bits, key = view_bits(patches["view_hash"]), duplicate_keys(dataset).loc[patches["row"]].to_numpy()
-    known = (np.bitwise_count(bits[pairs["i"]] ^ bits[pairs["j"]]) <= near_bits) | (key[pairs["i"]] == key[pairs["j"]])
-    pairs = pairs[~known]
+    found_by_hash = (np.bitwise_count(bits[pairs["i"]] ^ bits[pairs["j"]]) <= near_bits) | (key[pairs["i"]] == key[pairs["j"]])
+    pairs = pairs[~found_by_hash]
     if pairs.empty:
         return [Finding("ok", "look-alikes", f"no other two patches of different slides or splits have cosine above {ALIKE}")]
     ids, rows = patches["id"].to_numpy(), patches["row"].to_numpy()

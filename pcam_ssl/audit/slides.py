@@ -1,4 +1,4 @@
-"""Slides as findings: shared by splits or folds, apart in stain or tumor share; and what the import left out."""
+"""Findings on slides: shared by splits or folds, outlying in stain or tumor share; and what the import left out."""
 
 import pandas as pd
 
@@ -27,12 +27,12 @@ def slide_findings(patches: pd.DataFrame) -> list[Finding]:
     """Slides with patches in two splits, and patches whose slide is unknown."""
     findings = []
     n_splits = patches.groupby("wsi")["split"].nunique()
-    torn = n_splits.index[n_splits > 1]
-    if len(torn):
-        names = [f"{slide} ({', '.join(sorted(set(patches['split'][patches['wsi'] == slide])))})" for slide in torn[:NAMED]]
-        what = f"{len(torn):,} of {len(n_splits):,} slides have patches in more than one split"
+    shared = n_splits.index[n_splits > 1]
+    if len(shared):
+        names = [f"{slide} ({', '.join(sorted(set(patches['split'][patches['wsi'] == slide])))})" for slide in shared[:NAMED]]
+        what = f"{len(shared):,} of {len(n_splits):,} slides have patches in more than one split"
         move = "give each slide one split and import again"
-        findings.append(Finding("leak", "slides in splits", what, len(torn), tuple(names), move))
+        findings.append(Finding("leak", "slides in splits", what, len(shared), tuple(names), move))
     elif len(n_splits):
         findings.append(Finding("ok", "slides in splits", f"{len(n_splits):,} slides, none with patches in two splits"))
     without = patches[patches["wsi"].isna()]
@@ -56,11 +56,11 @@ MISMATCHES = {
     "bad_images": "images could not be read and were left out",
     "meta_labels_differ": "rows of the PCam csv name another label than the y file, whose labels were taken",
 }
-"""Notes that an import leaves in manifest.json, as sentences."""
+"""Sentences for the notes of an import in manifest.json."""
 
 
 def import_findings(dataset: Dataset) -> list[Finding]:
-    """What the import recorded: ids of csv files and images that did not match, images left out, files that are not the published ones."""
+    """Findings from the notes of the import: ids without image or row, images left out, files that differ from the published ones."""
     notes = dataset.manifest["notes"]
     findings = []
     for key, sentence in MISMATCHES.items():
@@ -79,17 +79,17 @@ def import_findings(dataset: Dataset) -> list[Finding]:
 
 
 def outlier_findings(patches: pd.DataFrame) -> list[Finding]:
-    """Slides whose tumor share or stain stands apart."""
+    """Slides with an outlying tumor share or stain."""
     n_slides = patches["wsi"].nunique()
-    apart = outlying_slides(patches)
-    if not len(apart):
+    outliers = outlying_slides(patches)
+    if not len(outliers):
         text = f"none of {n_slides:,} slides has an outlying tumor share or stain"
         return [Finding("ok", "outlying slides", text)] if n_slides else []
-    examples = tuple(f"{row.wsi} ({row.measure} {row.value:.2f}, z {row.z:+.1f})" for row in apart.head(NAMED).itertuples())
-    what = f"{len(apart):,} of {n_slides:,} slides with an outlying tumor share or stain"
+    examples = tuple(f"{row.wsi} ({row.measure} {row.value:.2f}, z {row.z:+.1f})" for row in outliers.head(NAMED).itertuples())
+    what = f"{len(outliers):,} of {n_slides:,} slides with an outlying tumor share or stain"
     move = "look at their patches; what looks foreign is better trained on than only tested on"
-    rows = tuple(tuple(map(int, patches["row"][patches["wsi"] == slide].head(SHOWN))) for slide in apart["wsi"])
-    return [Finding("note", "outlying slides", what, len(apart), examples, move, rows)]
+    rows = tuple(tuple(map(int, patches["row"][patches["wsi"] == slide].head(SHOWN))) for slide in outliers["wsi"])
+    return [Finding("note", "outlying slides", what, len(outliers), examples, move, rows)]
 
 
 NAMED_PATCHES = 3
@@ -97,17 +97,17 @@ MOVE = "train again with cv.scheme=grouped; scores of this run are too good"
 
 
 def fold_findings(frame: pd.DataFrame, source: str) -> list[Finding]:
-    """Slides in two folds, or in a fold's training and inner part; `frame` is that of `Folds`, `source` names it.
+    """Slides in two folds, or in both the training and the inner part of a fold; `frame` is that of `Folds`, `source` names it.
 
-    What the folds were grouped by is not trusted: the slides themselves are counted. Where they are unknown, groups are checked.
+    The slides themselves are counted, whatever the folds claim to be grouped by. Where slides are unknown, groups are checked.
     """
     findings = []
     n_folds = frame.groupby("wsi")["fold"].nunique()
-    torn = n_folds.index[n_folds > 1]
-    if len(torn):
-        names = tuple(f"{slide} ({n_folds[slide]} folds)" for slide in torn[:NAMED_PATCHES])
-        what = f"{len(torn):,} of {len(n_folds):,} slides have patches in more than one fold"
-        findings.append(Finding("leak", "slides in folds", what, len(torn), names, MOVE))
+    split_slides = n_folds.index[n_folds > 1]
+    if len(split_slides):
+        names = tuple(f"{slide} ({n_folds[slide]} folds)" for slide in split_slides[:NAMED_PATCHES])
+        what = f"{len(split_slides):,} of {len(n_folds):,} slides have patches in more than one fold"
+        findings.append(Finding("leak", "slides in folds", what, len(split_slides), names, MOVE))
     shared = _slides_shared_with_inner(frame)
     if shared:
         names = tuple(f"{slide} (fold {', '.join(map(str, folds))})" for slide, folds in list(shared.items())[:NAMED_PATCHES])
@@ -126,7 +126,7 @@ def fold_findings(frame: pd.DataFrame, source: str) -> list[Finding]:
 
 
 def _slides_shared_with_inner(frame: pd.DataFrame) -> dict[str, list[int]]:
-    """The folds in which a slide is both in training and in the inner part, by slide."""
+    """By slide, the folds that have it both in the training and in the inner part."""
     shared: dict[str, list[int]] = {}
     for name in [name for name in frame.columns if name.startswith("inner_")]:
         fold = int(name.removeprefix("inner_"))
@@ -139,27 +139,27 @@ def _slides_shared_with_inner(frame: pd.DataFrame) -> dict[str, list[int]]:
 STAIN = ["od_r", "od_g", "od_b", "stain_h", "stain_e"]
 FEWEST_SLIDES = 6
 APART = 3.5
-"""Robust z beyond which a value stands apart (Iglewicz and Hoaglin 1993)."""
+"""Robust z beyond which a value is an outlier (Iglewicz and Hoaglin 1993)."""
 
 
 def balance(patches: pd.DataFrame, by) -> pd.DataFrame:
-    """Patches, slides, tumor share of the labelled, and mean stain (optical density units) by the values of `by` [N], which stand in the index."""
+    """Number of patches and slides, tumor share of the labelled patches, and mean stain (optical density), by the values of `by` [N] (the index)."""
     table = patches.assign(label=patches["label"].astype("float64")).groupby(by, observed=True)
     counts = table.agg(patches=("id", "size"), slides=("wsi", "nunique"), tumor_share=("label", "mean"))
     return counts.join(table[STAIN].mean())
 
 
 def robust_z(values: pd.Series) -> pd.Series:
-    """0.6745 (x - median) / MAD: the z of a normal distribution, unmoved by outliers; 0 where more than half the values are equal."""
-    apart = values - values.median()
-    spread = apart.abs().median()
-    return 0.6745 * apart / spread if spread > 0 else apart * 0.0
+    """0.6745 (x - median) / MAD, a z-score that outliers do not affect; 0 where more than half the values are equal."""
+    deviations = values - values.median()
+    mad = deviations.abs().median()
+    return 0.6745 * deviations / mad if mad > 0 else deviations * 0.0
 
 
 def outlying_slides(patches: pd.DataFrame) -> pd.DataFrame:
-    """Slides whose tumor share or stain stands apart from the other slides': columns `wsi`, `measure`, `value`, `z`, farthest first.
+    """Slides with an outlying tumor share or stain: columns `wsi`, `measure`, `value`, `z`, largest |z| first.
 
-    Each slide appears once, with the measure in which it is farthest. Empty where fewer than six slides are known.
+    Each slide appears once, with the measure of its largest |z|. Empty where fewer than six slides are known.
     """
     columns = ["wsi", "measure", "value", "z"]
     slides = balance(patches, "wsi")

@@ -1,4 +1,4 @@
-"""`pcam-ssl blend`: one run from several, with scores of the blend, the colour baseline, and the gain over the best member."""
+"""`pcam-ssl blend`: blend several runs into one, scored against the colour baseline and the best member."""
 
 import os
 import shutil
@@ -24,10 +24,10 @@ from pcam_ssl.terminal import say, warn
 
 
 def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: float | None = None) -> Run:
-    """Blend runs (RUN, RUN:knn or RUN:blend) into the run at `out`; there already from the same members, it is left as it is.
+    """Blend runs (RUN, RUN:knn or RUN:blend) into the run at `out`, and return it. A blend of the same members there is kept.
 
-    `method` is one of `METHODS`; `cap` the highest Spearman correlation two members may have. Raises UserError where the runs differ
-    in dataset, folds or patches, or `out` holds something else.
+    `method` is one of `METHODS`; `cap` is the highest Spearman correlation that two members may have. Raises UserError where the runs
+    differ in dataset, folds or patches, or where `out` holds something else.
     """
     if method not in METHODS:
         raise UserError(f"--method {method}: choose {', '.join(METHODS)}.{nearest(method, METHODS)}")
@@ -36,21 +36,21 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
     if not specs:
         raise UserError("blend: no run named; name one or more")
     if not Path(out).name:
-        raise UserError(f"--out {out}: is the folder you are in; name one to make")
+        raise UserError(f"--out {out}: is the current folder; name a new one")
     check_folder("--out", out)
     runs = read_alike([str(spec) for spec in specs])
     identity = {"method": method, "max_correlation": cap, "members": [_identity(run) for run in runs]}
-    run = _unless_there(Run(Path(out)), identity)
+    run = _check_out(Run(Path(out)), identity)
     if run.paths.provenance.exists():
-        say(f"{run.path}: blended already from the same members")
+        say(f"{run.path}: already a blend of the same members")
         return run
     blend = _fit(runs, method, cap)
-    _tell(runs, blend)
+    _report_weights(runs, blend)
     temporary = part_of(run.path)
     try:
         temporary.mkdir(parents=True)
         _write(Run(temporary), runs, blend, identity)
-        # An empty folder gives way, anything else was refused.
+        # Only an empty folder can be there: all else was refused above.
         os.replace(temporary, run.path)
     except OSError:
         # Another process or thread may have made it meanwhile.
@@ -76,22 +76,22 @@ def _digest(identity: dict[str, Any]) -> str:
     return digest_text(repr((identity["method"], identity["max_correlation"], members)))
 
 
-def _unless_there(run: Run, identity: dict[str, Any]) -> Run:
-    """The run. Raises UserError where its folder holds something that is not this blend."""
-    mend = "choose another --out, or delete that folder"
+def _check_out(run: Run, identity: dict[str, Any]) -> Run:
+    """The run. Raises UserError where its folder holds anything but this blend."""
+    fix = "choose another --out, or delete that folder"
     if run.paths.provenance.exists():
         info = run.info()
         if info["command"] != BLEND:
-            raise UserError(f"{run.path}: a run of `pcam-ssl {info['command']}`, not a blend; {mend}")
+            raise UserError(f"{run.path}: a run of `pcam-ssl {info['command']}`, not a blend; {fix}")
         if info["recipe_digest"] != _digest(identity):
-            raise UserError(f"{run.path}: a blend of other members, or by another method ({info['blend']['method']}); {mend}")
+            raise UserError(f"{run.path}: a blend of other members, or by another method ({info['blend']['method']}); {fix}")
     elif run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
         raise UserError(f"{run.path}: holds something that is no run; choose another --out")
     return run
 
 
 def _folds(runs: list[ScoredRun]) -> pd.DataFrame:
-    """The first member's folds; a label that a budget hid from any member serves scoring only."""
+    """The first member's folds; a label that is hidden from any member is hidden here too, and only scored."""
     tables = [run.facts.folds for run in runs]
     return tables[0].assign(visible=np.logical_and.reduce([table.visible.to_numpy(dtype=bool) for table in tables]))
 
@@ -104,12 +104,12 @@ def _fit(runs: list[ScoredRun], method: str, cap: float | None) -> Blend:
     return fit_blend(method, logits, first.oof.label.to_numpy(np.int64), parts, rows.visible, unit, cap)
 
 
-def _tell(runs: list[ScoredRun], blend: Blend) -> None:
+def _report_weights(runs: list[ScoredRun], blend: Blend) -> None:
     for run, weight in zip(runs, blend.weights, strict=True):
         if run.facts.oof.prob.nunique() == 1:
-            warn(f"{run.name}: all its patches have one prob; it can only dull the others")
+            warn(f"{run.name}: its predictions are constant; they cannot improve the blend")
         if weight == 0:
-            say(f"{run.name}: weight 0, dropped")
+            say(f"{run.name}: weight 0, left out of the blend")
 
 
 def _write(folder: Run, runs: list[ScoredRun], blend: Blend, identity: dict[str, Any]) -> None:
@@ -170,21 +170,21 @@ def score_blend(
     info: dict[str, Any],
     options: dict[str, int],
 ) -> dict[str, Any]:
-    """What stands in scores.json; marks that one member bears, the blend bears."""
-    known = [run.facts.scores for run in runs]
+    """The content of scores.json. The blend takes over every warning flag that a member has, such as `selected_on_fold`."""
+    members = [run.facts.scores for run in runs]
     labels = oof.label.to_numpy(np.int64)
     groups, unit = groups_of(runs[0])
     scores = {
-        "scheme": known[0]["scheme"],
-        "grouping": known[0]["grouping"],
-        "slides_shared_across_folds": any(one["slides_shared_across_folds"] for one in known),
+        "scheme": members[0]["scheme"],
+        "grouping": members[0]["grouping"],
+        "slides_shared_across_folds": any(one["slides_shared_across_folds"] for one in members),
         "selected_on_fold": info["selected_on_fold"],
         "scored_by": "blend",
-        "notes": list(dict.fromkeys(note for one in known for note in one["notes"])),
+        "notes": list(dict.fromkeys(note for one in members for note in one["notes"])),
         "recipe_digest": info["recipe_digest"],
         "dataset_digest": info["dataset_digest"],
         "out_of_fold": score_report(oof, groups, unit=unit, **options),
-        "floor": next((one["floor"] for one in known if one["floor"]), None),
+        "floor": next((one["floor"] for one in members if one["floor"]), None),
         "above_floor": None,
         "held_out": None,
         "blend": _members(runs, blend, oof, groups, options),
@@ -194,13 +194,13 @@ def score_blend(
         probs = read_probs(floor, oof.id)
         scores["above_floor"] = paired_differences(labels, probs, oof.prob, groups, **options)
     else:
-        # A floor that nothing can be paired with would be shown without its difference.
+        # Without predictions to pair, reports would show the colour baseline without its difference.
         scores["floor"] = None
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
         report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
-        # Members of one dataset and the same folds have the same pools, or none.
-        share = max((held["test"].get("in_pool", 0.0) for one in known if (held := one["held_out"])), default=0.0)
+        # Members share dataset and folds, so those with a pool have the same one.
+        share = max((held["test"].get("in_pool", 0.0) for one in members if (held := one["held_out"])), default=0.0)
         scores["held_out"] = {"test": {**report, "transductive": share > 0, "in_pool": share}}
     return scores
 
@@ -227,7 +227,7 @@ def _members(runs: list[ScoredRun], blend: Blend, oof: pd.DataFrame, groups, opt
 
 
 def _floor(runs: list[ScoredRun]) -> Path | None:
-    """floor.parquet of the first member that has one; a pseudo-label round has its round 0's."""
+    """floor.parquet of the first member that has one; a pseudo-label round uses that of its round 0."""
     for run in runs:
         for folder in (run.path, Path(run.facts.info.get("round_0", run.path))):
             if (folder / "floor.parquet").exists():

@@ -1,4 +1,7 @@
-"""A blend of predictions: the space it is pooled in (probs, logits, ranks), its weights (equal, fitted, greedy, capped by correlation), and nesting: weights that score a part of the patches never saw its labels."""
+"""Blend predictions: the space they are averaged in (probs, logits, ranks), and the weights (equal, fitted, greedy, capped by correlation).
+
+Weights are nested: those that score a part of the patches are fitted without its labels.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +21,9 @@ SMALLEST = 1e-3
 
 
 def member_weights(method: str, logits, labels, cap: float | None = None) -> np.ndarray:
-    """Weights [M], not negative, sum 1, from calibrated logits [N, M] of class 1 and labels [N] 0 or 1 (both classes).
+    """Weights [M], not negative and of sum 1, from calibrated logits [N, M] of class 1 and labels [N] 0 or 1 (both classes).
 
-    `cap`: of two members with a Spearman correlation above it the one of lower AUROC gets weight 0, before anything else.
+    `cap`: of two members whose Spearman correlation is above it, the one of lower AUROC gets weight 0; the others are then weighted.
     """
     logits = np.asarray(logits, dtype=np.float64)
     kept = np.arange(logits.shape[1]) if cap is None else np.flatnonzero(under_cap(logits, labels, cap))
@@ -33,8 +36,8 @@ def member_weights(method: str, logits, labels, cap: float | None = None) -> np.
 def fitted_weights(logits, labels) -> np.ndarray:
     """The weights [M], not negative and of sum 1, whose mean logit has the least NLL (stacking; Wolpert 1992, Breiman 1996).
 
-    The NLL is convex in the weights. Below 0.001 a weight is set to zero and the others are scaled up. Breiman leaves the sum free
-    and fits squared error; here the members are calibrated already, and a sum of 1 keeps a blend of equal members what they are.
+    The NLL is convex in the weights. Weights below 0.001 are set to zero and the others are rescaled. Deviation from Breiman, who fits
+    squared error with a free sum: the members are calibrated, and with a sum of 1 a blend of equal members equals the member.
     """
     logits = np.asarray(logits, dtype=np.float64)
     labels, n_members = np.asarray(labels, dtype=np.float64), logits.shape[1]
@@ -61,17 +64,18 @@ def fitted_weights(logits, labels) -> np.ndarray:
 
 
 def greedy_weights(logits, labels, picks: int = PICKS) -> np.ndarray:
-    """Shares [M] of the picks: each pick adds the member whose mean logit with those before has the least NLL, any member again.
+    """Weights [M] by greedy forward selection with replacement: each member's share of the picks.
 
-    Forward selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models"); of equal members the
-    first is picked, and of all prefixes of `picks` the one of least NLL is kept. Unlike the paper no random bags of members are drawn.
+    Each pick adds the member that gives the mean logit of all picks the least NLL (Caruana et al. 2004, "Ensemble selection from
+    libraries of models"). Of equal members the first is picked; the picks are cut where the NLL was least. Deviation from the paper: no
+    random bags of members are drawn.
     """
     logits = np.asarray(logits, dtype=np.float64)
     margins = np.where(np.asarray(labels)[:, None] == 1, logits, -logits).T  # [M, N]
     total, chosen, best, best_size = np.zeros(len(logits)), [], np.inf, 0
     for size in range(1, picks + 1):
         costs = [np.log1p(np.exp(-(total + margin) / size)).mean() for margin in margins]
-        # A later member, and a later pick, must gain more than rounding: of equal members the first is taken, and a lone best stays alone.
+        # Gains below rounding do not count: of equal members the first is picked, and a single best member gets no company.
         chosen.append(int(np.argmax(np.array(costs) <= min(costs) + NLL_ROUNDING)))
         total += margins[chosen[-1]]
         if costs[chosen[-1]] < best - NLL_ROUNDING:
@@ -81,12 +85,12 @@ def greedy_weights(logits, labels, picks: int = PICKS) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BlendMethod:
-    """What `blend --method` names."""
+    """A method of `blend --method`."""
 
     space: str
     """What is averaged: `prob`, `logit` or `rank`, see `pool`."""
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """Weights [M] from calibrated logits [N, M] and labels [N]; None: equal weights, which no label has a say in."""
+    """Weights [M] from calibrated logits [N, M] and labels [N]; None: equal weights, which need no labels."""
 
 
 METHODS = {
@@ -96,19 +100,19 @@ METHODS = {
     "weights": BlendMethod("logit", fitted_weights),
     "greedy": BlendMethod("logit", greedy_weights),
 }
-"""A method of your own: a line here, and its name in the help of `--method`."""
+"""By name. To add a method, add a line here, and its name to the help of `--method`."""
 
 
 def under_cap(logits, labels, cap: float) -> np.ndarray:
-    """Which members stay, bool [M]: from the best AUROC down, each whose Spearman correlation with all that stay is at most `cap`."""
-    likeness = spearman(logits)
+    """Which members are kept, bool [M]: from the highest AUROC down, those whose Spearman correlation with all kept ones is at most `cap`."""
+    correlations = spearman(logits)
     scores = [auroc(labels, column) for column in np.asarray(logits).T]
-    stay: list[int] = []
+    kept: list[int] = []
     for member in sorted(range(len(scores)), key=lambda member: (-scores[member], member)):
-        # NaN, of a constant member, is above no cap.
-        if not any(likeness[member, other] > cap for other in stay):
-            stay.append(member)
-    return np.isin(np.arange(len(scores)), stay)
+        # The correlation with a constant member is NaN, which is above no cap.
+        if not any(correlations[member, other] > cap for other in kept):
+            kept.append(member)
+    return np.isin(np.arange(len(scores)), kept)
 
 
 GRID = 1001
@@ -116,15 +120,15 @@ GRID = 1001
 
 @dataclass(frozen=True)
 class RankScale:
-    """Where a logit stands among reference patches: the share of them below it, linear between up to `GRID` known logits.
+    """Ranks of logits among reference patches, as the share of patches below, linear between up to `GRID` knots.
 
-    Beyond the last known logit a share runs on, one for one logit, so that new patches outside the reference keep their order.
+    Outside the knots the share continues with slope 1 per logit, so that new patches beyond the reference keep their order.
     """
 
     logits: np.ndarray
-    """[G], rising."""
+    """[G], increasing: the knots."""
     shares: np.ndarray
-    """[G], rising: the reference patches below, and half of those equal."""
+    """[G], increasing: the share of reference patches below each knot, plus half of those equal to it."""
 
     def share(self, logits) -> np.ndarray:
         """Shares of logits, [N]."""
@@ -137,19 +141,19 @@ class RankScale:
 
 def rank_scale(reference) -> RankScale:
     """The scale of reference logits [N]."""
-    rising = np.sort(np.asarray(reference, dtype=np.float64))
-    known = np.unique(np.quantile(rising, np.linspace(0, 1, GRID), method="lower"))
-    below, through = (np.searchsorted(rising, known, side=side) for side in ("left", "right"))
-    return RankScale(known, (below + through) / (2 * len(rising)))
+    ordered = np.sort(np.asarray(reference, dtype=np.float64))
+    knots = np.unique(np.quantile(ordered, np.linspace(0, 1, GRID), method="lower"))
+    below, up_to = (np.searchsorted(ordered, knots, side=side) for side in ("left", "right"))
+    return RankScale(knots, (below + up_to) / (2 * len(ordered)))
 
 
 def pool(space: str, logits, weights, scales: list[RankScale] | None = None) -> np.ndarray:
-    """Logits [N] of the blend of members' logits [N, M] under weights [M] that are not negative and sum to 1.
+    """Logits [N] of the blend of members' logits [N, M] under weights [M], not negative and of sum 1.
 
-    `space` is what is averaged: `logit`; `prob` (the answer is the logit of the mean prob, Stone 1961's opinion pool); or `rank`:
-    each member's logit becomes its share on the member's own scale, shares are averaged, and the mean share is read back on the
-    average of the members' scales, so that a blend of equal members is that member. `scales` [M] serve `rank` alone. A lone member
-    of weight above 0 comes back as it is.
+    `space` is what is averaged. `logit`: logits. `prob`: probs, returned as the logit of their mean (linear opinion pool, Stone 1961).
+    `rank`: each member's logits become shares on the member's own scale; the mean share is turned back into a logit by the mean of the
+    members' scales, so that a blend of equal members equals the member. `scales` [M] are needed for `rank` only. A single member of
+    weight above 0 is returned unchanged.
     """
     logits, weights = np.asarray(logits, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     used = np.flatnonzero(weights)
@@ -159,7 +163,7 @@ def pool(space: str, logits, weights, scales: list[RankScale] | None = None) -> 
     if space == "logit":
         return mean_over(members, weights)
     if space == "prob":
-        # From logs, since 1 - prob has lost its digits where a prob is near 1.
+        # In logs, since 1 - prob loses its digits where a prob is near 1.
         tumor, normal = ([log_expit(sign * logit) for logit in members] for sign in (1, -1))
         return _log_mean(tumor, weights) - _log_mean(normal, weights)
     scales = [scales[member] for member in used]
@@ -168,13 +172,13 @@ def pool(space: str, logits, weights, scales: list[RankScale] | None = None) -> 
 
 
 def _log_mean(logs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Log of the weighted mean of what has these logs, M arrays [N]; summed in the order of the members, as in `mean_over`."""
+    """Log of the weighted mean of values given as logs, M arrays [N]; summed in the order of the members, as in `mean_over`."""
     return reduce(np.logaddexp, [np.log(weight) + log for weight, log in zip(weights, logs, strict=True)])
 
 
-def _interpolated(values: np.ndarray, known: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    inside = np.interp(values, known, answers)
-    return inside + np.maximum(values - known[-1], 0) + np.minimum(values - known[0], 0)
+def _interpolated(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    inside = np.interp(values, x, y)
+    return inside + np.maximum(values - x[-1], 0) + np.minimum(values - x[0], 0)
 
 
 PARTS = 5
@@ -182,20 +186,20 @@ PARTS = 5
 
 @dataclass(frozen=True)
 class Blend:
-    """How members are blended. Arrays of weights are [M], in the order of the members."""
+    """Method and weights of a blend. Weights are [M], in the order of the members."""
 
     method: str
     weights: np.ndarray
-    """From all parts: for patches that no member has trained on."""
+    """Fitted on all parts: for new patches."""
     nested: dict[int, np.ndarray]
-    """By part: from the other parts' labels alone. Out-of-fold scores are made with these."""
+    """By part: fitted on the labels of the other parts alone; out-of-fold predictions use these."""
     parts: np.ndarray
     """int [N]: the part of each out-of-fold row."""
     unit: str
-    """What a part is: `fold`, or `part` of whole slides where one fold scores all."""
+    """Name of a part: `fold`, or `part` (whole slides) where one fold scores all patches."""
 
     def out_of_fold(self, logits, scales: list[RankScale]) -> np.ndarray:
-        """Blended logits [N] of the out-of-fold rows, each by the weights of its part."""
+        """Blended logits [N] of the out-of-fold rows, each with the nested weights of its part."""
         blended = np.empty(len(logits))
         for part, weights in self.nested.items():
             rows = self.parts == part
@@ -204,10 +208,10 @@ class Blend:
 
 
 def fit_blend(method: str, logits, labels, parts, usable, unit: str, cap: float | None = None) -> Blend:
-    """The Blend of calibrated out-of-fold logits [N, M] of class 1.
+    """Fit final and nested weights to calibrated out-of-fold logits [N, M] of class 1.
 
-    `labels` [N] 0 or 1, `parts` int [N], `usable` bool [N]: rows whose label may be learned from. Raises UserError where the labels
-    outside a part are of one class and the method needs them.
+    `labels` [N] 0 or 1, `parts` int [N], `usable` bool [N]: rows whose label may be used for fitting. Raises UserError where a method
+    needs labels and those outside a part are of one class, or where there is one part only.
     """
     logits, labels, parts, usable = (np.asarray(values) for values in (logits, labels, parts, usable))
 
@@ -220,14 +224,17 @@ def fit_blend(method: str, logits, labels, parts, usable, unit: str, cap: float 
 
     numbers = sorted(set(parts.tolist()))
     if len(numbers) < 2 and (METHODS[method].fit or cap is not None):
-        raise UserError(f"--method {method}: one slide only, so no slide is left to fit weights on; use --method mean")
+        raise UserError(f"--method {method}: there is one slide only, so none is left to fit weights on; use --method mean")
     nested = {part: weights(usable & (parts != part), f"outside {unit} {part}") for part in numbers}
     return Blend(method, weights(usable, "of all patches"), nested, parts, unit)
 
 
 def parts_of(folds, groups) -> tuple[np.ndarray, str]:
-    """The parts that weights are nested over, int [N], and what one is called: the folds [N], or where there is one fold only
-    up to five parts of whole `groups` [N], the largest group first into the smallest part."""
+    """The part of each row, int [N], over which weights are nested, and the name of a part.
+
+    Parts are the `folds` [N]. Where there is one fold only they are up to five parts of whole `groups` [N]: the largest group first,
+    each into the smallest part so far.
+    """
     folds = np.asarray(folds, dtype=np.int64)
     if len(np.unique(folds)) > 1:
         return folds, "fold"
@@ -241,5 +248,5 @@ def parts_of(folds, groups) -> tuple[np.ndarray, str]:
 
 
 def rank_scales(logits) -> list[RankScale]:
-    """The rank scale of each column of out-of-fold logits [N, M]; no label is used."""
+    """The rank scale of each member, from out-of-fold logits [N, M]; no labels are used."""
     return [rank_scale(column) for column in np.asarray(logits).T]

@@ -1,4 +1,4 @@
-"""The member runs of a blend, and whether they may label a pool."""
+"""The member runs of a blend, and whether their blend may pseudo-label a pool."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ class Member:
 
 
 def members_of(start: Run) -> tuple[Member, ...]:
-    """The members of a blend, none for another run.
+    """The members of a blend; an empty tuple for other runs.
 
-    Raises UserError where pseudo-labels of the blend would not be blind to the labels of the fold that learns from them, or a
-    member is gone, is another run by now, or keeps other inner slides or labels than the first.
+    Raises UserError where pseudo-labels of the blend would leak labels of the fold that learns from them, or where a member is missing,
+    has changed, or has other inner slides or labels than the first.
     """
     info = start.info()
     if info["command"] != BLEND:
@@ -45,7 +45,7 @@ def members_of(start: Run) -> tuple[Member, ...]:
 
 
 def own_recipe(start: Run, members: tuple[Member, ...]) -> Recipe:
-    """The recipe of round 0; a blend has that of its first member, with a refit where all members have one."""
+    """The recipe of round 0. For a blend: that of its first member, with a refit where all members have one."""
     if not members:
         return start.recipe
     first = members[0].recipe
@@ -73,7 +73,7 @@ def _problem(start: Run, member: dict[str, Any]) -> str | None:
         return f"{start.path}: blends {path}, a blend itself, which has no networks; blend its runs, and start rounds from that"
     oof = path / (f"oof-{member['table']}.parquet" if member["table"] else "oof.parquet")
     if not oof.exists() or digest_file(oof) != member["predictions_digest"]:
-        return f"{start.path}: blends {oof}, which is not what was blended any more; blend anew"
+        return f"{start.path}: blends {oof}, which has changed since; blend again"
     return None
 
 
@@ -82,21 +82,21 @@ def _check_folds(start: Run, runs: list[Run]) -> None:
     for run in runs[1:]:
         if not read_table(run.paths.folds, FOLD_COLUMNS)[0].astype(str).equals(first):
             raise UserError(
-                f"{start.path}: its member {run.path} keeps other inner slides or hides other labels than {runs[0].path}, so they"
-                f" cannot label one pool; train it with --set cv.folds_file={runs[0].paths.folds}, and blend anew"
+                f"{start.path}: its member {run.path} has other inner slides or hidden labels than {runs[0].path}, so they"
+                f" cannot label one pool; train it with --set cv.folds_file={runs[0].paths.folds}, and blend again"
             )
 
 
 def member_problem(run: Run, member: dict[str, Any]) -> str | None:
-    """Why a blend cannot ask one of its members any more, None where it can."""
+    """Why a member of a blend can no longer be used; None where it can."""
     path = Path(member["run"])
     if not Run(path).paths.provenance.exists():
-        return f"{run.path}: blends {path}, which is no run any more; put it back, or blend the others anew"
+        return f"{run.path}: blends {path}, which is not there any more; put it back, or blend the other runs again"
     if Run(path).info()["recipe_digest"] != member["recipe_digest"]:
-        return f"{run.path}: blends {path}, which is another run by now; blend anew"
+        return f"{run.path}: blends {path}, which has changed since; blend again"
     return None
 
 
 INNER, INNER_KNN = "inner.parquet", "inner-knn.parquet"
 PLAIN = tuple(name for name, method in METHODS.items() if method.fit is None and method.space != "rank")
-"""Methods of equal weights that no label and no other fold's network had a say in."""
+"""Methods whose blend of a fold depends on no label and on no other fold's networks."""

@@ -1,4 +1,4 @@
-"""New patches by a blend: every member predicts them, and the final weights pool the predictions."""
+"""Predict new patches with a blend: every member predicts them, and the final weights average the predictions."""
 
 import tempfile
 from pathlib import Path
@@ -29,10 +29,10 @@ def predict_source(
     skip_bad: bool = False,
     round: int | None = None,
 ) -> tuple[int, dict | None]:
-    """Write Predictions of `source` by a run or a blend (by its best round, or by `round`); the mean over folds is fold -1.
+    """Write Predictions of `source` by a run (its best round, or `round`) or a blend; the mean over folds is fold -1.
 
     Returns the number of patches and, where at least one has a label, the score report of the mean.
-    Raises UserError where the run is not there, no fold is finished, or a member of the blend is gone or has changed.
+    Raises UserError where there is no run, no fold is finished, or a member of the blend is missing or has changed.
     """
     run, out = run_in_use(run_path, round), Path(out)
     blended = run.info()["command"] == BLEND
@@ -44,9 +44,9 @@ def predict_source(
 def predict_blend(
     run: Run, source: Path | str, out: Path, *, split: str | None = None, device: str = "auto", skip_bad: bool = False
 ) -> tuple[int, dict | None]:
-    """Write Predictions of `source` by a blend, as `predict_run` does for one run, and return the same.
+    """Write Predictions of `source` by a blend; returns what `predict_run` returns.
 
-    Raises UserError where a member is gone, or is not what was blended.
+    Raises UserError where a member is missing or has changed.
     """
     described = run.info()["blend"]
     members = [member for member in described["members"] if member["weight"] > 0]
@@ -57,9 +57,9 @@ def predict_blend(
         heads: dict[str, pd.DataFrame] = {}
         for path in dict.fromkeys(member["run"] for member in members):
             file = Path(folder) / f"{len(heads)}.parquet"
-            # The member is that folder, not the best of the rounds on top of it.
-            literally = 0 if (Path(path) / ROUNDS_FILE).exists() else None
-            predict_source(path, dataset.path, file, split=split, device=device, round=literally)
+            # The member is the run itself, not the best round made on it.
+            own_round = 0 if (Path(path) / ROUNDS_FILE).exists() else None
+            predict_source(path, dataset.path, file, split=split, device=device, round=own_round)
             heads[path] = read_predictions(file)
         patches = split_rows(dataset, source, split)
         tables = [_member(member, heads[member["run"]], dataset, patches, device) for member in members]
@@ -78,7 +78,7 @@ def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patche
 def _blend(run: Run, described: dict[str, Any], members: list[dict[str, Any]], tables: list[pd.DataFrame]) -> pd.DataFrame:
     scales = read_scales(run)
     used = [place for place, member in enumerate(described["members"]) if member["weight"] > 0]
-    scales = {kind: [known[place] for place in used] for kind, known in scales.items()}
+    scales = {kind: [members_scales[place] for place in used] for kind, members_scales in scales.items()}
     weights = np.array([member["weight"] for member in members])
     rows = same_rows(tables, [member["name"] for member in members], "its prediction")
     return blended_table(rows, described["method"], weights, scales)

@@ -27,7 +27,7 @@ Scales = dict[str, list[RankScale]]
 def write_tables(
     folder: Run, runs: list[ScoredRun], blend: Blend, notes: dict[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Write what the members' tables give, and return it: out of fold by nested weights, the test split (None without) by the final ones."""
+    """Write and return the blended tables: out of fold with nested weights, test split with final weights (None where there is none)."""
     tables = [run.facts.oof for run in runs]
     scales: Scales = {kind: rank_scales(columns(tables, kind)) for kind in KINDS} if METHODS[blend.method].space == "rank" else {}
     if scales:
@@ -43,18 +43,18 @@ def write_tables(
 
 
 def blended_table(tables: list[pd.DataFrame], method: str, weights: np.ndarray, scales: Scales) -> pd.DataFrame:
-    """The blend of members' Predictions of the same rows in the same order, by weights [M]."""
+    """Blended Predictions of the members' tables, which have the same rows in the same order; weights [M]."""
     pooled = {kind: pool(METHODS[method].space, columns(tables, kind), weights, scales.get(kind)) for kind in KINDS}
     return _blended(tables, pooled, weights)
 
 
 def columns(tables: list[pd.DataFrame], kind: str) -> np.ndarray:
-    """Logits [N, M]: raw ones (`logit`), or those of the calibrated probs (`prob`)."""
+    """Logits [N, M] of the members: before (`logit`) or after calibration (`prob`)."""
     return np.stack([table.logit.to_numpy() if kind == "logit" else calibrated_logits(table.prob) for table in tables], axis=1)
 
 
 def read_scales(run: Run) -> Scales:
-    """The rank scales of a blend, none where it does not blend ranks."""
+    """The rank scales of a blend, by kind; empty where it does not average ranks."""
     if not (run.path / SCALES).exists():
         return {}
     table = read_table(run.path / SCALES, SCALE_COLUMNS)[0]
@@ -65,7 +65,7 @@ def read_scales(run: Run) -> Scales:
 
 
 def same_rows(tables: list[pd.DataFrame], names: list[str], what: str) -> list[pd.DataFrame]:
-    """The tables in the row order of the first. Raises UserError with the counts where one holds other ids or folds."""
+    """The tables in the row order of the first. Raises UserError with counts where a table holds other ids or folds."""
     keys = [pd.MultiIndex.from_frame(table[["id", "fold"]]) for table in tables]
     ordered = [tables[0].reset_index(drop=True)]
     for table, key, name in zip(tables[1:], keys[1:], names[1:], strict=True):
@@ -94,7 +94,7 @@ def _test(runs: list[ScoredRun], method: str, weights: np.ndarray, scales: Scale
 
 
 def _blended(tables: list[pd.DataFrame], pooled: dict[str, np.ndarray], weights: np.ndarray) -> pd.DataFrame:
-    """The first table with the blend's logits and probs, and the members' mean spread over views."""
+    """The first table with the blended logits and probs, and the members' mean `view_std`."""
     view_std = mean_over([table.view_std for table in tables], weights.T)
     return tables[0].assign(logit=pooled["logit"], prob=expit(pooled["prob"]), view_std=view_std)
 
@@ -108,27 +108,27 @@ def _scale_table(scales: Scales) -> pd.DataFrame:
 
 
 def _write_submission(folder: Run, first: Run, test: pd.DataFrame) -> None:
-    """In the order of the first member's, where it has one."""
+    """Write submission.csv in the order of the first member's, where that has one."""
     path = first.path / "submission.csv"
     if path.exists():
         mean = test[test.fold == -1].set_index("id").prob
         try:
             order = pd.read_csv(path, dtype=str)["id"]
         except (ValueError, KeyError) as error:
-            raise UserError(f"{path}: damaged ({first_line(error)}); delete it, and the blend goes without a submission") from None
+            raise UserError(f"{path}: damaged ({first_line(error)}); delete it to blend without a submission") from None
         if set(order) != set(mean.index):
             raise UserError(
-                f"{path}: holds other ids than {path.with_name('test.parquet')}; delete it, and the blend goes without a submission"
+                f"{path}: holds other ids than {path.with_name('test.parquet')}; delete it to blend without a submission"
             )
         with atomic_write(folder.path / "submission.csv") as temporary:
             mean.loc[order].rename("label").to_csv(temporary)
 
 
 def write_inner(folder: Run, runs: list[ScoredRun], blend: Blend, cap: float | None, notes: dict[str, str]) -> None:
-    """Write `fold-K/inner.parquet`, and `refit/inner.parquet` where all members have one: the mean of what members say of their inner slides.
+    """Write `fold-K/inner.parquet`, and `refit/inner.parquet` where all members have one: blended Predictions of the inner slides.
 
-    Only for plain means: other weights and ranks come from other folds' networks. Where a member keeps none, or other inner slides,
-    none is written, and that is said.
+    They are written for plain means only, since other weights and ranks depend on other folds' networks. Where a member has no such
+    table or other inner slides, none is written and the reason is printed.
     """
     if blend.method not in PLAIN or cap is not None:
         return
@@ -137,14 +137,14 @@ def write_inner(folder: Run, runs: list[ScoredRun], blend: Blend, cap: float | N
     try:
         tables = {unit: _blended_inner(runs, unit, blend) for unit in units}
     except UserError as error:
-        say(f"no {INNER} is written, so the blend chooses no threshold and labels no pool: {error.problems[0]}")
+        say(f"no {INNER} is written, so no threshold can be chosen and no pool pseudo-labelled by this blend: {error.problems[0]}")
         return
     for unit, table in tables.items():
         write_table(folder.path / unit / INNER, table, notes)
 
 
 def as_member(head: pd.DataFrame, kind: str | None, unit: Path) -> pd.DataFrame:
-    """Predictions of a unit's head with `knn_prob`, as those of the table that was blended: its own (None), `knn` or `blend`."""
+    """Predictions of a member, from those of its head with `knn_prob`: unchanged (`kind` None), those of kNN (`knn`), or of both (`blend`)."""
     if kind is None:
         return head
     facts = read_neighbours(unit)
@@ -162,14 +162,14 @@ def _blended_inner(runs: list[ScoredRun], unit: str, blend: Blend) -> pd.DataFra
 
 
 def _inner(run: ScoredRun, unit: str) -> pd.DataFrame:
-    """The head's calibrated Predictions with `knn_prob`, NaN where the table of the run needs none."""
+    """Calibrated Predictions of the head with `knn_prob`, NaN where the member needs none. Raises UserError where a table is missing."""
     path = run.path / unit / INNER
     if not path.exists():
-        raise UserError(f"{run.name} keeps no {unit}/{INNER}")
+        raise UserError(f"{run.name} has no {unit}/{INNER}")
     head = read_predictions(path)
     if not run.table:
         return head.assign(knn_prob=np.nan)
     knn = path.with_name(INNER_KNN)
     if not knn.exists():
-        raise UserError(f"{run.name} keeps no {unit}/{INNER_KNN}")
+        raise UserError(f"{run.name} has no {unit}/{INNER_KNN}")
     return head.assign(knn_prob=read_probs(knn, head.id))

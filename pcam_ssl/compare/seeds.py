@@ -1,10 +1,10 @@
-"""Recipes side by side, each trained with several seeds: the mean over seeds, its spread, and differences that know of both.
+"""Compare recipes that were trained with several seeds: mean and spread over seeds, and differences with intervals.
 
-A difference in one score moves with the slides that were drawn and with the seeds that were trained. Its variance here is the sum of
-two: that of the mean over seeds when whole slides are drawn again, the same ones for every run (cluster bootstrap, Field and Welsh
-2007), and that of a mean of n seeds, s^2 / n. The interval is Student's t with the degrees of freedom of Welch (1947) and
-Satterthwaite (1946). Drawing the seeds with replacement along with the slides knows too little where seeds are few: it sees (n - 1) / n
-of their variance, and nothing of how uncertain n seeds leave it. `scripts/seed_coverage.py` compares the two.
+A difference in a score varies with the sampled slides and with the trained seeds. Its variance here is the sum of two parts: that of
+the mean over seeds when whole slides are resampled, the same ones for every run (cluster bootstrap, Field and Welsh 2007), and that of
+a mean of n seeds, s^2 / n. The interval is Student's t with the degrees of freedom of Welch (1947) and Satterthwaite (1946).
+Resampling the seeds along with the slides gives intervals that are too narrow where seeds are few: it captures (n - 1) / n of their
+variance, and ignores the uncertainty of that variance. `scripts/seed_coverage.py` compares the two.
 """
 
 import json
@@ -26,14 +26,14 @@ from pcam_ssl.runs.comparable import ScoredRun
 from pcam_ssl.runs.contents import Facts
 from pcam_ssl.runs.run import ROUNDS, Run
 
-# The folds are compared themselves, so how they were held does not set runs apart.
+# The folds themselves are compared, so the keys that made them do not separate runs.
 FREE = ("seed", "cv.seed", "cv.folds_file", *MACHINE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
 
 
 def seed_groups(runs: list[ScoredRun]) -> list[list[ScoredRun]]:
-    """The runs by recipe, in the order of their first: those of a group differ in nothing but the seed.
+    """The runs grouped by recipe, in the order of their first run; the runs of a group differ only in the seed.
 
-    A seed that comes again, as where a run is named twice, begins a group of its own: it says nothing of the spread over seeds.
+    A repeated seed, as where a run is named twice, starts another group: it carries no information on the spread over seeds.
     """
     groups: dict[tuple, list[ScoredRun]] = {}
     seen: Counter = Counter()
@@ -45,16 +45,16 @@ def seed_groups(runs: list[ScoredRun]) -> list[list[ScoredRun]]:
 
 
 def seed_of(run: ScoredRun) -> int:
-    """The seed of its recipe."""
+    """The seed of the run's recipe."""
     return run.facts.recipe.get("seed", 0)
 
 
 def groups_over_seeds(groups: list[list[ScoredRun]], labels, slides, options: dict[str, int]) -> list[dict[str, Any]] | None:
-    """What `compare` says of each group; None where every run is a recipe of its own and there is no spread to tell."""
+    """The values of each group in the JSON of `compare`; None where no recipe has more than one run."""
     if all(len(group) == 1 for group in groups):
         return None
     probs = [{seed_of(run): run.facts.oof.prob.to_numpy() for run in group} for group in groups]
-    told = over_seeds(labels, probs, slides, **options)
+    results = over_seeds(labels, probs, slides, **options)
     return [
         {
             "name": name,
@@ -63,12 +63,12 @@ def groups_over_seeds(groups: list[list[ScoredRun]], labels, slides, options: di
             "scores": scores,
             "against_first": None if group is groups[0] else differences,
         }
-        for name, group, (scores, differences) in zip(_names(groups), groups, told, strict=True)
+        for name, group, (scores, differences) in zip(_names(groups), groups, results, strict=True)
     ]
 
 
 def _recipe_key(run: ScoredRun) -> str:
-    """Everything but the seed that made its predictions, as text."""
+    """All that decides the run's predictions but the seed, as text."""
     facts = run.facts
     parts = [facts.info["command"], run.table, facts.info.get("round"), _own(facts.recipe, facts)]
     if "round_0" in facts.info:
@@ -83,14 +83,14 @@ def _own(recipe: dict[str, Any], facts: Facts) -> dict[str, Any]:
 
 
 def _names(groups: list[list[ScoredRun]]) -> list[str]:
-    """What is left of the names of a group's runs without their seeds; where that is nothing, or another's name, its first run and how many more."""
-    taken = [run.name for group in groups for run in group]
+    """The names of the groups: the common name of their runs without the seed, or `FIRST and N more` where that is empty or not unique."""
+    run_names = [run.name for group in groups for run in group]
     bare = [_without_seeds(group) for group in groups]
     return [
         group[0].name
         if len(group) == 1
         else name
-        if name and bare.count(name) == 1 and name not in taken
+        if name and bare.count(name) == 1 and name not in run_names
         else f"{group[0].name} and {len(group) - 1} more"
         for name, group in zip(bare, groups, strict=True)
     ]
@@ -106,7 +106,7 @@ def _without_seeds(group: list[ScoredRun]) -> str:
 
 @dataclass(frozen=True)
 class Seeded:
-    """One score of a recipe trained with S seeds: `values` [S], and `drawn` [R] its mean over seeds in each resample of the slides."""
+    """One score of a recipe trained with S seeds: `values` [S], and `drawn` [R], the mean over seeds in each resample of the slides."""
 
     seeds: tuple[int, ...]
     values: np.ndarray
@@ -116,9 +116,9 @@ class Seeded:
 def over_seeds(
     labels, groups: list[dict[int, np.ndarray]], slides, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> list[tuple[dict[str, dict], dict[str, dict]]]:
-    """For each group (a recipe's probs [N] by seed) its scores as `spread` tells them, and its `difference` to the first group.
+    """For each group (a recipe's probs [N] by seed) the `spread` of its scores, and their `difference` from the first group.
 
-    `labels` [N] 0 or 1, `slides` [N] what is resampled, or None for patches. All groups are scored on the same resampled slides.
+    `labels` [N] 0 or 1; `slides` [N] are resampled, or patches where that is None. All groups are scored on the same resampled slides.
     """
     labels = np.asarray(labels, dtype=np.int64)
     codes = group_codes(slides, len(labels))
@@ -141,7 +141,7 @@ def over_seeds(
 
 
 def spread(score: Seeded) -> dict:
-    """{"value": mean over seeds, "sd" (None for one seed), "min", "max"}; all None where the rows do not define the score."""
+    """{"value": mean over seeds, "sd" (None for one seed), "min", "max"}; all None where the score is not defined."""
     if np.isnan(score.values).any():
         return dict.fromkeys(("value", "sd", "min", "max"))
     sd = float(score.values.std(ddof=1)) if len(score.values) > 1 else None
@@ -151,28 +151,29 @@ def spread(score: Seeded) -> dict:
 def difference(first: Seeded, other: Seeded, groups: Groups, level: float = 0.95) -> dict:
     """Mean over seeds of `other` minus that of `first`: {"value", "low", "high", "resamples", "paired_seeds", "seeds_counted"}.
 
-    Groups of the same seeds are paired by seed, others are drawn apart. Where either has one seed alone the spread over seeds is not
-    known: `seeds_counted` is False, and the interval is of the slides. No interval: `low` and `high` are None, `reason` says why.
+    Groups with the same seeds are paired by seed; others are treated as independent. Where either has one seed only, the spread over
+    seeds is unknown: `seeds_counted` is False, and the interval covers the slides alone. Where there is no interval, `low` and `high`
+    are None and `reason` says why.
     """
     paired = set(first.seeds) == set(other.seeds)
     counted = min(len(first.seeds), len(other.seeds)) > 1
-    told = {"value": None, "low": None, "high": None, "resamples": 0, "paired_seeds": paired, "seeds_counted": counted}
+    result = {"value": None, "low": None, "high": None, "resamples": 0, "paired_seeds": paired, "seeds_counted": counted}
     if np.isnan(first.values).any() or np.isnan(other.values).any():
-        return {**told, "reason": "the score is not defined: one class only"}
+        return {**result, "reason": "the score is not defined: one class only"}
     value = float(other.values.mean() - first.values.mean())
     drawn = other.drawn - first.drawn
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) < 2:
-        return {**told, "value": value, "reason": TOO_FEW}
+        return {**result, "value": value, "reason": TOO_FEW}
     parts = [(drawn.var(ddof=1) * groups.correction, groups.freedom)]
     if counted:
         parts += _seed_variances(first, other, paired)
     half = _half_width(parts, level)
-    return {**told, "value": value, "low": value - half, "high": value + half, "resamples": len(drawn)}
+    return {**result, "value": value, "low": value - half, "high": value + half, "resamples": len(drawn)}
 
 
 def _seed_variances(first: Seeded, other: Seeded, paired: bool) -> list[tuple[float, float]]:
-    """(variance of the mean over seeds, degrees of freedom): of the differences by seed, or of each group apart."""
+    """(variance of the mean over seeds, degrees of freedom): one pair for the differences by seed, or one for each group."""
     if not paired:
         return [(score.values.var(ddof=1) / len(score.values), len(score.values) - 1) for score in (first, other)]
     by_seed = dict(zip(first.seeds, first.values, strict=True))

@@ -1,1 +1,1 @@
-"""Folds as units of work."""
+"""Cross-validation: train one network per fold, then aggregate their predictions."""

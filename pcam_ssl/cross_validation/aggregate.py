@@ -1,4 +1,4 @@
-"""From finished folds to one answer: oof.parquet, test.parquet, submission.csv, scores.json."""
+"""Aggregate finished folds: oof.parquet, test.parquet, submission.csv, scores.json."""
 
 import time
 
@@ -28,10 +28,10 @@ from pcam_ssl.terminal import say
 
 
 def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withheld: str | None = None) -> None:
-    """Write the tables and scores of a run whose folds are all there.
+    """Write the tables and scores of a run whose folds are all finished.
 
-    `floor`: Predictions of the colour floor under the same folds, where they have been made before. `withheld`: why no
-    out-of-fold score may be given; then there is none, nor a table of which one could be made.
+    `floor`: Predictions of the colour baseline under the same folds, where they exist already. `withheld`: why out-of-fold scores are
+    withheld; then neither these scores nor oof.parquet are written.
     """
     run, dataset, folds, recipe = context.run, context.dataset, context.folds, context.recipe
     info = run.info()
@@ -39,9 +39,9 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
     notes = run.table_notes(info, round=context.round, views=context.test_views.count)
     if oof is not None:
         write_table(run.path / "oof.parquet", oof, notes)
-    # Anew: a fold may have been trained again since the run was last gathered.
+    # Fit again: a fold may have been retrained since the run was last aggregated.
     calibrators = {name: fit_mean_calibrator(run, range(folds.n_folds), name) for name in _inner_tables(run)}
-    tables = {name: found.to_dict() for name, found in calibrators.items()}
+    tables = {name: calibrator.to_dict() for name, calibrator in calibrators.items()}
     run.update(mean_calibration={"folds": list(range(folds.n_folds)), "tables": tables})
     test = aggregate_test(run, folds, calibrator=calibrators[INNER]) if (dataset.patches.split == "test").any() else None
     if test is not None:
@@ -56,8 +56,8 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
     if withheld is not None:
         scores["withheld"] = withheld
     elif recipe.neighbours.use:
-        beside = aggregate_neighbours(context, oof, notes) if recipe.scored_by == "head" else {}
-        scores["neighbours"] = {**beside, "retrieval": aggregate_retrieval(context)}
+        knn_scores = aggregate_neighbours(context, oof, notes) if recipe.scored_by == "head" else {}
+        scores["neighbours"] = {**knn_scores, "retrieval": aggregate_retrieval(context)}
     if oof is not None:
         scores["views"] = score_views(context, oof)
     write_json(run.paths.scores, scores)
@@ -69,7 +69,7 @@ def _inner_tables(run: Run) -> list[str]:
 
 
 def aggregate_neighbours(context: RunContext, head: pd.DataFrame, notes: dict[str, str]) -> dict:
-    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores, and their gain over the head."""
+    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores and their paired gain over the head."""
     run, folds, score = context.run, context.folds, context.recipe.score
     options = {"resamples": score.resamples, "seed": context.recipe.seed}
     clusters, unit = score_groups(folds, head)
@@ -86,7 +86,7 @@ def aggregate_neighbours(context: RunContext, head: pd.DataFrame, notes: dict[st
 
 
 def aggregate_retrieval(context: RunContext) -> dict:
-    """The retrieval measures of every scored patch in its fold's embedding, with intervals."""
+    """Mean retrieval measures over all scored patches, each in its fold's embedding, with intervals."""
     folders = [context.run.fold(k) for k in range(context.folds.n_folds)]
     per_query = pd.concat([read_table(folder / "retrieval.parquet", RETRIEVAL)[0] for folder in folders], ignore_index=True)
     options = {"resamples": context.recipe.score.resamples, "seed": context.recipe.seed}
@@ -94,7 +94,7 @@ def aggregate_retrieval(context: RunContext) -> dict:
 
 
 def score_views(context: RunContext, oof: pd.DataFrame) -> dict | None:
-    """Scores of one plain view, and what the mean of all test-time views gains on it, paired; None where only one view was scored."""
+    """Scores of one plain view, and the paired gain of averaging all test-time views; None where only one view was scored."""
     run, folds = context.run, context.folds
     if not all((run.fold(k) / f"{PLAIN_TABLE}.parquet").exists() for k in range(folds.n_folds)):
         return None
@@ -106,25 +106,28 @@ def score_views(context: RunContext, oof: pd.DataFrame) -> dict | None:
 
 
 def aggregate_oof(run: Run, folds: Folds, name: str = "oof") -> pd.DataFrame:
-    """One row per labelled id, in dataset order."""
+    """Out-of-fold Predictions, one row per scored id, in dataset order.
+
+    Raises UserError where the folds do not score exactly the patches that folds.parquet names.
+    """
     parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
-    scored = folds.frame.id[folds.frame.fold >= 0]
+    expected = folds.frame.id[folds.frame.fold >= 0]
     oof = check_predictions(pd.concat(parts, ignore_index=True), f"{run.path}/fold-*/{name}.parquet")
-    if sorted(oof.id) != sorted(scored):
+    if sorted(oof.id) != sorted(expected):
         raise UserError(
-            f"{run.path}: the folds score {len(oof)} patches, folds.parquet names {len(scored)}; delete the run and train again"
+            f"{run.path}: the folds score {len(oof)} patches, folds.parquet names {len(expected)}; delete the run and train again"
         )
-    return oof.set_index("id").loc[scored].reset_index()
+    return oof.set_index("id").loc[expected].reset_index()
 
 
 def aggregate_test(run: Run, folds: Folds, name: str = "test", calibrator: Calibrator | None = None) -> pd.DataFrame:
-    """Every fold's rows, then their mean as fold -1 (`mean_of_folds`)."""
+    """Predictions of every fold, then their mean as fold -1 (`mean_of_folds`)."""
     parts = [read_predictions(run.fold(k) / f"{name}.parquet") for k in range(folds.n_folds)]
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
 
 
 def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:
-    """`id,label` with calibrated probs, in the order of sample_submission.csv where there was one."""
+    """Write `id,label` with calibrated probs of class 1, in the order of sample_submission.csv where there is one."""
     mean = test[test.fold == -1].set_index("id").prob
     order = dataset.sample_submission or list(mean.index)
     with atomic_write(run.path / "submission.csv") as temporary:
@@ -132,7 +135,7 @@ def write_submission(run: Run, dataset: Dataset, test: pd.DataFrame) -> None:
 
 
 def colour_baseline_table(run: Run, dataset: Dataset, folds: Folds, seed: int, notes: dict[str, str]) -> pd.DataFrame:
-    """Predictions of boosted trees on colour histograms under the same folds; inner slides stay out of their training too."""
+    """Write and return Predictions of boosted trees on colour histograms under the same folds; their training excludes inner slides too."""
     rows = labelled_rows(dataset.patches)
     masks = [[mask(k) for k in range(folds.n_folds)] for mask in (folds.train_mask, folds.score_mask)]
     probs = colour_baseline_oof(dataset.pixels, rows.row.to_numpy(), rows.label.to_numpy(np.int64), *masks, seed)
@@ -147,7 +150,7 @@ def colour_baseline_table(run: Run, dataset: Dataset, folds: Folds, seed: int, n
 def score_run(
     context: RunContext, oof: pd.DataFrame | None, test: pd.DataFrame | None, floor: pd.DataFrame | None, info: dict
 ) -> dict:
-    """What stands in scores.json; out-of-fold and held-out scores apart, and of those whether networks learned from the scored patches."""
+    """The content of scores.json. Out-of-fold and held-out scores are apart; held-out scores say whether networks learned from those patches."""
     recipe, folds = context.recipe, context.folds
     options = {"resamples": recipe.score.resamples, "seed": recipe.seed}
     marks = {
@@ -170,11 +173,11 @@ def score_run(
     if test is not None and test.label.notna().any():
         mean = test[test.fold == -1]
         report = score_report(mean, mean.wsi if mean.wsi.notna().all() else None, **options)
-        known = transductive(context.dataset, folds, mean.id[mean.label.notna()], info["learned_from_pool"])
-        scores["held_out"] = {"test": {**report, **known}}
+        transduction = transductive(context.dataset, folds, mean.id[mean.label.notna()], info["learned_from_pool"])
+        scores["held_out"] = {"test": {**report, **transduction}}
     return scores
 
 
 def read_scores(run: Run) -> dict:
-    """scores.json of a finished run. Raises UserError where it is not finished, or the file is damaged."""
+    """The values of scores.json of a finished run. Raises UserError where the run is not finished or the file is damaged."""
     return records.read_scores(run.path)

@@ -1,4 +1,4 @@
-"""The cheap part of an audit, done before any training: what would make a score a lie or a run useless."""
+"""Quick checks before any training: refuse what would make scores wrong or a run useless."""
 
 from pathlib import Path
 
@@ -18,12 +18,15 @@ TRIED_PATCHES = 16
 
 
 def check_dataset(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuse exact duplicates with conflicting labels (unless told); say what else the user should know."""
+    """Raises UserError for exact duplicates with conflicting labels, unless data.allow_conflicts is true.
+
+    Warns where there is no test split, or where it does not match the sample submission.
+    """
     conflicting = conflicting_duplicates(labelled_rows(dataset.patches), duplicate_keys(dataset))
     if len(conflicting) and not recipe.data.allow_conflicts:
         raise UserError(
-            f"{dataset.path}: {len(conflicting)} labelled patches are exact duplicates of another with the other label, first {conflicting.id.iloc[0]};"
-            " `pcam-ssl data audit` names them: mend the labels and import again, or set data.allow_conflicts=true"
+            f"{dataset.path}: {len(conflicting)} labelled patches are exact duplicates of a patch with the other label, first {conflicting.id.iloc[0]};"
+            " `pcam-ssl data audit` lists them; correct the labels and import again, or set data.allow_conflicts=true"
         )
     if not (dataset.patches.split == "test").any():
         warn(f"{dataset.path}: there is no test split, so no test.parquet and no submission.csv will be written")
@@ -32,42 +35,44 @@ def check_dataset(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def check_views(recipe: Recipe, dataset: Dataset) -> None:
-    """Raises UserError where a user's own policy of views cannot be drawn from some patches of the dataset."""
+    """Raises UserError where the user's own augmentation (`views.transform`) fails on patches of the dataset."""
     if recipe.views.transform is not None:
         rows = np.linspace(0, len(dataset.patches) - 1, TRIED_PATCHES).astype(int)
         check_transform(recipe.views.transform, dataset.pixels[rows])
 
 
 def submission_problem(dataset: Dataset) -> str | None:
-    """Why the test split cannot fill the sample submission, or None where it can or there is none."""
+    """Why the test split does not match the sample submission; None where it does, or where there is none."""
     sample = dataset.sample_submission
     if sample is None:
         return None
     test = set(dataset.patches.id[dataset.patches.split == "test"])
-    absent, more = [name for name in sample if name not in test], test - set(sample)
-    if absent or more:
-        return f"{len(absent)} ids of sample_submission.csv are not in the test split, {len(more)} of the test split are not in it, first {(absent or sorted(more))[0]}"
+    missing, extra = [name for name in sample if name not in test], test - set(sample)
+    if missing or extra:
+        first = (missing or sorted(extra))[0]
+        return f"{len(missing)} ids of sample_submission.csv are not in the test split, {len(extra)} test ids are not in sample_submission.csv, first {first}"
     return None
 
 
 def selected_on_fold(recipe: Recipe) -> bool:
-    """Whether the scored labels chose an epoch of this run, or of a run that its weights come from."""
+    """Whether the scored labels chose an epoch of this run, or of the run its weights come from (`model.init`)."""
     if recipe.train.choose == "fold":
         return True
     return recipe.model.init is not None and Run(Path(recipe.model.init)).info()["selected_on_fold"]
 
 
 def learned_from_pool(recipe: Recipe) -> bool:
-    """Whether networks of this recipe learn from their pools of unlabelled patches, or start from weights that have."""
+    """Whether networks of this recipe learn from unlabelled patches, or start from weights that did."""
     if learns_from_pool(recipe.method):
         return True
     return recipe.model.init is not None and Run(Path(recipe.model.init)).info().get("learned_from_pool", False)
 
 
 def check_initial_run(recipe: Recipe, folds: Folds) -> None:
-    """`model.init`: fold K may start only from weights that never saw fold K's slides, so the folds must be the same.
+    """Raises UserError where the weights of `model.init` would leak labels.
 
-    Nor from weights that learned labels which `data.label_budget` hides: the run would have had more labels than it says.
+    Fold K may start only from weights that never saw its scored slides, so both runs need the same folds. The initial run must not
+    have learned labels that `data.label_budget` hides: this run would have used more labels than it reports.
     """
     if recipe.model.init is None:
         return
@@ -82,14 +87,14 @@ def check_initial_run(recipe: Recipe, folds: Folds) -> None:
         or not (theirs[columns].astype(str) == mine[columns].astype(str)).all(axis=None)
     ):
         raise UserError(
-            f"model.init: {run.path} has other folds, so its weights may have seen slides this run scores; set cv.folds_file={run.paths.folds}"
+            f"model.init: {run.path} has other folds, so its weights may have seen slides that this run scores; set cv.folds_file={run.paths.folds}"
         )
     hidden = int((theirs.visible.to_numpy(dtype=bool) & ~mine.visible.to_numpy()).sum())
     if hidden:
         raise UserError(
             f"model.init: {run.path} learned from {hidden} labels that data.label_budget={recipe.data.label_budget} hides here;"
-            " name a run of that budget, or raise data.label_budget"
+            " choose a run with that budget, or raise data.label_budget"
         )
     missing = [k for k in range(folds.n_folds) if not run.fold_done(k)]
     if missing:
-        raise UserError(f"model.init: {run.path} has not finished fold {missing[0]}; run its command to the end first")
+        raise UserError(f"model.init: {run.path} has not finished fold {missing[0]}; run its command again until it is done")

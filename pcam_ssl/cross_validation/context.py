@@ -1,4 +1,4 @@
-"""What all units of a run share."""
+"""RunContext: what all folds of a run share."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,7 +33,7 @@ class RunContext:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The patches that folds are made of, one for each row of `folds.frame`."""
+        """The labelled patches, one for each row of `folds.frame`."""
         return labelled_rows(self.dataset.patches)
 
     @property
@@ -43,11 +43,12 @@ class RunContext:
     @property
     def test_views(self) -> TestViews:
         if self.recipe.scored_by == "knn":
-            return PLAIN  # what an embedding is of
+            # kNN compares embeddings of the plain view.
+            return PLAIN
         return test_views(self.recipe)
 
     def scorer(self, views: TestViews):
-        """`predict_logits` with everything but network, rows and ids filled in."""
+        """`predict_logits` under `views`; network, rows and ids are left to the caller."""
         return partial(
             predict_logits,
             pixels=self.pixels,
@@ -60,12 +61,12 @@ class RunContext:
 
 
 def calibrator_of(context: RunContext, inner: pd.DataFrame) -> Calibrator:
-    """A temperature from Predictions of the inner slides; stain clusters count where slides are not known."""
+    """A temperature fitted on Predictions of the inner slides. Patches are clustered by slide, or by stain where slides are unknown."""
     return fit_calibrator(inner.logit, inner.label.to_numpy(np.int64), score_groups(context.folds, inner)[0])
 
 
 def calibrate(context: RunContext, inner: pd.DataFrame) -> Calibrator:
-    """A temperature from Predictions of the inner slides; where none can be fitted, that is said."""
+    """A temperature fitted on Predictions of the inner slides; prints the reason where none can be fitted."""
     calibrator = calibrator_of(context, inner)
     if calibrator.reason and context.world.is_main:
         say(calibrator.reason)

@@ -1,4 +1,4 @@
-"""`pcam-ssl baseline` and `pcam-ssl metric-train`: folds as units of work. Missing folds are trained; complete folds are aggregated."""
+"""`pcam-ssl baseline` and `pcam-ssl metric-train`: train the missing folds, and aggregate once all are finished."""
 
 import sys
 from contextlib import ExitStack
@@ -29,10 +29,10 @@ GATHER_WAIT_S = 600.0
 
 
 def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: str, only: list[int] | None = None) -> Run:
-    """Train the missing folds of the run at `out` (or those in `only`), and gather once all are there.
+    """Train the missing folds of the run at `out` (or those in `only`), and aggregate once all are finished.
 
-    The same call continues a run that was stopped. Several processes under `torchrun` work on each fold together;
-    several machines may share a run by asking for different folds.
+    The same call continues an interrupted run. Processes under `torchrun` train each fold together; several machines can share a run
+    by training different folds.
     """
     world = join_world(recipe.train.device)
     world.run_on_main(lambda: check_folder("--out", out))
@@ -50,12 +50,12 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
         if world.run_on_main(lambda: _folds_complete(context)):
             if recipe.cv.refit:
                 train_missing(context, refit_unit(folds))
-            world.run_on_main(lambda: _gather(context, only is not None, locks))
+            world.run_on_main(lambda: _aggregate(context, only is not None, locks))
     return run
 
 
 def train_missing(context: RunContext, unit: Unit) -> None:
-    """Train a unit that is not complete, under its lock."""
+    """Train a unit under its lock, unless it is finished."""
     world, run = context.world, context.run
     if world.run_on_main(lambda: run.unit_done(unit.name)):
         return
@@ -76,9 +76,10 @@ def _begin(
     world: World,
     precision: Precision,
 ) -> Run:
-    """Open or continue the run under its lock; a `--fold` process lets the lock go, so that others may take other folds."""
+    """Open or continue the run under its lock. With `--fold` the lock is released again, so that other processes can train other folds."""
     identity = (recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
-    find_run(out, *identity)  # once before the lock too, which is no business of a folder that is refused
+    # Before the lock too: a folder that is refused must not get a lock file.
+    find_run(out, *identity)
     with ExitStack() as opening:
         _lock(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
         run = find_run(out, *identity)
@@ -86,7 +87,7 @@ def _begin(
         _check_folds(recipe, dataset, folds, only, run)
         check_initial_run(recipe, folds)
         if not run.paths.provenance.exists():
-            # What cannot be trained is refused before a folder is begun that would bind the user to a wrong recipe.
+            # Refuse what cannot be trained before anything is written: a run folder fixes the recipe.
             world.share(recipe.train.batch_size, "train.batch_size")
             new_network(recipe, dataset.size_px)
             check_views(recipe, dataset)
@@ -114,7 +115,7 @@ def _lock(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
 
 
 def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
-    """The recipe with what was left to the device and the method filled in: it decides numbers, so it belongs to the run's identity."""
+    """The recipe with its `auto` values replaced by those of device and method. They change numbers, so they belong to the run's identity."""
     metric = recipe.method.name == "metric"
     train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
     cv = recipe.cv.model_copy(update={"refit": metric}) if recipe.cv.refit == "auto" else recipe.cv
@@ -123,7 +124,7 @@ def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
 
 
 def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
-    """The folds that a run of this recipe begins with."""
+    """The folds of a new run of this recipe."""
     cv = recipe.cv
     if cv.folds_file is not None:
         return _folds_of_file(recipe, read_folds(cv.folds_file, dataset.patches), dataset)
@@ -142,30 +143,31 @@ def _fold_seed(recipe: Recipe) -> int:
 
 
 def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
-    """The folds of cv.folds_file: which fold scores a patch, and which are inner. The budget is the recipe's.
+    """The folds of cv.folds_file, with the label budget of the recipe.
 
-    Raises UserError where the recipe speaks of other folds than the file holds: every report repeats what the recipe says.
+    Raises UserError where the recipe states another scheme, number of folds, inner share or budget than the file: reports quote the
+    recipe.
     """
     cv, budget = recipe.cv, recipe.data.label_budget
     stated = [("cv.scheme", cv.scheme, folds.scheme)]
     stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
     stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if folds.inner_share is not None else []
-    # Labels that the file hides cannot come back: the file's inner slides were chosen without them.
+    # Hidden labels stay hidden: the file's inner slides were chosen without them.
     stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
-    other = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
-    if other:
-        said = "; ".join(
-            f"{key} is {theirs} there, {'null' if mine is None else mine} in the recipe" for key, mine, theirs in other
+    different = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
+    if different:
+        reasons = "; ".join(
+            f"{key} is {theirs} in the file, {'null' if mine is None else mine} in the recipe" for key, mine, theirs in different
         )
-        settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in other)
-        raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({said}); add {settings}, or name another file")
+        settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in different)
+        raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({reasons}); add {settings}, or name another file")
     if budget is None or folds.label_budget is not None:
         return folds
     return with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
 
 
 def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
-    """Refuse what some fold could not be trained with, before anything is written."""
+    """Raises UserError for folds that cannot be trained, before anything is written."""
     unknown = [k for k in only or [] if not 0 <= k < folds.n_folds]
     if unknown:
         raise UserError(f"--fold {unknown[0]}: {run.path} has folds 0 to {folds.n_folds - 1}")
@@ -173,18 +175,18 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
     for unit in (fold_unit(folds, k) for k in range(folds.n_folds)):
         if not unit.inner.any():
             raise UserError(
-                f"{unit.name} has no labelled inner patches to choose and calibrate by; raise data.label_budget or cv.inner_share"
+                f"{unit.name} has no labelled inner patches to choose an epoch and calibrate on; raise data.label_budget or cv.inner_share"
             )
         check_batches(recipe, labels[unit.train])
         k, n = recipe.neighbours.k, int(unit.train.sum())
         if recipe.neighbours.use and k != "inner" and k > n:
-            raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower it")
+            raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower neighbours.k")
     if learns_from_pool(recipe.method):
         check_pools(recipe, dataset, folds)
 
 
 def loader_workers(recipe: Recipe, world: World) -> int:
-    """Loader processes of each training process: what the recipe says, or by device."""
+    """Data loader processes of each training process: `train.workers`, or a number that fits the device."""
     if recipe.train.workers != "auto":
         return recipe.train.workers
     return world.loader_workers
@@ -194,11 +196,11 @@ def _folds_complete(context: RunContext) -> bool:
     missing = [k for k in range(context.folds.n_folds) if not context.run.fold_done(k)]
     if missing:
         names = ", ".join(map(str, missing))
-        say(f"{context.run.path}: folds {names} are still to be trained; the last one to finish gathers all")
+        say(f"{context.run.path}: folds {names} are not trained yet; the process that finishes the last fold aggregates the run")
     return not missing
 
 
-def _gather(context: RunContext, shared: bool, locks: ExitStack) -> None:
+def _aggregate(context: RunContext, shared: bool, locks: ExitStack) -> None:
     run = context.run
     if shared:
         _lock(locks, run.path / ".lock", f"{run.path}", GATHER_WAIT_S)

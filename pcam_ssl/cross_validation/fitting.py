@@ -1,4 +1,4 @@
-"""From a unit and a recipe to a trained network: builds the parts and hands them to the loop."""
+"""Train the network of a unit: build method, optimizer and batches from the recipe, then run the training loop."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -30,7 +30,7 @@ from pcam_ssl.training.optim import Schedule, build_optimizer
 
 
 def fit_unit(context: RunContext, unit: Unit) -> Training:
-    """Fit a unit; the weights to use lie in its folder afterwards. Goes on from its checkpoint where there is one."""
+    """Train a unit and save the chosen weights in its folder. Continues from the unit's checkpoint where there is one."""
     recipe, world = context.recipe, context.world
     options = recipe.train
     folder = context.run.unit(unit.name)
@@ -59,12 +59,12 @@ def fit_unit(context: RunContext, unit: Unit) -> Training:
     metrics = Metrics(folder / "metrics.jsonl")
     if world.is_main and recipe.scored_by == "knn":
         say(
-            f"{unit.name}: method.classify=false trains no classifier, so kNN scores the patches and what is watched after each epoch"
+            f"{unit.name}: method.classify=false trains no classifier; kNN scores the patches, and its AUROC is logged after each epoch"
         )
     on_fold = options.choose == "fold" and unit.score.any()
     chosen_by = context.rows[unit.score if on_fold else unit.inner]
     bar = progress(unit.name, plan.total, "batches") if world.is_main else nullcontext(lambda *_: None)
-    with bar as advance, _compiler_refusals():
+    with bar as advance, _compiler_errors():
         fit(
             training,
             stream,
@@ -78,22 +78,23 @@ def fit_unit(context: RunContext, unit: Unit) -> Training:
             rewind=metrics.rewind if world.is_main else lambda step: None,
             advance=lambda n, text: advance(n, f"{unit.name} {text}"),
         )
-    world.gather(None)  # the leader's weights must lie on disk before any process reads them
+    # Rank 0 must have written the weights before any process reads them.
+    world.gather(None)
     if options.choose != "last" and "score" not in training.best and world.is_main:
-        warn(f"{unit.name}: {options.choose} patches hold one class, so no epoch could be chosen by AUROC; the last is kept")
+        warn(f"{unit.name}: {options.choose} patches hold one class, so AUROC cannot choose an epoch; the last epoch is kept")
     return training
 
 
 @contextmanager
-def _compiler_refusals():
-    """torch's compilers fail in the first step, not when they are asked, with errors of their own modules."""
+def _compiler_errors():
+    """Raises UserError for errors of torch's compilers, which come in the first step."""
     try:
         yield
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = first_line(error)
-        raise UserError(f"train.compile: torch cannot compile here ({reason}); mend that, or set train.compile=false") from None
+        raise UserError(f"train.compile: torch cannot compile here ({reason}); fix that, or set train.compile=false") from None
 
 
 def _keep(folder: Path, training: Training) -> None:
@@ -113,12 +114,12 @@ def _logger(metrics: Metrics, folder: Path, recipe: Recipe):
 
 
 def unit_seed(seed: int, unit: Unit) -> int:
-    """Units and rounds differ in their first weights and batches too."""
+    """The seed of a unit's first weights and batches, another one for each unit and round."""
     return seed * 1009 + unit.number + 101 * unit.round
 
 
 def new_network(recipe: Recipe, size_px: int) -> Network:
-    """The recipe's network before any training. Raises UserError where it cannot be built, or its weights not reached."""
+    """The recipe's network before any training. Raises UserError where it cannot be built or its pretrained weights cannot be loaded."""
     model = recipe.model
     pretrained = model.pretrained and model.init is None
     projection = getattr(recipe.method, "projection", None)
@@ -150,7 +151,7 @@ def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndar
 
 
 def _evaluate(context: RunContext, unit: Unit, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
-    """AUROC and NLL of one plain view, after an epoch: of the classifier, or of kNN where none is trained."""
+    """AUROC and NLL (nats) of one plain view after an epoch: of the classifier, or of kNN where there is no classifier."""
     labels = rows.label.to_numpy(np.int64)
     if context.recipe.scored_by == "knn":
         logits = watched_logits(context, unit, network, rows)

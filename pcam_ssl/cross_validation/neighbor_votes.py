@@ -1,4 +1,4 @@
-"""A fold's training patches vote by nearest neighbours: alone, or beside the classifier and blended with it."""
+"""kNN predictions of a fold: its training patches vote, alone or blended with the classifier."""
 
 import numpy as np
 import pandas as pd
@@ -17,26 +17,26 @@ from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import say
 
 
-def knn_tables(context: RunContext, unit: Unit, network: Network, asked: dict[str, pd.DataFrame]) -> dict:
-    """Calibrated kNN Predictions of the patches `asked` for by name (`inner`, and where there are any `oof`, `test`), and what was chosen on inner slides.
+def knn_tables(context: RunContext, unit: Unit, network: Network, patches: dict[str, pd.DataFrame]) -> dict:
+    """Calibrated kNN Predictions of `patches`, by table name (`inner`, and `oof` and `test` where they exist).
 
-    The gallery is the fold's training patches: inner slides stay out, they choose k and temperature. Returns {"tables": by the same
-    names, "facts": plain values, "retrieval": measures of each scored patch, None where none is scored}.
+    The gallery is the fold's training patches. Inner slides are excluded from it, since they choose k and temperature. Returns
+    {"tables": by the same names, "facts": JSON values, "retrieval": measures of each scored patch, None where none is scored}.
     """
     gallery = training_gallery(context, unit, network)
     vote, votes = _choose(context, unit, network, gallery)
     logits = {"inner": knn_logits(*(part[:, : vote["k"]] for part in votes), vote["temperature"])}
     embeddings = {}
-    for name, table in asked.items():
+    for name, table in patches.items():
         if name != "inner":
             embeddings[name] = embed_patches(context, network, _rows(context, table.id))
             logits[name] = knn_logits(*gallery_votes(gallery, embeddings[name], vote["k"]), vote["temperature"])
-    knn = {name: predictions(table.id, table.label, table.wsi, unit.number, logits[name]) for name, table in asked.items()}
+    knn = {name: predictions(table.id, table.label, table.wsi, unit.number, logits[name]) for name, table in patches.items()}
     calibrator = calibrate(context, knn["inner"])
     knn = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in knn.items()}
     retrieval = None
-    if "oof" in asked:
-        scored = asked["oof"]
+    if "oof" in patches:
+        scored = patches["oof"]
         slides = scored.wsi if scored.wsi.notna().all() else None
         retrieval = query_scores(
             embeddings["oof"], scored.label.to_numpy(np.int64), slides, ids=scored.id, seed=context.recipe.seed
@@ -46,8 +46,10 @@ def knn_tables(context: RunContext, unit: Unit, network: Network, asked: dict[st
 
 
 def score_neighbours(context: RunContext, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
-    """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`): `knn_tables`, the tables named
-    `oof-knn`, `oof-blend` and so on. Inner slides choose the blend too."""
+    """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`), returned as by `knn_tables`.
+
+    The tables are named `oof-knn`, `oof-blend` and so on. Inner slides choose the blend weight too.
+    """
     found = knn_tables(context, unit, network, head)
     knn, inner = found["tables"], head["inner"]
     blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
@@ -62,7 +64,7 @@ def score_neighbours(context: RunContext, unit: Unit, network: Network, head: di
 
 
 def watched_logits(context: RunContext, unit: Unit, network: Network, patches: pd.DataFrame) -> np.ndarray:
-    """kNN logits `[n]` of patches while a network trains: k and temperature as the recipe says, the defaults where inner slides choose them later."""
+    """kNN logits `[n]` of patches during training: k and temperature of the recipe, or their defaults where inner slides choose them later."""
     options, gallery = context.recipe.neighbours, training_gallery(context, unit, network)
     k = min(K, len(gallery)) if options.k == "inner" else options.k
     temperature = TEMPERATURE if options.temperature == "inner" else options.temperature
@@ -70,24 +72,24 @@ def watched_logits(context: RunContext, unit: Unit, network: Network, patches: p
 
 
 def vote_logits(context: RunContext, unit: Unit, network: Network, patches: pd.DataFrame, vote: dict) -> np.ndarray:
-    """kNN logits `[n]` of further `patches` by the vote that `knn_tables` chose and told in its facts."""
+    """kNN logits `[n]` of other `patches`, with the `vote` (k and temperature) in the facts of `knn_tables`."""
     votes = gallery_votes(training_gallery(context, unit, network), embed_patches(context, network, patches), vote["k"])
     return knn_logits(*votes, vote["temperature"])
 
 
 def vote_probs(context: RunContext, unit: Unit, network: Network, patches: pd.DataFrame, facts: dict) -> np.ndarray:
-    """The same, calibrated: probs `[n]`."""
+    """Calibrated kNN probs `[n]` of class 1 of other `patches`, by the facts of `knn_tables`."""
     return Calibrator.from_dict(facts["calibration"]).prob(vote_logits(context, unit, network, patches, facts["vote"]))
 
 
 def save_retrieval(context: RunContext, unit: Unit, retrieval: pd.DataFrame | None) -> None:
-    """Write the fold's retrieval measures, one row a query."""
+    """Write the fold's retrieval measures, one row per query."""
     if context.world.is_main and retrieval is not None:
         write_table(context.run.unit(unit.name) / "retrieval.parquet", retrieval, context.run.table_notes(context.run.info()))
 
 
 def training_gallery(context: RunContext, unit: Unit, network: Network) -> EmbeddingIndex:
-    """The labelled patches that trained the unit, as its network embeds them: those that vote."""
+    """Index of the unit's labelled training patches, embedded by its network: the patches that vote."""
     patches = context.rows[unit.train]
     table = patches[["id", "label", "wsi", "split", "view_hash"]].reset_index(drop=True)
     return build_index(embed_patches(context, network, patches), table)
@@ -96,7 +98,7 @@ def training_gallery(context: RunContext, unit: Unit, network: Network) -> Embed
 def _choose(
     context: RunContext, unit: Unit, network: Network, gallery: EmbeddingIndex
 ) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
-    """k and temperature as the recipe says, and the votes of the inner patches for the largest k."""
+    """k and temperature, from the recipe or chosen on inner slides; and the votes for the inner patches at the largest k."""
     options, patches = context.recipe.neighbours, context.rows[unit.inner]
     labels = patches.label.to_numpy(np.int64)
     widest = min(max(KS), len(gallery)) if options.k == "inner" else options.k
@@ -105,14 +107,14 @@ def _choose(
     if options.temperature != "inner":
         grid["temperatures"] = (options.temperature,)
     vote = choose_k_and_temperature(*votes, labels, **grid)
-    # Without a choice the library of defaults answers; what the recipe fixes stays fixed.
+    # Where nothing can be chosen, `vote` holds the defaults; values that the recipe fixes stay fixed.
     k = vote.k if options.k == "inner" else options.k
     temperature = vote.temperature if options.temperature == "inner" else options.temperature
     return {**vote.to_dict(), "k": k, "temperature": temperature}, votes
 
 
 def embed_patches(context: RunContext, network: Network, patches: pd.DataFrame) -> np.ndarray:
-    """Embeddings [n, D] of patches of the setting's dataset."""
+    """Embeddings `[n, D]` of patches of the context's dataset."""
     return embed_rows(
         network,
         context.pixels,

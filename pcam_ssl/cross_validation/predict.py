@@ -1,4 +1,4 @@
-"""New patches by every fold of a run: by its networks, or by the votes of each fold's training patches."""
+"""Predict new patches with every fold of a run: by its network, or by kNN votes of its training patches."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,23 +33,24 @@ def predict_run(
     """Write Predictions of `source` by every fold of a run, and their mean as fold -1.
 
     Returns the number of patches and, where at least one has a label, the score report of the mean.
+    Raises UserError where no fold is finished.
     """
     info = run.info()
     folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
     if not folders:
-        raise UserError(f"{run.path}: no fold is finished yet; run its command again, it goes on where it stopped")
+        raise UserError(f"{run.path}: no fold is finished yet; run its command again, it continues where it stopped")
     recipe = run.recipe
     with open_source(source, skip_bad) as dataset:
         patches = split_rows(dataset, source, split)
         if dataset.digest == info["dataset_digest"] and (patches.split != "test").any():
             warn(
-                f"{source}: the run was trained on these patches, so scores of its train split are no estimate; use oof.parquet, or --split test"
+                f"{source}: the run was trained on these patches, so scores on its train split are too good; use oof.parquet, or --split test"
             )
         in_pool = dataset.digest == info["dataset_digest"] and info.get("learned_from_pool", False)
-        known = transductive(dataset, read_folds(run.paths.folds, dataset.patches), patches.id, True) if in_pool else None
-        if known and known["transductive"]:
+        exposure = transductive(dataset, read_folds(run.paths.folds, dataset.patches), patches.id, True) if in_pool else None
+        if exposure and exposure["transductive"]:
             warn(
-                f"{source}: transductive: {known['in_pool']:.0%} of these patches were in the pool that the networks learned from, so scores on them are no estimate for new slides"
+                f"{source}: scores are transductive: the networks learned from {exposure['in_pool']:.0%} of these patches, without labels; score new slides for an honest estimate"
             )
         if recipe.scored_by == "knn":
             table = neighbours_table(run, "knn", None, dataset, patches, device)
@@ -65,8 +66,8 @@ def _report(table: pd.DataFrame, recipe: Recipe) -> dict | None:
     mean = table[table.fold == -1]
     if not mean.label.notna().any():
         return None
-    known = mean[mean.label.notna()]
-    groups = mean.wsi.to_numpy() if known.wsi.notna().all() else None
+    labelled = mean[mean.label.notna()]
+    groups = mean.wsi.to_numpy() if labelled.wsi.notna().all() else None
     return score_report(mean, groups, recipe.score.resamples, recipe.seed)
 
 
@@ -91,20 +92,20 @@ def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.Data
 def neighbours_table(
     run: Run, kind: str, head: pd.DataFrame | None, source: Dataset, patches: pd.DataFrame, device: str = "auto"
 ) -> pd.DataFrame:
-    """Predictions of `patches` of `source` by each fold's neighbours (`knn`) or by head and neighbours (`blend`), and their mean as fold -1.
+    """Predictions of `patches` of `source` by each finished fold, and their mean as fold -1: by kNN (`knn`) or by head and kNN (`blend`).
 
-    `head`: the classifier's Predictions of the same patches, by fold, which `knn` does without. Folds that are not finished are left out.
-    Raises UserError where the run's dataset, whose patches vote, is gone or another one.
+    `head`: the classifier's Predictions of the same patches, by fold; `knn` needs none. Raises UserError where the run's dataset,
+    whose patches vote, does not exist any more or has changed.
     """
     info, recipe = run.info(), run.recipe
     if not Path(info["dataset"]).exists():
         raise UserError(
-            f"{run.path}: its neighbours are the patches of {info['dataset']}, which is not there any more; put it back"
+            f"{run.path}: its kNN votes with the patches of {info['dataset']}, which does not exist any more; put it back"
         )
     dataset = open_dataset(info["dataset"])
     if dataset.digest != info["dataset_digest"]:
         raise UserError(
-            f"{run.path}: its neighbours are the patches of {info['dataset']}, and that is another dataset by now; put the old one back"
+            f"{run.path}: its kNN votes with the patches of {info['dataset']}, which has changed since; put the dataset of the run back"
         )
     folds = read_folds(run.paths.folds, dataset.patches)
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
@@ -113,7 +114,7 @@ def neighbours_table(
         context = RunContext(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
         fold_head = None if head is None else head[head.fold == unit.number]
         parts.append(_fold(context, unit, trained.network, kind, fold_head, replace(context, dataset=source), patches))
-    # Blended logits are made of calibrated ones, so their mean is as it should be.
+    # Blended logits are calibrated already, so their mean needs no temperature.
     inner = INNER_KNN if recipe.scored_by == "head" else INNER
     calibrator = mean_calibrator(run, finished, inner) if kind == "knn" else None
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
@@ -129,6 +130,6 @@ def _fold(
     probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
     if kind == "knn":
         return predictions(patches.id, patches.label, patches.wsi, unit.number, logits, probs=probs)
-    # Logits of calibrated probs are what the share of the head was chosen for.
+    # The blend weight was chosen for logits of calibrated probs.
     blended = Blend(**facts["blend"]).logits(calibrated_logits(head.prob), calibrated_logits(probs))
     return head.assign(logit=blended, prob=expit(blended))

@@ -1,4 +1,4 @@
-"""`pcam-ssl baseline --sweep KEY=A,B,...`: one run for each value under one recipe, the missing ones trained."""
+"""`pcam-ssl baseline --sweep KEY=A,B,...`: train one run per value under one recipe."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pcam_ssl.training.checkpoint import Stopped
 
 @dataclass(frozen=True)
 class SweptRun:
-    """One combination of values: where its run lies, what it sets, and its whole recipe."""
+    """One combination of values: the folder of its run, its settings, and its whole recipe."""
 
     path: Path
     settings: tuple[str, ...]
@@ -29,7 +29,7 @@ class SweptRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What became of the runs of a sweep: folders of the finished ones, and a line for each that failed."""
+    """The result of a sweep: folders of the finished runs, and an error line for each run that failed."""
 
     finished: tuple[str, ...]
     failed: tuple[str, ...]
@@ -40,7 +40,7 @@ class Sweep:
         return [Run(Path(path)) for path in self.finished]
 
     def raise_failures(self) -> None:
-        """Raises UserError, a line a run, where one failed."""
+        """Raises UserError, one line per failed run, where a run failed."""
         if self.failed:
             error = UserError(*self.failed)
             error.told = own_rank() > 0
@@ -48,21 +48,21 @@ class Sweep:
 
 
 def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Path | str) -> list[SweptRun]:
-    """Every combination of the values of `axes` ('KEY=A,B'), each in a folder of `out` named by its values.
+    """Every combination of the values of `axes` ('KEY=A,B'), each in a folder of `out` named after its values.
 
-    Where the seed is swept, all runs have the folds of the recipe's own seed (`cv.seed`). Raises UserError, before anything is trained,
-    for a key or value that no recipe takes, for keys that change the folds, and for values whose folders would have one name.
+    Where the seed is swept, all runs keep the folds of the recipe's own seed (`cv.seed`). Raises UserError, before any training, for
+    unknown keys and values, for keys that change the folds, and for values that would share a folder.
     """
     parsed = [_axis(axis) for axis in axes]
     keys = [key for key, _ in parsed]
     fixed = {setting.partition("=")[0].strip() for setting in settings}
     for key in keys:
         if keys.count(key) > 1 or key in fixed:
-            raise UserError(f"--sweep {key}: the key is set twice; name all its values in one --sweep, and not in --set")
+            raise UserError(f"--sweep {key}: the key is set twice; give all its values in one --sweep, and none in --set")
         if key.startswith("cv."):
-            raise UserError(f"--sweep {key}: changes the folds, so the runs could not be compared; make runs one by one")
+            raise UserError(f"--sweep {key}: changes the folds, so the runs cannot be compared; train them one by one")
     if "seed" in keys:
-        settings = [*settings, *_held_folds(load_recipe(recipe or "baseline", settings))]
+        settings = [*settings, *_fixed_folds(load_recipe(recipe or "baseline", settings))]
     planned = []
     for values in product(*(values for _, values in parsed)):
         swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
@@ -75,9 +75,9 @@ def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Pa
 def sweep(
     recipe: str | None, settings: list[str], axes: list[str], data: Path | str, out: Path | str, only: list[int] | None = None
 ) -> Sweep:
-    """Train what is missing of every run of a sweep (of its folds `only`); where one fails the others go on.
+    """Train the missing folds of every run of a sweep (those in `only`, where given). Other runs continue where one fails.
 
-    Raises UserError as `plan_sweep` does, and Stopped when asked to stop: the same command goes on from there.
+    Raises UserError as `plan_sweep` does, and Stopped when interrupted; the same command then continues.
     """
     planned = plan_sweep(recipe, settings, axes, out)
     finished, failed = [], []
@@ -89,12 +89,12 @@ def sweep(
         elif Run(swept.path).paths.scores.exists():
             finished.append(str(swept.path))
     if not own_rank() and len(finished) + len(failed) < len(planned):
-        say(f"{out}: {len(finished)} of {len(planned)} runs have all their folds; the comparison comes with the last fold")
+        say(f"{out}: {len(finished)} of {len(planned)} runs have all their folds; they are compared once the last fold is trained")
     return Sweep(tuple(finished), tuple(failed))
 
 
 def _train(swept: SweptRun, data: Path | str, only: list[int] | None) -> str | None:
-    """Begin or continue a run; what went wrong in one line, None where nothing did."""
+    """Train or continue a run. Returns the error in one line, None where there was none."""
     try:
         baseline(swept.recipe, data, swept.path, only)
         return None
@@ -104,25 +104,23 @@ def _train(swept: SweptRun, data: Path | str, only: list[int] | None) -> str | N
         problem = f"{swept.path}: {'; '.join(error.problems)}"
     except torch.OutOfMemoryError:
         if torch.distributed.is_initialized():
-            # The other processes still wait for this one inside the step.
+            # The other processes are still waiting for this one inside the step.
             raise
         torch.cuda.empty_cache()
-        problem = (
-            f"{swept.path}: the device has not enough memory; lower train.batch_size for the whole sweep, or leave this run out"
-        )
+        problem = f"{swept.path}: out of device memory; lower train.batch_size for the whole sweep, or leave this run out"
     if not own_rank():
-        warn(f"{problem}; the others go on")
+        warn(f"{problem}; the other runs continue")
     return problem
 
 
 def folder_name(value: str, key: str = "") -> str:
-    """A value as the name of a folder: what is neither letter, digit, dot, plus nor line becomes a dash; a seed is called one."""
+    """A folder name for a value: letters, digits and `_.+-` stay, all else becomes a dash; a seed is called `seed-N`."""
     name = re.sub(r"[^\w.+-]+", "-", value).strip("-.") or "empty"
     return f"seed-{name}" if key == "seed" else name
 
 
-def _held_folds(recipe: Recipe) -> list[str]:
-    """The setting that holds the folds and the label budget of `recipe` while its seed changes; none where it holds them already."""
+def _fixed_folds(recipe: Recipe) -> list[str]:
+    """The setting that keeps the folds and the label budget of `recipe` while its seed changes; none where `cv.seed` is set already."""
     return [f"cv.seed={recipe.seed}"] if recipe.cv.seed is None else []
 
 
@@ -140,8 +138,8 @@ def _check_folders(planned: list[SweptRun], out: Path) -> None:
     paths = [swept.path for swept in planned]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
-        raise UserError(f"--sweep: two values would both lie in {twice}; name each value once")
+        raise UserError(f"--sweep: two values would share the folder {twice}; name each value once")
     for path in paths:
         check_folder("--out", path)
     if Run(out).paths.provenance.exists():
-        raise UserError(f"--out {out}: is a run itself, a sweep makes a folder of runs; choose another --out")
+        raise UserError(f"--out {out}: is a run, and a sweep needs a folder for its runs; choose another --out")

@@ -1,4 +1,4 @@
-"""What a unit trains on: labelled patches, pseudo-labelled patches of its round, and its pool, as batches."""
+"""Training data of a unit: labelled patches, pseudo-labelled patches of its round, and its unlabelled pool, as batches."""
 
 from dataclasses import dataclass
 
@@ -42,27 +42,29 @@ class TrainingSet:
 
 
 def training_set(context: RunContext, unit: Unit) -> TrainingSet:
-    """The training set of a unit."""
+    """Labelled patches of the unit with weight 1, then its pseudo-labelled patches with theirs."""
     labelled = context.rows[unit.train]
     codes, names = pd.factorize(context.folds.frame.group)
     rows, labels, slides = labelled.row.to_numpy(), labelled.label.to_numpy(np.int64), codes[unit.train]
     if unit.pseudo is None or not len(unit.pseudo):
         return TrainingSet(rows, labels, slides, np.ones(len(rows)), len(rows))
-    more = unit.pseudo.merge(context.dataset.patches[["id", "row", "wsi"]], on="id", how="left", validate="one_to_one")
-    known = names.get_indexer(pd.Index(more.wsi.astype("str"))) if context.folds.grouping == "slides" else np.full(len(more), -1)
-    # A patch whose slide is not among the folds' slides stands for a slide of its own.
-    own = len(names) + np.arange(len(more))
+    pseudo = unit.pseudo.merge(context.dataset.patches[["id", "row", "wsi"]], on="id", how="left", validate="one_to_one")
+    codes_of_pseudo = (
+        names.get_indexer(pd.Index(pseudo.wsi.astype("str"))) if context.folds.grouping == "slides" else np.full(len(pseudo), -1)
+    )
+    # A patch whose slide is not among the folds' slides counts as a slide of its own.
+    own = len(names) + np.arange(len(pseudo))
     return TrainingSet(
-        np.concatenate([rows, more.row.to_numpy()]),
-        np.concatenate([labels, more.label.to_numpy(np.float64)]),
-        np.concatenate([slides, np.where(known < 0, own, known)]),
-        np.concatenate([np.ones(len(rows)), more.weight.to_numpy(np.float64)]),
+        np.concatenate([rows, pseudo.row.to_numpy()]),
+        np.concatenate([labels, pseudo.label.to_numpy(np.float64)]),
+        np.concatenate([slides, np.where(codes_of_pseudo < 0, own, codes_of_pseudo)]),
+        np.concatenate([np.ones(len(rows)), pseudo.weight.to_numpy(np.float64)]),
         len(rows),
     )
 
 
 def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: int) -> TrainStream:
-    """The batches of a unit."""
+    """The batches of a unit's training set."""
     recipe, world = context.recipe, context.world
     pseudo = None
     if len(patches) > patches.n_labelled:
@@ -85,7 +87,7 @@ def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: in
 
 
 def batch_plan(recipe: Recipe, labels: np.ndarray, slides: np.ndarray, seed: int, n_labelled: int | None = None):
-    """Which patches stand in a batch: all equally often, or labels and pseudo-labels in a ratio; for metric learning both classes from many slides."""
+    """The plan of the batches: all patches equally often, or labels and pseudo-labels in a fixed ratio; for metric learning both classes from many slides."""
     size, n = recipe.train.batch_size, len(labels)
     share = None if n_labelled is None or n_labelled == n else pseudo_share(recipe, n_labelled, n)
     if recipe.method.name == "metric":
@@ -99,8 +101,8 @@ def batch_plan(recipe: Recipe, labels: np.ndarray, slides: np.ndarray, seed: int
 def pseudo_share(recipe: Recipe, n_labelled: int, n: int) -> float | None:
     """Share of a batch that is pseudo-labelled, None where labels and pseudo-labels are shuffled together.
 
-    Methods that draw by class have no such shuffle; with `pseudo.mix: all` they take the share of the patches, and half at most: a
-    pool much larger than the labels would leave few labels in a batch.
+    Methods that draw by class need a share. With `pseudo.mix: all` it is the pseudo-labelled share of the patches, but at most half:
+    a pool much larger than the labels would leave few labels in a batch.
     """
     if recipe.pseudo.mix != "all":
         return recipe.pseudo.mix
@@ -108,7 +110,7 @@ def pseudo_share(recipe: Recipe, n_labelled: int, n: int) -> float | None:
 
 
 def mix_words(plan) -> str | None:
-    """What of each batch is pseudo-labelled, in words; None where that is not set."""
+    """How many labels and pseudo-labels a batch holds, in words; None where their ratio is not fixed."""
     if isinstance(plan, Mixed):
         return f"a batch holds {(~plan.places).sum()} labels and {plan.places.sum()} pseudo-labels"
     if not isinstance(plan, MixedClassesBySlide):
@@ -127,17 +129,17 @@ def check_batches(recipe: Recipe, labels: np.ndarray) -> None:
 
 
 def scarce_words(recipe: Recipe, labels: np.ndarray) -> str | None:
-    """That a class of labels `[n]` is smaller than its half of a batch, whose patches are then drawn more than once; None where none is."""
+    """A sentence where a class of labels `[n]` is smaller than half a batch, so that its patches repeat within it; else None."""
     half = recipe.train.batch_size // 2
     few = {name: n for label, name in enumerate(CLASSES) if (n := int((labels == label).sum())) < half}
     if recipe.method.name != "metric" or not few:
         return None
-    found = " and ".join(f"{n} {name} patches" for name, n in few.items())
-    return f"trains on {found}, a batch asks for {half} of each class, so they stand in it more than once"
+    counts = " and ".join(f"{n} {name} patches" for name, n in few.items())
+    return f"trains on {counts}; a batch takes {half} of each class, so some of them repeat within it"
 
 
 def steps_per_epoch(recipe: Recipe, n: int, n_labelled: int | None = None) -> int:
-    """Batches of an epoch: each of `n` training patches about once, or `train.samples_per_epoch`; in a set mix, each label about once."""
+    """Batches per epoch: each of `n` training patches about once, or `train.samples_per_epoch`; where the mix is fixed, each label about once."""
     if recipe.pseudo.mix != "all" and n_labelled is not None and n_labelled < n:
         n = round(n_labelled / (1 - recipe.pseudo.mix))
     seen = min(n, recipe.train.samples_per_epoch or n)
@@ -149,23 +151,23 @@ def describe_pool(facts: dict[str, int]) -> str:
     sources = ", ".join(f"{facts[source]:,} {source}" for source in SOURCES if facts[source])
     notes = [f"{facts['patches']:,} patches without labels ({sources})"]
     if n := facts["on_training_slides"]:
-        notes.append(f"{n:,} of them on slides that also have training labels, so what is learnt there is transductive")
+        notes.append(f"{n:,} of them on slides that also have training labels (learning from them is transductive)")
     if n := facts["without_slide"]:
         notes.append(f"{n:,} of unknown slide")
     if n := facts["left_out_slides"] + facts["left_out_copies"]:
-        notes.append(f"{n:,} more left out: on slides that are scored or inner, or copies of such patches")
+        notes.append(f"{n:,} more excluded: on scored or inner slides, or copies of such patches")
     return "; ".join(notes)
 
 
 def check_pools(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
-    """Raises UserError where a consistency method would find an empty pool in any unit of the run."""
+    """Raises UserError where the pool of any unit is empty; consistency methods need one."""
     units = [fold_unit(folds, k) for k in range(folds.n_folds)]
     for unit in [*units, refit_unit(folds)] if recipe.cv.refit is True else units:
         _pool(recipe, dataset, folds, unit)
 
 
 def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
-    """The labelled stream, joined by the unit's pool where the method learns from it; the leader says what is in it."""
+    """The labelled stream, joined with the unit's pool where the method learns from it. Rank 0 prints what the pool holds."""
     recipe, world = context.recipe, context.world
     method = recipe.method
     if not learns_from_pool(method):
@@ -191,7 +193,7 @@ def _pool(recipe: Recipe, dataset: Dataset, folds: Folds, unit: Unit) -> pd.Data
     rows = pool_rows(dataset, folds, unit)
     if rows.empty:
         raise UserError(
-            f"method {recipe.method.name} learns from unlabelled patches and {unit.name.replace('-', ' ')} has none:"
-            " set data.label_budget, import a test split, or method.name=supervised"
+            f"method {recipe.method.name} learns from unlabelled patches and {unit.name.replace('-', ' ')} has none;"
+            " set data.label_budget, import a test split, or set method.name=supervised"
         )
     return rows

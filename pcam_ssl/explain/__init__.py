@@ -1,1 +1,1 @@
-"""What a network looks at."""
+"""Explain predictions: Grad-CAM, and how much the centre of the patch matters."""

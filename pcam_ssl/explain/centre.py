@@ -1,8 +1,11 @@
-"""The centre of a patch, which alone makes the label in PatchCamelyon: the share of an attribution in it, patches without it, and means over a fold with intervals from resampled slides."""
+"""The centre of a patch, which alone decides the label in PatchCamelyon.
+
+The share of an attribution that lies in it, patches with centre or surround blurred, and mean shares over a fold with intervals from
+resampled slides.
+"""
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -11,18 +14,18 @@ from pcam_ssl.evaluation.confidence import PLAIN, count_groups, student_interval
 from pcam_ssl.evaluation.scores import interval_text
 
 BLUR = 1 / 4
-"""Standard deviation of the blur in widths of the centre: 8 px in a patch of 96 px, about the width of a nucleus at its magnification."""
+"""Standard deviation of the blur as a share of the centre's width: 8 px in a patch of 96 px, about the width of a nucleus there."""
 
 
 def centre_bounds(size_px: int) -> tuple[int, int]:
-    """First and one past the last px of the centre along an edge: the middle third, so 32 to 64 of a patch of 96 px."""
+    """First px of the centre along an edge, and one past its last: the middle third, so 32 and 64 in a patch of 96 px."""
     width = max(1, round(size_px / 3))
     low = (size_px - width) // 2
     return low, low + width
 
 
 def even_share(size_px: int) -> float:
-    """The centre's part of the patch's area: the share that an attribution spread evenly has there."""
+    """Share of the patch's area that the centre covers, which is the centre share of an even attribution."""
     low, high = centre_bounds(size_px)
     return ((high - low) / size_px) ** 2
 
@@ -30,7 +33,7 @@ def even_share(size_px: int) -> float:
 def centre_share(maps: np.ndarray, size_px: int) -> np.ndarray:
     """Share of each attribution map `[N, h, w]` that lies in the centre, float64 `[N]`; NaN where a map is all zero.
 
-    Maps are not negative, of any resolution; each cell counts with the part of its area that the centre covers.
+    Maps are not negative and of any resolution; each cell counts with the share of its area that the centre covers.
     """
     maps = np.asarray(maps, dtype=np.float64)
     rows, columns = (_covered(cells, size_px) for cells in maps.shape[1:])
@@ -40,28 +43,30 @@ def centre_share(maps: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def _covered(cells: int, size_px: int) -> np.ndarray:
-    """The part of each of `cells` equal cells along an edge that the centre covers, float64 `[cells]`."""
+    """Share of each of `cells` equal cells along an edge that the centre covers, float64 `[cells]`."""
     low, high = centre_bounds(size_px)
     ends = np.arange(cells + 1) * size_px / cells
     return np.clip(np.minimum(ends[1:], high) - np.maximum(ends[:-1], low), 0, None) * cells / size_px
 
 
 def without_centre(patches: np.ndarray) -> np.ndarray:
-    """Patches uint8 `[N, H, H, 3]` with the centre blurred away."""
+    """Patches uint8 `[N, H, H, 3]` with the centre blurred."""
     return _mixed(patches, keep_centre=False)
 
 
 def without_surround(patches: np.ndarray) -> np.ndarray:
-    """Patches uint8 `[N, H, H, 3]` with all but the centre blurred away."""
+    """Patches uint8 `[N, H, H, 3]` with all but the centre blurred."""
     return _mixed(patches, keep_centre=True)
 
 
 def _mixed(patches: np.ndarray, keep_centre: bool) -> np.ndarray:
+    import cv2  # here, since reports without explanations do without it
+
     low, high = centre_bounds(patches.shape[1])
     blurred = np.stack([cv2.GaussianBlur(patch, (0, 0), BLUR * (high - low), borderType=cv2.BORDER_REFLECT) for patch in patches])
-    kept, lost = (blurred, patches) if keep_centre else (np.array(patches), blurred)
-    kept[:, low:high, low:high] = lost[:, low:high, low:high]
-    return kept
+    result, source = (blurred, patches) if keep_centre else (np.array(patches), blurred)
+    result[:, low:high, low:high] = source[:, low:high, low:high]
+    return result
 
 
 RESAMPLES = 2000
@@ -70,16 +75,17 @@ RESAMPLES = 2000
 def centre_means(
     shares: np.ndarray, right: np.ndarray, slides=None, unit: str = "slide", resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Means of the centre shares `[N]` over all patches, those called right (`right` bool `[N]`), those called wrong, and their difference.
+    """Mean centre share over all patches, over right calls (`right` bool `[N]`) and over wrong ones, and the difference of the two.
 
-    Patches whose share is NaN are left out and counted as `flat`. `slides` `[N]` are what is resampled, called `unit`; None resamples patches.
+    `shares` `[N]`: patches whose share is NaN are excluded and counted as `flat`. Intervals resample `slides` `[N]` (their name is `unit`),
+    or patches where that is None.
     """
-    known = np.isfinite(shares)
-    shares, right = shares[known], np.asarray(right)[known]
+    finite = np.isfinite(shares)
+    shares, right = shares[finite], np.asarray(right)[finite]
     codes = (
         np.arange(len(shares))
         if slides is None
-        else pd.factorize(np.asarray(slides, dtype=object)[known], use_na_sentinel=False)[0]
+        else pd.factorize(np.asarray(slides, dtype=object)[finite], use_na_sentinel=False)[0]
     )
     parts = {"all": np.ones(len(shares), bool), "right": right, "wrong": ~right}
     means = {name: _mean(shares[rows], codes[rows].astype(str), resamples, seed) for name, rows in parts.items()}
@@ -87,7 +93,7 @@ def centre_means(
     return {
         **means,
         "difference": difference,
-        "flat": int((~known).sum()),
+        "flat": int((~finite).sum()),
         "interval": interval_text(slides, len(shares), resamples, unit),
     }
 
@@ -99,7 +105,7 @@ def _mean(shares: np.ndarray, slides: np.ndarray, resamples: int, seed: int) -> 
 
 
 def _difference(shares: np.ndarray, right: np.ndarray, codes: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Mean of right less mean of wrong, both drawn in the same resample: a slide holds right and wrong calls, and they are alike."""
+    """Mean over right calls minus mean over wrong calls. Both are taken from the same resample, since calls of one slide are correlated."""
     if right.all() or not right.any():
         return {
             "value": None,

@@ -1,4 +1,4 @@
-"""`pcam-ssl explain RUN`: what the network that never saw a patch looks at; for chosen patches (--id) or a whole fold (--whole-fold K)."""
+"""`pcam-ssl explain RUN`: what a network looks at that was not trained on the patch; for chosen patches (--id) or a fold (--whole-fold K)."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -48,42 +48,42 @@ def explain_patches(
 ) -> tuple[list[Explained], Path]:
     """Explain patches of a run's dataset; write explain.html and a PNG of each into `out` (RUN/explain), and return both.
 
-    Raises UserError for more than `MOST` patches, a folder that cannot be written, and whatever `open_networks` and `explained` refuse.
+    Raises UserError for more than `MOST` patches, for a folder that cannot be written, and as `open_networks` and `explained` do.
     """
     ids = list(dict.fromkeys(ids))
     if len(ids) > MOST:
-        raise UserError(f"--id: a page shows at most {MOST} patches, these are {len(ids):,}; name fewer, or take --whole-fold K")
+        raise UserError(f"--id: a page shows at most {MOST} patches, these are {len(ids):,}; name fewer, or use --whole-fold K")
     if out is not None:
         check_folder("--out", out)
     networks = open_networks(path, data, round)
     networks.require_head("explain")
     folder = Path(out) if out is not None else networks.run.path / "explain"
     check_folder("--out", folder)
-    told = explained(networks, ids, fold=fold, neighbours=neighbours, device=device)
-    return told, write_explained(folder, told, networks.run.path, networks.info)
+    patches = explained(networks, ids, fold=fold, neighbours=neighbours, device=device)
+    return patches, write_explained(folder, patches, networks.run.path, networks.info)
 
 
 def explained(
     networks: Networks, ids: Iterable[str], *, fold: int | None = None, neighbours: int = 6, device: str = "auto"
 ) -> list[Explained]:
-    """What explains the scores of patches of the run's dataset, in the order of `ids`; nothing is written but the index of neighbours.
+    """Explanations of patches of the run's dataset, in the order of `ids`; nothing is written but the index of neighbours.
 
-    A patch that a fold scored is explained by that fold's network; any other by the mean of all finished folds; `fold` names
-    one network for all. `neighbours` of the nearest labelled patches of other slides are found in the embedding of the (first)
-    network, whose gallery is embedded once and kept in RUN/fold-K/index; 0 needs no embedding.
-    Raises UserError for ids and folds that are not there, and for a backbone without a map.
+    A patch that a fold scored is explained by that fold's network, any other by the mean of all finished folds; `fold` names one
+    network for all patches. The `neighbours` nearest labelled patches of other slides are found in the embedding of the (first)
+    network; its gallery is embedded once and kept in RUN/fold-K/index. With 0 nothing is embedded.
+    Raises UserError for unknown ids, unfinished folds, and backbones without a feature map.
     """
     networks.require_head("explain")
     ids = list(ids)
     if not ids:
         return []
-    known = networks.dataset.patches.assign(prob=networks.dataset.patches.id.map(networks.scored().prob))
-    queries = by_id(ids, networks.dataset, known)
-    sight = Exposure(networks)
-    folds = [sight.folds_of(id, fold) for id in ids]
+    patches = networks.dataset.patches.assign(prob=networks.dataset.patches.id.map(networks.scored().prob))
+    queries = by_id(ids, networks.dataset, patches)
+    exposure = Exposure(networks)
+    folds = [exposure.folds_of(id, fold) for id in ids]
     pixels = np.stack([queries.patch(n) for n in range(len(ids))])
     summaries = _summaries(networks, pixels, folds, device)
-    found = nearest_labelled(networks, queries, [each[0] for each in folds], known, neighbours, device)
+    neighbours_of = nearest_labelled(networks, queries, [each[0] for each in folds], patches, neighbours, device)
     return [
         Explained(
             row.id,
@@ -92,10 +92,10 @@ def explained(
             row.split,
             None if pd.isna(row.prob) else float(row.prob),
             folds[n],
-            sight.learned(row.id, folds[n]),
+            exposure.learned(row.id, folds[n]),
             summaries[n],
             pixels[n],
-            *found[n],
+            *neighbours_of[n],
         )
         for n, row in enumerate(queries.table.itertuples())
     ]
@@ -110,8 +110,8 @@ def _summaries(networks: Networks, pixels: np.ndarray, folds: list[tuple[int, ..
             cam = GradCam(trained.network)
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
-                found = _view(trained, cam, pixels[part])
-                views |= {(k, n): _row(found, place) for place, n in enumerate(part)}
+                batch = _view(trained, cam, pixels[part])
+                views |= {(k, n): _row(batch, place) for place, n in enumerate(part)}
                 advance(len(part))
     temperatures = {each: _temperature(networks, each) for each in set(folds)}
     size_px = networks.dataset.size_px
@@ -119,20 +119,20 @@ def _summaries(networks: Networks, pixels: np.ndarray, folds: list[tuple[int, ..
 
 
 def _temperature(networks: Networks, folds: tuple[int, ...]) -> float:
-    """Of one fold's own logits, or of the mean logit of several."""
+    """Temperature of one fold's logits, or of the mean logit of several folds."""
     if len(folds) > 1:
         return mean_calibrator(networks.run, folds).temperature
     return own_calibrator(networks.fold(folds[0])).temperature
 
 
 def _view(trained: Trained, cam: GradCam, pixels: np.ndarray) -> NetworkView:
-    """In float32 whatever the run was trained in: gradients in bfloat16 have two digits."""
+    """Logits and maps of one network, in float32 whatever the run was trained in: bfloat16 gradients have two digits."""
     device = trained.world.device
-    found = explain_views(cam, torch.from_numpy(pixels).to(device))
+    views = explain_views(cam, torch.from_numpy(pixels).to(device))
     blurred = [
         view_logits(trained.network, torch.from_numpy(change(pixels)).to(device)) for change in (without_centre, without_surround)
     ]
-    return NetworkView(found.logits, *blurred, found.maps)
+    return NetworkView(views.logits, *blurred, views.maps)
 
 
 def _row(view: NetworkView, place: int) -> NetworkView:
@@ -142,17 +142,17 @@ def _row(view: NetworkView, place: int) -> NetworkView:
 def explain_fold(
     path: Path | str, k: int, *, data: Path | str | None = None, round: int | None = None, device: str = "auto"
 ) -> dict[str, Any]:
-    """Mean share of the attribution in the centre over all patches that fold `k` scored, right calls against wrong, in JSON values.
+    """Mean centre share of the attribution over all patches that fold `k` scored, for right and wrong calls, as JSON values.
 
     One plain view of each patch, in float32, by the network that never saw their labels. Raises UserError where the fold is not
-    there, or of a round of pooled pseudo-labels, whose right calls flatter.
+    finished, or where the run is a pooled round, whose networks saw these labels indirectly.
     """
     networks = open_networks(path, data, round)
     networks.require_head("explain")
     folder, dataset, recipe = networks.fold(k, "--whole-fold"), networks.dataset, networks.recipe
     if networks.info["command"] == ROUNDS and recipe.pseudo.pooled:
         raise UserError(
-            f"{networks.run.path}: a round of pooled pseudo-labels, made by networks that saw the labels of fold {k}, so its right calls flatter; name round 0 or a run without --pooled"
+            f"{networks.run.path}: a round of pooled pseudo-labels, made by networks that saw the labels of fold {k} (leakage); name round 0 or a run without --pooled"
         )
     trained = load_trained(folder, device)
     scored = networks.folds.frame[networks.folds.score_mask(k)]
@@ -174,35 +174,35 @@ def explain_fold(
     return {"run": str(networks.run.path), "fold": k, "n": len(rows), "even_share": even_share(dataset.size_px), **means}
 
 
-Found = tuple[list[dict[str, Any]], list[np.ndarray]]
+Neighbours = tuple[list[dict[str, Any]], list[np.ndarray]]
 
 
 def nearest_labelled(
     networks: Networks, queries: Queries, folds: list[int], patches: pd.DataFrame, k: int, device: str = "auto"
-) -> list[Found]:
-    """For each query its `k` neighbours as plain values, with their pixels, in the embedding of the fold in `folds`; none for `k` 0.
+) -> list[Neighbours]:
+    """The `k` nearest neighbours of each query as JSON values, with their pixels, in the embedding of its fold in `folds`; none for `k` 0.
 
-    The gallery is every patch whose label the run may use; its index is made once and kept in RUN/fold-K/index.
-    `patches` are the dataset's, with `prob`.
+    The gallery is every patch whose label the run may use; its index is built once and kept in RUN/fold-K/index. `patches` are those of
+    the dataset, with `prob`.
     """
-    found: list[Found] = [([], []) for _ in folds]
+    neighbours: list[Neighbours] = [([], []) for _ in folds]
     for fold in sorted(set(folds)) if k else ():
         chosen = [n for n, each in enumerate(folds) if each == fold]
         part = Queries(queries.table.iloc[chosen].reset_index(drop=True), queries.pixels, queries.rows[chosen])
-        for n, neighbours in zip(chosen, _of_fold(networks, part, fold, patches, k, device), strict=True):
-            found[n] = neighbours
-    return found
+        for n, found in zip(chosen, _of_fold(networks, part, fold, patches, k, device), strict=True):
+            neighbours[n] = found
+    return neighbours
 
 
 def _index(space: EmbeddingSpace, embedder: Embedder) -> EmbeddingIndex:
-    """The index kept beside the network; one that is damaged or of another network is made anew, since nothing else reads it."""
+    """The index kept beside the network; a damaged one, or one of another network, is rebuilt, since nothing else reads it."""
     try:
         return open_gallery(space, embedder)
     except UserError:
         return open_gallery(space, embedder, rebuild=True)
 
 
-def _of_fold(networks: Networks, queries: Queries, fold: int, patches: pd.DataFrame, k: int, device: str) -> list[Found]:
+def _of_fold(networks: Networks, queries: Queries, fold: int, patches: pd.DataFrame, k: int, device: str) -> list[Neighbours]:
     dataset, folder = networks.dataset, networks.fold(fold)
     visible = networks.folds.frame.id[networks.folds.frame.visible]
     gallery = patches[patches.id.isin(visible)].reset_index(drop=True)

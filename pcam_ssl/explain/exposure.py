@@ -1,4 +1,4 @@
-"""Which network explains a patch, and what that network had of the patch's label."""
+"""Which network explains a patch, and whether that network was trained, tuned or pseudo-labelled on it."""
 
 from functools import cached_property
 
@@ -13,53 +13,51 @@ from pcam_ssl.terminal import warn
 
 
 class Exposure:
-    """What each fold of a run has seen of each patch."""
+    """The exposure of each fold of a run to the label of each patch."""
 
     def __init__(self, networks: Networks):
         self.networks = networks
         self.rows = pd.Series(range(len(networks.folds.frame)), index=networks.folds.frame.id)
 
     def folds_of(self, id: str, fold: int | None = None) -> tuple[int, ...]:
-        """The folds that explain a patch: the one that scored it, else all that are finished; `fold` where one is named.
+        """The folds that explain a patch: the one that scored it, else all finished ones; or `fold` where it is given.
 
-        Raises UserError where they are not there.
+        Raises UserError where they are not finished.
         """
         networks = self.networks
         if fold is not None:
             networks.fold(fold)
             if self.learned(id, (fold,)) in ("label", "inner"):
-                warn(
-                    f"--fold {fold}: that network saw the label of {id}, so this explains what it remembers, not what it generalises"
-                )
+                warn(f"--fold {fold}: that network saw the label of {id}, so the explanation may show memorisation")
             return (fold,)
         if not networks.finished:
-            raise UserError(f"{networks.run.path}: no fold is finished yet; run its command again, it goes on where it stopped")
+            raise UserError(f"{networks.run.path}: no fold is finished yet; run its command again, it continues where it stopped")
         own = int(networks.folds.frame.fold.iloc[self.rows[id]]) if id in self.rows else -1
         if own < 0:
             return networks.finished
         if own not in networks.finished:
             raise UserError(
-                f"--id {id}: fold {own}, which alone never saw it, is not finished; run the command of {networks.run.path} again, or name another fold's network with --fold K"
+                f"--id {id}: fold {own}, the only one that never saw it, is not finished; run the command of {networks.run.path} again, or choose another network with --fold K"
             )
         return (own,)
 
     def learned(self, id: str, folds: tuple[int, ...]) -> str | None:
-        """The most telling thing that one of `folds` had of a patch's label, a key of `LEARNED`; None where none had any of it."""
-        found = {self._learned(id, k) for k in folds}
-        return next((kind for kind in LEARNED if kind in found), None)
+        """The strongest exposure of `folds` to a patch's label, a key of `LEARNED`; None where there is none."""
+        kinds = {self._learned(id, k) for k in folds}
+        return next((kind for kind in LEARNED if kind in kinds), None)
 
     def _learned(self, id: str, k: int) -> str | None:
-        known = self.networks.folds
+        folds = self.networks.folds
         if id in self.rows:
             row = self.rows[id]
-            if known.train_mask(k)[row]:
+            if folds.train_mask(k)[row]:
                 return "label"
-            if known.inner_mask(k)[row]:
+            if folds.inner_mask(k)[row]:
                 return "inner"
         if (id, k) in self._pseudo_labelled:
             return "pseudo-label"
         pooled = self.networks.info["command"] == ROUNDS and self.networks.recipe.pseudo.pooled
-        return "pooled" if pooled and id in self.rows and known.frame.visible.iloc[self.rows[id]] else None
+        return "pooled" if pooled and id in self.rows and folds.frame.visible.iloc[self.rows[id]] else None
 
     @cached_property
     def _pseudo_labelled(self) -> set[tuple[str, int]]:

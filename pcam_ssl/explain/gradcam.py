@@ -1,4 +1,4 @@
-"""Which parts of a patch speak for a network's call: Grad-CAM of convolutional networks and vision transformers (Selvaraju et al. 2017, arXiv:1610.02391)."""
+"""Grad-CAM of convolutional networks and vision transformers (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ VIEWS = 8
 class GradCam:
     """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the logit, on the last feature map before pooling.
 
-    In a vision transformer the last map is the patch tokens as they enter the last block's attention, laid out as the grid they came
-    from: after it a class token needs them no more, and their gradient is zero. Deviation from the paper: maps keep their sign,
-    so that the same map serves both classes; `toward` takes the part that speaks for one.
+    In a vision transformer the feature map is the patch tokens at the entrance of the last block's attention, arranged as their grid.
+    After that attention the class token does not depend on them, and their gradient is zero. Deviation from the paper: maps keep their
+    sign, so that one map serves both classes; `toward` takes the part that supports one.
     Raises UserError where the backbone has neither a feature map nor such blocks.
     """
 
@@ -33,7 +33,7 @@ class GradCam:
         self.features: torch.Tensor | None = None
 
     def __call__(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 `[B, H, W, 3]` to logits `[B]` and signed maps `[B, h, w]`, positive where the patch speaks for class 1."""
+        """uint8 `[B, H, W, 3]` to logits `[B]` and signed maps `[B, h, w]`, positive where the patch supports class 1."""
         images = self.network.prepare(pixels).requires_grad_()
         with torch.enable_grad():
             logits = self._logit(images)
@@ -52,7 +52,7 @@ class GradCam:
         return self.network.head(features).squeeze(1)
 
     def _grid(self, features: torch.Tensor) -> torch.Tensor:
-        """Keep `[B, D, h, w]`, which the map is laid over, and pass it on."""
+        """Keep the feature map `[B, D, h, w]`, and return it."""
         self.features = features
         return features
 
@@ -63,26 +63,26 @@ class GradCam:
         return self._channels_last(features) if channels_last else self._grid(features)
 
     def _channels_last(self, features: torch.Tensor) -> torch.Tensor:
-        """`[B, h, w, D]` through the grid and back."""
+        """Keep features `[B, h, w, D]` as a grid, and return them."""
         return self._grid(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`[B, T, D]` through the grid and back; class and register tokens stand before the patches'. Some blocks keep `[B, h, w, D]`."""
+        """Keep the patch tokens of `[B, T, D]` as a grid, and return all tokens; class and register tokens come first. Some blocks use `[B, h, w, D]`."""
         if tokens.ndim == 4:
             return self._channels_last(tokens)
-        # Some backbones name a class token that joins only after their blocks.
+        # Some backbones count a class token that is added only after their blocks.
         extra = next(
             (n for n in (getattr(self.network.backbone, "num_prefix_tokens", 0), 0) if _is_square(tokens.shape[1] - n)), None
         )
         if extra is None:
             raise self._no_map()
         side = isqrt(tokens.shape[1] - extra)
-        laid = tokens[:, extra:].transpose(1, 2).unflatten(2, (side, side))  # [B, D, h, w]
-        return torch.cat([tokens[:, :extra], self._grid(laid).flatten(2).transpose(1, 2)], dim=1)
+        grid = tokens[:, extra:].transpose(1, 2).unflatten(2, (side, side))  # [B, D, h, w]
+        return torch.cat([tokens[:, :extra], self._grid(grid).flatten(2).transpose(1, 2)], dim=1)
 
     def _no_map(self) -> UserError:
         return UserError(
-            f"explain: {self.network.config.name} has no feature map that Grad-CAM could be laid over; explain a run of a convolutional network or a vision transformer"
+            f"explain: {self.network.config.name} has no feature map for Grad-CAM; explain a run of a convolutional network or a vision transformer"
         )
 
 
@@ -92,7 +92,7 @@ def _is_square(number: int) -> bool:
 
 @contextmanager
 def _passing(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]):
-    """Let the output of a module pass through `change`."""
+    """Replace the output of a module by `change` of it, within the block."""
     handle = module.register_forward_hook(lambda module, given, output: change(output))
     try:
         yield
@@ -102,18 +102,18 @@ def _passing(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]):
 
 @dataclass(frozen=True)
 class ViewsOfPatches:
-    """What a network makes of the D4 views of N patches, as logits of class 1."""
+    """Logits of class 1 and maps of N patches under the eight D4 views."""
 
     logits: np.ndarray
     """float64 `[N, 8]`."""
     maps: np.ndarray
-    """float64 `[N, 8, h, w]`: signed maps, turned back so that each lies over the patch as it is."""
+    """float64 `[N, 8, h, w]`: signed maps, turned back to the orientation of the patch."""
 
 
 def explain_views(cam: GradCam, pixels: torch.Tensor) -> ViewsOfPatches:
     """Logits and maps of uint8 `[N, H, H, 3]` under the eight D4 views."""
     logits, maps = zip(*(cam(dihedral(pixels, element)) for element in range(VIEWS)), strict=True)
-    turned = [turn_back(found, element) for element, found in enumerate(maps)]
+    turned = [turn_back(each, element) for element, each in enumerate(maps)]
     return ViewsOfPatches(_float64(torch.stack(logits, 1)), _float64(torch.stack(turned, 1)))
 
 
@@ -143,13 +143,13 @@ def centre_shares(
     workers: int = 0,
     advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For the patches `rows`, `[N]` each: the logit of class 1, and the centre share of what speaks for the call (NaN for a flat map)."""
+    """Logits `[N]` of class 1 of the patches `rows`, and centre shares `[N]` of the evidence for the call (NaN for a flat map)."""
     stream = EvalStream(pixels, np.asarray(rows), np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)
     logits, shares = np.empty(len(rows)), np.empty(len(rows))
     for batch in load(stream, range(len(stream)), workers, device):
         place = batch["place"].numpy()
-        found, maps = (values.cpu().double().numpy() for values in cam(batch["pixels"].to(device, non_blocking=True)))
-        logits[place] = found
-        shares[place] = centre_share(toward(maps, found >= 0), size_px)
+        batch_logits, maps = (values.cpu().double().numpy() for values in cam(batch["pixels"].to(device, non_blocking=True)))
+        logits[place] = batch_logits
+        shares[place] = centre_share(toward(maps, batch_logits >= 0), size_px)
         advance(len(place))
     return logits, shares

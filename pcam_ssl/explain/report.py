@@ -6,7 +6,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -150,6 +149,8 @@ def panels(explained: Explained) -> list[tuple[str, np.ndarray, str]]:
 
 def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """The map `[h, w]` as colour over the patch in grey: none where it is zero, yellow where it is highest; uint8 `[H, H, 3]`."""
+    import cv2  # here, since reports without explanations do without it
+
     size_px = len(patch)
     smooth = cv2.resize(np.asarray(cells, np.float32), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
     height = smooth / smooth.max() if smooth.max() > 0 else smooth

@@ -1,4 +1,4 @@
-"""What rounds gained: the finished rounds side by side, written as `rounds.json`."""
+"""Compare the finished rounds and write `rounds.json`."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from pcam_ssl.tables import DECISION_COLUMNS, predictions, read_predictions, rea
 
 
 def round_tables(rounds: Rounds, number: int) -> RoundTables:
-    """What a finished round left behind."""
+    """The tables of a finished round."""
     run, units = rounds.run(number), _folds(rounds)
     withheld = number > 0 and rounds.recipe.pseudo.pooled
     return RoundTables(
@@ -34,7 +34,7 @@ def round_tables(rounds: Rounds, number: int) -> RoundTables:
 
 
 def stop_after(rounds: Rounds, last: int) -> str | None:
-    """What speaks against a round after `last`, or None. Pooled rounds have no clean inner score to be judged by."""
+    """The sentence of a rule against another round after `last`, or None. Pooled rounds have no inner score that is free of leakage."""
     if rounds.recipe.pseudo.pooled:
         return None
     scores = [inner_scores(round_tables(rounds, number).inner)["auroc"] for number in range(last + 1)]
@@ -42,7 +42,7 @@ def stop_after(rounds: Rounds, last: int) -> str | None:
 
 
 def teacher_predictions_of_pool(rounds: Rounds, number: int, truth: pd.DataFrame) -> pd.DataFrame | None:
-    """Predictions of the patches of known truth in the folds' pools, as the mean of the round's networks whose pool they are in."""
+    """Predictions of the pool patches in `truth`, each the mean over the networks whose pool holds it; None where `truth` is empty."""
     if truth.empty:
         return None
     tables = []
@@ -59,26 +59,26 @@ def teacher_predictions_of_pool(rounds: Rounds, number: int, truth: pd.DataFrame
 
 
 def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
-    """`id`, `label`, `wsi` of the pool patches whose label is known: for reports only, nothing that learns reads it."""
+    """`id`, `label`, `wsi` of the pool patches whose label is known; for reports only, never for training."""
     ids, patches = pool_ids(rounds.dataset, rounds.folds), rounds.dataset.patches
     return patches.loc[patches.id.isin(ids) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
 
 
 def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None]) -> dict:
-    """`OUT/rounds.json` for rounds 0..last, and what it says. `seen` holds the `opinions` of each of them."""
+    """Write `OUT/rounds.json` of rounds 0..last and return its values. `seen`: by round, `teacher_predictions_of_pool`."""
     score = rounds.recipe.score
     options = {"resamples": score.resamples, "seed": rounds.recipe.seed}
     tables = [round_tables(rounds, number) for number in range(last + 1)]
     groups, cluster = score_groups(rounds.folds, tables[0].oof)
     truth = truth_of_pool(rounds)
     rows = round_rows(tables, groups, **options)
-    for row, each, known in zip(rows, tables, seen, strict=True):
+    for row, each, of_pool in zip(rows, tables, seen, strict=True):
         run, selected = rounds.run(each.number), each.decisions is not None
         row |= {
             "folder": str(run.path),
             "truth": added_scores(each.decisions, truth) if selected else None,
             "facts": [read_json(run.unit(unit.name) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
-            "transductive": None if known is None else score_report(known, _slides(known), **options),
+            "transductive": None if of_pool is None else score_report(of_pool, _slides(of_pool), **options),
         }
     pooled = rounds.recipe.pseudo.pooled
     best = last if pooled else choose_round(tables)
@@ -104,7 +104,7 @@ def _slides(table: pd.DataFrame) -> pd.Series | None:
 
 
 def _pool(rounds: Rounds) -> dict[str, float]:
-    """Counts of the pool, as means over folds."""
+    """Counts of the pool, means over folds."""
     facts = [pool_facts(rounds.dataset, rounds.folds, unit) for unit in _folds(rounds)]
     return {name: float(np.mean([fold[name] for fold in facts])) for name in facts[0]}
 

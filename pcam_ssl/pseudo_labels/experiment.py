@@ -1,4 +1,4 @@
-"""What pseudo-label rounds share, and where each lies: round 0 is a finished run, the others are runs in `OUT/round-R`."""
+"""A pseudo-label experiment: round 0 is a finished run, later rounds are runs in `OUT/round-R`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ WITHHELD = (
 
 @dataclass(frozen=True)
 class Rounds:
-    """One pseudo-label experiment: `start` is round 0, `out` holds the rounds after it. `recipe` is the students'."""
+    """One pseudo-label experiment: `start` is round 0, `out` holds the later rounds, `recipe` is that of the students."""
 
     recipe: Recipe
     dataset: Dataset
@@ -31,7 +31,7 @@ class Rounds:
     precision: Precision
     workers: int
     members: tuple[Member, ...] = ()
-    """Of round 0 where that is a blend: it has no networks of its own."""
+    """Member runs of round 0 where it is a blend, which has no networks of its own."""
 
     def run(self, number: int) -> Run:
         """The run of a round."""
@@ -39,24 +39,24 @@ class Rounds:
 
     @property
     def verdict(self) -> Path:
-        """Where the verdict is kept."""
+        """Path of rounds.json."""
         return self.out / ROUNDS_FILE
 
     def context(self, number: int) -> RunContext:
-        """What the units of a round share."""
+        """The context of a round."""
         return self.context_of(self.run(number), number)
 
     def context_of(self, run: Run, number: int = 0) -> RunContext:
-        """What units in the folder of `run` share."""
+        """The context of units in the folder of `run`."""
         return RunContext(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number)
 
     @property
     def units(self) -> list[Unit]:
-        """The units of a round without their pseudo-labels: the folds, and the refit where round 0 has one."""
+        """The units of a round, without pseudo-labels: the folds, and the refit where round 0 has one."""
         units = [fold_unit(self.folds, k) for k in range(self.folds.n_folds)]
         return units + [refit_unit(self.folds)] * bool(self.recipe.cv.refit)
 
     @property
     def identity(self) -> tuple[Recipe, dict[str, str], str]:
-        """What `run.find_run` and `run.begin_run` ask for."""
+        """Recipe, dataset and command, as `find_run` and `begin_run` take them."""
         return self.recipe, {"path": str(self.dataset.path), "digest": self.dataset.digest}, "pseudo-label"

@@ -1,4 +1,4 @@
-"""The pseudo-labels of a round: for each unit what its own network of the round before is sure of, with a trail for every patch."""
+"""Pseudo-labels of a round: each unit takes the confident predictions of its own network of the round before. Decisions on all pool patches are written."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,29 +21,29 @@ from pcam_ssl.terminal import say
 
 
 def select(rounds: Rounds, number: int) -> list[dict]:
-    """Write the trails of round `number`, those that are not there yet; the folds' facts of the selection."""
+    """Write the missing decisions of round `number`; return the facts of the selection, one entry per fold."""
     if rounds.recipe.pseudo.pooled:
         _select_pooled(rounds, number)
     else:
         for unit in rounds.units:
             digest = _digest(rounds, number, [unit])
-            # The leader answers for all: it may write a trail before another process has looked.
-            if not rounds.world.run_on_main(lambda unit=unit, digest=digest: _there(rounds, number, unit, digest)):
+            # Rank 0 answers for all processes: it may write the decisions before another process has looked.
+            if not rounds.world.run_on_main(lambda unit=unit, digest=digest: _decided(rounds, number, unit, digest)):
                 _select_unit(rounds, number, unit, digest)
     run = rounds.run(number)
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
 
-    def gathered() -> list[dict]:
+    def write_all() -> list[dict]:
         whole = pd.concat([_decisions(rounds, number, unit) for unit in folds], ignore_index=True)
         if run.info().get("status") != "done" or not (run.path / DECISIONS).exists():
             write_table(run.path / DECISIONS, whole, run.table_notes(run.info(), round=number))
         return [_facts(rounds, number, unit) for unit in folds]
 
-    return rounds.world.run_on_main(gathered)
+    return rounds.world.run_on_main(write_all)
 
 
 def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
-    """The units of a round with the patches that their trails add; pooled ones score nothing, for nothing may come of it."""
+    """The units of a round with their pseudo-labels. Pooled units score nothing: their teachers learned the labels they would be scored on."""
     units = []
     for unit in rounds.units:
         if rounds.recipe.pseudo.pooled:
@@ -57,27 +57,27 @@ def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
 def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
     pool = teacher_predictions(rounds, number - 1, unit, pool_rows(rounds.dataset, rounds.folds, unit))
 
-    def decided() -> None:
+    def decide_and_write() -> None:
         previous = _previous(rounds, number, [unit])
         inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds)
         decisions, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
         _write(rounds, number, unit, decisions, facts)
         say(f"round {number}, {unit.name}: {_words(facts)}")
 
-    rounds.world.run_on_main(decided)
+    rounds.world.run_on_main(decide_and_write)
 
 
 def _select_pooled(rounds: Rounds, number: int) -> None:
-    """One set of decisions on the mean of all folds, of which every fold takes what its own pool holds."""
+    """Decide once on the mean predictions of all folds; every unit takes the decisions on its own pool."""
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
     digest = _digest(rounds, number, folds)
-    if rounds.world.run_on_main(lambda: all([_there(rounds, number, unit, digest) for unit in rounds.units])):
+    if rounds.world.run_on_main(lambda: all([_decided(rounds, number, unit, digest) for unit in rounds.units])):
         return
     pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in rounds.units}
     whole = pd.concat(pools.values()).drop_duplicates("id").sort_values("row").reset_index(drop=True)
     tables = [teacher_predictions(rounds, number - 1, unit, whole) for unit in folds]
 
-    def decided() -> None:
+    def decide_and_write() -> None:
         evidence = [inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds) for unit in folds]
         inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
@@ -87,11 +87,11 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
         say(f"round {number}, all folds together: {_words(facts)}")
 
-    rounds.world.run_on_main(decided)
+    rounds.world.run_on_main(decide_and_write)
 
 
 def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """The folds' pool tables as one: mean logits, calibrated and plain, mean spread and mean kNN prob."""
+    """The folds' pool tables averaged: logits before and after calibration, spread over views and kNN prob."""
     first = tables[0].copy()
     for name in ("logit", "view_std", "knn_prob"):
         first[name] = mean_over([table[name] for table in tables])
@@ -100,13 +100,13 @@ def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _digest(rounds: Rounds, number: int, units: list[Unit]) -> str:
-    """Of the networks that make these pseudo-labels."""
+    """SHA-256 of the teacher weights of these pseudo-labels."""
     digests = [teacher_predictions_digest(rounds, number - 1, unit) for unit in units]
     return digests[0] if len(digests) == 1 else digest_text("".join(digests))
 
 
-def _there(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
-    """Whether a unit's trail is written. Raises UserError where another network than the one there now made it."""
+def _decided(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
+    """Whether a unit's decisions are written. Raises UserError where the teacher has changed since."""
     folder = rounds.run(number).unit(unit.name)
     if not (folder / SELECTION).exists():
         return False
@@ -120,7 +120,7 @@ def _there(rounds: Rounds, number: int, unit: Unit, digest: str) -> bool:
 
 
 def _previous(rounds: Rounds, number: int, units: list[Unit]) -> pd.DataFrame | None:
-    """What the round before decided on each patch of the pools of `units`, which were of one mind."""
+    """The decisions of the round before on the pools of `units`; pooled units share one decision per patch."""
     if number == 1:
         return None
     return pd.concat([_decisions(rounds, number - 1, unit) for unit in units]).drop_duplicates("id")
@@ -143,12 +143,12 @@ def _facts(rounds: Rounds, number: int, unit: Unit) -> dict:
 
 
 def _damaged(path: Path, rounds: Rounds, number: int) -> UserError:
-    mend = f"delete {rounds.run(number).path} and later rounds, and the same command makes them again"
-    return UserError(f"{path}: absent or damaged, and students may have learned from what it said; {mend}")
+    fix = f"delete {rounds.run(number).path} and later rounds, and run the same command again"
+    return UserError(f"{path}: missing or damaged, and students may have learned from it; {fix}")
 
 
 def _write(rounds: Rounds, number: int, unit: Unit, decisions: pd.DataFrame, facts: dict) -> None:
-    """The trail, then the facts of the decision, which stand for both."""
+    """Write the decisions, then their facts: a facts file means that both are complete."""
     run = rounds.run(number)
     folder: Path = run.unit(unit.name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`pcam-ssl pseudo-label RUN --explain ID`: one patch over rounds and folds, what was decided and why."""
+"""`pcam-ssl pseudo-label RUN --explain ID`: the decisions on one patch over rounds and folds, and their reasons."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +24,10 @@ ALIGN = "rrrrrllrll"
 def patch_story(
     decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str], truth: int | None = None
 ) -> str:
-    """A table of every round's and fold's decision on one patch, and a sentence on how it stands now.
+    """A table of the decisions on one patch by round and fold, and sentences on the latest round.
 
-    `trails`: by round, the trail of all folds. `nearest_ids(id, known)` words a suggestion for an id that is not there, or is ''.
-    `truth`: the patch's label where the reader may see it; no decision did. Raises UserError as `patch_rows` does.
+    `decisions_of`: by round, the decisions of all folds. `nearest_ids(id, ids)` returns a suggestion for an unknown id, or ''.
+    `truth`: the patch's label where it is known; no decision has used it. Raises UserError as `patch_rows` does.
     """
     rows = patch_rows(decisions_of, id, nearest_ids)
     return "\n".join(
@@ -41,17 +41,17 @@ def patch_story(
 
 
 def patch_rows(decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
-    """The trail of one patch, `COLUMNS`, by round and fold. Raises UserError where no round was made or none has the id."""
+    """The decisions on one patch (`COLUMNS`), by round and fold. Raises UserError where there is no round, or none has the id."""
     if not decisions_of:
-        raise UserError("--explain: no round has been made yet; run pcam-ssl pseudo-label with --rounds first")
-    found = pd.concat(
+        raise UserError("--explain: no round has been made yet; run `pcam-ssl pseudo-label` with --rounds first")
+    rows = pd.concat(
         [decisions[decisions.id == id].assign(round=number) for number, decisions in decisions_of.items()], ignore_index=True
     )
-    if found.empty:
-        known = pd.Index(pd.concat([decisions.id for decisions in decisions_of.values()]).unique())
-        suggestion = nearest_ids(id, known) or " The pool's ids are in round-1/pseudo.parquet"
-        raise UserError(f"--explain {id}: no such patch in the pool (patches whose label is known are not in it).{suggestion}")
-    return found.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
+    if rows.empty:
+        ids = pd.Index(pd.concat([decisions.id for decisions in decisions_of.values()]).unique())
+        suggestion = nearest_ids(id, ids) or " The pool's ids are in round-1/pseudo.parquet"
+        raise UserError(f"--explain {id}: no such patch in the pool, which excludes labelled patches.{suggestion}")
+    return rows.sort_values(["round", "fold"], ignore_index=True)[list(COLUMNS)]
 
 
 def _cells(row) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def _times(n: int) -> str:
 
 
 def patch_history_text(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
-    """The story of patch `id` over the rounds of the run at `path`. Raises UserError for an id that no trail holds."""
+    """The decisions on patch `id` over the rounds of the run at `path`, as text. Raises UserError for an id that is in no pool."""
     folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
     decisions_of = {
         int(each.parent.name.removeprefix("round-")): read_table(each, DECISION_COLUMNS)[0]
@@ -96,7 +96,7 @@ def patch_history_text(path: Path | str, id: str, out: Path | str | None = None,
 
 
 def _truth(run: Run, id: str) -> int | None:
-    """The patch's label where the dataset still lies where the run found it, and knows one."""
+    """The patch's label; None where the dataset has moved or has no label of it."""
     try:
         patches = open_dataset(run.info()["dataset"]).patches
     except UserError:

@@ -1,4 +1,4 @@
-"""Precision check on hidden labels: hide the labels of some training slides, select among them, and count how often the pseudo-labels are right."""
+"""Precision check on hidden labels: hide the labels of some training slides, select pseudo-labels among their patches, and measure their precision."""
 
 from dataclasses import replace
 
@@ -22,10 +22,10 @@ from pcam_ssl.terminal import say
 
 
 def precision_check(rounds: Rounds) -> dict | None:
-    """What the user may expect of the pool: precision and coverage by class on planted slides; None where the recipe wants no check.
+    """Precision and coverage of the selection by class, on training slides with hidden labels; None where the recipe has no check.
 
-    A network is trained without the planted slides, calibrated on the usual inner slides, and the recipe's selection runs on
-    what it says of them. Neither they nor what is learned here enters a round.
+    A network is trained without these (planted) slides and calibrated on the usual inner slides. The recipe's selection then runs on
+    its predictions of them. No round uses these predictions or networks.
     """
     options = rounds.recipe.pseudo
     if not options.planted_share:
@@ -37,16 +37,16 @@ def precision_check(rounds: Rounds) -> dict | None:
     for unit in units:
         if rounds.world.is_main:
             say(
-                f"planted check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(context, unit)} training slides are hidden"
+                f"precision check, {unit.name}: {int(unit.score.sum()):,} labels of {_slides(context, unit)} training slides are hidden"
             )
             if (words := scarce_words(rounds.recipe, context.rows.label.to_numpy(np.int64)[unit.train])) is not None:
-                say(f"planted check, {unit.name}: {words}")
+                say(f"precision check, {unit.name}: {words}")
         train_missing(context, unit)
-    return rounds.world.run_on_main(lambda: _told(_scores(rounds, run, units)))
+    return rounds.world.run_on_main(lambda: _printed(_scores(rounds, run, units)))
 
 
 def check_unit(rounds: Rounds, unit: Unit) -> Unit:
-    """The unit without its planted slides, which it scores instead of its own."""
+    """The unit trained without its planted slides; it scores those instead of its own."""
     frame = rounds.folds.frame
     codes, _ = pd.factorize(frame.group)
     labels = rounds.context(0).rows.label.to_numpy(np.int64)
@@ -56,14 +56,14 @@ def check_unit(rounds: Rounds, unit: Unit) -> Unit:
         )
     except ValueError:
         raise UserError(
-            f"{unit.name} trains on one slide, none can be planted to check the selection; set pseudo.planted_share=0 to do without"
+            f"{unit.name} trains on one slide, so none is left for the precision check; set pseudo.planted_share=0 to skip it"
         ) from None
     planted = unit.train & np.isin(codes, chosen)
     if len(np.unique(labels[unit.train & ~planted])) < 2:
         raise UserError(
-            f"{unit.name} without {pseudo_share(rounds)} of its slides trains on one class; lower pseudo.planted_share, 0 does without the check"
+            f"{unit.name} without {pseudo_share(rounds)} of its slides trains on one class; lower pseudo.planted_share, or set it to 0 to skip the precision check"
         )
-    # A number of its own: the check's first weights and batches are not those of the fold.
+    # Another number: first weights and batches of the check differ from those of the fold.
     return replace(unit, number=rounds.folds.n_folds + 1 + unit.number, train=unit.train & ~planted, score=planted, test=False)
 
 
@@ -73,7 +73,7 @@ def pseudo_share(rounds: Rounds) -> str:
 
 
 def _begin(run: Run, rounds: Rounds) -> None:
-    """The check's networks depend on what is planted, not on how is selected: another selection uses them again."""
+    """Open the run of the check. Its networks depend on the planted slides alone, so that another selection reuses them."""
     recipe, dataset, command = rounds.identity
     recipe = recipe.model_copy(update={"pseudo": Pseudo(planted_share=recipe.pseudo.planted_share)})
     find_run(run.path, recipe, dataset, command)
@@ -112,10 +112,10 @@ def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
     }
 
 
-def _told(check: dict) -> dict:
-    """Says what was found before hours go into rounds."""
+def _printed(check: dict) -> dict:
+    """Print the result before hours are spent on rounds, and return it."""
     for name, entry in check["classes"].items():
-        say(f"planted check, {name}: precision {_interval(entry['precision'])}, coverage {_interval(entry['coverage'])}")
+        say(f"precision check, {name}: precision {_interval(entry['precision'])}, coverage {_interval(entry['coverage'])}")
     return check
 
 
@@ -149,18 +149,18 @@ def _without_labels(rounds: Rounds, folder, table: pd.DataFrame) -> pd.DataFrame
 
 
 def added_scores(decisions: pd.DataFrame, truth: pd.DataFrame, level: float = 0.95) -> dict:
-    """Precision and coverage of a trail (of one fold or several), by class and over all.
+    """Precision and coverage of the decisions of one or several folds, by class and over all.
 
-    `truth` has `id` (repeats are one patch), `label` (NA where unknown), `wsi`; trail rows without a known label are left aside.
+    `truth` has `id` (repeats are one patch), `label` (NA where unknown), `wsi`; decisions on patches without a label are ignored.
     Precision of class c: of the patches added as c, the share that is truly c. Coverage of class c: of the pool's patches that are
-    truly c, the share that was added, with whatever label; over all: of the pool's patches, the share that was added.
+    truly c, the share that was added, with either label; over all: of the pool's patches, the share that was added.
     Returns {"known": patches of known label, "added": those added, "precision": {normal, tumor, all}, "coverage": the same}, each
     score with value, low, high, right and n as in `share_interval`: two-sided at `level`, clustered by slide, or by patch where the
-    slide is unknown. Where there is no row, the value is None and `reason` says why.
+    slide is unknown. Where there is no patch, the value is None and `reason` says why.
     """
     truth = truth.loc[truth.label.notna(), ["id", "label", "wsi"]].drop_duplicates("id")
     known = decisions[["id", "label"]].merge(truth.rename(columns={"label": "true"}), on="id")
-    # A patch stands in the trail once a fold, which is no further evidence.
+    # The decisions of several folds on one patch are not independent.
     clusters = ("slide " + known.wsi.astype("str")).where(known.wsi.notna(), "patch " + known.id.astype("str"))
     added, true, as_called = known.label.notna(), known.true.astype("int8"), predicted_class(known.label)
     precision, coverage = {}, {}
@@ -177,7 +177,7 @@ def added_scores(decisions: pd.DataFrame, truth: pd.DataFrame, level: float = 0.
 
 
 def _classes(as_called, true):
-    """Each class as the word before 'patch', the rows called it, and the rows truly it; '' is all."""
+    """For each class: the word before 'patch', the rows with this pseudo-label, and the rows with this label; '' is all."""
     for label, name in enumerate(CLASSES):
         yield name + " ", as_called == label, true == label
     yield "", True, pd.Series(True, index=true.index)

@@ -1,4 +1,4 @@
-"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on top of a finished run. A round selects with the networks of the round before, trains fresh students, and scores them out of fold."""
+"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on a finished run. A round selects with the networks of the round before, trains new students, and scores them out of fold."""
 
 import shutil
 import sys
@@ -38,10 +38,11 @@ def pseudo_label(
     data: Path | str | None = None,
     pooled: bool = False,
 ) -> dict[str, Any]:
-    """Do `wanted` rounds on the run at `path` (made first where there is none) and return the verdict; what is there is not done again.
+    """Make `wanted` rounds on the run at `path` and return the verdict (the values of rounds.json).
 
-    `recipe` (a shipped name or a file) and `settings` change the run's own recipe for the students and the selection. Rounds lie in
-    `out`, which is the run's folder unless given. Raises UserError for all that the user can mend.
+    The run is trained first where it is not finished; finished rounds are kept. `recipe` (a shipped name or a file) and `settings`
+    change the run's own recipe for the students and the selection. Rounds are written to `out`, by default the run's folder. Raises
+    UserError where run, recipe, folder, dataset or pool do not allow rounds.
     """
     if wanted < 1:
         raise UserError(f"--rounds {wanted}: ask for at least one round")
@@ -57,12 +58,12 @@ def pseudo_label(
         world.run_on_main(lambda: locks.enter_context(lock_file(lock, f"pseudo-label rounds of {rounds.out}")) and None)
         world.run_on_main(lambda: describe_rounds(rounds))
         planted = precision_check(rounds)
-        stopped = _planted_stop(rounds, planted)
+        stopped = _check_stop(rounds, planted)
         last = 0
         while last < wanted and stopped is None:
             if (stopped := run_round(rounds, last + 1)) is None:
                 last += 1
-                # A round that was made before, under other stop rules, belongs to the verdict.
+                # A round that was made earlier, under other stop rules, is part of the verdict.
                 made = rounds.run(last + 1).paths.scores.exists()
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
         truth = truth_of_pool(rounds)
@@ -70,17 +71,17 @@ def pseudo_label(
         return world.run_on_main(lambda: write_verdict(rounds, last, planted, stopped, seen))
 
 
-def _planted_stop(rounds: Rounds, planted: dict | None) -> str | None:
+def _check_stop(rounds: Rounds, planted: dict | None) -> str | None:
     if planted is None or planted["met"]:
         return None
     if not rounds.recipe.pseudo.planted_stop:
-        warn(f"{planted['reason']}; going on, for pseudo.planted_stop is false")
+        warn(f"{planted['reason']}; continuing, since pseudo.planted_stop is false")
         return None
     return f"{planted['reason']} (pseudo.planted_stop=true; raise pseudo.precision_level or lower pseudo.precision, or set planted_stop=false)"
 
 
 def run_round(rounds: Rounds, number: int) -> str | None:
-    """Do round `number`, or what is missing of it. Returns None, or the sentence of the rule that stopped it before its students trained."""
+    """Make round `number`, or the rest of it. Returns None, or the sentence of the rule that stopped it before its students trained."""
     world, run = rounds.world, rounds.run(number)
     world.run_on_main(lambda: _begin(rounds, number))
     facts = select(rounds, number)
@@ -91,12 +92,12 @@ def run_round(rounds: Rounds, number: int) -> str | None:
     context = rounds.context(number)
     for unit in with_pseudo_labels(rounds, number):
         train_missing(context, unit)
-    world.run_on_main(lambda: _gather(rounds, number))
+    world.run_on_main(lambda: _aggregate(rounds, number))
     return None
 
 
 def stop_before(rounds: Rounds, facts: list[dict]) -> str | None:
-    """The first rule that speaks against training students on what was selected."""
+    """The sentence of the first rule against training students on this selection; None where no rule applies."""
     options = rounds.recipe.pseudo
     rules = (
         (added_too_few, options.stop_share),
@@ -116,7 +117,7 @@ def _begin(rounds: Rounds, number: int) -> None:
         write_folds(rounds.folds, run.paths.folds, run.table_notes(info))
     begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
     if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
-        raise UserError(f"{run.path}: its round 0 was another run ({info['round_0']}); choose another --out, or delete that folder")
+        raise UserError(f"{run.path}: made on another round 0 ({info['round_0']}); choose another --out, or delete that folder")
     if info.get("status") == "done":
         return
     run.update(
@@ -132,20 +133,20 @@ def _begin(rounds: Rounds, number: int) -> None:
 
 
 def _drop_untrained(rounds: Rounds, number: int) -> None:
-    """A selection of another recipe that no student was trained on binds nobody: it is made again."""
+    """Remove a selection of another recipe, where no student was trained on it yet."""
     run = rounds.run(number)
     if not run.paths.provenance.exists() or any(run.path.glob("*/model.safetensors")) or any(run.path.glob("*/last*")):
         return
     if run.info()["recipe_digest"] != recipe_digest(rounds.recipe, rounds=True):
-        say(f"{run.path}: selected under another recipe, and nothing was trained on it; it is selected again")
-        # Half removed under its own name, it would be no run and no empty folder either.
+        say(f"{run.path}: selected with another recipe and not trained on yet; the selection is made again")
+        # Renamed first: a half-removed folder must not keep the name of a round.
         dropped = run.path.with_name(f".{run.path.name}.dropped")
         shutil.rmtree(dropped, ignore_errors=True)
         run.path.rename(dropped)
         shutil.rmtree(dropped)
 
 
-def _gather(rounds: Rounds, number: int) -> None:
+def _aggregate(rounds: Rounds, number: int) -> None:
     floor = rounds.start.path / "floor.parquet"
-    known: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
-    aggregate_run(rounds.context(number), known, WITHHELD if rounds.recipe.pseudo.pooled else None)
+    colour_baseline: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
+    aggregate_run(rounds.context(number), colour_baseline, WITHHELD if rounds.recipe.pseudo.pooled else None)

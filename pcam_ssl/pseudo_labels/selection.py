@@ -1,4 +1,4 @@
-"""The decision of a round on every patch of a fold's pool, with its reason; the columns of its tables; the weight of a pseudo-label in the loss."""
+"""Decide which patches of a fold's pool get a pseudo-label, with a reason for each patch; the weight of a pseudo-label in the loss."""
 
 from math import fsum
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.evaluation.metrics import predicted_class
-from pcam_ssl.pseudo_labels.selectors import SelectionContext, nothing_said, pool_prior, ranked_pool, selectors_in_use
+from pcam_ssl.pseudo_labels.selectors import SelectionContext, no_reasons, pool_prior, ranked_pool, selectors_in_use
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import CLASSES, DECISION_COLUMNS, conform
@@ -22,11 +22,12 @@ def decide(
 ) -> tuple[pd.DataFrame, dict]:
     """The decisions of one fold (`DECISION_COLUMNS`, rows as in `pool`), and its facts as JSON values.
 
-    `pool` has `POOL_COLUMNS`, `inner` the Predictions of the fold's inner slides (`cluster`: what its `wsi` names). It starts from nothing; `previous`, the same
-    fold's decisions of the round before, serves only to tell what changed. The order of the pool's rows decides nothing.
-    Facts: pool, prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector, change by
-    kind, tumor_share of the added (None where nothing is), nothing: a sentence where nothing is added, else None.
-    Raises UserError for `options` that the pool cannot serve.
+    `pool` has `POOL_COLUMNS`; `inner` are the Predictions of the fold's inner slides, and `cluster` names what its `wsi` holds. Each
+    round decides anew: `previous`, the fold's decisions of the round before, only fills the column `change`. The order of the pool's
+    rows does not matter.
+    Facts: pool (patches), prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector,
+    change by kind, tumor_share of the added (None where nothing is added), nothing (a sentence where nothing is added, else None).
+    Raises UserError where a selector needs a kNN prob and the pool has none.
     """
     pool = ranked_pool(conform(pool, POOL_COLUMNS))
     prior = pool_prior(pool)
@@ -34,13 +35,13 @@ def decide(
     if options.precision is not None:
         thresholds = precision_thresholds(inner, options.precision, options.precision_level, cluster)
     context = SelectionContext(options, thresholds, prior)
-    stays, reasons, left_out = np.ones(len(pool), dtype=bool), nothing_said(len(pool)), {}
+    stays, reasons, left_out = np.ones(len(pool), dtype=bool), no_reasons(len(pool)), {}
     for key, selector in selectors_in_use(options).items():
         if not selector.applies(context):
             continue
-        given = selector.leave_out(pool, stays, getattr(options, key), context)
-        out = given != ""
-        reasons[out] = given[out]
+        reasons_of_selector = selector.leave_out(pool, stays, getattr(options, key), context)
+        out = reasons_of_selector != ""
+        reasons[out] = reasons_of_selector[out]
         stays &= ~out
         left_out[key] = int(out.sum())
     for label in (0, 1):
@@ -67,7 +68,7 @@ def _decisions(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, optio
 
 
 def _change(decisions: pd.DataFrame, previous: pd.DataFrame | None) -> np.ndarray:
-    """A member of `CHANGES`, or '' where the patch is left out now as before; str [N]."""
+    """One of `CHANGES`, or '' where the patch is left out in both rounds; str [N]."""
     before = np.full(len(decisions), np.nan)
     if previous is not None and len(previous):
         place = pd.Index(previous.id).get_indexer(decisions.id)
@@ -111,31 +112,31 @@ POOL_COLUMNS = {
     "knn_prob": "float64",
     "view_hash": "str",
 }
-"""One row a pool patch, for one fold; `prob` is calibrated, `knn_prob` NaN where there is no kNN. No truth in it, ever."""
+"""One row per pool patch of one fold. `prob` is calibrated, `knn_prob` NaN without kNN. It never holds labels."""
 CHANGES = ("new", "kept", "flipped", "taken back")
 
 
 def pseudo_weights(probs, rule: str, scale: float = 1.0) -> np.ndarray:
-    """Weight of each patch of the pool by its calibrated `probs` [N], were it added; a true label has weight 1."""
+    """The loss weight [N] of each pool patch if it were added, from calibrated `probs` [N]; a true label has weight 1."""
     probs = np.asarray(probs, dtype=np.float64)
     return scale * {"constant": np.ones_like, "confidence": confidence_weights, "softmatch": softmatch_weights}[rule](probs)
 
 
 def confidence_weights(probs: np.ndarray) -> np.ndarray:
-    """2 |prob - 0.5|: 0 for a coin, 1 for certainty; [N]."""
+    """2 |prob - 0.5|: 0 for prob 0.5, 1 for prob 0 or 1; [N]."""
     return 2 * np.abs(probs - 0.5)
 
 
 def softmatch_weights(probs: np.ndarray) -> np.ndarray:
     """SoftMatch (Chen et al. 2023, arXiv:2301.10921): a Gaussian of the confidence max(prob, 1 - prob), cut off at its mean; [N].
 
-    1 from the mean upward, exp(-(confidence - mean)^2 / (2 variance)) below. Mean and variance are those of the whole pool, which
-    a round knows; the paper follows them by moving averages over batches, and the same for both classes.
+    1 from the mean upward, exp(-(confidence - mean)^2 / (2 variance)) below. Deviation from the paper: mean and variance are those of
+    the whole pool, where the paper takes moving averages over batches; as there, both classes share them.
     """
-    sure = np.maximum(probs, 1 - probs)
-    if not len(sure) or sure.min() == sure.max():
-        return np.ones_like(sure)
-    # Exact sums, for the weights of a shuffled pool must not differ in their last bit.
-    mean = fsum(sure) / len(sure)
-    variance = fsum((sure - mean) ** 2) / len(sure)
-    return np.exp(-(np.minimum(sure - mean, 0) ** 2) / (2 * variance))
+    confidence = np.maximum(probs, 1 - probs)
+    if not len(confidence) or confidence.min() == confidence.max():
+        return np.ones_like(confidence)
+    # Exact sums: the weights must not depend on the order of the rows.
+    mean = fsum(confidence) / len(confidence)
+    variance = fsum((confidence - mean) ** 2) / len(confidence)
+    return np.exp(-(np.minimum(confidence - mean, 0) ** 2) / (2 * variance))

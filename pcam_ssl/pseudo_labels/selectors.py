@@ -1,7 +1,7 @@
 """Selectors of pseudo-labels: confidence, agreement, caps, class balance.
 
-A selector takes the pool as `ranked_pool` gives it and `stays` bool [N], the candidates so far. It returns reasons: str [N], empty for
-what stays and for what was no candidate. `SELECTORS` says in which order they apply.
+A selector takes the pool as of `ranked_pool` and `stays` bool [N], the candidates so far. It returns reasons, object [N]: why it leaves
+out a candidate, and '' for all other patches. `SELECTORS` lists the selectors in the order in which they apply.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from pcam_ssl.tables import CLASSES
 
 
 def precision(pool: pd.DataFrame, stays: np.ndarray, thresholds: dict[int, Threshold], target: float) -> np.ndarray:
-    """Leaves out what is not beyond the threshold of its class (`precision_thresholds`)."""
-    reasons = nothing_said(len(pool))
+    """Leaves out patches that are not beyond the threshold of their class (`precision_thresholds`)."""
+    reasons = no_reasons(len(pool))
     for label, threshold in thresholds.items():
         out = stays & (pool.called == label).to_numpy() & ~threshold.beyond(pool.prob)
         if threshold.prob is None:
@@ -32,22 +32,22 @@ def precision(pool: pd.DataFrame, stays: np.ndarray, thresholds: dict[int, Thres
             continue
         side = "below" if label else "above"
         end = f"is {side} {threshold.prob:.4g}, from where a precision of {target:g} is proven for {CLASSES[label]}"
-        say(reasons, out, pool.prob, "prob {:.4g} " + end)
+        give_reason(reasons, out, pool.prob, "prob {:.4g} " + end)
     return reasons
 
 
 def confidence(pool: pd.DataFrame, stays: np.ndarray, tau: float) -> np.ndarray:
-    """Leaves out prob from 1 - `tau` to `tau`, both ends included."""
-    reasons = nothing_said(len(pool))
+    """Leaves out patches whose prob is from 1 - `tau` to `tau`, both included."""
+    reasons = no_reasons(len(pool))
     out = stays & ((pool.prob <= tau) & (pool.prob >= 1 - tau)).to_numpy()
-    say(reasons, out, pool.prob, "prob {:.4g} " + f"is between {1 - tau:.4g} and {tau:.4g} (pseudo.confidence)")
+    give_reason(reasons, out, pool.prob, "prob {:.4g} " + f"is between {1 - tau:.4g} and {tau:.4g} (pseudo.confidence)")
     return reasons
 
 
 def view_std(pool: pd.DataFrame, stays: np.ndarray, most: float) -> np.ndarray:
-    """Leaves out patches whose logits have a standard deviation over views above `most`."""
-    reasons = nothing_said(len(pool))
-    say(
+    """Leaves out patches whose standard deviation of the logit over views is above `most`."""
+    reasons = no_reasons(len(pool))
+    give_reason(
         reasons,
         stays & (pool.view_std > most).to_numpy(),
         pool.view_std,
@@ -57,30 +57,30 @@ def view_std(pool: pd.DataFrame, stays: np.ndarray, most: float) -> np.ndarray:
 
 
 def agreement(pool: pd.DataFrame, stays: np.ndarray) -> np.ndarray:
-    """Leaves out patches that head and kNN call differently, and those without a kNN prob.
+    """Leaves out patches on which head and kNN disagree, and those without a kNN prob.
 
-    Raises UserError where no patch of a pool has a kNN prob.
+    Raises UserError where no patch of the pool has a kNN prob.
     """
-    reasons = nothing_said(len(pool))
-    unknown = pool.knn_prob.isna().to_numpy()
-    if len(pool) and unknown.all():
+    reasons = no_reasons(len(pool))
+    missing = pool.knn_prob.isna().to_numpy()
+    if len(pool) and missing.all():
         raise UserError(
             "pseudo.agreement=true needs kNN probs and the round before has none; "
-            "begin with neighbours.use=true or with a metric-train run, or set pseudo.agreement=false"
+            "start from a run with neighbours.use=true or a metric-train run, or set pseudo.agreement=false"
         )
-    reasons[stays & unknown] = "kNN gives no prob (pseudo.agreement)"
+    reasons[stays & missing] = "kNN gives no prob (pseudo.agreement)"
     differ = (pool.knn_prob >= 0.5).to_numpy() != (pool.called == 1).to_numpy()
-    say(reasons, stays & ~unknown & differ, pool.knn_prob, "kNN prob {:.4g} calls the other class (pseudo.agreement)")
+    give_reason(reasons, stays & ~missing & differ, pool.knn_prob, "kNN prob {:.4g} calls the other class (pseudo.agreement)")
     return reasons
 
 
-def nothing_said(n: int) -> np.ndarray:
+def no_reasons(n: int) -> np.ndarray:
     """Empty reasons, object [n]."""
     return np.full(n, "", dtype=object)
 
 
-def say(reasons: np.ndarray, out: np.ndarray, values: pd.Series, words: str) -> None:
-    """Write `words`, with the row's own value in the braces, as the reason of the rows `out` bool [N]."""
+def give_reason(reasons: np.ndarray, out: np.ndarray, values: pd.Series, words: str) -> None:
+    """Write `words`, filled with the row's value, as the reason of the rows `out` bool [N]."""
     reasons[out] = np.array([words.format(value) for value in values.to_numpy()[out].tolist()], dtype=object)
 
 
@@ -89,10 +89,10 @@ def _best(threshold: Threshold) -> str:
 
 
 def ranked_pool(pool: pd.DataFrame) -> pd.DataFrame:
-    """The pool with `called` and `rank`: 0 for the surest patch, that is with prob farthest from 0.5.
+    """The pool with `called` (the predicted class) and `rank`: 0 for the most confident patch, whose prob is farthest from 0.5.
 
-    A tie is broken by the logit farthest from 0 (probs near 0 and 1 run together), then by id, so that the rank does not depend on
-    the order of the rows.
+    Ties are broken by the logit farthest from 0 (probs near 0 and 1 lose digits), then by id, so that the rank does not depend on the
+    order of the rows.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -106,7 +106,7 @@ def ranked_pool(pool: pd.DataFrame) -> pd.DataFrame:
 
 
 def most_confident_within(groups, rank) -> np.ndarray:
-    """Place of each row within its group, int [M]: 0 for the one of least `rank`; `groups` and `rank` int [M]."""
+    """Place of each row within its group, int [M]: 0 for the row of lowest `rank`; `groups` and `rank` int [M]."""
     groups = np.asarray(groups)
     order = np.lexsort((rank, groups))
     start = np.flatnonzero(np.diff(groups[order], prepend=-1))
@@ -117,32 +117,32 @@ def most_confident_within(groups, rank) -> np.ndarray:
 
 
 def share_of(share: float, n: int) -> int:
-    """The most patches that are at most `share` of `n`, in spite of rounding: 0.29 of 100 is 29."""
+    """The largest number of patches that is at most `share` of `n`, whatever the rounding: 0.29 of 100 is 29."""
     return int(share * n + ROUNDING)
 
 
 def k_best(pool: pd.DataFrame, stays: np.ndarray, k: int) -> np.ndarray:
-    """Keeps the `k` surest of each class."""
+    """Keeps the `k` most confident candidates of each class."""
     return _capped(pool, stays, pool.called.to_numpy(), k, f"not among the {k} surest of its class (pseudo.k_best)")
 
 
 def top_share(pool: pd.DataFrame, stays: np.ndarray, share: float) -> np.ndarray:
-    """Keeps the surest candidates of either class, at most `share` of the whole pool."""
+    """Keeps the most confident candidates of both classes together, at most `share` of the whole pool."""
     most = share_of(share, len(pool))
     words = f"not among the {most} surest, {share:g} of the pool (pseudo.top_share)"
     return _capped(pool, stays, np.zeros(len(pool), dtype=np.int64), most, words)
 
 
 def slide_cap(pool: pd.DataFrame, stays: np.ndarray, most: int) -> np.ndarray:
-    """Keeps the `most` surest of each slide; patches without a slide all stay."""
+    """Keeps the `most` most confident candidates of each slide; patches of unknown slide all stay."""
     codes, _ = pd.factorize(pool.wsi)
     return _capped(pool, stays & (codes >= 0), codes, most, f"its slide has {most} surer patches (pseudo.slide_cap)")
 
 
 def duplicate_cap(pool: pd.DataFrame, stays: np.ndarray, most: int) -> np.ndarray:
-    """Keeps the `most` surest of each group of near duplicates among the candidates.
+    """Keeps the `most` most confident candidates of each group of near duplicates.
 
-    A group is what hangs together by pairs of view hashes at most `NEAR_BITS` apart; patches without a hash all stay.
+    A group is a connected component of the pairs whose view hashes differ by at most `NEAR_BITS`; patches without a hash all stay.
     """
     stays = stays & pool.view_hash.notna().to_numpy()
     groups = np.zeros(len(pool), dtype=np.int64)
@@ -151,8 +151,8 @@ def duplicate_cap(pool: pd.DataFrame, stays: np.ndarray, most: int) -> np.ndarra
 
 
 def round_cap(pool: pd.DataFrame, stays: np.ndarray, share: float) -> np.ndarray:
-    """Keeps at most `share` of the whole pool, the surest of each class, in the ratio that the candidates have."""
-    reasons = nothing_said(len(pool))
+    """Keeps at most `share` of the whole pool: the most confident of each class, in the class ratio of the candidates."""
+    reasons = no_reasons(len(pool))
     most, n = share_of(share, len(pool)), int(stays.sum())
     if n <= most:
         return reasons
@@ -164,26 +164,26 @@ def round_cap(pool: pd.DataFrame, stays: np.ndarray, share: float) -> np.ndarray
 
 
 def keep_most_confident(pool: pd.DataFrame, stays: np.ndarray, label: int, kept: int, words: str) -> np.ndarray:
-    """Reasons that leave of the candidates called `label` the `kept` surest."""
+    """Keeps the `kept` most confident of the candidates called `label`."""
     of_class = stays & (pool.called == label).to_numpy()
     return _capped(pool, of_class, np.zeros(len(pool), dtype=np.int64), kept, words)
 
 
 def _capped(pool: pd.DataFrame, stays: np.ndarray, groups: np.ndarray, most: int, words: str) -> np.ndarray:
-    reasons = nothing_said(len(pool))
+    reasons = no_reasons(len(pool))
     rows = np.flatnonzero(stays)
     reasons[rows[most_confident_within(groups[rows], pool["rank"].to_numpy()[rows]) >= most]] = words
     return reasons
 
 
 def _near_groups(hashes: pd.Series) -> np.ndarray:
-    """Number of the group of each hash, int [M]."""
+    """The group number of each hash, int [M]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not len(hashes):
         return np.empty(0, dtype=np.int64)
-    # Once each: thousands of blank patches share one hash, and all their pairs would be listed.
+    # Unique hashes only: thousands of blank patches share one, and all their pairs would be listed.
     bits, place = np.unique(view_bits(hashes), return_inverse=True)
     pairs = [(i, j) for i, j, _ in near_pairs(bits, NEAR_BITS)]
     i, j = (np.concatenate(ends) for ends in zip(*pairs, strict=True)) if pairs else (np.empty(0, int), np.empty(0, int))
@@ -192,17 +192,17 @@ def _near_groups(hashes: pd.Series) -> np.ndarray:
 
 
 def pool_prior(pool: pd.DataFrame) -> float | None:
-    """Share of tumor in the pool as the calibrated probs have it, their mean; None for an empty pool."""
-    # An exact sum, for the mean of a shuffled pool must not differ in its last bit.
+    """Expected share of tumor in the pool, the mean of the calibrated probs; None for an empty pool."""
+    # An exact sum: the mean must not depend on the order of the rows.
     return fsum(pool.prob) / len(pool) if len(pool) else None
 
 
 def balance(pool: pd.DataFrame, stays: np.ndarray, prior: float) -> np.ndarray:
-    """Keeps of the class there is too much of the surest, so that the tumor share comes nearest `prior`.
+    """Keeps only the most confident of the over-represented class, so that the tumor share is nearest to `prior`.
 
-    Where no candidate is of one class, no ratio can be kept and nothing stays. Takes and returns what `patchwise` does.
+    Where one class has no candidate, no ratio can be kept and nothing stays.
     """
-    reasons = nothing_said(len(pool))
+    reasons = no_reasons(len(pool))
     tumor = int((stays & (pool.called == 1).to_numpy()).sum())
     normal = int(stays.sum()) - tumor
     if not tumor or not normal:
@@ -218,33 +218,33 @@ def balance(pool: pd.DataFrame, stays: np.ndarray, prior: float) -> np.ndarray:
 
 
 def _filling(others: int, share: float) -> int:
-    """How many patches beside `others` make up nearest to `share` of all; `share` below 1."""
+    """The number of patches that, added to `others`, is nearest to `share` of all; `share` is below 1."""
     least = int(others * share / (1 - share))
     return min((least + 1, least), key=lambda n: abs(n / (n + others) - share))
 
 
 @dataclass(frozen=True)
 class SelectionContext:
-    """What selectors of one fold know beside the pool; no truth is in it."""
+    """What the selectors of one fold get besides the pool; it holds no labels of the pool."""
 
     options: Pseudo
     thresholds: dict[int, Threshold] | None
     """By class; None where pseudo.precision is null."""
     prior: float | None
-    """Share of tumor in the pool, None for an empty one."""
+    """Expected share of tumor in the pool, None for an empty pool."""
 
 
 @dataclass(frozen=True)
 class Selector:
-    """What a key under `pseudo:` switches on: any value but null, false and none."""
+    """A selector that a key under `pseudo:` switches on, by any value but null, false and none."""
 
     leave_out: Callable[[pd.DataFrame, np.ndarray, Any, SelectionContext], np.ndarray]
-    """From pool, candidates, the key's value and the context to reasons, object [N]."""
+    """(pool, candidates, value of the key, context) -> reasons, object [N]."""
     rule: Callable[[Any, int, SelectionContext], str] | None = None
-    """In words, by what a patch of a class counts as confident; None: the selector only leaves patches out that others took."""
+    """Says for a class when a patch counts as confident. None: the selector only leaves out candidates of other selectors."""
     applies: Callable[[SelectionContext], bool] = lambda context: True
     key: tuple[Any, Any] | None = None
-    """Of a selector of another package: the type and the pydantic field of its key."""
+    """For a selector of another package: the type and the pydantic field of its key."""
 
 
 def _precision_rule(target: float, label: int, context: SelectionContext) -> str:
@@ -270,11 +270,11 @@ SELECTORS: dict[str, Selector] = {
     ),
     "round_cap": Selector(_by_value(round_cap)),
 }
-"""By key of `pseudo:`, in the order in which they apply; those of other packages come last."""
+"""By key of `pseudo:`, in the order in which they apply; selectors of other packages come last."""
 
 
 def selectors_in_use(options: Pseudo) -> dict[str, Selector]:
-    """The selectors that a recipe switches on, in the order in which they apply."""
+    """The selectors that a recipe switches on, by key, in the order in which they apply."""
     others = [key for key in type(options).model_fields if key not in Pseudo.model_fields]
     table = SELECTORS | {key: load_extension(GROUP, key) for key in others}
     return {key: selector for key, selector in table.items() if getattr(options, key) not in (None, False, "none")}

@@ -1,6 +1,6 @@
-"""When rounds end: each rule gives the sentence that names it, or None.
+"""Stop rules of pseudo-label rounds. Each returns a sentence that names the rule where it fires, else None.
 
-`facts` is what `decide` says of each fold; a limit of None switches the rule off.
+`facts` are the facts of `decide`, one entry per fold; a limit of None switches the rule off.
 """
 
 from pcam_ssl.evaluation.metrics import ROUNDING
@@ -8,24 +8,24 @@ from pcam_ssl.tables import CLASSES
 
 
 def added_too_few(facts: list[dict], limit: float | None) -> str | None:
-    """Fires where the folds together would add less than the share `limit` of their pools."""
+    """Fires where all folds together would add less than the share `limit` of their pools."""
     pool, added = sum(fold["pool"] for fold in facts), _added(facts)
     if limit is None or (pool and added >= limit * pool - ROUNDING):
         return None
-    told = f"{added} of {pool} pool patches would be added"
+    counts = f"{added} of {pool} pool patches would be added"
     if not pool:
-        return f"{told}; pseudo-labels need unlabelled patches (pseudo.stop_share)"
-    return f"{told} ({added / pool:.2%}), less than {limit:.2%} (pseudo.stop_share={limit:g})"
+        return f"{counts}; pseudo-labels need unlabelled patches (pseudo.stop_share)"
+    return f"{counts} ({added / pool:.2%}), less than {limit:.2%} (pseudo.stop_share={limit:g})"
 
 
 def ratio_off(facts: list[dict], limit: float | None) -> str | None:
-    """Fires where the tumor share of what the folds add differs from the prior of their pools by more than `limit`."""
+    """Fires where the tumor share of the added patches differs from the prior of the pools by more than `limit`."""
     added = _added(facts)
     if limit is None or not added:
         return None
     share = sum(fold["added"]["tumor"] for fold in facts) / added
-    held = [fold for fold in facts if fold["pool"]]
-    prior = sum(fold["prior"] * fold["pool"] for fold in held) / sum(fold["pool"] for fold in held)
+    nonempty = [fold for fold in facts if fold["pool"]]
+    prior = sum(fold["prior"] * fold["pool"] for fold in nonempty) / sum(fold["pool"] for fold in nonempty)
     if abs(share - prior) <= limit + ROUNDING:
         return None
     return (
@@ -35,7 +35,7 @@ def ratio_off(facts: list[dict], limit: float | None) -> str | None:
 
 
 def too_many_flips(facts: list[dict], limit: float | None) -> str | None:
-    """Fires where more than the share `limit` of what the folds add had the other label in the round before."""
+    """Fires where more than the share `limit` of the added patches had the other pseudo-label in the round before."""
     added, flipped = _added(facts), sum(fold["change"]["flipped"] for fold in facts)
     if limit is None or flipped <= limit * added + ROUNDING:
         return None
@@ -45,8 +45,8 @@ def too_many_flips(facts: list[dict], limit: float | None) -> str | None:
 def no_better(scores: list[float | None], stop: bool) -> str | None:
     """Fires where the last round's inner score is no better than the best before it.
 
-    `scores` are those of rounds 0..R, each the mean over folds of the AUROC on inner slides, None where it is not defined; a round
-    without a score, or with none before it, cannot be judged and does not fire.
+    `scores`: of rounds 0..R the mean over folds of the AUROC on inner slides, None where it is not defined. The rule does not fire where
+    the last round has no score, or no round before it has one.
     """
     earlier = {number: score for number, score in enumerate(scores[:-1]) if score is not None}
     if not stop or not earlier or scores[-1] is None:

@@ -1,4 +1,4 @@
-"""Teacher predictions of a unit's pool: calibrated, with the spread of views and the vote of neighbours; by one network, or by the members of a blend."""
+"""Teacher predictions of a unit's pool: calibrated, with the spread over views and the kNN prob; by one network, or by the members of a blend."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ TEACHER_COLUMNS = ["id", "logit", "prob", "view_std", "knn_prob"]
 
 
 def teacher_digest(folder: Path) -> str:
-    """SHA-256 of a unit's weights. Raises UserError where there are none."""
+    """SHA-256 of a unit's weights. Raises UserError where the file does not exist."""
     try:
         return digest_file(folder / WEIGHTS)
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def teacher_digest(folder: Path) -> str:
 
 
 def inner_table(folder: Path) -> pd.DataFrame:
-    """Calibrated Predictions of a unit's inner slides with `knn_prob`. Raises UserError where the unit left none."""
+    """Calibrated Predictions of a unit's inner slides, with `knn_prob` (NaN without kNN). Raises UserError where the unit has none."""
     path = folder / "inner.parquet"
     if not path.exists():
         raise UserError(
@@ -46,9 +46,9 @@ def inner_table(folder: Path) -> pd.DataFrame:
 
 
 def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
-    """The inner table with what an interval resamples as `wsi`, and its name: slides, or the stain clusters that stand in for them.
+    """The inner table with the clusters that intervals resample as `wsi`, and their name: slide, or stain cluster where slides are unknown.
 
-    Patches of one unknown slide counted as independent would prove more than they know.
+    Patches of unknown slides must not count as independent: they would prove too high a precision.
     """
     inner = inner_table(folder)
     groups, cluster = score_groups(folds, inner)
@@ -56,7 +56,7 @@ def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
 
 
 def check_teachers(run: Run, units: list[Unit]) -> None:
-    """Raises UserError where a unit of a run lacks what rounds start from: weights, calibration, inner Predictions."""
+    """Raises UserError where a unit of a run lacks what rounds need: weights, calibration, inner Predictions."""
     for unit in units:
         folder = run.unit(unit.name)
         teacher_digest(folder)
@@ -65,19 +65,20 @@ def check_teachers(run: Run, units: list[Unit]) -> None:
 
 
 def pool_table(context: RunContext, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
-    """The network in `folder` on the patches `pool`: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`; no labels.
+    """Predictions of the patches `pool` by the network in `folder`; no labels.
 
-    What the unit has predicted already is read, its test split too; the rest is predicted and kept beside it in `pool.parquet`.
+    Columns: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`. Existing predictions are read, those of the test
+    split too; the others are made and kept in `pool.parquet`. Raises UserError where a logit is not finite.
     """
-    known = _predicted(folder)
-    missing = pool[~pool.id.isin(known.id)]
+    predicted = _predicted(folder)
+    missing = pool[~pool.id.isin(predicted.id)]
     if len(missing):
         kept = _join(_kept(folder), _predict(context, unit, folder, missing))
         if context.world.is_main:
             write_table(folder / KEPT, kept, {"network_digest": teacher_digest(folder)})
-        known = _join(known, kept)
-    found = known.drop_duplicates("id").set_index("id").loc[pool.id].reset_index()
-    table = found[TEACHER_COLUMNS].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
+        predicted = _join(predicted, kept)
+    rows = predicted.drop_duplicates("id").set_index("id").loc[pool.id].reset_index()
+    table = rows[TEACHER_COLUMNS].assign(wsi=pool.wsi.array, view_hash=pool.view_hash.array, fold=unit.number)
     broken = ~np.isfinite(table.logit)
     if broken.any():
         raise UserError(
@@ -99,7 +100,7 @@ def _predicted(folder: Path) -> pd.DataFrame:
 
 
 def _kept(folder: Path) -> pd.DataFrame:
-    """What was kept of this very network; another's is as good as none."""
+    """Pool predictions kept in the folder; those of another network are ignored."""
     if not (folder / KEPT).exists():
         return pd.DataFrame(columns=TEACHER_COLUMNS)
     table, notes = read_table(folder / KEPT, {"id": "str", **dict.fromkeys(TEACHER_COLUMNS[1:], "float64")})
@@ -111,7 +112,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """The rows of both; an empty frame has no dtypes and is left out."""
+    """The rows of both tables; an empty one has no dtypes and is left out."""
     parts = [part for part in (first, second) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else first
 
@@ -137,10 +138,10 @@ def _predict(context: RunContext, unit: Unit, folder: Path, patches: pd.DataFram
 
 
 def teacher_predictions(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) -> pd.DataFrame:
-    """What unit K of round `number` says of the patches `pool`, as of `teacher.pool_table`.
+    """Predictions of the patches `pool` by the networks of a unit of round `number`; columns as of `pool_table`.
 
-    Where round 0 is a blend: the blend of what its members' own networks of unit K say, each by its own recipe's test views. All of
-    them are blind to the labels that K scores; `knn_prob` is their mean, NaN where a member has none.
+    Where round 0 is a blend, they are the blend of its members' networks of that unit, each under its own recipe's test views. None
+    of these networks learned a label that the unit scores. `knn_prob` is the members' mean, NaN where a member has none.
     """
     if number or not rounds.members:
         run = rounds.run(number)
@@ -148,7 +149,7 @@ def teacher_predictions(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFr
     heads = {}
     for member in rounds.members:
         if member.run.path not in heads:
-            heads[member.run.path] = pool_table(_setting(rounds, member), unit, member.run.unit(unit.name), pool)
+            heads[member.run.path] = pool_table(_member_context(rounds, member), unit, member.run.unit(unit.name), pool)
     tables = [as_member(heads[member.run.path], member.table, member.run.unit(unit.name)) for member in rounds.members]
     weights = np.array([member.weight for member in rounds.members])
     blended = blended_table(tables, rounds.start.info()["blend"]["method"], weights, {})
@@ -156,14 +157,14 @@ def teacher_predictions(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFr
 
 
 def teacher_predictions_digest(rounds: Rounds, number: int, unit: Unit) -> str:
-    """Of the networks whose opinion it is."""
+    """SHA-256 of the teacher weights."""
     if number or not rounds.members:
         return teacher_digest(rounds.run(number).unit(unit.name))
     return digest_text("".join(teacher_digest(member.run.unit(unit.name)) for member in rounds.members))
 
 
 def check_round_0(rounds: Rounds) -> None:
-    """Raises UserError where round 0 lacks what rounds start from, or a member of it does where it is a blend."""
+    """Raises UserError where round 0, or a member of it where it is a blend, lacks what rounds need."""
     if not rounds.members:
         check_teachers(rounds.start, rounds.units)
         return
@@ -171,7 +172,7 @@ def check_round_0(rounds: Rounds) -> None:
         check_teachers(member.run, rounds.units)
         if rounds.recipe.pseudo.agreement and not member.recipe.neighbours.use:
             raise UserError(
-                f"pseudo.agreement: {member.run.path}, which {rounds.start.path} blends, has no kNN; blend runs that have"
+                f"pseudo.agreement: {member.run.path}, which {rounds.start.path} blends, has no kNN; blend runs with neighbours.use=true"
             )
     for unit in rounds.units:
         inner = rounds.start.unit(unit.name) / INNER
@@ -179,8 +180,8 @@ def check_round_0(rounds: Rounds) -> None:
             raise UserError(f"{inner}: no such file, so no threshold can be chosen; blend the same runs again into another --out")
 
 
-def _setting(rounds: Rounds, member: Member) -> RunContext:
-    """The member's own test views, neighbours and number format."""
+def _member_context(rounds: Rounds, member: Member) -> RunContext:
+    """The context of a member: its own test views, kNN and number format."""
     recipe = member.recipe
     precision = choose_precision(rounds.world.device, recipe.train.precision, recipe.train.channels_last)
     return replace(rounds.context_of(member.run), recipe=recipe, precision=precision)

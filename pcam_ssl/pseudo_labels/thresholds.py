@@ -1,4 +1,4 @@
-"""The prob at which inner slides prove a precision, for each class."""
+"""Thresholds: for each class, the prob beyond which inner slides prove a precision."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -17,9 +17,10 @@ MORE_SLIDES = "raise cv.inner_share for more inner slides"
 
 @dataclass(frozen=True)
 class Threshold:
-    """What inner slides prove of one class: `prob` is None where they do not prove the precision, and `reason` says why.
+    """The threshold of one class. `prob` is None where the inner slides do not prove the precision; `reason` says why.
 
-    `bound`, `right`, `n`, `slides` (None where unknown) are those at `prob`, or at the best bound where `prob` is None.
+    `bound` (lower confidence bound of the precision), `right`, `n` and `slides` (None where unknown) are counted at `prob`, or at the
+    highest bound where `prob` is None.
     """
 
     label: int
@@ -31,23 +32,24 @@ class Threshold:
     slides: int | None = None
 
     def beyond(self, probs) -> np.ndarray:
-        """Which `probs` [N] are called this class as surely as the threshold asks, bool [N]; none where there is no threshold."""
+        """Which `probs` [N] are beyond the threshold of this class, bool [N]; none are where there is no threshold."""
         probs = np.asarray(probs, dtype=np.float64)
         if self.prob is None:
             return np.zeros(len(probs), dtype=bool)
         return (predicted_class(probs) == self.label) & (probs >= self.prob if self.label else probs <= self.prob)
 
     def facts(self) -> dict:
-        """As JSON values."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
 def precision_thresholds(inner: pd.DataFrame, precision: float, level: float, cluster: str = "slide") -> dict[int, Threshold]:
     """For each class the prob nearest 0.5 beyond which the lower bound of the precision at `level` reaches `precision`.
 
-    `inner` holds `label`, `wsi` and calibrated `prob` of patches of one fold's inner slides; `cluster` names what `wsi` stands for,
-    where that is no slide. A patch counts for the class its prob calls; a threshold takes all patches of equal prob together. The bound is that of one threshold, not of the choice
-    among them: in simulation (level 0.95, 8 or 25 slides that shift the score) the chosen one missed its target in 1 to 7 % of cases.
+    `inner` holds `label`, `wsi` and calibrated `prob` of patches of one fold's inner slides; `cluster` names what `wsi` holds where
+    that is not slides. A patch counts for its predicted class; patches of equal prob are on one side of the threshold.
+    The bound is that of one fixed threshold and does not account for the choice among thresholds. In simulation (level 0.95, 8 or 25
+    slides that shift the score) the chosen threshold missed its target in 1 to 7 % of cases.
     """
     inner = inner[inner.label.notna()]
     return {label: _threshold(inner, label, precision, level, cluster) for label in (1, 0)}
@@ -71,7 +73,7 @@ def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float, 
     bounds = lower_bound(shares, level)
     proven = np.flatnonzero(bounds >= precision)
     place = proven[-1] if len(proven) else np.argmax(bounds)
-    found = Threshold(
+    threshold = Threshold(
         label,
         float(probs[ends[place]]),
         "",
@@ -81,30 +83,32 @@ def _threshold(inner: pd.DataFrame, label: int, precision: float, level: float, 
         int(side.wsi.iloc[: ends[place] + 1].nunique()) or None,
     )
     if len(proven):
-        return replace(found, reason=_proven(found, precision, cluster))
-    return replace(found, prob=None, reason=_unproven(found, precision, cluster))
+        return replace(threshold, reason=_proven(threshold, precision, cluster))
+    return replace(threshold, prob=None, reason=_unproven(threshold, precision, cluster))
 
 
-def _proven(found: Threshold, precision: float, cluster: str) -> str:
-    beyond = "more" if found.label else "less"
-    bound = f"bound {rounded_down(found.bound):g}; {_counts(found, cluster)}"
-    return f"{CLASSES[found.label]}: a precision of {precision:g} is proven at prob {found.prob:.4g} or {beyond} ({bound})"
+def _proven(threshold: Threshold, precision: float, cluster: str) -> str:
+    beyond = "more" if threshold.label else "less"
+    bound = f"bound {rounded_down(threshold.bound):g}; {_counts(threshold, cluster)}"
+    return f"{CLASSES[threshold.label]}: a precision of {precision:g} is proven at prob {threshold.prob:.4g} or {beyond} ({bound})"
 
 
-def _unproven(found: Threshold, precision: float, cluster: str) -> str:
-    bound = rounded_down(found.bound)
+def _unproven(threshold: Threshold, precision: float, cluster: str) -> str:
+    bound = rounded_down(threshold.bound)
     cure = f"set pseudo.precision to {bound:g} or less, or {MORE_SLIDES}" if bound > 0.5 else MORE_SLIDES
-    where = f"the best bound is {bound:g}, at prob {found.prob:.4g} ({_counts(found, cluster)})"
-    return f"{CLASSES[found.label]}: no threshold proves a precision of {precision:g}; {where}; {cure}"
+    where = f"the best bound is {bound:g}, at prob {threshold.prob:.4g} ({_counts(threshold, cluster)})"
+    return f"{CLASSES[threshold.label]}: no threshold proves a precision of {precision:g}; {where}; {cure}"
 
 
-def _counts(found: Threshold, cluster: str) -> str:
-    where = f" on {found.slides} inner {cluster}{'' if found.slides == 1 else 's'}" if found.slides else ", slides unknown"
-    return f"{found.right} of {found.n} right{where}"
+def _counts(threshold: Threshold, cluster: str) -> str:
+    where = (
+        f" on {threshold.slides} inner {cluster}{'' if threshold.slides == 1 else 's'}" if threshold.slides else ", slides unknown"
+    )
+    return f"{threshold.right} of {threshold.n} right{where}"
 
 
 def rounded_down(bound: float) -> float:
-    """To three decimals, so that a target of what is printed would be reached."""
+    """To three decimals, rounded down, so that the printed bound is itself proven."""
     return float(np.floor(bound * 1000) / 1000)
 
 
@@ -113,7 +117,7 @@ OTHER_WAYS = "raise cv.inner_share, import more slides, or choose by rank (pseud
 
 @dataclass(frozen=True)
 class Evidence:
-    """The inner patches of one class in one fold, the slides they are of, and the most that they can prove: all of them right."""
+    """Inner patches of one class in one fold, their slides, and the highest precision they can prove: that of no wrong call."""
 
     label: int
     n: int
@@ -122,30 +126,30 @@ class Evidence:
 
 
 def evidence(folds: Folds, labels: np.ndarray, level: float) -> list[Evidence]:
-    """One entry a fold and class, from the labels [N] of the folds' rows; stain clusters count where slides are not known."""
-    found = []
+    """One entry per fold and class, from the labels [N] of the folds' rows; stain clusters count where slides are unknown."""
+    entries = []
     for k in range(folds.n_folds):
         for label in (1, 0):
             rows = folds.inner_mask(k) & (labels == label)
             n, clusters = int(rows.sum()), folds.frame.group[rows].nunique()
-            found.append(Evidence(label, n, clusters, faultless_bound(n, clusters, level)))
-    return found
+            entries.append(Evidence(label, n, clusters, faultless_bound(n, clusters, level)))
+    return entries
 
 
 def provable_text(options: Pseudo, dataset: Dataset, folds: Folds) -> str | None:
-    """One line: whether `pseudo.precision` can be proven at all, and what would change it; None where none is asked for."""
+    """One line: whether the inner slides can prove `pseudo.precision`, and what to change if not; None where no precision is set."""
     if options.precision is None:
         return None
     labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
-    found = evidence(folds, labels, options.precision_level)
-    short = {label: [e for e in found if e.label == label and e.bound < options.precision] for label in (1, 0)}
-    parts = [_shortage(entries, options, folds.n_folds) for entries in short.values() if entries]
-    asked = f"pseudo.precision {options.precision:g} (sure to {options.precision_level:g})"
+    entries = evidence(folds, labels, options.precision_level)
+    short = {label: [e for e in entries if e.label == label and e.bound < options.precision] for label in (1, 0)}
+    parts = [_shortage(few, options, folds.n_folds) for few in short.values() if few]
+    target = f"pseudo.precision {options.precision:g} (confidence level {options.precision_level:g})"
     if not parts:
-        return f"{asked}: the inner slides of every fold can prove it, if so many calls are right"
-    most = rounded_down(min(max(e.bound for e in found if e.label == label) for label in (1, 0)))
+        return f"{target}: the inner slides of every fold can prove it, if enough calls are right"
+    most = rounded_down(min(max(e.bound for e in entries if e.label == label) for label in (1, 0)))
     lower = f"set pseudo.precision={most:g} or less, " if most > 0.5 else ""
-    return f"{asked} cannot be proven for {'; nor for '.join(parts)}. There nothing is added; {lower}{OTHER_WAYS}"
+    return f"{target} cannot be proven for {'; nor for '.join(parts)}. No such patch is added; {lower}{OTHER_WAYS}"
 
 
 def _shortage(entries: list[Evidence], options: Pseudo, n_folds: int) -> str:

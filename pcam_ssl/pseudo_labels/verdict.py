@@ -1,4 +1,4 @@
-"""Rounds side by side: what each added, how it scores, which is best, and whether a gain can be believed."""
+"""Compare rounds: what each added, how it scores, which is best, and whether its gain is more than chance."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ WITHHELD = "withheld: pooled pseudo-labels come from networks that learned the l
 
 @dataclass(frozen=True)
 class RoundTables:
-    """What a finished round left behind.
+    """The tables of a finished round.
 
     `oof`: Predictions of all folds, one row per id, None where withheld (pooled). `inner`: by fold, calibrated Predictions of its
-    inner slides. `trail`: a row per pool patch and fold, None for round 0. `labels_used`: labels trained on, by fold.
+    inner slides. `decisions`: one row per pool patch and fold, None for round 0. `labels_used`: number of labels trained on, by fold.
     """
 
     number: int
@@ -32,7 +32,7 @@ class RoundTables:
 
 
 def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
-    """One row of the verdict per round; `rounds` begin with round 0.
+    """One row of the verdict per round; `rounds` starts with round 0.
 
     `groups` [N]: the slide of each row of round 0's `oof`, or None (see `bootstrap.intervals`). "out_of_fold" holds `SCORES` with
     intervals, "against_round_0" their paired differences (None for round 0); where `oof` is withheld all are None with the reason.
@@ -56,7 +56,7 @@ def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: i
 
 
 def added_counts(decisions: pd.DataFrame) -> dict[str, int]:
-    """Pseudo-labels of a trail, summed over folds: by class, and by what changed since the round before."""
+    """Numbers of pseudo-labels summed over folds: by class, and by their change since the round before."""
     added = decisions[decisions.decision == "added"]
     tumor = int((added.label >= 0.5).sum())
     changes = decisions.change.value_counts()
@@ -65,7 +65,7 @@ def added_counts(decisions: pd.DataFrame) -> dict[str, int]:
 
 
 def inner_scores(inner: dict[int, pd.DataFrame]) -> dict[str, Any]:
-    """Mean AUROC and NLL over folds, and by fold; a fold whose inner slides hold one class has no AUROC and is left out of its mean."""
+    """AUROC and NLL (nats) on inner slides, by fold and as mean; a fold whose inner slides hold one class has no AUROC and is excluded."""
     by_fold = {}
     for fold, table in sorted(inner.items()):
         labels = table.label.to_numpy(np.int64)
@@ -74,9 +74,9 @@ def inner_scores(inner: dict[int, pd.DataFrame]) -> dict[str, Any]:
 
 
 def choose_round(rounds: list[RoundTables]) -> int:
-    """The round of the best mean inner AUROC over folds; of equals the earliest, and the first where no round has one.
+    """The round of the highest mean inner AUROC over folds; the earliest of equals, and the first where no round has an AUROC.
 
-    A round that added nothing is not chosen: its students differ from round 0 by their seed, and are no gain of pseudo-labels.
+    A round that added nothing is never chosen: its students differ from round 0 only in their seed.
     """
     rounds = [tables for tables in rounds if tables.decisions is None or (tables.decisions.decision == "added").any()]
     means = [inner_scores(tables.inner)["auroc"] for tables in rounds]
@@ -85,10 +85,10 @@ def choose_round(rounds: list[RoundTables]) -> int:
 
 
 def chosen_by_fold(rounds: list[RoundTables]) -> tuple[dict[int, int], pd.DataFrame | None]:
-    """Each fold's own choice of round, and the Predictions composed of them, in the order of round 0; None where one is withheld.
+    """The round chosen by each fold, and the Predictions composed of these rounds in the order of round 0; None where one is withheld.
 
-    A run-wide choice asks all folds' inner slides, and fold K scores those of other folds. Here fold K's rows come from the round
-    that its own inner slides like best, so nothing about the labels it scores had a say.
+    A choice by the inner slides of all folds would leak: fold K scores slides that are inner slides of other folds. Here the rows of
+    fold K come from the round with the best AUROC on its own inner slides, so that no label it scores influences the choice.
     """
     chosen = {fold: choose_round([_of_fold(tables, fold) for tables in rounds]) for fold in sorted(rounds[0].inner)}
     by_number = {tables.number: tables.oof for tables in rounds}
@@ -116,9 +116,9 @@ def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed
 
 
 def verdict_sentence(verdict: dict[str, Any]) -> str:
-    """Whether rounds helped: what each fold's own choice of round shows, and no more.
+    """Whether rounds helped, in one or two sentences, judged by each fold's own choice of round.
 
-    Reads of rounds.json "rounds" (as of `round_rows`), "best", "pooled", "chosen_by_fold" (as of `chosen_scores`).
+    `verdict`: the values "rounds" (as of `round_rows`), "best", "pooled" and "chosen_by_fold" (as of `chosen_scores`) of rounds.json.
     """
     made = len(verdict["rounds"]) - 1
     if not made:
@@ -143,12 +143,12 @@ def verdict_sentence(verdict: dict[str, Any]) -> str:
 
 
 def like_first(first: pd.DataFrame, oof: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of `oof` in the order of `first`. Raises UserError naming an id that only one of both scores."""
-    alone = set(first.id).symmetric_difference(oof.id)
-    if alone:
+    """The rows of `oof` in the order of `first`. Raises UserError where they score different ids, naming one."""
+    different = set(first.id).symmetric_difference(oof.id)
+    if different:
         raise UserError(
-            f"{name}: {len(oof):,} patches are scored, {len(first):,} in round 0, {len(alone):,} of them in one only, "
-            f"first {min(alone)}; delete that round's folder and run the command again"
+            f"{name}: {len(oof):,} patches are scored, {len(first):,} in round 0, {len(different):,} of them in one only, "
+            f"first {min(different)}; delete that round's folder and run the command again"
         )
     return oof.set_index("id").loc[first.id].reset_index()
 
@@ -157,16 +157,16 @@ def _scores(first: pd.DataFrame | None, oof: pd.DataFrame | None, number: int | 
     if first is None or oof is None:
         return _withheld()
     rows = like_first(first, oof, f"round {number}")
-    found = intervals(rows.label.to_numpy(np.int64), rows.prob, groups, resamples, seed)
-    return {name: found[name] for name in SCORES}
+    scores = intervals(rows.label.to_numpy(np.int64), rows.prob, groups, resamples, seed)
+    return {name: scores[name] for name in SCORES}
 
 
 def _against(first: pd.DataFrame | None, oof: pd.DataFrame | None, number: int | str, groups, resamples: int, seed: int) -> dict:
     if first is None or oof is None:
         return _withheld()
     rows = like_first(first, oof, f"round {number}")
-    found = paired_differences(first.label.to_numpy(np.int64), first.prob, rows.prob, groups, resamples, seed)
-    return {name: found[name] for name in SCORES}
+    differences = paired_differences(first.label.to_numpy(np.int64), first.prob, rows.prob, groups, resamples, seed)
+    return {name: differences[name] for name in SCORES}
 
 
 def _withheld() -> dict[str, dict]:

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 from pcam_ssl.render import document
 
 WIDTH_PX, HEIGHT_PX = 440, 330
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 58, 14, 12, 44
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 70, 14, 12, 44
 ROW_PX, LABEL_PX = 20, 168
 MAP_PX, MARGIN_PX = 260, 8
 

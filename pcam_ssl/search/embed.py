@@ -1,6 +1,6 @@
-"""`pcam-ssl embed`: embeddings of any source as a folder, and how well nearest labelled patches of other slides tell the label.
+"""`pcam-ssl embed`: write the embeddings of any source into a folder, and score kNN with patches of other slides.
 
-The folder holds embeddings.npy [N, D], ids.parquet in the same order, and embedding.json, which says what made them.
+The folder holds embeddings.npy [N, D], ids.parquet in the same order, and embedding.json, which describes network and dataset.
 """
 
 import os
@@ -49,8 +49,9 @@ def embed_source(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Write the embeddings of `source` by a run's network, or by the frozen backbone `model`, into the new folder `out`.
 
-    Float32, or with `half` float16; streamed, so memory does not grow with N. Returns what embedding.json says and, with `knn`,
-    the kNN scores of the labelled patches. Raises UserError where run, model or source do not hold, or `out` exists.
+    Embeddings are float32, or float16 with `half`; they are streamed, so memory does not grow with N. Returns the values of
+    embedding.json and, with `knn`, the kNN scores of the labelled patches. Raises UserError where run, model or source cannot be used,
+    or `out` exists.
     """
     refuse_existing(out, "--out")
     embedder = None if run is None else run_embedder(run_in_use(run), fold, device)
@@ -58,8 +59,8 @@ def embed_source(
         patches = split_rows(dataset, source, split)
         if embedder is None:
             embedder = frozen_embedder(model, dataset.size_px, pretrained, image_size, device)
-        known = {"path": str(Path(source).resolve()), "digest": dataset.digest, "split": split, "packed": is_dataset(source)}
-        facts = _facts(embedder, known, len(patches), half)
+        described = {"path": str(Path(source).resolve()), "digest": dataset.digest, "split": split, "packed": is_dataset(source)}
+        facts = _facts(embedder, described, len(patches), half)
         with _new_folder(Path(out), len(patches) * embedder.dimension * np.dtype(facts["dtype"]).itemsize) as folder:
             _write(folder, embedder, Pixels(dataset.path / PIXELS), patches, facts)
         embeddings = np.load(Path(out) / EMBEDDINGS, mmap_mode="r")
@@ -93,7 +94,7 @@ def _write(folder: Path, embedder: Embedder, pixels: Pixels, patches: pd.DataFra
 
 @contextmanager
 def _new_folder(path: Path, n_bytes: int):
-    """Yield a folder beside `path` that takes its name when the block succeeds, and is removed otherwise."""
+    """Yield a temporary folder beside `path`; it is renamed to `path` if the block succeeds, and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     check_space(path.parent, n_bytes)
     part = part_of(path)
@@ -110,10 +111,10 @@ RESAMPLES = 2000
 
 
 def knn_scores(embeddings, patches: pd.DataFrame) -> dict[str, Any]:
-    """A score report for each split with labels; embeddings `[N, D]` stand in the order of `patches`.
+    """A score report of kNN for each split with labels; embeddings `[N, D]` are in the order of `patches`.
 
-    The gallery is the labelled train split, or the labelled patches of all splits where it has none. No query finds a patch of
-    its own slide, nor, where slides are unknown, its duplicates. k and temperature are the defaults of `inference.knn`.
+    The gallery is the labelled train split, or the labelled patches of all splits where the train split has no labels. Patches of the
+    query's own slide are excluded; where slides are unknown, its duplicates are. k and temperature are the defaults of `neighbors.knn`.
     Raises UserError where too few patches have a label.
     """
     labelled = patches.label.notna()
@@ -124,8 +125,8 @@ def knn_scores(embeddings, patches: pd.DataFrame) -> dict[str, Any]:
     gallery = build_index(embeddings[member.to_numpy()], patches[member])
     reports = {}
     for split in patches.split[labelled].unique():
-        asked = labelled & (patches.split == split)
-        rows = patches[asked].reset_index(drop=True)
-        table = knn_predictions(gallery, embeddings[asked.to_numpy()], rows, 0, exclude=leave_out(gallery, rows))
+        queries = labelled & (patches.split == split)
+        rows = patches[queries].reset_index(drop=True)
+        table = knn_predictions(gallery, embeddings[queries.to_numpy()], rows, 0, exclude=leave_out(gallery, rows))
         reports[split] = score_report(table, rows.wsi if rows.wsi.notna().all() else None, RESAMPLES)
     return reports

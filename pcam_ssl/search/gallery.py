@@ -1,4 +1,7 @@
-"""The gallery to search: of a run's refit network, or of a folder that `pcam-ssl embed` made; indexed on first use, kept in its folder, refused where network or dataset differ."""
+"""The gallery to search: the dataset of a run, embedded by its refit network, or a folder of `pcam-ssl embed`.
+
+Its index is built on first use and kept in the folder. An index of another network or dataset is refused.
+"""
 
 import shlex
 import tempfile
@@ -27,7 +30,7 @@ from pcam_ssl.terminal import say
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """A gallery before it is indexed; the index lies in `folder`/index."""
+    """A gallery before it is indexed; its index is in `folder`/index."""
 
     folder: Path
     dataset: Dataset
@@ -35,7 +38,7 @@ class EmbeddingSpace:
     gallery: pd.DataFrame
     """`id`, `label`, `wsi`, `split`, `view_hash`, and `prob` of class 1 (calibrated) where the run has one."""
     embeddings: np.ndarray | None
-    """Float [N, D] in the order of `gallery`, memory-mapped; None where they are still to be made."""
+    """Float [N, D] in the order of `gallery`, memory-mapped; None where they are not computed yet."""
     embedder: Callable[[], Embedder]
 
     @property
@@ -46,10 +49,10 @@ class EmbeddingSpace:
 def open_gallery(
     space: EmbeddingSpace, embedder: Embedder, factory: str | None = None, rebuild: bool = False, backend: str = "auto"
 ):
-    """The space's EmbeddingIndex, built and saved where it is absent or `rebuild` asks for it.
+    """The EmbeddingIndex of the gallery; it is built and saved where there is none, or with `rebuild`.
 
-    `factory` None takes what is there, or the exact index. Raises UserError for an index of another factory, network or dataset,
-    with the command that rebuilds it.
+    `factory` None takes the saved index, or builds the exact one. Raises UserError for an index of another factory, network or
+    dataset, with the command that rebuilds it.
     """
     if rebuild or not space.index_folder.exists():
         with lock_file(space.folder / ".index.lock", str(space.index_folder)):
@@ -57,10 +60,10 @@ def open_gallery(
     saved, command = _saved_factory(space.index_folder), _rebuild_command(space, factory)
     if factory is not None and saved not in (None, factory):
         raise UserError(
-            f"{space.index_folder}: is an index {saved}, not {factory}; leave --index out, or rebuild it with `{command}`"
+            f"{space.index_folder}: its factory is {saved}, not {factory}; leave --index out, or rebuild it with `{command}`"
         )
     chosen = choose_backend(backend, saved or EXACT)
-    _tell(space, saved or EXACT, chosen)
+    _report_index(space, saved or EXACT, chosen)
     return load_index(
         space.index_folder,
         rebuild=command,
@@ -71,9 +74,10 @@ def open_gallery(
 
 
 def _build(space: EmbeddingSpace, embedder: Embedder, factory: str, backend: str) -> EmbeddingIndex:
-    untrained_index(embedder.dimension, factory)  # so that a slip of the pen is told before minutes of embedding
+    # Validate the factory string before the slow embedding pass.
+    untrained_index(embedder.dimension, factory)
     chosen = choose_backend(backend, factory)
-    _tell(space, factory, chosen)
+    _report_index(space, factory, chosen)
     with tempfile.TemporaryDirectory(prefix=".embedding-", dir=space.folder) as folder:
         index = build_index(
             _embeddings(space, embedder, Path(folder)),
@@ -88,7 +92,7 @@ def _build(space: EmbeddingSpace, embedder: Embedder, factory: str, backend: str
 
 
 def _embeddings(space: EmbeddingSpace, embedder: Embedder, scratch: Path) -> np.ndarray:
-    """Those the space has, else new ones on disk, so that only the index itself takes memory."""
+    """The embeddings of the space, or new ones on disk, so that only the index takes memory."""
     if space.embeddings is not None:
         return space.embeddings
     say(f"{space.index_folder}: embedding {len(space.gallery):,} patches, once")
@@ -96,12 +100,12 @@ def _embeddings(space: EmbeddingSpace, embedder: Embedder, scratch: Path) -> np.
     return embedder.embed(Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), out=out)
 
 
-def _tell(space: EmbeddingSpace, factory: str, backend: Backend) -> None:
+def _report_index(space: EmbeddingSpace, factory: str, backend: Backend) -> None:
     say(f"search: {len(space.gallery):,} patches, index {factory}, backend {backend.name} ({backend.reason})")
 
 
 def _saved_factory(folder: Path) -> str | None:
-    """The factory of a saved index, None where its notes cannot be read: `load_index` says so."""
+    """The factory of a saved index; None where its notes cannot be read, which `load_index` reports."""
     try:
         return read_json(folder / NOTES_FILE, {"factory": str})["factory"]
     except UserError:
@@ -116,9 +120,9 @@ AGAIN = "delete the folder, and embed again with `pcam-ssl embed`"
 
 
 def open_embedding_space(folder: Path | str, data: Path | str | None = None, device: str = "auto") -> EmbeddingSpace:
-    """The space of a run or of an embeddings folder. `data` says where its dataset lies, where that has moved.
+    """The gallery of a run or of an embeddings folder. `data` is the new place of its dataset, where that has moved.
 
-    Raises UserError where the folder is neither, has no refit network, or its dataset is gone or another one.
+    Raises UserError where the folder is neither, has no refit network, or its dataset is missing or has changed.
     """
     folder = Path(folder)
     return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(run_in_use(folder), data, device)
@@ -127,9 +131,10 @@ def open_embedding_space(folder: Path | str, data: Path | str | None = None, dev
 def _of_run(run: Run, data: Path | str | None, device: str) -> EmbeddingSpace:
     info = run.info()
     if not run.unit_done(REFIT):
-        run_embedder(run)  # says which command makes it
+        # Raises the error that names the command to make it.
+        run_embedder(run)
     if not run.paths.scores.exists():
-        raise UserError(f"{run.path}: not finished yet; run its command again, it goes on where it stopped")
+        raise UserError(f"{run.path}: not finished yet; run its command again, it continues where it stopped")
     dataset = find_dataset(run.path, info["dataset"], info["dataset_digest"], data)
     gallery = dataset.patches.assign(prob=dataset.patches.id.map(predictions_by_id(run).prob))
     return EmbeddingSpace(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
@@ -137,16 +142,16 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> EmbeddingSpace:
 
 def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> EmbeddingSpace:
     facts = read_embedding(folder)
-    known, network = facts["dataset"], facts["network"]
-    if not known["packed"] and data is None:
+    described, network = facts["dataset"], facts["network"]
+    if not described["packed"] and data is None:
         raise UserError(
-            f"{folder}: made from {known['path']}, whose patches are not kept; "
-            f"`pcam-ssl data import {known['path']} DATASET`, then search with --data DATASET"
+            f"{folder}: made from {described['path']}, whose patches are not kept; "
+            f"`pcam-ssl data import {described['path']} DATASET`, then search with --data DATASET"
         )
-    dataset = find_dataset(folder, known["path"], known["digest"], data)
+    dataset = find_dataset(folder, described["path"], described["digest"], data)
 
     def embedder() -> Embedder:
-        made = _embedder_again(network, dataset, device)
+        made = _rebuild_embedder(network, dataset, device)
         if made.digest != network["digest"]:
             raise UserError(f"{folder}: its network has changed since; embed again with `pcam-ssl embed`")
         return made
@@ -168,7 +173,7 @@ def _load(folder: Path) -> np.ndarray:
     return embeddings
 
 
-def _embedder_again(network: dict, dataset: Dataset, device: str) -> Embedder:
+def _rebuild_embedder(network: dict, dataset: Dataset, device: str) -> Embedder:
     if "model" in network:
         return frozen_embedder(network["model"], dataset.size_px, network["pretrained"], network["image_size"], device)
     fold = None if network["unit"] == REFIT else int(network["unit"].removeprefix("fold-"))

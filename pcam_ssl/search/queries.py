@@ -1,4 +1,4 @@
-"""What is searched for: patches of the dataset by id, image files, or all patches of another source."""
+"""Queries of a search: patches of the dataset by id, image files, or all patches of another source."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,38 +18,38 @@ from pcam_ssl.tables import conform
 
 @dataclass(frozen=True)
 class Loaded:
-    """Patches in memory, uint8 [N, H, W, 3], where others are memory-mapped `Pixels`."""
+    """Patches in memory, uint8 [N, H, W, 3]; the other queries use memory-mapped `Pixels`."""
 
     array: np.ndarray
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Some queries of one kind: `table` (`QUERY_COLUMNS`), and where their pixels are."""
+    """Queries of one kind: `table` (`QUERY_COLUMNS`), and their pixels: `rows` of `pixels`."""
 
     table: pd.DataFrame
     pixels: Pixels | Loaded
     rows: np.ndarray
 
     def patch(self, n: int) -> np.ndarray:
-        """Pixels uint8 [H, W, 3] of a query."""
+        """Pixels uint8 [H, W, 3] of query `n`."""
         return np.asarray(self.pixels.array[self.rows[n]])
 
 
 def by_id(ids: Iterable[str], dataset: Dataset, gallery: pd.DataFrame) -> Queries:
-    """Patches of the dataset; their prob is the gallery's. Raises UserError for each id that it does not have, with the nearest."""
-    known = pd.Index(dataset.patches.id)
-    rows = known.get_indexer(pd.Index(ids))
-    absent = [wanted for wanted, row in zip(ids, rows, strict=True) if row < 0]
-    if absent:
+    """Patches of the dataset, with the prob of the gallery. Raises UserError for unknown ids, with the nearest id."""
+    all_ids = pd.Index(dataset.patches.id)
+    rows = all_ids.get_indexer(pd.Index(ids))
+    unknown = [id for id, row in zip(ids, rows, strict=True) if row < 0]
+    if unknown:
         listed = f" Its ids are in {dataset.path / PATCHES}"
-        raise UserError(*[f"--id {id}: {dataset.path} has no such patch.{nearest_ids(id, known) or listed}" for id in absent])
+        raise UserError(*[f"--id {id}: {dataset.path} has no such patch.{nearest_ids(id, all_ids) or listed}" for id in unknown])
     table = dataset.patches.iloc[rows].reset_index(drop=True)
     return Queries(_table(table.assign(prob=table.id.map(gallery.set_index("id").prob))), _pixels(dataset), rows)
 
 
 def by_image(files: Iterable[Path], size_px: int) -> Queries:
-    """Image files; nothing is known of them but their pixels. Raises UserError for each that is no patch of `size_px`."""
+    """Image files; label, slide and prob are unknown. Raises UserError for each file that is no patch of `size_px`."""
     patches, problems = [], []
     for file in files:
         try:
@@ -64,7 +64,7 @@ def by_image(files: Iterable[Path], size_px: int) -> Queries:
 
 
 def by_source(source: Dataset, name: Any, size_px: int) -> Queries:
-    """All patches of a dataset. Raises UserError where they are of another size."""
+    """All patches of a dataset. Raises UserError where their size is not `size_px`."""
     if source.size_px != size_px:
         raise UserError(
             f"--source {name}: its patches are {source.size_px} px, those of the gallery {size_px} px; give patches of that size"
@@ -88,5 +88,5 @@ def _pixels(dataset: Dataset) -> Pixels:
     return Pixels(dataset.path / PIXELS)
 
 
-def _table(known: pd.DataFrame) -> pd.DataFrame:
-    return conform(known.reindex(columns=list(QUERY_COLUMNS)), QUERY_COLUMNS)
+def _table(patches: pd.DataFrame) -> pd.DataFrame:
+    return conform(patches.reindex(columns=list(QUERY_COLUMNS)), QUERY_COLUMNS)

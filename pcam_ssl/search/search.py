@@ -107,11 +107,11 @@ def search_space(
     device: str = "auto",
     html: Path | str | None = None,
 ) -> Found | None:
-    """The k nearest gallery patches of each query; None where there is none and the index was to be rebuilt.
+    """The k nearest gallery patches of each query; None where there are no queries and the index was only rebuilt.
 
-    `folder` is a run, whose gallery is its whole dataset, or what `pcam-ssl embed` made. Patches of a query's own slide are left
-    out unless `any_slide`; where slides are unknown, its duplicates are. `html` also writes a page.
-    Raises UserError for a folder, query or index that does not hold.
+    `folder` is a run, whose gallery is its whole dataset, or a folder of `pcam-ssl embed`. Patches of a query's own slide are excluded
+    unless `any_slide`; where slides are unknown, its duplicates are. `html` also writes a page.
+    Raises UserError for a folder, query or index that cannot be used.
     """
     if not (ids or images or source or rebuild):
         raise UserError(NOTHING_ASKED)
@@ -121,15 +121,15 @@ def search_space(
         check_target("--html", html, *PAGE)
     space = open_embedding_space(folder, data, device)
     with ExitStack() as opened:
-        asked = _queries(space, list(ids), list(images), source, opened)
-        n = sum(len(part.table) for part in asked)
+        parts = _queries(space, list(ids), list(images), source, opened)
+        n = sum(len(part.table) for part in parts)
         if html is not None and n > MOST_ON_A_PAGE:
             raise UserError(f"--html: a page shows at most {MOST_ON_A_PAGE} queries, these are {n:,}; take --json, or fewer")
         embedder = space.embedder()
         gallery = open_gallery(space, embedder, factory, rebuild, backend)
-        if not asked:
+        if not parts:
             return None
-        result = _search(space, gallery, embedder, asked, k, any_slide)
+        result = _search(space, gallery, embedder, parts, k, any_slide)
         if html is not None:
             near = [result.neighbour_pixels(number) for number in range(len(result))]
             write_neighbours_page(html, result, result.query_pixels, near)
@@ -139,27 +139,27 @@ def search_space(
 def _queries(
     space: EmbeddingSpace, ids: list[str], images: list[Path], source: Path | str | None, opened: ExitStack
 ) -> list[Queries]:
-    size_px, asked = space.dataset.size_px, []
+    size_px, parts = space.dataset.size_px, []
     if ids:
-        asked.append(by_id(ids, space.dataset, space.gallery))
+        parts.append(by_id(ids, space.dataset, space.gallery))
     if images:
-        asked.append(by_image(images, size_px))
+        parts.append(by_image(images, size_px))
     if source is not None:
-        asked.append(by_source(opened.enter_context(open_source(source)), source, size_px))
-    return asked
+        parts.append(by_source(opened.enter_context(open_source(source)), source, size_px))
+    return parts
 
 
 def _search(
-    space: EmbeddingSpace, gallery: EmbeddingIndex, embedder: Embedder, asked: list[Queries], k: int, any_slide: bool
+    space: EmbeddingSpace, gallery: EmbeddingIndex, embedder: Embedder, parts: list[Queries], k: int, any_slide: bool
 ) -> Found:
-    queries = pd.concat([part.table for part in asked], ignore_index=True)
+    queries = pd.concat([part.table for part in parts], ignore_index=True)
     embeddings = np.concatenate(
-        [embedder.embed(p.pixels, p.rows, "queries", workers=0 if isinstance(p.pixels, Loaded) else None) for p in asked]
+        [embedder.embed(p.pixels, p.rows, "queries", workers=0 if isinstance(p.pixels, Loaded) else None) for p in parts]
     )
     excluded = leave_out(gallery, queries, any_slide)
     similarity, rows = search(gallery, embeddings, k, excluded, queries["id"].fillna(queries["image"]))
     left_out = count_left_out(gallery, queries, excluded)
-    shown = asked if len(queries) <= MOST_ON_A_PAGE else []
+    shown = parts if len(queries) <= MOST_ON_A_PAGE else []
     pixels = [part.patch(n) for part in shown for n in range(len(part.table))]
     facts = _facts(space, gallery, k, any_slide)
     return Found(facts, queries, gallery.table, similarity, rows, left_out, space.dataset, pixels)

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from audited import clean_patches, row, write
+from audit_patches import clean_patches, row, write
 
 from pcam_ssl.audit.findings import Audit, Finding
 from pcam_ssl.audit.report import audit_document, page, write_page

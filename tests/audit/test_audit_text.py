@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from audited import clean_patches, row, write
+from audit_patches import clean_patches, row, write
 
 from pcam_ssl.audit.findings import Audit, Finding
 from pcam_ssl.audit.report import as_dict, as_text

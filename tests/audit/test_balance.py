@@ -18,7 +18,7 @@ def test_balance_counts_and_averages_a_group():
     assert table["slides"].tolist() == [patches["wsi"][3:].nunique(), patches["wsi"][:3].nunique()]
 
 
-def test_robust_z_is_known_by_hand():
+def test_robust_z_by_hand():
     # Median 3, distances 2 1 0 1 97, so MAD 1.
     assert robust_z(pd.Series([1.0, 2, 3, 4, 100])).tolist() == pytest.approx([-1.349, -0.6745, 0, 0.6745, 65.4265])
 

@@ -1,11 +1,11 @@
-"""Each thing that can be wrong is planted alone, found, and nothing else with it."""
+"""Each fault is put alone into a clean dataset; the audit finds it and nothing else."""
 
 import io
 
 import numpy as np
 import pandas as pd
 import pytest
-from audited import clean_patches, row, write
+from audit_patches import clean_patches, row, write
 from PIL import Image
 
 from pcam_ssl.audit.slides import audit_dataset, import_findings, slide_findings
@@ -116,7 +116,7 @@ def test_a_patch_saved_again_is_a_near_duplicate(found, original, again, level, 
     assert finding.rows == ((row(table, original), row(table, again)),)
 
 
-def test_a_near_hash_of_another_picture_is_told_as_checked(tmp_path):
+def test_a_near_hash_of_another_picture_is_reported_as_checked(tmp_path):
     table, pixels = clean_patches()
     # A short stroke near the edge of a blank patch, once a pixel further in: the low frequencies agree, the pictures do not.
     pixels[:2] = 255
@@ -127,7 +127,7 @@ def test_a_near_hash_of_another_picture_is_told_as_checked(tmp_path):
     assert findings[1].what.startswith("1 pair within 3 bits of view hash but of different content")
 
 
-def test_what_an_import_left_out_is_told(tmp_path):
+def test_what_an_import_left_out_is_reported(tmp_path):
     notes = {
         "slides_from": "slides.csv",
         "slide_ids_without_patch": {"count": 4, "first": ["p", "q", "r", "s"]},

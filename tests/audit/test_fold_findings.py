@@ -35,7 +35,7 @@ def test_slides_count_even_where_folds_were_grouped_by_something_else():
     assert facts([finding]) == [("leak", 1, ("a (2 folds)",))]
 
 
-def test_a_torn_proxy_group_is_a_leak_where_slides_are_unknown():
+def test_a_proxy_group_split_across_folds_is_a_leak_where_slides_are_unknown():
     (finding,) = fold_findings(frame(wsi=[None] * 6, group=list("uuuvvv")), "folds.parquet")
     assert finding.level == "leak"
     assert finding.what.startswith("folds.parquet: group u is in 2 folds")

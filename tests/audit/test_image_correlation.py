@@ -22,7 +22,7 @@ def test_brightness_contrast_and_turning_do_not_count():
     assert likeness_of(picture(HALVES), picture(HALVES.T // 2 + 30)) == pytest.approx(1)
 
 
-def test_the_likeness_of_halves_and_a_quarter_is_known_by_hand():
+def test_the_correlation_of_halves_and_a_quarter_by_hand():
     quarter = (np.arange(24) < 12) & (np.arange(24) < 12)[:, None]
     # Without the mean: +-1/2 on halves, 3/4 and -1/4 on quarters; their product over the product of lengths is 1 / sqrt(3).
     assert likeness_of(picture(HALVES), picture(200 * quarter)) == pytest.approx(1 / np.sqrt(3))

@@ -20,7 +20,7 @@ def test_doubt_is_the_product_of_the_probs_of_the_other_class():
     assert found["loss"].tolist() == pytest.approx([-np.log(0.1), -np.log(0.3)])
 
 
-def test_a_label_that_one_opinion_holds_to_is_not_doubted():
+def test_a_label_that_one_prediction_supports_is_not_suspicious():
     assert suspicious_labels(opinion(p1=0.01, n1=0.6), opinion(p1=0.5, n1=0.4)).empty
 
 

@@ -1,10 +1,10 @@
-"""An audit of a run on planted datasets: folds, embeddings, and doubted labels."""
+"""An audit of a run on datasets with faults: folds, embeddings, and suspicious labels."""
 
 import numpy as np
 import pytest
-from audited import clean_patches, row, write
+from audit_patches import clean_patches, row, write
+from json_files import run_info
 from scipy.special import logit
-from written import run_info
 
 from pcam_ssl.audit.audit import audit
 from pcam_ssl.audit.look_alikes import look_alike_findings
@@ -54,7 +54,7 @@ def test_nothing_is_found_in_a_clean_run(plant):
     assert found(dataset, run) == []
 
 
-def test_torn_slides_of_a_random_run_are_leaks(plant):
+def test_slides_split_by_a_random_run_are_leaks(plant):
     assert found(*plant(*clean_patches(), scheme="random")) == [
         ("leak", "slides in folds", 4),
         ("leak", "slides in folds", 3),
@@ -79,7 +79,7 @@ def test_a_copy_in_the_slide_of_another_fold_is_a_leak(plant):
     assert found(*plant(table, pixels)) == [("leak", "exact duplicates", 1)]
 
 
-def test_labels_that_network_and_neighbours_doubt_are_ranked(plant):
+def test_labels_that_network_and_knn_contradict_are_ranked(plant):
     dataset, run = plant(*clean_patches())
     opinions(run, "oof", dataset, {"a0": 0.8, "b1": 0.3, "c2": 0.9})
     opinions(run, "oof-knn", dataset, {"a0": 0.7, "b1": 0.1})
@@ -90,14 +90,14 @@ def test_labels_that_network_and_neighbours_doubt_are_ranked(plant):
     assert finding.examples == ("b1 (label 1, doubt 0.63)", "a0 (label 0, doubt 0.56)")
 
 
-def test_a_run_without_neighbours_says_so(plant):
+def test_a_run_without_knn_is_noted(plant):
     dataset, run = plant(*clean_patches())
     opinions(run, "oof", dataset, {"a0": 0.8})
     finding = next(f for f in audit(dataset.path, run.path).findings if f.check == "suspicious labels")
     assert "(the run has no kNN predictions)" in finding.what
 
 
-def test_tumor_share_is_told_by_split_and_fold(plant):
+def test_tumor_share_by_split_and_fold(plant):
     result = audit(*(place.path for place in plant(*clean_patches())))
     assert result.by_split[["patches", "slides"]].to_numpy().tolist() == [[12, 2], [24, 4]]
     assert result.by_fold[["patches", "tumor_share"]].to_numpy().tolist() == [[12, 0.5], [12, 0.5]]
@@ -116,7 +116,7 @@ def test_baseline_refuses_the_conflicts_that_an_audit_finds(plant):
     pixels[row(table, "a3")] = np.rot90(pixels[row(table, "a0")])
     dataset, _ = plant(table, pixels)
     assert [f.check for f in audit(dataset.path).findings if f.level == "problem"] == ["conflicting labels"]
-    with pytest.raises(UserError, match="2 labelled patches are exact duplicates of another with the other label, first a0"):
+    with pytest.raises(UserError, match=r"2 labelled patches are exact duplicates .*, first a0"):
         check_dataset(Recipe(), dataset)
 
 

@@ -1,4 +1,4 @@
-"""Nested weights: those that score a part never saw its labels, and noise gains nothing by being weighed."""
+"""Nested weights: those that score a part are fitted without its labels, and noise members gain nothing."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_one_fold_is_cut_into_parts_of_whole_slides_of_like_size():
     assert np.bincount(parts).tolist() == [30, 25, 25, 20, 20]
 
 
-def test_one_class_outside_a_part_is_said():
+def test_one_class_outside_a_part_is_refused():
     labels, logits, parts, usable = np.array([0, 0, 1, 1]), np.zeros((4, 2)), np.array([0, 0, 1, 1]), np.ones(4, bool)
     with pytest.raises(UserError, match="--method weights: the labels outside fold 0 are all of one class"):
         fit_blend("weights", logits, labels, parts, usable, "fold")
@@ -103,7 +103,7 @@ def test_a_mean_needs_no_labels_of_both_classes():
 
 def test_one_slide_leaves_nothing_to_fit_on():
     parts, unit = parts_of(np.zeros(4), ["a"] * 4)
-    with pytest.raises(UserError, match="--method greedy: one slide only"):
+    with pytest.raises(UserError, match="--method greedy: there is one slide only"):
         fit_blend("greedy", np.zeros((4, 2)), np.array([0, 1, 0, 1]), parts, np.ones(4, bool), unit)
 
 

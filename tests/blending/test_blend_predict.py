@@ -1,4 +1,4 @@
-"""New patches by a blend of trained networks and their neighbours: what it wrote of the test split, it says again."""
+"""New patches by a blend of trained networks and their kNN: the test split gets the predictions that the blend wrote."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_a_member_that_is_gone_is_named(gone, unknown_slides, tmp_path):
     info = json.loads(gone.paths.provenance.read_text())
     info["blend"]["members"][0]["run"] = "/nowhere/run"
     gone.paths.provenance.write_text(json.dumps(info))
-    with pytest.raises(UserError, match="blends /nowhere/run, which is no run any more"):
+    with pytest.raises(UserError, match="blends /nowhere/run, which is not there any more; put it back"):
         predict_source(gone.path, unknown_slides, tmp_path / "new.parquet")
     assert not (tmp_path / "new.parquet").exists()
 
@@ -63,7 +63,7 @@ def test_a_member_that_is_another_run_by_now_is_named(gone, unknown_slides, tmp_
     info = json.loads(gone.paths.provenance.read_text())
     info["blend"]["members"][0]["recipe_digest"] = "0" * 64
     gone.paths.provenance.write_text(json.dumps(info))
-    with pytest.raises(UserError, match="which is another run by now; blend anew"):
+    with pytest.raises(UserError, match="which has changed since; blend again"):
         predict_source(gone.path, unknown_slides, tmp_path / "new.parquet")
 
 
@@ -71,7 +71,7 @@ def test_neighbours_need_the_dataset_that_votes(run_copy, unknown_slides, tmp_pa
     run = blend_runs([f"{run_copy}:knn"], tmp_path / "blend")
     info = json.loads((run_copy / "run.json").read_text())
     (run_copy / "run.json").write_text(json.dumps(info | {"dataset": str(tmp_path / "moved")}))
-    with pytest.raises(UserError, match=r"its neighbours are the patches of .*moved, which is not there any more"):
+    with pytest.raises(UserError, match=r"patches of .*moved, which does not exist any more; put it back"):
         predict_source(run.path, unknown_slides, tmp_path / "new.parquet")
 
 

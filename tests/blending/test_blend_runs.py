@@ -1,4 +1,4 @@
-"""A blend is a run: of one member it is that member, its tables fit together, and what cannot be blended is refused."""
+"""A blend is a run: a blend of one run equals that run, its tables agree, and what cannot be blended is refused."""
 
 import json
 
@@ -75,7 +75,7 @@ def test_nested_weights_score_the_folds_and_final_ones_the_test_split(tmp_path):
     assert table_of(run, "test").logit.to_numpy() == pytest.approx(tests @ final, abs=1e-9)
 
 
-def test_scrambled_labels_of_a_fold_change_nothing_that_the_blend_says_of_it(tmp_path):
+def test_scrambled_labels_of_a_fold_do_not_change_its_blended_predictions(tmp_path):
     def run(name, labels):
         pair = [
             scored.write_scored(tmp_path / name / each, scored.drawn(seed, 2), labels=labels) for seed, each in ((1, "a"), (2, "b"))
@@ -96,11 +96,11 @@ def test_a_blend_is_a_run_that_can_be_blended_and_compared_again(members, tmp_pa
     assert list(table_of(second).columns) == list(PREDICTION_COLUMNS)
 
 
-def test_members_of_weight_zero_are_dropped_and_said(members, tmp_path, capsys):
+def test_members_of_weight_zero_are_left_out_and_printed(members, tmp_path, capsys):
     harmful = scored.write_scored(tmp_path / "harmful", -3 * scored.drawn(9, 2))
     run = blended([members[0], harmful], tmp_path / "out", "weights")
     assert [member["weight"] for member in run.info()["blend"]["members"]] == [1, 0]
-    assert "harmful: weight 0, dropped" in capsys.readouterr().err
+    assert "harmful: weight 0" in capsys.readouterr().err
 
 
 def hide(run: Run, hidden: np.ndarray) -> None:
@@ -157,10 +157,10 @@ def test_the_cap_drops_the_worse_of_two_alike_and_is_recorded(members, tmp_path)
     assert run.info()["blend"]["max_correlation"] == 0.95
 
 
-def test_a_constant_member_is_said_and_ranks_nothing(members, tmp_path, capsys):
+def test_a_constant_member_is_a_warning_and_ranks_nothing(members, tmp_path, capsys):
     flat = scored.write_scored(tmp_path / "flat", np.zeros(scored.N))
     run = blended([members[0], flat], tmp_path / "out", "rank-mean")
-    assert "flat: all its patches have one prob; it can only dull the others" in capsys.readouterr().err
+    assert "flat: its predictions are constant" in capsys.readouterr().err
     order = table_of(run).prob.rank(), table_of(members[0]).prob.rank()
     assert np.corrcoef(*order)[0, 1] > 0.999
 
@@ -170,7 +170,7 @@ def test_the_same_members_again_leave_the_blend_as_it_is(members, tmp_path, caps
     before = run.paths.provenance.stat().st_mtime_ns
     blended(members, tmp_path / "out")
     assert run.paths.provenance.stat().st_mtime_ns == before
-    assert "blended already from the same members" in capsys.readouterr().err
+    assert "already a blend of the same members" in capsys.readouterr().err
 
 
 def test_other_members_are_refused_in_the_same_folder(members, tmp_path):
@@ -190,7 +190,7 @@ def test_a_folder_with_other_things_is_not_written_into(members, tmp_path):
     assert "holds something that is no run" in problem(members, tmp_path / "out")
 
 
-def test_a_file_above_the_folder_is_said(members, tmp_path):
+def test_a_file_above_the_folder_is_refused(members, tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "out"
     assert problem(members, out) == f"--out {out}: {tmp_path / 'file'} is a file, so no folder; choose another place"

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from audited import clean_patches, row, write
+from audit_patches import clean_patches, row, write
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from written import blend_info
+from json_files import blend_info
 
 from pcam_ssl.files import write_json
 from pcam_ssl.tables import read_table

@@ -5,7 +5,7 @@ import subprocess
 
 import pyarrow.parquet as pq
 import pytest
-from written import blend_info
+from json_files import blend_info
 
 from pcam_ssl.export import atlas
 from pcam_ssl.files import write_json

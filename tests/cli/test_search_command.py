@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from searched import TWIN
+from search_run import TWIN
 
 from pcam_ssl.data.dataset import open_dataset
 

@@ -60,7 +60,7 @@ def test_json_is_scores_json(baseline, tmp_path):
 def test_one_fold_prints_no_scores(baseline):
     finished = baseline(words=["--fold", 1])
     assert (finished.code, finished.out) == (0, "")
-    assert "folds 0 are still to be trained" in finished.err
+    assert "folds 0 are not trained yet" in finished.err
 
 
 @pytest.mark.trains
@@ -235,7 +235,7 @@ def test_conflicting_copies(refused, slides, rewrite, tmp_path):
         writer.append(pixels, rows.id.array, "train", labels=rows.label.array, wsi=rows.wsi.array)
         writer.append(pixels[:1], ["copy"], "train", labels=[1 - rows.label.iloc[0]], wsi=rows.wsi.iloc[0])
     (problem,) = refused(data=tmp_path / "set")
-    assert "2 labelled patches are exact duplicates of another with the other label" in problem
+    assert "2 labelled patches are exact duplicates" in problem
 
 
 @pytest.fixture

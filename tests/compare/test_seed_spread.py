@@ -34,7 +34,7 @@ def test_mean_and_spread_are_over_the_seeds():
     assert score == pytest.approx({"value": 0.7, "sd": np.std([0.5, 0.6, 1.0], ddof=1), "min": 0.5, "max": 1.0})
 
 
-def test_of_one_seed_no_spread_is_told():
+def test_one_seed_has_no_spread():
     _, (score, gap) = told([{0: accurate(5), 1: accurate(6)}, {0: accurate(7)}])
     assert (score["sd"], score["value"], gap["seeds_counted"]) == (None, pytest.approx(0.7), False)
 
@@ -87,7 +87,7 @@ def test_equal_recipes_are_seldom_told_apart_over_seeds_and_often_by_one():
 
 
 @pytest.mark.parametrize(("labels", "slides", "said"), [(0 * LABELS, SLIDES, "one class"), (LABELS, 0 * SLIDES, "two slides")])
-def test_no_interval_says_why(labels, slides, said):
+def test_a_difference_without_interval_has_a_reason(labels, slides, said):
     _, (_, gaps) = over_seeds(labels, [{0: noisy(0), 1: noisy(1)}, {0: noisy(2), 1: noisy(3)}], slides, 50)
     assert (gaps["auroc"]["low"], gaps["auroc"]["high"]) == (None, None)
     assert said in gaps["auroc"]["reason"]

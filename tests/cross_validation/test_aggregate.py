@@ -1,4 +1,4 @@
-"""From finished folds to one answer."""
+"""Aggregating finished folds."""
 
 import shutil
 from dataclasses import replace
@@ -110,7 +110,7 @@ def test_a_sample_that_does_not_fit_leaves_no_submission(train, slides, rewrite,
     assert (run.path / "test.parquet").exists()
 
 
-def test_without_slide_ids_stain_clusters_group_and_are_said_loudly(train, slides, rewrite, tmp_path, capsys):
+def test_without_slide_ids_stain_clusters_group_with_a_warning(train, slides, rewrite, tmp_path, capsys):
     dataset = rewrite(slides, tmp_path / "anonymous", lambda patches: patches.assign(wsi=None))
     run = train(tmp_path / "run", "train.epochs=1", "cv.inner_share=0.2", data=dataset)
     scores = read_scores(run)

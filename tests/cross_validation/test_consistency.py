@@ -150,16 +150,16 @@ def test_an_empty_pool_is_refused_before_anything_is_written(train, slides, rewr
     with pytest.raises(UserError) as caught:
         train(tmp_path / "run", *METHODS[name], data=labelled)
     assert caught.value.problems == (
-        f"method {name} learns from unlabelled patches and fold 0 has none:"
-        " set data.label_budget, import a test split, or method.name=supervised",
+        f"method {name} learns from unlabelled patches and fold 0 has none;"
+        " set data.label_budget, import a test split, or set method.name=supervised",
     )
     assert not (tmp_path / "run").exists()
 
 
-def test_the_leader_tells_what_is_in_the_pool(begin):
-    told = begin("fixmatch", "train.epochs=1").wait().err
-    assert "fold-0: " in told and " patches without labels (16 test, " in told
-    assert "so what is learnt there is transductive" in told
+def test_rank_0_prints_what_is_in_the_pool(begin):
+    err = begin("fixmatch", "train.epochs=1").wait().err
+    assert "fold-0: " in err and " patches without labels (16 test, " in err
+    assert "learning from them is transductive" in err
 
 
 def test_the_shipped_recipes_are_alike_in_all_but_the_method():

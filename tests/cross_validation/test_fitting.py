@@ -15,7 +15,7 @@ def seed_of(seed, number, round):
 
 
 def test_every_unit_of_every_round_and_seed_starts_from_a_seed_of_its_own():
-    # Five folds, a refit, and the planted checks of all: eleven units.
+    # Five folds, a refit, and the precision checks of all: eleven units.
     cases = list(product(range(5), range(11), range(4)))
     assert len({seed_of(*case) for case in cases}) == len(cases)
 

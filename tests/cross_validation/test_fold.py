@@ -1,4 +1,4 @@
-"""What a finished fold's numbers rest on."""
+"""Calibration and blend weight of a finished fold, recomputed from its tables."""
 
 import numpy as np
 import pytest

@@ -60,7 +60,7 @@ def test_labels_hidden_in_the_file_stay_hidden_whatever_the_seed(folds_file, fol
 
 
 @pytest.mark.parametrize(
-    ("made", "settings", "mend"),
+    ("made", "settings", "fix"),
     [
         ({"label_budget": 40}, [], "--set data.label_budget=40"),
         ({"label_budget": 40}, ["data.label_budget=50"], "--set data.label_budget=40"),
@@ -72,18 +72,18 @@ def test_labels_hidden_in_the_file_stay_hidden_whatever_the_seed(folds_file, fol
         ({"n_folds": 3, "label_budget": 40}, [], "--set cv.folds=3 --set data.label_budget=40"),
     ],
 )
-def test_a_file_of_other_folds_than_the_recipe_asks_for_is_refused(folds_file, folds_of, made, settings, mend):
+def test_a_file_of_other_folds_than_the_recipe_asks_for_is_refused(folds_file, folds_of, made, settings, fix):
     path = folds_file(**made)
     with pytest.raises(UserError) as caught:
         folds_of(path, *settings)
     (problem,) = caught.value.problems
     assert problem.startswith(f"cv.folds_file {path}: made for another recipe (")
-    assert f"; add {mend}, or name another file" in problem
+    assert f"; add {fix}, or name another file" in problem
 
 
 def test_a_run_with_a_file_of_other_folds_leaves_nothing(train, folds_file, tmp_path):
     path = folds_file(label_budget=40)
-    with pytest.raises(UserError, match=r"data\.label_budget is 40 there, null in the recipe"):
+    with pytest.raises(UserError, match=r"data\.label_budget is 40 in the file, null in the recipe"):
         train(tmp_path / "run", f"cv.folds_file={path}")
     assert not (tmp_path / "run").exists()
 

@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import searched
+import search_run
 from sklearn.neighbors import KNeighborsClassifier
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.tables import read_table
 
-METRIC = (*searched.METRIC, "cv.inner_share=0.3")
+METRIC = (*search_run.METRIC, "cv.inner_share=0.3")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_scrambled_labels_of_a_fold_change_neither_its_knn_nor_its_blend(metric_
 def test_k_larger_than_the_gallery_is_refused(tiny_recipe, slides, tmp_path):
     from pcam_ssl.cross_validation.cross_validate import metric_train
 
-    with pytest.raises(UserError, match=r"neighbours.k is 500, fold-0 trains on \d+ patches; lower it"):
+    with pytest.raises(UserError, match=r"neighbours.k is 500, fold-0 trains on \d+ patches; lower neighbours.k"):
         metric_train(tiny_recipe(*METRIC[:2], "neighbours.k=500", "train.epochs=1"), slides, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

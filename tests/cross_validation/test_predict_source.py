@@ -66,9 +66,12 @@ def test_labels_of_the_source_come_along_and_are_scored(travelled, slides, rewri
     assert notes["dataset_digest"] == open_dataset(other).digest
 
 
-def test_patches_that_the_run_was_trained_on_are_said(travelled, slides, tmp_path, capsys):
+def test_patches_that_the_run_was_trained_on_are_a_warning(travelled, slides, tmp_path, capsys):
     predict_source(travelled, slides, tmp_path / "new.parquet", split="train")
-    assert "the run was trained on these patches, so scores of its train split are no estimate" in capsys.readouterr().err
+    assert (
+        "the run was trained on these patches, so scores on its train split are too good; use oof.parquet"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_folder_of_images_is_a_source(travelled, slides, tmp_path):

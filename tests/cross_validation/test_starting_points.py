@@ -71,7 +71,7 @@ def test_other_folds_are_refused(refusal, finished):
     text = refusal(f"model.init={finished.path}", "cv.folds=3")
     assert (
         text
-        == f"model.init: {finished.path} has other folds, so its weights may have seen slides this run scores; set cv.folds_file={finished.paths.folds}"
+        == f"model.init: {finished.path} has other folds, so its weights may have seen slides that this run scores; set cv.folds_file={finished.paths.folds}"
     )
 
 
@@ -87,7 +87,7 @@ def test_other_inner_slides_are_refused(refusal, finished):
 def test_an_unfinished_run_is_refused(refusal, finished, tmp_path):
     copy = shutil.copytree(finished.path, tmp_path / "copy")
     (copy / "fold-1" / "fold.json").unlink()
-    assert refusal(f"model.init={copy}") == f"model.init: {copy} has not finished fold 1; run its command to the end first"
+    assert refusal(f"model.init={copy}") == f"model.init: {copy} has not finished fold 1; run its command again until it is done"
 
 
 def test_no_run_to_start_from_is_refused(refusal, tmp_path):

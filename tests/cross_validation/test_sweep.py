@@ -46,7 +46,7 @@ def test_a_swept_schedule_clears_the_keys_of_the_one_before(tmp_path):
         (["model.name"], "--sweep model.name: write KEY=VALUE,VALUE"),
         (["model.name=a,,b"], "--sweep model.name=a,,b: write KEY=VALUE,VALUE"),
         (["model.name=resnet18"], "--sweep model.name=resnet18: one value is no sweep"),
-        (["model.name=a,a"], "--sweep: two values would both lie in "),
+        (["model.name=a,a"], "--sweep: two values would share the folder "),
         (["model.nam=a,b"], "recipe baseline: unknown key model.nam. Did you mean name?"),
         (["views.policy=d4,storng"], "recipe baseline: views.policy: "),
         (["cv.folds=3,5"], "--sweep cv.folds: changes the folds"),
@@ -94,7 +94,7 @@ def test_a_sweep_over_seeds_can_be_compared_over_them(tiny, slides, tmp_path):
 
 
 def test_a_sweep_into_a_run_is_refused(finished):
-    with pytest.raises(UserError, match="is a run itself, a sweep makes a folder of runs"):
+    with pytest.raises(UserError, match=r"--out .*is a run, .*choose another --out"):
         plan_sweep(None, [], ["views.policy=d4,none"], finished.path)
 
 
@@ -120,7 +120,7 @@ def test_one_failure_costs_one_run(tiny, slides, tmp_path, capsys):
     assert [path.rpartition("/")[2] for path in result.finished] == ["test_resnet"]
     with pytest.raises(UserError, match=r"zoo/nosuch: model\.name: timm has no backbone nosuch"):
         result.raise_failures()
-    assert "the others go on" in capsys.readouterr().err
+    assert "the other runs continue" in capsys.readouterr().err
     assert not (tmp_path / "zoo" / "nosuch").exists()
 
 
@@ -154,7 +154,7 @@ def test_a_run_too_big_for_the_device_fails_alone(failing):
     result, met = failing(torch.OutOfMemoryError("CUDA out of memory"))
     assert len(met) == 2
     assert result.failed[0].endswith(
-        "none: the device has not enough memory; lower train.batch_size for the whole sweep, or leave this run out"
+        "none: out of device memory; lower train.batch_size for the whole sweep, or leave this run out"
     )
 
 

@@ -54,7 +54,7 @@ def unit(pseudo=PSEUDO) -> Unit:
     return Unit("fold-0", 0, TRAINS, ~TRAINS, ~TRAINS, 1, pseudo)
 
 
-def test_labelled_patches_come_first_then_pseudo_labelled_ones_in_the_order_of_the_trail(make_setting):
+def test_labelled_patches_come_first_then_pseudo_labelled_ones_in_the_order_of_the_decisions(make_setting):
     found = training_set(make_setting(), unit())
     assert (found.n_labelled, len(found)) == (3, 6)
     assert found.rows.tolist() == [10, 11, 13, 15, 17, 14]
@@ -171,7 +171,7 @@ def test_a_soft_label_counts_for_the_class_it_is_nearer_to(tiny_recipe):
         ([0] * 16, "tumor: 4 labels, 0 pseudo-labels (tumor: fewer pseudo-labels than the mix asks for, labels fill the rest)"),
     ],
 )
-def test_what_a_batch_holds_is_told(tiny_recipe, pseudo, told):
+def test_a_batch_is_described_in_words(tiny_recipe, pseudo, told):
     labels = np.array([0, 1] * 8 + pseudo, dtype=float)
     plan = batch_plan(tiny_recipe("method.name=metric", "train.batch_size=8"), labels, np.arange(32), 0, 16)
     assert mix_words(plan).endswith(told)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from audited import clean_patches, row, write
+from audit_patches import clean_patches, row, write
 
 from pcam_ssl.data.duplicates import conflicting_duplicates, duplicate_keys, is_flat, view_free_digest
 

@@ -114,8 +114,8 @@ def test_facts_count_what_is_left_out(facts):
 def test_the_pool_in_words(facts):
     assert describe_pool(facts) == (
         "5 patches without labels (2 test, 1 unlabelled, 2 hidden); "
-        "2 of them on slides that also have training labels, so what is learnt there is transductive; 1 of unknown slide; "
-        "5 more left out: on slides that are scored or inner, or copies of such patches"
+        "2 of them on slides that also have training labels (learning from them is transductive); 1 of unknown slide; "
+        "5 more excluded: on scored or inner slides, or copies of such patches"
     )
 
 

@@ -1,4 +1,4 @@
-"""From maps to what is told of a patch, by hand."""
+"""From maps to the summary of a patch, by hand."""
 
 from dataclasses import replace
 
@@ -19,17 +19,17 @@ CENTRE = [[0, 0, 0], [0, 2, 0], [0, 0, 0]]
 CORNER = [[6, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_the_part_that_speaks_for_the_call_is_kept():
+def test_the_part_that_supports_the_call_is_kept():
     maps = np.array([[[1.0, -2.0]], [[1.0, -2.0]]])
     assert toward(maps, [1, 0]).tolist() == [[[1, 0]], [[0, 2]]]
 
 
-def test_a_call_of_normal_is_explained_by_what_speaks_against_tumor():
+def test_a_call_of_normal_is_explained_by_evidence_against_tumor():
     (found,) = summarise([network(-3.0, np.negative(CENTRE))], 96)
     assert (found.call, found.centre_share) == (0, 1.0)
 
 
-def test_what_speaks_for_the_other_class_has_no_share():
+def test_evidence_for_the_other_class_has_no_share():
     (found,) = summarise([network(3.0, np.negative(CENTRE))], 96)
     assert (found.centre_share, found.view_agreement) == (None, None)
     assert found.map.tolist() == [[0] * 3] * 3

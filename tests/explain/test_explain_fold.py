@@ -53,7 +53,7 @@ def test_facts_are_json(facts):
     assert json.loads(json.dumps(facts, allow_nan=False))["even_share"] == pytest.approx((11 / 32) ** 2)
 
 
-def test_an_unknown_fold_is_told(finished):
+def test_an_unknown_fold_is_refused(finished):
     with pytest.raises(UserError, match=r"^--whole-fold 2: .* has no such finished fold; it has 0, 1$"):
         explain_fold(finished.path, 2)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from explained import INFO, explained
+from explanations import INFO, explained
 from PIL import Image
 
 from pcam_ssl.errors import UserError

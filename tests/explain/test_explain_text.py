@@ -1,4 +1,4 @@
-from explained import explained
+from explanations import explained
 
 from pcam_ssl.explain.report import blur_text, call_text, centre_text, explained_text, fold_text, neighbours_heading, views_text
 

@@ -18,7 +18,7 @@ def id_of(networks):
     return lambda mask: networks.folds.frame.id[mask].iloc[0]
 
 
-def test_what_a_fold_had_of_a_label_is_known(networks, id_of):
+def test_the_exposure_of_a_fold_to_a_label(networks, id_of):
     folds, sight = networks.folds, Exposure(networks)
     asked = [id_of(mask(0)) for mask in (folds.train_mask, folds.inner_mask, folds.score_mask)]
     assert [sight.learned(id, (0,)) for id in asked] == ["label", "inner", None]

@@ -117,16 +117,14 @@ def test_views_are_averaged_and_turned_back(pixels):
 
 
 @pytest.mark.parametrize("features", [lambda images: images.flatten(1), lambda images: [images, images]])
-def test_a_backbone_without_a_map_is_told_in_one_line(features):
+def test_a_backbone_without_a_feature_map_is_refused_in_one_line(features):
     cam = GradCam(network_of("test_resnet"))
     cam.network.backbone.forward_features = features
-    with pytest.raises(
-        UserError, match=r"^explain: test_resnet has no feature map that Grad-CAM could be laid over; explain a run of"
-    ):
+    with pytest.raises(UserError, match=r"^explain: test_resnet has no feature map for Grad-CAM; explain a run of"):
         cam(torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8))
 
 
-def test_tokens_that_make_no_square_are_told_in_one_line(pixels):
+def test_tokens_that_make_no_square_are_refused_in_one_line(pixels):
     network = network_of("test_vit")
     network.backbone.blocks[-1].norm1.register_forward_hook(lambda module, given, output: output[:, :53])
     with pytest.raises(UserError, match=r"^explain: test_vit has no feature map"):

@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from left_behind import calibration, decisions, table, turn, verdict, weights, without_labels
+from round_outputs import calibration, decisions, table, turn, verdict, weights, without_labels
 
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.files import read_json
@@ -60,7 +60,7 @@ class TestLabelsOfTheFoldsOwnSlides:
         assert calibration(own_turned, number, "fold-0") == calibration(two_rounds, number, "fold-0")
 
     @pytest.mark.parametrize("number", ROUNDS)
-    def test_its_trail_stays_the_same_to_the_bit(self, own_turned, two_rounds, number):
+    def test_its_decisions_stay_the_same_to_the_bit(self, own_turned, two_rounds, number):
         pd.testing.assert_frame_equal(decisions(own_turned, number, BLIND), decisions(two_rounds, number, BLIND), check_exact=True)
         facts = [read_json(path / f"round-{number}" / "fold-0" / "selection.json") for path in (own_turned, two_rounds)]
         assert facts[0] == facts[1]
@@ -93,7 +93,7 @@ class TestHiddenLabels:
 
     @pytest.mark.parametrize("number", ROUNDS)
     @pytest.mark.parametrize("name", ["pseudo", "test", "fold-0/inner", "fold-1/inner"])
-    def test_no_trail_and_no_table_changes(self, hidden_turned, two_rounds, number, name):
+    def test_no_decision_and_no_table_changes(self, hidden_turned, two_rounds, number, name):
         mine, theirs = (table(path / f"round-{number}" / f"{name}.parquet") for path in (hidden_turned, two_rounds))
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
@@ -146,7 +146,7 @@ class TestAnotherFoldsNetwork:
         assert set(mine.network_digest) != set(theirs.network_digest)
 
 
-def test_another_folds_trail_reaches_nothing_of_the_fold(fresh, two_rounds, make_rounds):
+def test_decisions_of_another_fold_reach_nothing_of_the_fold(fresh, two_rounds, make_rounds):
     make_rounds(fresh, 1, "pseudo.stop_share=0.99")
     path = fresh / "round-1" / "fold-1" / "pseudo.parquet"
     write_table(path, table(path).assign(label=1 - table(path).label))

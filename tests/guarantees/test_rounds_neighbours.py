@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import added, calibration, decisions, table, turn, weights, without_labels
+from round_outputs import added, calibration, decisions, table, turn, weights, without_labels
 
 from pcam_ssl.cross_validation.cross_validate import metric_train
 
@@ -27,24 +27,24 @@ def run(metric_run, make_rounds, tmp_path_factory):
     return path
 
 
-def unit_trail(run, number, name):
+def unit_decisions(run, number, name):
     return table(run / f"round-{number}" / name / "pseudo.parquet")
 
 
 @pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("number", [1, 2])
-def test_every_pool_patch_has_an_opinion_of_its_neighbours(run, number, name):
-    assert unit_trail(run, number, name).knn_prob.between(0, 1).all()
+def test_every_pool_patch_has_a_knn_prob(run, number, name):
+    assert unit_decisions(run, number, name).knn_prob.between(0, 1).all()
 
 
 @pytest.mark.parametrize("fold", [0, 1])
-def test_it_is_what_the_round_before_says_of_the_test_split(run, fold):
+def test_it_is_that_of_the_round_before_on_the_test_split(run, fold):
     for number, before in ((1, run), (2, run / "round-1")):
         test = table(before / f"fold-{fold}" / "test-knn.parquet").set_index("id")
         assert np.array_equal(decisions(run, number, fold).set_index("id").knn_prob.loc[test.index], test.prob)
 
 
-def test_patches_asked_anew_get_the_same_opinion(run, metric_run, make_rounds, tmp_path):
+def test_patches_predicted_later_get_the_same_prob(run, metric_run, make_rounds, tmp_path):
     path = shutil.copytree(metric_run, tmp_path / "run")
     for fold in (0, 1):
         (path / f"fold-{fold}" / "test.parquet").unlink()
@@ -66,22 +66,22 @@ def test_the_refit_gets_rounds_of_its_own_network(run):
     from hashlib import sha256
 
     for number, before in ((1, run), (2, run / "round-1")):
-        rows = unit_trail(run, number, "refit")
+        rows = unit_decisions(run, number, "refit")
         teacher = sha256((before / "refit" / "model.safetensors").read_bytes()).hexdigest()
         assert set(rows.network_digest) == {teacher}
         assert (run / f"round-{number}" / "refit" / "fold.json").exists()
         assert (rows.decision == "added").any()
 
 
-def test_a_planted_check_with_fewer_labels_than_a_batch_asks_for_trains_all_the_same(metric_run, make_rounds, tmp_path, capsys):
+def test_a_precision_check_with_fewer_labels_than_a_batch_takes_still_trains(metric_run, make_rounds, tmp_path, capsys):
     path = shutil.copytree(metric_run, tmp_path / "run")
-    # Fold 0 trains on 8 normal and 13 tumor patches, its planted check on fewer than the five of a class that a batch of 10 asks for.
+    # Fold 0 trains on 8 normal and 13 tumor patches, its precision check on fewer than the five of a class that a batch of 10 asks for.
     told = make_rounds(path, 1, "train.batch_size=10", "train.epochs=1", "pseudo.planted_share=0.6", "pseudo.stop_share=0.99")
     assert told["planted"]["folds"] == [0] and "pseudo.stop_share" in told["stopped"]
-    assert "a batch asks for 5 of each class, so they stand in it more than once" in capsys.readouterr().err
+    assert "a batch takes 5 of each class" in capsys.readouterr().err
 
 
-def test_the_refits_trail_stays_out_of_that_of_the_folds(run):
+def test_decisions_of_the_refit_stay_out_of_those_of_the_folds(run):
     assert set(table(run / "round-1" / "pseudo.parquet").fold) == {0, 1}
 
 

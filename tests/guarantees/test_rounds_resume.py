@@ -1,4 +1,4 @@
-"""Guarantee 4 for rounds: killed anywhere, the same command ends with the same bits; another command is told why not."""
+"""Guarantee 4 for rounds: killed anywhere, the same command ends with the same bits; another command is refused with the reason."""
 
 import random
 import shutil
@@ -6,13 +6,13 @@ import signal
 import time
 
 import pytest
-from left_behind import check_same, decisions, verdict
+from round_outputs import check_same, decisions, verdict
 
 PLANTED = ("pseudo.planted_share=0.3",)
 MOMENTS = {
-    "the planted check trains": ("planted/fold-0/last.pt", "round-1"),
-    "a trail is written": ("round-1/fold-0/selection.json", "round-1/fold-0/model.safetensors"),
-    "a round is gathered": ("round-1/oof.parquet", "round-1/report.html"),
+    "the precision check trains": ("planted/fold-0/last.pt", "round-1"),
+    "decisions are written": ("round-1/fold-0/selection.json", "round-1/fold-0/model.safetensors"),
+    "a round is aggregated": ("round-1/oof.parquet", "round-1/report.html"),
     "the next round trains": ("round-2/fold-1/last.pt", "round-2/oof.parquet"),
 }
 """By moment: the file whose coming is the sign to kill, and one that must not be there yet."""
@@ -116,7 +116,7 @@ def test_another_selection_before_any_student_learned_is_made_again(fresh, two_r
     make_rounds(fresh, 1, "pseudo.k_best=2", "pseudo.stop_share=0.99")
     assert len(decisions(fresh, 1, 0).label.dropna()) <= 4
     make_rounds(fresh, 1, "pseudo.stop_share=null")
-    assert "selected under another recipe, and nothing was trained on it; it is selected again" in capsys.readouterr().err
+    assert "selected with another recipe and not trained on yet" in capsys.readouterr().err
     assert decisions(fresh, 1, 0).equals(decisions(two_rounds, 1, 0))
     assert (fresh / "round-1" / "oof.parquet").exists()
     assert not [path for path in fresh.iterdir() if "dropped" in path.name]

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import decisions, table, verdict
 from processes import in_every_rank, ranks
+from round_outputs import decisions, table, verdict
 
 from pcam_ssl.distributed import World
 from pcam_ssl.records import read_metrics
@@ -65,7 +65,7 @@ def test_two_processes_decide_and_predict_as_one(together, alone, fresh):
 
 
 @pytest.mark.processes
-def test_a_trail_that_came_while_a_process_was_late_is_no_step_to_skip(round_0, fresh, slides, make_rounds):
+def test_decisions_written_while_a_process_was_late_do_not_make_it_skip_a_step(round_0, fresh, slides, make_rounds):
     # With the pool predicted before, the leader decides without ever waiting for the others.
     make_rounds(fresh, 1, "pseudo.stop_share=0.99")
     shutil.rmtree(fresh / "round-1")
@@ -90,14 +90,14 @@ def select_late(world: World, run: str) -> list[dict]:
     return select(rounds, 1)
 
 
-def test_what_is_wrong_is_told_once(together, fresh):
+def test_an_error_is_printed_once(together, fresh):
     (fresh / "fold-1" / "inner.parquet").unlink()
     ends = together(fresh)
     assert [end.code for end in ends] == [2, 2]
     assert len(ends[0].problems) == 1 and ends[1].err == ""
 
 
-def test_a_batch_that_does_not_divide_is_told_before_anything_is_written(together, fresh):
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(together, fresh):
     ends = together(fresh, "train.batch_size=9")
     assert [end.code for end in ends] == [2, 2]
     assert ends[0].problems == ["train.batch_size is 9, which 2 processes cannot share evenly; make it a multiple of 2"]

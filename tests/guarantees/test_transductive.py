@@ -84,7 +84,7 @@ def test_a_blend_with_a_member_that_learned_from_the_pool_is_transductive(runs, 
 def test_predicting_the_pool_warns(runs, data, command, tmp_path, name):
     done = command("predict", runs[name].path, data, "--split", "test", "--out", tmp_path / "test.parquet")
     assert done.code == 0, done.err
-    assert ("transductive: 100% of these patches" in done.err) == (name == "fixmatch")
+    assert ("scores are transductive: the networks learned from 100%" in done.err) == (name == "fixmatch")
 
 
 @pytest.mark.parametrize("name", ["labels", "fixmatch"])

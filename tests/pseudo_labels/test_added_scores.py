@@ -39,7 +39,7 @@ def test_coverage_is_the_share_added_with_whatever_label():
     }
 
 
-def test_counts_of_known_patches():
+def test_counts_of_labelled_patches():
     scores = added_scores(ADDED, truth([1, None, 0, 0, None, 0]))
     assert (scores["known"], scores["added"]) == (4, 3)
     assert (scores["precision"]["tumor"]["right"], scores["precision"]["tumor"]["n"]) == (1, 2)
@@ -75,7 +75,7 @@ def test_level_widens():
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
 
 
-def test_no_known_truth_is_none_with_the_reason():
+def test_without_labels_scores_are_none_with_the_reason():
     score = added_scores(ADDED, truth([None] * 6))["precision"]["tumor"]
     assert (score["value"], score["reason"]) == (None, "no label of the pool is known")
 

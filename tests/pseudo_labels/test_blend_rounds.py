@@ -1,4 +1,4 @@
-"""Rounds that start from a blend: fold K learns from the mean of its members' own fold K networks, all of them blind to K's labels."""
+"""Rounds that start from a blend: fold K learns from the mean of its members' own fold K networks, none of which learned K's labels."""
 
 import shutil
 from hashlib import sha256
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scored
-from left_behind import decisions, table, turn, verdict, weights
+from round_outputs import decisions, table, turn, verdict, weights
 from scipy.special import expit, logit
 
 from pcam_ssl.blending.blend import blend_runs
@@ -22,7 +22,7 @@ from pcam_ssl.tables import write_table
 
 FOLDS = (0, 1)
 SELECT_ONLY = "pseudo.stop_share=0.99"
-"""Nothing is trained: the round ends with its trails."""
+"""Nothing is trained: the round ends with its decisions."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def said_by(member, fold) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_a_trail_is_the_mean_of_the_members_own_networks_of_the_fold(rounds, members, fold):
+def test_decisions_use_the_mean_of_the_members_own_networks_of_the_fold(rounds, members, fold):
     rows = decisions(rounds, 1, fold).set_index("id")
     said = [said_by(member, fold).loc[rows.index] for member in members]
     assert rows.prob.to_numpy() == pytest.approx(np.mean([each.prob for each in said], axis=0), abs=1e-9)
@@ -75,7 +75,7 @@ def test_a_logit_mean_labels_by_the_mean_of_calibrated_logits(members, make_roun
     assert rows.prob.to_numpy() == pytest.approx(wanted, abs=1e-9)
 
 
-def test_inner_slides_are_said_by_the_same_mean(blend, members):
+def test_inner_slides_are_predicted_by_the_same_mean(blend, members):
     for fold in FOLDS:
         ours, *theirs = (table(path / f"fold-{fold}" / "inner.parquet").set_index("id") for path in (blend, *members))
         wanted = np.mean([each.prob.loc[ours.index] for each in theirs], axis=0)
@@ -83,7 +83,7 @@ def test_inner_slides_are_said_by_the_same_mean(blend, members):
         assert len(ours) == len(theirs[0])
 
 
-def test_a_trail_names_the_networks_of_all_members(rounds, members):
+def test_decisions_name_the_networks_of_all_members(rounds, members):
     digests = "".join(sha256(weights(member, 0, "fold-0")).hexdigest() for member in members)
     assert set(decisions(rounds, 1, 0).network_digest) == {sha256(digests.encode()).hexdigest()}
 
@@ -106,12 +106,10 @@ def test_what_is_there_is_not_done_again(rounds, make_rounds, tmp_path, capsys):
     path = shutil.copytree(rounds, tmp_path / "run")
     make_rounds(path, 1)
     assert weights(path, 1, "fold-0") == weights(rounds, 1, "fold-0") and verdict(path) == verdict(rounds)
-    assert (
-        "a blend has no recipe; its students, and the planted check, train under that of its first run" in capsys.readouterr().err
-    )
+    assert "a blend has no recipe; its students and the precision check train with that of its first run" in capsys.readouterr().err
 
 
-def test_a_story_is_told_of_a_patch(rounds, command):
+def test_the_history_of_a_patch(rounds, command):
     told = command("pseudo-label", rounds, "--explain", decisions(rounds, 1, 0).id.iloc[0])
     assert told.code == 0 and "In round 1, the latest" in told.out
 
@@ -175,13 +173,13 @@ class TestRefused:
     def test_a_member_that_is_gone(self, of, pair):
         run = of()
         shutil.rmtree(pair[1].path)
-        assert refused(run.path).startswith(f"{run.path}: blends {pair[1].path}, which is no run any more; put it back")
+        assert refused(run.path).startswith(f"{run.path}: blends {pair[1].path}, which is not there any more; put it back")
 
-    def test_a_member_that_says_something_else_by_now(self, of, pair):
+    def test_a_member_whose_predictions_changed(self, of, pair):
         run = of()
         oof = pair[1].path / "oof.parquet"
         write_table(oof, table(oof).assign(logit=0.0))
-        assert refused(run.path) == f"{run.path}: blends {oof}, which is not what was blended any more; blend anew"
+        assert refused(run.path) == f"{run.path}: blends {oof}, which has changed since; blend again"
 
     def test_a_blend_of_blends(self, of, tmp_path):
         first = of()
@@ -192,8 +190,8 @@ class TestRefused:
         run = of()
         write_table(pair[1].paths.folds, table(pair[1].paths.folds).assign(inner_0=True))
         line = refused(run.path)
-        assert line.startswith(f"{run.path}: its member {pair[1].path} keeps other inner slides or hides other labels than")
-        assert line.endswith(f"train it with --set cv.folds_file={pair[0].paths.folds}, and blend anew")
+        assert line.startswith(f"{run.path}: its member {pair[1].path} has other inner slides or hidden labels than")
+        assert line.endswith(f"train it with --set cv.folds_file={pair[0].paths.folds}, and blend again")
 
     def test_a_member_without_inner_predictions(self, round_0, members, tmp_path):
         copy = shutil.copytree(members[1], tmp_path / "copy")
@@ -221,5 +219,5 @@ class TestRefused:
         (copy / "recipe.yaml").write_text(text.replace("  use: true\n", "  use: false\n"))
         run = blend_runs([str(trained_run), str(copy)], tmp_path / "blend")
         assert refused(run.path, "pseudo.agreement=true", "train.batch_size=8") == (
-            f"pseudo.agreement: {copy}, which {run.path} blends, has no kNN; blend runs that have"
+            f"pseudo.agreement: {copy}, which {run.path} blends, has no kNN; blend runs with neighbours.use=true"
         )

@@ -21,7 +21,7 @@ def test_top_share_is_of_the_whole_pool_and_of_either_class():
     assert reasons.tolist() == ["", "not among the 2 surest, 0.5 of the pool (pseudo.top_share)", "", ""]
 
 
-def test_slide_cap_keeps_the_surest_of_a_slide_and_all_without_one():
+def test_slide_cap_keeps_the_most_confident_of_a_slide_and_all_of_unknown_slide():
     pool = rated_of([0.8, 0.9, 0.1, 0.7, 0.6, 0.6], wsi=["s", "s", "t", "s", None, None])
     reasons = slide_cap(pool, all_of(pool), 1)
     assert staying(pool, reasons) == "bcef"
@@ -67,6 +67,6 @@ def test_round_cap_that_is_not_reached_cuts_nothing(share):
     assert (round_cap(pool, np.array([True, True, False, False]), share) == "").all()
 
 
-def test_keep_surest_touches_one_class():
+def test_keep_most_confident_touches_one_class():
     pool = rated_of(FALLING)
     assert staying(pool, keep_most_confident(pool, all_of(pool), 1, 2, "too many")) == "abef"

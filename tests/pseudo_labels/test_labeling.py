@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from left_behind import table
+from round_outputs import table
 
 from pcam_ssl.pseudo_labels import labeling as selecting
 from pcam_ssl.pseudo_labels.setup import open_rounds
@@ -47,7 +47,7 @@ def test_pooled_folds_decide_by_the_inner_slides_of_all_in_the_round_before(inne
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_round_bears_the_mark_of_its_round_0(fresh, make_rounds, marked):
-    """Nothing is trained: the round ends with its trails."""
+    """Nothing is trained: the round ends with its decisions."""
     Run(fresh).update(selected_on_fold=marked)
     make_rounds(fresh, 1, "pseudo.stop_share=0.99")
     assert Run(fresh / "round-1").info()["selected_on_fold"] is marked

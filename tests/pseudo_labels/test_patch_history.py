@@ -1,4 +1,4 @@
-"""The story of one patch is its rows of every trail, and what they come to."""
+"""The history of one patch: its decisions by round and fold, and a sentence on the latest round."""
 
 import numpy as np
 import pandas as pd
@@ -73,21 +73,21 @@ def test_fits_a_hundred_columns_and_loses_no_word_of_a_reason(decisions_of):
     assert LEFT_OUT in " ".join(story.split())
 
 
-def test_the_sentence_tells_the_latest_round_and_the_changes(decisions_of):
+def test_the_sentence_names_the_latest_round_and_the_changes(decisions_of):
     assert " ".join(patch_story(decisions_of, "p1", nearest_ids).split("\n\n")[1].split()) == (
         "In round 2, the latest, 1 of 2 folds learn from it: 1 as normal. "
         "Over all rounds and folds it was taken back once and flipped once. Its true label is not known."
     )
 
 
-def test_folds_that_disagree_are_both_told(decisions_of):
+def test_folds_that_disagree_are_both_counted(decisions_of):
     decisions_of[3] = decisions(
         entry("p1", 0, 0.99, 1.0, "new"), entry("p1", 1, 0.02, 0.0, "kept"), entry("p1", 2, 0.03, 0.0, "new")
     )
     assert "3 of 3 folds learn from it: 1 as tumor, 2 as normal." in patch_story(decisions_of, "p1", nearest_ids)
 
 
-def test_the_truth_judges_the_latest_pseudo_labels(decisions_of):
+def test_the_hidden_label_is_compared_with_the_latest_pseudo_labels(decisions_of):
     assert "Its hidden label is tumor, so 0 of these 1 are right." in " ".join(
         patch_story(decisions_of, "p1", nearest_ids, truth=1).split()
     )
@@ -113,9 +113,8 @@ def test_an_unknown_id_is_refused_with_the_nearest():
     long_ids = {1: decisions(entry("patch-001", 0, 0.9), entry("other-999", 0, 0.9))}
     with pytest.raises(UserError) as refused:
         patch_story(long_ids, "patch-003", nearest_ids)
-    assert str(refused.value) == (
-        "--explain patch-003: no such patch in the pool (patches whose label is known are not in it). Did you mean patch-001?"
-    )
+    text = str(refused.value)
+    assert text.startswith("--explain patch-003: ") and text.endswith("Did you mean patch-001?")
 
 
 def test_an_id_like_no_other_is_refused_with_the_place_of_all(decisions_of):
@@ -123,6 +122,6 @@ def test_an_id_like_no_other_is_refused_with_the_place_of_all(decisions_of):
         patch_story(decisions_of, "zzzzzz", nearest_ids)
 
 
-def test_without_rounds_there_is_no_story():
+def test_without_rounds_there_is_no_history():
     with pytest.raises(UserError, match="no round has been made yet"):
         patch_story({}, "p1", nearest_ids)

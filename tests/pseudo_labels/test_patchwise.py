@@ -39,7 +39,7 @@ def test_view_std_leaves_out_what_differs_more():
     assert view_std(pool, all_of(pool), 1.5).tolist() == ["", "", "views differ by 1.6, above 1.5 (pseudo.view_std)"]
 
 
-def test_agreement_leaves_out_other_sides_and_the_unknown():
+def test_agreement_leaves_out_disagreement_and_missing_knn_probs():
     pool = rated_of([0.9, 0.9, 0.1, 0.1, 0.9], knn_prob=[0.6, 0.4, 0.4, 0.5, np.nan])
     reasons = agreement(pool, all_of(pool))
     assert staying(pool, reasons) == "ac"
@@ -47,13 +47,13 @@ def test_agreement_leaves_out_other_sides_and_the_unknown():
     assert reasons[4] == "kNN gives no prob (pseudo.agreement)"
 
 
-def test_agreement_without_knn_says_what_gives_it():
+def test_agreement_without_knn_is_refused_with_the_next_step():
     pool = rated_of([0.9])
     with pytest.raises(UserError) as error:
         agreement(pool, all_of(pool))
     assert str(error.value) == (
         "pseudo.agreement=true needs kNN probs and the round before has none; "
-        "begin with neighbours.use=true or with a metric-train run, or set pseudo.agreement=false"
+        "start from a run with neighbours.use=true or a metric-train run, or set pseudo.agreement=false"
     )
 
 

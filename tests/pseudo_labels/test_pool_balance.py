@@ -9,7 +9,7 @@ def test_prior_is_the_mean_prob():
     assert pool_prior(rated_of([0.9, 0.2, 0.1])) == pytest.approx(0.4)
 
 
-def test_prior_of_nothing_is_unknown():
+def test_an_empty_pool_has_no_prior():
     assert pool_prior(rated_of([])) is None
 
 
@@ -18,14 +18,14 @@ def test_prior_is_the_same_number_in_any_order():
     assert pool_prior(rated_of(probs)) == pool_prior(rated_of(np.sort(probs)))
 
 
-def test_the_surest_of_too_many_tumor_patches_stay():
+def test_the_most_confident_of_too_many_tumor_patches_stay():
     pool = rated_of([0.6, 0.7, 0.8, 0.9, 0.1, 0.1, 0.1])
     reasons = balance(pool, all_of(pool), 0.25)
     assert staying(pool, reasons) == "defg"
     assert reasons[0] == "1 surer tumor patches fill the tumor share of 0.25 (pseudo.balance)"
 
 
-def test_the_surest_of_too_many_normal_patches_stay():
+def test_the_most_confident_of_too_many_normal_patches_stay():
     pool = rated_of([0.9, 0.1, 0.2, 0.3, 0.4])
     reasons = balance(pool, all_of(pool), 1 / 3)
     assert staying(pool, reasons) == "abc"

@@ -1,4 +1,4 @@
-"""What the planted check trains on, and what it hides."""
+"""What the precision check trains on, and what it hides."""
 
 from dataclasses import replace
 
@@ -17,11 +17,11 @@ def rounds(round_0, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[0, 1])
 def pair(request, rounds):
-    """A fold and its planted check."""
+    """A fold and its precision check."""
     return rounds.units[request.param], check_unit(rounds, rounds.units[request.param])
 
 
-def test_planted_slides_are_scored_and_train_nothing(rounds, pair):
+def test_planted_slides_are_scored_and_not_trained_on(rounds, pair):
     unit, planted = pair
     groups = rounds.folds.frame.group
     assert planted.score.any() and planted.train.any()
@@ -42,7 +42,7 @@ def test_the_check_has_first_weights_of_its_own_and_predicts_no_test_split(round
     assert (planted.name, planted.test) == (unit.name, False)
 
 
-def test_the_scored_labels_of_a_fold_have_no_say_in_what_is_planted(rounds, pair):
+def test_planted_slides_do_not_depend_on_scored_labels(rounds, pair):
     unit, planted = pair
     patches = rounds.dataset.patches.copy()
     scored = patches.id.isin(rounds.folds.frame.id[unit.score])

@@ -1,4 +1,4 @@
-"""What inner slides can prove is said before anything is trained."""
+"""The precision that inner slides can prove is printed before anything is trained."""
 
 import numpy as np
 import pytest
@@ -27,36 +27,36 @@ def test_counts_are_those_of_the_inner_slides(dataset, folds):
     assert (entry.n, entry.clusters) == (rows.sum(), folds.frame.wsi[rows].nunique())
 
 
-def test_what_cannot_be_proven_is_one_line_with_the_way_out(dataset, folds):
+def test_a_precision_out_of_reach_is_one_line_with_the_next_step(dataset, folds):
     text = provable_text(Pseudo(precision=0.98), dataset, folds)
     assert "\n" not in text
     assert "pseudo.precision 0.98" in text and "tumor in any fold" in text and "pseudo.top_share" in text
 
 
-def test_a_precision_within_reach_is_said_too(dataset, folds):
+def test_a_precision_within_reach(dataset, folds):
     text = provable_text(Pseudo(precision=0.6, precision_level=0.51), dataset, folds)
     assert "can prove it" in text
 
 
-def test_without_a_precision_nothing_is_said(dataset, folds):
+def test_without_a_precision_nothing_is_printed(dataset, folds):
     assert provable_text(Pseudo(precision=None, k_best=3), dataset, folds) is None
 
 
-def test_it_is_said_before_round_0_is_trained(command, slides, tiny, tmp_path, monkeypatch):
+def test_it_is_printed_before_round_0_is_trained(command, slides, tiny, tmp_path, monkeypatch):
     def train(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pcam_ssl.pseudo_labels.setup.baseline", train)
     settings = [word for setting in tiny() for word in ("--set", setting)]
     done = command("pseudo-label", tmp_path / "run", "--data", slides, *settings)
-    assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
+    assert "pseudo.precision 0.98 (confidence level 0.95) cannot be proven" in done.err
 
 
-def test_it_is_said_before_the_planted_check(command, finished, tmp_path, monkeypatch):
+def test_it_is_printed_before_the_precision_check(command, finished, tmp_path, monkeypatch):
     def check(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pcam_ssl.pseudo_labels.rounds.precision_check", check)
     done = command("pseudo-label", finished.path, "--out", tmp_path / "rounds", "--rounds", 1)
-    assert "pseudo.precision 0.98 (sure to 0.95) cannot be proven" in done.err
+    assert "pseudo.precision 0.98 (confidence level 0.95) cannot be proven" in done.err
     assert read_folds(finished.paths.folds, open_dataset(finished.info()["dataset"]).patches).n_folds == 2

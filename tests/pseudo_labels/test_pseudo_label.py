@@ -1,4 +1,4 @@
-"""Two rounds on a tiny run: what each fold learns from, what is left behind, and how they go on."""
+"""Two rounds on a tiny run: training data of each fold, files, and continuation."""
 
 import shlex
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import added, check_same, decisions, table, verdict, weights
+from round_outputs import added, check_same, decisions, table, verdict, weights
 
 from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.data.dataset import open_dataset
@@ -16,7 +16,7 @@ from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.tables import DECISION_COLUMNS
 
 FOLDS, ROUNDS = (0, 1), (1, 2)
-every_trail = pytest.mark.parametrize(("number", "fold"), [(number, fold) for number in ROUNDS for fold in FOLDS])
+every_round_and_fold = pytest.mark.parametrize(("number", "fold"), [(number, fold) for number in ROUNDS for fold in FOLDS])
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_every_round_adds_something_in_every_fold(two_rounds):
     assert all(len(added(two_rounds, number, fold)) >= 5 for number in ROUNDS for fold in FOLDS)
 
 
-@every_trail
-def test_a_trail_tells_of_each_pool_patch_once(two_rounds, folds, patches, number, fold):
+@every_round_and_fold
+def test_each_pool_patch_has_one_decision(two_rounds, folds, patches, number, fold):
     rows = decisions(two_rounds, number, fold)
     trains = (folds.fold != fold) & ~folds[f"inner_{fold}"]
     pool = {*patches.index[patches.split == "test"], *folds.id[trains & ~folds.visible]}
@@ -44,7 +44,7 @@ def test_a_trail_tells_of_each_pool_patch_once(two_rounds, folds, patches, numbe
     assert set(rows.fold) == {fold}
 
 
-@every_trail
+@every_round_and_fold
 def test_no_pseudo_label_lands_on_what_the_fold_is_judged_by(two_rounds, folds, patches, number, fold):
     kept = folds[(folds.fold == fold) | folds[f"inner_{fold}"]]
     chosen = added(two_rounds, number, fold).id
@@ -53,19 +53,19 @@ def test_no_pseudo_label_lands_on_what_the_fold_is_judged_by(two_rounds, folds, 
     assert not set(chosen) & set(folds.id[folds.visible])
 
 
-def test_pool_patches_of_labelled_slides_are_counted_and_told(two_rounds_copy, folds, patches, make_rounds, capsys):
+def test_pool_patches_of_labelled_slides_are_counted_and_printed(two_rounds_copy, folds, patches, make_rounds, capsys):
     told = make_rounds(two_rounds_copy, 2)["pool"]
     counts = []
     for fold in FOLDS:
         labelled = set(folds.wsi[(folds.fold != fold) & ~folds[f"inner_{fold}"] & folds.visible])
         counts.append(int(patches.wsi.loc[decisions(two_rounds_copy, 1, fold).id].isin(labelled).sum()))
     assert min(counts) > 0 and told["on_training_slides"] == np.mean(counts)
-    sentence = f"{counts[0]} of them on slides that also have training labels, so what is learnt there is transductive"
+    sentence = f"{counts[0]} of them on slides that also have training labels"
     assert sentence in capsys.readouterr().err
 
 
-@every_trail
-def test_a_trail_names_the_network_that_made_it(two_rounds, number, fold):
+@every_round_and_fold
+def test_decisions_name_the_network_that_made_them(two_rounds, number, fold):
     from hashlib import sha256
 
     teacher = sha256(weights(two_rounds, number - 1, f"fold-{fold}")).hexdigest()
@@ -73,7 +73,7 @@ def test_a_trail_names_the_network_that_made_it(two_rounds, number, fold):
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_probs_of_the_trail_are_those_of_the_round_before(two_rounds, fold):
+def test_probs_of_the_decisions_are_those_of_the_round_before(two_rounds, fold):
     for number in ROUNDS:
         before = two_rounds / f"round-{number - 1}" if number > 1 else two_rounds
         test = table(before / f"fold-{fold}" / "test.parquet").set_index("id")
@@ -82,7 +82,7 @@ def test_probs_of_the_trail_are_those_of_the_round_before(two_rounds, fold):
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_changes_are_those_between_two_trails(two_rounds, fold):
+def test_changes_are_those_between_two_rounds(two_rounds, fold):
     before, now = (decisions(two_rounds, number, fold).set_index("id").label for number in ROUNDS)
     change = decisions(two_rounds, 2, fold).set_index("id").change
     assert set(change.index[change == "taken back"]) == set(before.index[before.notna() & now.isna()])
@@ -180,7 +180,7 @@ def test_round_0_is_made_where_there_is_none(slides, tiny, command, selection_wo
     words = ["--data", slides, *(word for setting in tiny("train.epochs=1") for word in ("--set", setting))]
     made = command("pseudo-label", tmp_path / "new", "--rounds", 1, *words, *selection_words())
     assert made.code == 0, made.err
-    assert f"{tmp_path / 'new'}: no run there, so round 0 is trained first" in made.err
+    assert f"{tmp_path / 'new'}: no run found, so round 0 is trained first" in made.err
     assert (tmp_path / "new" / "round-1" / "oof.parquet").exists()
     assert command("baseline", "--out", tmp_path / "bare", *words).code == 0
     assert weights(tmp_path / "new", 0, "fold-0") == weights(tmp_path / "bare", 0, "fold-0")
@@ -199,7 +199,7 @@ def test_a_finished_run_with_rounds_is_left_alone_by_its_own_command(two_rounds_
     assert (two_rounds_copy / "round-2" / "run.json").read_bytes() == before
 
 
-def test_a_story_tells_each_round_and_fold(two_rounds, command):
+def test_the_history_has_each_round_and_fold(two_rounds, command):
     id = decisions(two_rounds, 1, 0).id.iloc[-1]
     told = command("pseudo-label", two_rounds, "--explain", id)
     assert told.code == 0

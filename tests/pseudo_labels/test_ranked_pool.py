@@ -9,7 +9,7 @@ def test_half_is_called_tumor():
     assert predicted_class([0.49, 0.5, 1.0]).tolist() == [0, 1, 1]
 
 
-def test_surest_is_farthest_from_half_then_of_larger_logit_then_first_by_id():
+def test_most_confident_is_farthest_from_half_then_of_larger_logit_then_first_by_id():
     pool = pool_of([0.75, 1.0, 1.0, 0.0, 0.0], logit=[1.0, 30.0, 40.0, -30.0, -50.0])
     rank = ranked_pool(pool).set_index("id")["rank"]
     assert "".join(rank.sort_values().index) == "ecbda"

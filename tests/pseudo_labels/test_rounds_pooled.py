@@ -1,11 +1,11 @@
-"""`--pooled`: one mind for all folds, and no score that could be believed by mistake."""
+"""`--pooled`: one decision for all folds, and no out-of-fold score, which would leak."""
 
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import decisions, table
+from round_outputs import decisions, table
 from scipy.special import expit, logit
 
 from pcam_ssl.files import read_json

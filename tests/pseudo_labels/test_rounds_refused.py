@@ -8,7 +8,7 @@ import pytest
 
 from pcam_ssl.data.dataset import open_dataset
 
-MEND = "and the same command makes them again"
+RERUN = "and run the same command again"
 
 
 def files(folder) -> dict:
@@ -17,7 +17,7 @@ def files(folder) -> dict:
 
 @pytest.fixture
 def refused(command, selection_words, tmp_path):
-    """refused(run, "a.b=c", ..., words=[...]): the one problem that is told; fails where a file came, went or changed."""
+    """refused(run, "a.b=c", ..., words=[...]): the one problem that is printed; fails where a file came, went or changed."""
 
     def refused(run, *more, words=()) -> str:
         before = files(tmp_path)
@@ -44,7 +44,7 @@ def test_no_unlabelled_patches(refused, train, slides, rewrite, tmp_path):
     )
 
 
-def test_no_unlabelled_patches_are_told_before_round_0_is_trained(refused, slides, rewrite, tmp_path):
+def test_no_unlabelled_patches_are_refused_before_round_0_is_trained(refused, slides, rewrite, tmp_path):
     data = rewrite(slides, tmp_path / "labelled", lambda patches: patches[patches.label.notna()])
     assert refused(tmp_path / "run", words=["--data", data]).startswith(f"{data}: has no unlabelled patches to learn from: ")
     assert not (tmp_path / "run").exists()
@@ -52,7 +52,7 @@ def test_no_unlabelled_patches_are_told_before_round_0_is_trained(refused, slide
 
 def test_a_pool_smaller_than_a_batch(refused, fresh):
     assert refused(fresh, "train.batch_size=20") == (
-        f"fold-0 of {fresh} has a pool of 19 patches, less than a batch of 20; import more, or lower train.batch_size"
+        f"fold-0 of {fresh} has a pool of 19 patches, fewer than a batch of 20; import more, or lower train.batch_size"
     )
 
 
@@ -60,10 +60,10 @@ def test_a_pool_smaller_than_a_batch(refused, fresh):
     ("size", "told"),
     [
         (16, "train.batch_size 16 asks for 8 patches of each class, the fold trains on 5 normal ones; lower it"),
-        (2, "train.batch_size is 2; labels and pseudo-labels of two classes share a batch, so make it 4 or more"),
+        (2, "train.batch_size is 2; labels and pseudo-labels of two classes share a batch, so set it to 4 or more"),
     ],
 )
-def test_labels_that_cannot_fill_the_batches_of_a_metric_student_are_told_first(refused, fresh, size, told):
+def test_labels_that_cannot_fill_the_batches_of_a_metric_student_are_refused_first(refused, fresh, size, told):
     assert refused(fresh, "method.name=metric", f"train.batch_size={size}", "pseudo.planted_share=0.3") == told
 
 
@@ -105,20 +105,20 @@ def test_a_run_that_is_a_round_itself(refused, two_rounds_copy):
 
     owner = json.loads((two_rounds_copy / "round-1" / "run.json").read_text())["round_0"]
     assert refused(two_rounds_copy / "round-1") == (
-        f"{two_rounds_copy / 'round-1'}: is a pseudo-label round itself; name the run it belongs to ({Path(owner)})"
+        f"{two_rounds_copy / 'round-1'}: is a pseudo-label round; name the run it belongs to ({Path(owner)})"
     )
 
 
 def test_a_consistency_run(refused, train, tmp_path):
     run = train(tmp_path / "run", "method.name=fixmatch", "train.epochs=1")
     assert refused(run.path) == (
-        f"{run.path}: method fixmatch learns from the pool by itself; start rounds from a supervised or metric run"
+        f"{run.path}: method fixmatch learns from the pool already; start rounds from a supervised or metric run"
     )
 
 
 def test_a_consistency_recipe_is_refused_before_round_0_is_trained(refused, slides, tmp_path):
     problem = refused(tmp_path / "run", words=["--data", slides, "--recipe", "fixmatch"])
-    assert problem.startswith(f"{tmp_path / 'run'}: method fixmatch learns from the pool by itself")
+    assert problem.startswith(f"{tmp_path / 'run'}: method fixmatch learns from the pool already")
     assert not (tmp_path / "run").exists()
 
 
@@ -143,7 +143,7 @@ def test_agreement_without_neighbours(refused, fresh):
 
 
 def test_a_selection_by_nothing(refused, fresh):
-    assert refused(fresh, "pseudo.k_best=null").startswith("pseudo: nothing says which patches are sure enough; set ")
+    assert refused(fresh, "pseudo.k_best=null").startswith("pseudo: no selector decides which patches are confident; set ")
 
 
 def test_rounds_in_the_folder_of_another_run(refused, fresh, round_0, tmp_path):
@@ -161,12 +161,12 @@ def test_a_folder_that_is_no_run(refused, slides, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pseudo.parquet", "selection.json"])
-def test_a_trail_cut_short(refused, two_rounds_copy, name):
+def test_truncated_decisions(refused, two_rounds_copy, name):
     path = two_rounds_copy / "round-1" / "fold-1" / name
     path.write_bytes(path.read_bytes()[:40])
     problem = refused(two_rounds_copy, words=["--rounds", 2])
-    told = "absent or damaged, and students may have learned from what it said"
-    assert problem == f"{path}: {told}; delete {two_rounds_copy / 'round-1'} and later rounds, {MEND}"
+    what = "missing or damaged, and students may have learned from it"
+    assert problem == f"{path}: {what}; delete {two_rounds_copy / 'round-1'} and later rounds, {RERUN}"
 
 
 def test_a_run_json_cut_short(refused, two_rounds_copy):
@@ -197,6 +197,6 @@ def test_an_id_that_is_in_no_pool(command, two_rounds):
     assert done.code == 2 and done.problems[0].startswith("--explain nobody: no such patch in the pool")
 
 
-def test_a_story_without_rounds(command, fresh):
+def test_a_history_without_rounds(command, fresh):
     done = command("pseudo-label", fresh, "--explain", "nobody")
-    assert done.problems == ["--explain: no round has been made yet; run pcam-ssl pseudo-label with --rounds first"]
+    assert done.problems == ["--explain: no round has been made yet; run `pcam-ssl pseudo-label` with --rounds first"]

@@ -1,11 +1,11 @@
-"""When rounds end early: each rule by name, before a student is trained where it can be; and the planted check."""
+"""When rounds end early: each rule by name, before a student is trained where it can be; and the precision check."""
 
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import decisions, table
+from round_outputs import decisions, table
 
 from pcam_ssl.files import read_json
 from pcam_ssl.tables import read_table, write_table
@@ -132,12 +132,12 @@ def test_the_rounds_that_were_asked_for_are_not_stopped_after_the_last(perfect, 
     assert make_rounds(perfect, 1, "pseudo.stop_worse=true")["stopped"] is None
 
 
-def test_a_planted_check_that_misses_stops_before_any_round(fresh, make_rounds, capsys):
+def test_a_precision_check_below_target_stops_before_any_round(fresh, make_rounds, capsys):
     told, said = make_rounds(fresh, 2, *PLANTED), capsys.readouterr().err
     for name, entry in told["planted"]["classes"].items():
         found = entry["precision"]["value"]
         words = "not known (" if found is None else f"{found:.3f} ({entry['precision']['low']:.3f} to "
-        assert f"planted check, {name}: precision {words}" in said
+        assert f"precision check, {name}: precision {words}" in said
     assert told["planted"]["met"] is False
     assert told["stopped"].startswith("the precision of planted pseudo-labels is below 0.999: ")
     assert "pseudo.planted_stop=true" in told["stopped"]
@@ -145,7 +145,7 @@ def test_a_planted_check_that_misses_stops_before_any_round(fresh, make_rounds, 
     assert not (fresh / "round-1").exists()
 
 
-def test_it_goes_on_where_told_to_and_trains_the_check_once(fresh, make_rounds, capsys):
+def test_it_continues_with_planted_stop_false_and_trains_the_check_once(fresh, make_rounds, capsys):
     make_rounds(fresh, 1, *PLANTED)
     made = (fresh / "planted" / "fold-0" / "model.safetensors").stat().st_mtime_ns
     told = make_rounds(fresh, 1, *PLANTED, "pseudo.planted_stop=false")
@@ -155,7 +155,7 @@ def test_it_goes_on_where_told_to_and_trains_the_check_once(fresh, make_rounds, 
     assert (fresh / "planted" / "fold-0" / "model.safetensors").stat().st_mtime_ns == made
 
 
-def test_a_planted_slide_trains_nothing_and_rounds_are_the_same_with_and_without_the_check(fresh, two_rounds, make_rounds):
+def test_a_planted_slide_is_not_trained_on_and_rounds_are_the_same_with_and_without_the_check(fresh, two_rounds, make_rounds):
     told = make_rounds(fresh, 1, "pseudo.planted_share=0.3", "pseudo.planted_folds=2")
     assert told["planted"]["folds"] == [0, 1]
     folds = table(fresh / "folds.parquet")
@@ -169,7 +169,7 @@ def test_a_planted_slide_trains_nothing_and_rounds_are_the_same_with_and_without
     assert sum(of.values()) == sum(len(table(fresh / "planted" / f"fold-{fold}" / "oof.parquet")) for fold in (0, 1))
 
 
-def test_a_threshold_that_no_inner_slide_proves_adds_nothing_and_says_so(fresh, make_rounds):
+def test_without_a_proven_threshold_nothing_is_added_and_the_reason_is_given(fresh, make_rounds):
     told = make_rounds(fresh, 1, "pseudo.precision=0.999", "pseudo.k_best=null", "pseudo.stop_share=0.01")
     assert told["stopped"].startswith("0 of ")
     for fold in (0, 1):

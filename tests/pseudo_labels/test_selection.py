@@ -1,4 +1,4 @@
-"""The whole decision: order of the selectors, trail, facts, changes between rounds."""
+"""The whole decision: order of the selectors, decisions, facts, changes between rounds."""
 
 import json
 import time
@@ -16,7 +16,7 @@ INNER = inner_of({0: 60, 1: 60}, {})
 PLAIN = Pseudo(precision=None, balance="none")
 
 
-def trail_of(pool, options=PLAIN, previous=None, inner=INNER):
+def decisions_of(pool, options=PLAIN, previous=None, inner=INNER):
     return decide(pool, inner, options, previous, "d1")[0]
 
 
@@ -52,9 +52,9 @@ EVERYTHING = Pseudo(
 )
 
 
-def test_trail_has_its_columns_in_the_pools_order():
+def test_decisions_have_their_columns_in_the_pools_order():
     pool = pool_of([0.9, 0.1, 0.6], view_std=[1, 2, 3])
-    decisions = trail_of(pool, Pseudo(precision=None, balance="none", confidence=0.8))
+    decisions = decisions_of(pool, Pseudo(precision=None, balance="none", confidence=0.8))
     assert {name: str(kind) for name, kind in decisions.dtypes.items()} == DECISION_COLUMNS
     assert decisions.id.tolist() == ["a", "b", "c"]
     assert decisions.decision.tolist() == ["added", "added", "left out"]
@@ -66,7 +66,7 @@ def test_trail_has_its_columns_in_the_pools_order():
 
 def test_reasons_say_by_what_rule():
     pool = pool_of([0.95, 0.6, 0.05])
-    decisions = trail_of(pool, Pseudo(precision=0.9, confidence=0.8, balance="none"))
+    decisions = decisions_of(pool, Pseudo(precision=0.9, confidence=0.8, balance="none"))
     assert decisions.reason.tolist() == [
         "called tumor: beyond prob 0.9, from where a precision of 0.9 is proven; beyond prob 0.8",
         "prob 0.6 is below 0.9, from where a precision of 0.9 is proven for tumor",
@@ -75,36 +75,36 @@ def test_reasons_say_by_what_rule():
 
 
 def test_without_a_selector_all_are_added():
-    decisions = trail_of(pool_of([0.9, 0.5]))
+    decisions = decisions_of(pool_of([0.9, 0.5]))
     assert decisions.reason.tolist() == ["called tumor: nothing in the recipe leaves it out"] * 2
 
 
 def test_soft_labels_are_the_probs():
-    assert trail_of(pool_of([0.9, 0.2]), PLAIN.model_copy(update={"label": "soft"})).label.tolist() == [0.9, 0.2]
+    assert decisions_of(pool_of([0.9, 0.2]), PLAIN.model_copy(update={"label": "soft"})).label.tolist() == [0.9, 0.2]
 
 
 def test_softmatch_takes_mean_and_variance_from_the_whole_pool():
     options = PLAIN.model_copy(update={"confidence": 0.7, "weight": "softmatch", "weight_scale": 2.0})
-    weights = trail_of(pool_of([0.6, 0.8, 1 - 1e-9]), options).weight
+    weights = decisions_of(pool_of([0.6, 0.8, 1 - 1e-9]), options).weight
     np.testing.assert_allclose(weights, [0, 2, 2], rtol=1e-6)
 
 
 def test_caps_count_only_what_earlier_selectors_left():
     # The surest patch of slide s is left out by its views before the cap of one a slide is applied.
     pool = pool_of([0.99, 0.9, 0.8], wsi=["s", "s", "s"], view_std=[3, 0, 0])
-    assert added(trail_of(pool, Pseudo(precision=None, balance="none", view_std=1, slide_cap=1))) == "b"
+    assert added(decisions_of(pool, Pseudo(precision=None, balance="none", view_std=1, slide_cap=1))) == "b"
 
 
 def test_balance_comes_before_the_round_cap():
     # Prior 0.5: two of each class stay; the cap of two then takes one of each. The other way around it would be tumor alone.
     pool = pool_of([0.99, 0.98, 0.97, 0.02, 0.02, 0.02, 0.52, 0.52], knn_prob=[0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1])
-    decisions = trail_of(pool, Pseudo(precision=None, agreement=True, round_cap=0.25))
+    decisions = decisions_of(pool, Pseudo(precision=None, agreement=True, round_cap=0.25))
     assert sorted(decisions.label.dropna()) == [0, 1]
 
 
-def test_each_patch_is_told_the_first_selector_that_left_it_out():
+def test_the_reason_names_the_first_selector_that_left_a_patch_out():
     pool = pool_of([0.6], view_std=[9])
-    decisions = trail_of(pool, Pseudo(precision=None, balance="none", confidence=0.9, view_std=1))
+    decisions = decisions_of(pool, Pseudo(precision=None, balance="none", confidence=0.9, view_std=1))
     assert decisions.reason[0].endswith("(pseudo.confidence)")
 
 
@@ -124,22 +124,22 @@ def test_facts_count():
 
 def test_change_against_the_round_before():
     options = PLAIN.model_copy(update={"confidence": 0.8})
-    before = trail_of(pool_of([0.9, 0.9, 0.9, 0.5, 0.5]), options)
+    before = decisions_of(pool_of([0.9, 0.9, 0.9, 0.5, 0.5]), options)
     now = pool_of([0.9, 0.1, 0.5, 0.9, 0.5])
-    after = trail_of(now, options, before.iloc[::-1])
+    after = decisions_of(now, options, before.iloc[::-1])
     assert after.change.tolist() == ["kept", "flipped", "taken back", "new", ""]
     assert facts_of(now, options, before)["change"] == {"new": 1, "kept": 1, "flipped": 1, "taken back": 1}
 
 
 def test_soft_labels_that_move_on_one_side_are_kept():
     options = PLAIN.model_copy(update={"label": "soft"})
-    before = trail_of(pool_of([0.9, 0.6]), options)
-    assert trail_of(pool_of([0.7, 0.4]), options, before).change.tolist() == ["kept", "flipped"]
+    before = decisions_of(pool_of([0.9, 0.6]), options)
+    assert decisions_of(pool_of([0.7, 0.4]), options, before).change.tolist() == ["kept", "flipped"]
 
 
 def test_the_round_before_decides_nothing():
-    pool, before = noisy_pool(), trail_of(noisy_pool(), PLAIN)
-    first, second = trail_of(pool, EVERYTHING), trail_of(pool, EVERYTHING, before)
+    pool, before = noisy_pool(), decisions_of(noisy_pool(), PLAIN)
+    first, second = decisions_of(pool, EVERYTHING), decisions_of(pool, EVERYTHING, before)
     pd.testing.assert_frame_equal(first.drop(columns="change"), second.drop(columns="change"))
 
 
@@ -155,9 +155,9 @@ def test_the_order_of_rows_decides_nothing():
     assert other_facts == facts
 
 
-def test_a_truth_column_is_not_seen():
+def test_a_label_column_is_not_used():
     pool = noisy_pool()
-    pd.testing.assert_frame_equal(trail_of(pool.assign(label=1), EVERYTHING), trail_of(pool, EVERYTHING))
+    pd.testing.assert_frame_equal(decisions_of(pool.assign(label=1), EVERYTHING), decisions_of(pool, EVERYTHING))
 
 
 @pytest.mark.parametrize("options", [Pseudo(), EVERYTHING], ids=["default", "everything"])
@@ -178,7 +178,7 @@ def test_a_pool_of_one_patch_is_added_without_balance():
     assert facts_of(pool_of([0.95]))["added"] == {"normal": 0, "tumor": 1}
 
 
-def test_nothing_proven_says_so():
+def test_nothing_proven_is_the_reason():
     inner = inner_of({0: 60, 1: 5}, {})
     facts = facts_of(pool_of([0.95, 0.95, 0.05]), Pseudo(precision=0.9), inner=inner)
     assert facts["nothing"].startswith(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from left_behind import table
+from round_outputs import table
 
 from pcam_ssl.data.folds import Folds
 from pcam_ssl.data.pool import pool_rows
@@ -44,7 +44,7 @@ def test_without_any_groups_each_patch_stands_for_itself(unit):
 
 @pytest.mark.parametrize("same_network", [True, False])
 def test_what_was_kept_of_another_network_is_predicted_anew(two_rounds_copy, same_network):
-    """The kept logits are raised by 1: they come back only where they are said to be of the weights that are there."""
+    """The kept logits are raised by 1: they are used only where their digest is that of the weights."""
     rounds = open_rounds(Run(two_rounds_copy), None, [], two_rounds_copy)
     unit = rounds.units[0]
     folder = two_rounds_copy / unit.name

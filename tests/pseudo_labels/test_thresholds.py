@@ -40,7 +40,7 @@ def test_equal_probs_stand_or_fall_together():
     assert precision_thresholds(table, 0.9, 0.95)[1].prob is None
 
 
-def test_no_threshold_says_the_best_bound_and_the_next_move():
+def test_without_a_threshold_the_reason_has_the_best_bound_and_the_next_step():
     tumor = precision_thresholds(inner_of({1: 42, 0: 10}, {1: 1}, slides=6), 0.98, 0.95)[1]
     bound = np.floor(tumor.bound * 1000) / 1000
     assert tumor.prob is None
@@ -64,7 +64,7 @@ def test_a_bound_below_half_offers_no_target():
     )
 
 
-def test_a_proven_threshold_says_by_what():
+def test_the_reason_of_a_threshold_has_bound_and_counts():
     tumor = precision_thresholds(inner_of({1: 60, 0: 10}, {}), 0.9, 0.95)[1]
     assert tumor.reason == "tumor: a precision of 0.9 is proven at prob 0.9 or more (bound 0.951; 60 of 60 right, slides unknown)"
 

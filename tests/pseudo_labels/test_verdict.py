@@ -137,7 +137,7 @@ def test_chosen_rounds_are_scored_against_round_0(rounds):
     assert row["against_round_0"]["auroc"] == {"value": 0.5, "low": 0.5, "high": 0.5, "resamples": 50}
 
 
-def test_a_row_tells_what_was_learned_and_how_it_scores(rounds):
+def test_a_row_has_counts_and_scores(rounds):
     rows = round_rows(rounds, SLIDES, resamples=50)
     assert [row["number"] for row in rows] == [0, 1, 2]
     assert rows[0]["labels_used"] == {"mean": 102.0, "by_fold": [100, 104]}
@@ -186,7 +186,7 @@ def test_a_gain_is_one_only_where_zero_is_outside(low, value, high, less_is_bett
     assert gain_words({"value": value, "low": low, "high": high}, less_is_better) == words
 
 
-def test_a_difference_without_interval_says_why():
+def test_a_difference_without_interval_has_a_reason():
     none = {"value": None, "low": None, "high": None, "reason": "one class only"}
     assert (gain_words(none), gain_numbers(none)) == ("gain not known (one class only)", "-")
     assert gain_numbers(none | {"value": 0.01}) == "+0.010"

@@ -2,7 +2,7 @@
 
 import pytest
 from laid_out import write_report
-from pictured import case, fold_map, pictures
+from report_pictures import case, fold_map, pictures
 
 
 @pytest.mark.parametrize(("width_px", "dark", "background"), [(400, True, "rgb(18, 21, 26)"), (1600, False, "rgb(244, 245, 247)")])

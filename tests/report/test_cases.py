@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from pictured import pictures
+from report_pictures import pictures
 
 from pcam_ssl.report.cases import Pictures, confident_errors, least_confident
 from pcam_ssl.tables import predictions

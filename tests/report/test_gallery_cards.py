@@ -3,9 +3,9 @@
 import re
 
 import numpy as np
-from explained import explained
+from explanations import explained
 from laid_out import markup, words
-from pictured import case, pictures
+from report_pictures import case, pictures
 
 from pcam_ssl.report.cases import Pictures
 from pcam_ssl.report.galleries import unsure_section, wrong_section

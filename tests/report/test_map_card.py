@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 from laid_out import markup, words
-from pictured import fold_map, pictures
+from report_pictures import fold_map, pictures
 
 from pcam_ssl.report.cases import Pictures
 from pcam_ssl.report.galleries import SLIDES, map_section

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from json_files import blend_info
 from laid_out import markup
-from written import blend_info
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.operating_point import Target, choose_threshold, decision_curve

@@ -9,7 +9,7 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
-from written import rounds_told
+from json_files import rounds_info
 
 from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.errors import UserError
@@ -146,7 +146,7 @@ def test_networks_that_are_gone_leave_the_patches_and_the_reason(copy):
 
 
 def test_a_run_under_rounds_is_shown_by_its_own_networks(copy):
-    write_json(copy.path / "rounds.json", rounds_told())
+    write_json(copy.path / "rounds.json", rounds_info())
     facts = read_facts(copy)
     assert pictures_of(facts, Asked(device="cpu")).no_maps is None
 

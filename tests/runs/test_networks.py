@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from written import blend_info, rounds_told
+from json_files import blend_info, rounds_info
 
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
@@ -95,7 +95,7 @@ def test_a_dataset_that_moved_is_named_by_data(copy, slides, tmp_path):
 
 def test_of_pseudo_label_rounds_the_best_or_a_named_one_is_opened(copy, tmp_path, capsys):
     shutil.copytree(copy, copy / "round-1")
-    write_json(copy / "rounds.json", rounds_told(round0=str(copy)))
+    write_json(copy / "rounds.json", rounds_info(round0=str(copy)))
     assert open_networks(copy).run.path == copy / "round-1"
     assert "uses round 1, the best on inner slides" in capsys.readouterr().err
     assert open_networks(copy, round=0).run.path == copy

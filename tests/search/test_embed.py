@@ -99,7 +99,7 @@ def test_a_run_without_refit_names_the_command_that_makes_one(finished, slides, 
     assert wanted in str(caught.value)
 
 
-def test_a_fold_that_is_not_there_is_told_with_those_that_are(finished, slides, tmp_path):
+def test_a_missing_fold_is_refused_with_those_that_exist(finished, slides, tmp_path):
     with pytest.raises(UserError, match=r"--fold 7: .* has no such finished fold; it has fold-0, fold-1"):
         embed_source(slides, tmp_path / "out", run=finished.path, fold=7)
 
@@ -109,7 +109,7 @@ def test_an_unknown_split_is_refused(trained_run, unknown_slides, tmp_path):
         embed_source(unknown_slides, tmp_path / "out", run=trained_run, split="valid2")
 
 
-def test_random_weights_are_said_loudly_and_come_again(slides, tmp_path, capsys):
+def test_random_weights_are_a_warning_and_the_same_again(slides, tmp_path, capsys):
     for name in ("a", "b"):
         torch.rand(3)
         embed_source(slides, tmp_path / name, model="test_resnet", pretrained=False)
@@ -119,7 +119,7 @@ def test_random_weights_are_said_loudly_and_come_again(slides, tmp_path, capsys)
     assert facts["network"]["model"] == "test_resnet" and not facts["network"]["pretrained"]
 
 
-def test_weights_out_of_reach_are_told_in_words_of_the_command(slides, tmp_path):
+def test_weights_out_of_reach_are_refused_in_words_of_the_command(slides, tmp_path):
     with pytest.raises(
         UserError, match=r"--model: weights of resnet18 cannot be reached .*; add --no-pretrained for random weights"
     ) as caught:
@@ -127,7 +127,7 @@ def test_weights_out_of_reach_are_told_in_words_of_the_command(slides, tmp_path)
     assert "model.pretrained" not in str(caught.value)
 
 
-def test_an_unknown_backbone_is_told_with_the_nearest(slides, tmp_path):
+def test_an_unknown_backbone_is_refused_with_the_nearest(slides, tmp_path):
     with pytest.raises(UserError, match=r"--model: timm has no backbone resnet19\. Did you mean .*resnet18"):
         embed_source(slides, tmp_path / "out", model="resnet19")
 

@@ -35,7 +35,7 @@ def test_many_ids_take_no_time():
     assert time.perf_counter() - begun < 10  # difflib over all of them takes minutes
 
 
-def test_every_unknown_id_is_told_with_the_next_move(slides):
+def test_every_unknown_id_is_refused_with_the_next_step(slides):
     dataset = open_dataset(slides)
     first = dataset.patches.id[0]
     with pytest.raises(UserError) as caught:

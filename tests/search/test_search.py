@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from searched import TWIN
+from search_run import TWIN
 
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
@@ -84,7 +84,7 @@ def test_all_patches_of_a_source_are_queries(indexed_run, slides):
     assert (result.left_out.itself == 1).all() and (result.rows >= 0).all()
 
 
-def test_ids_images_and_source_are_asked_at_once(indexed_run, patches, slides, unknown_slides, tmp_path):
+def test_ids_images_and_source_in_one_search(indexed_run, patches, slides, unknown_slides, tmp_path):
     file = save_image(tmp_path / "one.png", np.load(unknown_slides / PIXELS)[5])
     result = search_space(indexed_run, ids=[TWIN, patches.id[0]], images=[file], source=slides, k=2)
     names = [query["id"] or query["image"] for query in result.each()]
@@ -143,20 +143,21 @@ def test_another_factory_needs_a_rebuild(run_copy, indexed_run):
         search_space(run_copy, ids=[TWIN], factory="HNSW8")
     command = f"`pcam-ssl search {run_copy} --index HNSW8 --rebuild`"
     assert (
-        str(caught.value) == f"{run_copy / 'index'}: is an index Flat, not HNSW8; leave --index out, or rebuild it with {command}"
+        str(caught.value)
+        == f"{run_copy / 'index'}: its factory is Flat, not HNSW8; leave --index out, or rebuild it with {command}"
     )
     search_space(run_copy, factory="HNSW8", rebuild=True)
     facts = search_space(run_copy, ids=[TWIN]).facts
     assert facts["index"]["factory"] == "HNSW8" and not facts["index"]["exact"]
 
 
-def test_a_slip_in_the_factory_is_told_before_anything_is_embedded(run_copy, capsys):
+def test_a_bad_factory_is_refused_before_anything_is_embedded(run_copy, capsys):
     with pytest.raises(UserError, match="--index 'Flatt' is no factory string"):
         search_space(run_copy, ids=[TWIN], factory="Flatt")
     assert "embedding" not in capsys.readouterr().err and not (run_copy / "index").exists()
 
 
-def test_a_backend_that_is_not_there_is_told(indexed_run):
+def test_a_missing_backend_is_refused(indexed_run):
     with pytest.raises(UserError, match="backend 'tpu' is unknown; choose auto, cpu, or gpu"):
         search_space(indexed_run, ids=[TWIN], backend="tpu")
 
@@ -176,7 +177,7 @@ def test_a_dataset_that_moved_is_named_by_data(run_copy, indexed_run, unknown_sl
     assert len(search_space(run_copy, ids=[TWIN], data=unknown_slides)) == 1
 
 
-def test_all_bad_images_are_told_at_once(indexed_run, tmp_path):
+def test_all_bad_images_are_named_at_once(indexed_run, tmp_path):
     small = save_image(tmp_path / "small.png", np.zeros((16, 16, 3), np.uint8))
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(UserError) as caught:
@@ -199,7 +200,7 @@ def test_k_beyond_the_gallery_is_refused(indexed_run):
         search_space(indexed_run, ids=[TWIN], k=98)
 
 
-def test_a_search_for_nothing_says_what_to_name(indexed_run):
+def test_a_search_without_queries_is_refused_with_the_options(indexed_run):
     with pytest.raises(UserError, match="nothing to search for; name --id ID, --image FILE or --source SOURCE"):
         search_space(indexed_run)
 
@@ -211,7 +212,7 @@ def test_more_queries_than_a_page_shows_are_refused_before_the_search(run_copy, 
     assert not (run_copy / "index").exists()
 
 
-def test_a_gallery_of_the_querys_slide_alone_finds_nothing_and_says_so(tmp_path):
+def test_a_gallery_of_the_querys_slide_alone_finds_nothing_and_counts_it(tmp_path):
     write_synthetic(tmp_path / "one", slides=1, test_slides=0, patches=5, size_px=32)
     embed_source(tmp_path / "one", tmp_path / "space", model="test_resnet", pretrained=False)
     first = open_dataset(tmp_path / "one").patches.iloc[0]

@@ -1,4 +1,4 @@
-"""What rounds leave on disk, without what may differ between two equal runs: times, paths, and who did the work."""
+"""The files of pseudo-label rounds, without what may differ between two equal runs: times, paths and device."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ def table(path: Path) -> pd.DataFrame:
 
 
 def decisions(run: Path, number: int, fold: int) -> pd.DataFrame:
-    """The trail of a fold."""
+    """The decisions of a fold."""
     return table(run / f"round-{number}" / f"fold-{fold}" / "pseudo.parquet")
 
 
 def added(run: Path, number: int, fold: int) -> pd.DataFrame:
-    """The rows of a trail that are added."""
+    """The decisions of a fold that add a pseudo-label."""
     return decisions(run, number, fold)[lambda rows: rows.decision == "added"]
 
 
@@ -38,24 +38,24 @@ def _round(run: Path, number: int) -> Path:
 
 
 def turn(chosen):
-    """A change of patches that turns the labels of the ids in `chosen`."""
+    """A change of patches that flips the labels of the ids in `chosen`."""
     return lambda patches: patches.assign(label=patches.label.where(~patches.id.isin(set(chosen)), 1 - patches.label))
 
 
 def without_labels(frame: pd.DataFrame) -> pd.DataFrame:
-    """Predictions without the truth that came along."""
+    """Predictions without their labels."""
     return frame.drop(columns="label", errors="ignore")
 
 
 def verdict(run: Path) -> dict:
     """rounds.json without the paths."""
-    told = read_json(run / "rounds.json")
-    rows = [{key: value for key, value in row.items() if key != "folder"} for row in told["rounds"]]
-    return {key: value for key, value in told.items() if key not in ("round0", "best_folder")} | {"rounds": rows}
+    values = read_json(run / "rounds.json")
+    rows = [{key: value for key, value in row.items() if key != "folder"} for row in values["rounds"]]
+    return {key: value for key, value in values.items() if key not in ("round0", "best_folder")} | {"rounds": rows}
 
 
 def check_same(mine: Path, theirs: Path, rounds: int, folds=(0, 1)) -> None:
-    """Every weight, trail, table and score of two finished experiments is the same to the bit."""
+    """Every weight, decision, table and score of two finished experiments is the same to the bit."""
     for number in range(1, rounds + 1):
         names = [Path(f"fold-{k}") for k in folds]
         for place in names:

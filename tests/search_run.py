@@ -1,4 +1,4 @@
-"""A tiny metric run to search: slides of the train split are known, those of the test split are not, and two test patches are one."""
+"""A tiny metric run to search. Slides of the test split are unknown, and two of its patches are copies."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 TWIN = "twin"
-"""Id of the test patch that repeats the first of its split."""
+"""Id of the test patch that is a copy of the first one."""
 
 METRIC = (
     "method.name=metric",

@@ -1,4 +1,4 @@
-"""Small datasets to audit, in which nothing is wrong until a test plants it."""
+"""Small datasets without faults to audit; tests add the faults."""
 
 from pathlib import Path
 
@@ -18,8 +18,7 @@ def clean_patches(slides=("a", "b", "c", "d", "test-a", "test-b")) -> tuple[pd.D
     table = pd.DataFrame({"wsi": wsi, "id": [f"{slide}{place % PER_SLIDE}" for place, slide in enumerate(wsi)]})
     table["split"] = np.where(table["wsi"].str.startswith("test"), "test", "train")
     table["label"] = pd.array(np.arange(len(table)) % 2, dtype="Int8")
-    # Coarse noise: like tissue, it keeps its picture when saved as JPEG. Every slide is a little brighter than the one before,
-    # and grey, so that no slide stands apart.
+    # Coarse noise survives JPEG, as tissue does. Grey slides, each a little brighter than the one before, make no slide an outlier.
     coarse = np.random.default_rng(0).integers(30, 150, (len(table), 8, 8, 1), dtype=np.uint8).repeat(3, axis=3)
     coarse += (12 * (np.arange(len(table)) // PER_SLIDE)).astype(np.uint8)[:, None, None, None]
     return table.set_index("id", drop=False), coarse.repeat(SIZE_PX // 8, axis=1).repeat(SIZE_PX // 8, axis=2)

@@ -1,7 +1,7 @@
-"""Pictures of a report, made by hand: two cases with an explanation and neighbours, and a map of one fold."""
+"""Hand-made pictures of a report: two cases with an explanation and neighbours, and a map of one fold."""
 
 import numpy as np
-from explained import explained
+from explanations import explained
 
 from pcam_ssl.report.cases import Case, FoldMap, Pictures
 
@@ -18,8 +18,12 @@ LIKENESS = {
 def case(id: str = "0a1b", label: int = 1, prob: float = 0.02, wsi: str | None = "slide-a", size_px: int = 96, **more) -> Case:
     """A patch of fold 1 with an explanation and two neighbours."""
     pixels = np.full((size_px, size_px, 3), 200, np.uint8)
-    told = explained(id, label=label, wsi=wsi, prob=prob, pixels=pixels)
-    known = {"explained": told, "neighbours": told.neighbours, "neighbour_pixels": told.neighbour_pixels} | more
+    explanation = explained(id, label=label, wsi=wsi, prob=prob, pixels=pixels)
+    known = {
+        "explained": explanation,
+        "neighbours": explanation.neighbours,
+        "neighbour_pixels": explanation.neighbour_pixels,
+    } | more
     return Case(id, label, prob, wsi, 1, pixels, **known)
 
 

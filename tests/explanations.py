@@ -1,4 +1,4 @@
-"""A patch with its explanation, written by hand."""
+"""A hand-written explanation of a patch."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def explained(
     pixels: np.ndarray | None = None,
     **more,
 ) -> Explained:
-    """A patch of fold 2 whose call is turned by blurring its centre, with two neighbours."""
+    """A patch of fold 2 with two neighbours; blurring its centre flips its call."""
     cells = np.zeros((3, 3)) if share is None else np.full((3, 3), (1 - share) / 8)
     cells[1, 1] = share or 0
     summary = Summary(prob, 1 - prob, prob, share, None if share is None else 0.75, 7, 8, cells)
@@ -25,11 +25,11 @@ def explained(
         {"rank": 1, "cosine": 0.99, "id": "n0", "label": 1, "prob": 0.8, "wsi": wsi and f"{wsi}-b", "split": "train"},
         {"rank": 2, "cosine": 0.98, "id": "n1", "label": 0, "prob": None, "wsi": None, "split": "train"},
     ]
-    known = {
+    fields = {
         "run_prob": prob,
         "folds": (2,),
         "learned": None,
         "neighbours": neighbours,
         "neighbour_pixels": [pixels, pixels],
     } | more
-    return Explained(id=id, label=label, wsi=wsi, split="train", summary=summary, pixels=pixels, **known)
+    return Explained(id=id, label=label, wsi=wsi, split="train", summary=summary, pixels=pixels, **fields)
