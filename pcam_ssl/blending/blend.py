@@ -56,7 +56,7 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
         # Another process or thread may have made it meanwhile.
         if not run.paths.provenance.exists():
             raise
-        return _unless_there(run, identity)
+        return _check_out(run, identity)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return run
