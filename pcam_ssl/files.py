@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ PAGE = (".html", ".htm")
 MARKERS = ("run.json", "fold.json", "manifest.json", "embedding.json", "index.json")
 """A folder with one of these files is a run, a fold, a dataset, embeddings, or an index. Its tables must not be overwritten."""
 OWN_FILES = ("explore.parquet",)
-TEMPORARY = len(".. .part") + 10
-"""Characters that `atomic_write` adds to the name of its temporary file."""
+TEMPORARY = len(".. .part") + 20
+"""Characters that `part_of` adds to the name of a temporary file."""
 
 
 def check_target(option: str, path: StrPath, *suffixes: str) -> None:
@@ -88,6 +89,12 @@ def _check_place(option: str, path: Path, file: Path) -> None:
             raise UserError(f"{option} {path}: the name {part[:20]}... is longer than {longest} bytes; choose a shorter one")
 
 
+def part_of(path: StrPath, suffix: str = "part") -> Path:
+    """A hidden name beside `path` for what is not whole yet; another one in every process and thread."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.{suffix}")
+
+
 @contextmanager
 def atomic_write(path: StrPath):
     """Yield a temporary path beside `path`; the file is renamed to `path` only when the block succeeds.
@@ -96,7 +103,7 @@ def atomic_write(path: StrPath):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     try:
         yield temporary
         with open(temporary, "rb") as handle:

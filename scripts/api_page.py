@@ -34,7 +34,7 @@ HEAD = """# Python API
 
 - A function has the name of its command, and its options are keywords of the same names. `settings` is `--set`.
 - Where a run, dataset or file is taken (`StrPath` below), a path or the held object will do.
-- Runs, datasets, scores, comparisons and search results show themselves in a notebook. Progress bars need the package `ipywidgets` there.
+- Runs, datasets, scores, comparisons and search results show themselves in a notebook. Progress bars need `pip install 'pcam-ssl[notebook]'` there.
 - Whatever you can mend is raised as `UserError`: one line, in the parts `where`, `what` and `next`.
 - An interrupt (Ctrl-C, *interrupt kernel*) leaves a run that the same call continues.
 

@@ -16,7 +16,7 @@ from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.evaluation.bootstrap import paired_differences
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.evaluation.scores import score_report
-from pcam_ssl.files import check_folder, digest_file, digest_text, write_json, write_text
+from pcam_ssl.files import check_folder, digest_file, digest_text, part_of, write_json, write_text
 from pcam_ssl.runs.comparable import ScoredRun, groups_of, read_alike
 from pcam_ssl.runs.run import BLEND, MADE_BY, Run, versions
 from pcam_ssl.tables import calibrated_logits, read_probs, read_table, write_table
@@ -46,12 +46,17 @@ def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: flo
         return run
     blend = _fit(runs, method, cap)
     _report_weights(runs, blend)
-    temporary = run.path.with_name(f".{run.path.name}.{os.getpid()}.part")
+    temporary = part_of(run.path)
     try:
         temporary.mkdir(parents=True)
         _write(Run(temporary), runs, blend, identity)
         # Only an empty folder can be there: all else was refused above.
         os.replace(temporary, run.path)
+    except OSError:
+        # Another process or thread may have made it meanwhile.
+        if not run.paths.provenance.exists():
+            raise
+        return _check_out(run, identity)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return run

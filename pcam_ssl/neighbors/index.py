@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.files import read_json, write_json
+from pcam_ssl.files import part_of, read_json, write_json
 from pcam_ssl.neighbors.faiss_index import (
     Backend,
     choose_backend,
@@ -180,7 +180,7 @@ def save_index(index: EmbeddingIndex, folder: Path | str) -> None:
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{suffix}") for suffix in ("part", "old"))
+    part, old = (part_of(folder, suffix) for suffix in ("part", "old"))
     part.mkdir()
     try:
         faiss.write_index(index.faiss_index, str(part / FAISS_FILE))

@@ -19,7 +19,7 @@ from pcam_ssl.data.importing import open_source
 from pcam_ssl.data.writer import check_space, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
-from pcam_ssl.files import write_json
+from pcam_ssl.files import part_of, write_json
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.knn import knn_predictions
@@ -97,7 +97,7 @@ def _new_folder(path: Path, n_bytes: int):
     """Yield a temporary folder beside `path`; it is renamed to `path` if the block succeeds, and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     check_space(path.parent, n_bytes)
-    part = path.parent / f".{path.name}.{os.getpid()}.part"
+    part = part_of(path)
     part.mkdir()
     try:
         yield part

@@ -99,3 +99,21 @@ def test_of_two_threads_on_one_run_one_trains_and_one_is_told(slides, tiny, tmp_
     told = [error for error in raised if error is not None]
     assert len(told) == 1 and isinstance(told[0], pcam.UserError) and "is writing it" in told[0].what
     assert pcam.open_run(tmp_path / "run").scores["auroc"].value is not None
+
+
+def test_two_threads_that_make_one_blend_get_the_same(finished, tmp_path):
+    raised: list[BaseException | None] = []
+
+    def work():
+        raised.append(here(lambda: pcam.blend([finished], out=tmp_path / "blend")))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert raised == [None, None]
+    assert [path.name for path in tmp_path.iterdir()] == ["blend"]
+    pd.testing.assert_frame_equal(
+        pcam.open_run(tmp_path / "blend").oof.drop(columns=["logit", "view_std"]), finished.oof.drop(columns=["logit", "view_std"])
+    )

@@ -35,3 +35,13 @@ def test_the_tour_runs_and_shows_pictures_and_tables(tmp_path, monkeypatch):
     texts = [output.data["text/plain"] for output in outputs(notebook) if "text/plain" in output.get("data", {})]
     assert any("slides resampled" in text for text in texts)
     assert (tmp_path / "tour" / "baseline" / "report.html").is_file()
+
+
+@pytest.mark.processes
+def test_a_bar_is_the_notebooks(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    code = "from pcam_ssl.terminal import progress\nwith progress('drawing', 2) as advance:\n    advance()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in outputs(notebook))
