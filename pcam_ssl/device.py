@@ -1,4 +1,4 @@
-"""Which number format and memory layout a device is fast at, and why."""
+"""The number format and memory layout in which a device computes fastest, and why it was chosen."""
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -10,14 +10,14 @@ from pcam_ssl.errors import UserError
 
 @dataclass(frozen=True)
 class Precision:
-    """`name` is fp32, bf16 or fp16; `why` is for people."""
+    """`name` is fp32, bf16 or fp16; `channels_last` is the memory layout; `why` gives the reason in words."""
 
     name: str
     channels_last: bool
     why: str
 
     def autocast(self, device: torch.device):
-        """Context in which the network runs."""
+        """A context manager; the network runs inside it."""
         if self.name == "fp32":
             return nullcontext()
         return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.name])
@@ -27,7 +27,7 @@ class Precision:
 
 
 def choose_precision(device: torch.device, name: str = "auto", channels_last: bool | str = "auto") -> Precision:
-    """Resolve `auto`. Raises UserError for a format that the device cannot compute in."""
+    """The Precision of a device, with `auto` resolved. Raises UserError for fp16 on a device other than CUDA."""
     chosen, why = _fast_format(device) if name == "auto" else (name, "asked for")
     if chosen == "fp16" and device.type != "cuda":
         raise UserError(f"train.precision: fp16 needs a CUDA device, this is {device.type}; use bf16, fp32 or auto")

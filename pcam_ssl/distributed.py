@@ -1,4 +1,4 @@
-"""Processes that train together (`torchrun`): rank, size, device, gather, and batch norm over the whole batch of all processes."""
+"""Training in several processes (`torchrun`): rank, size, device, gather, and batch norm over the batch of all processes."""
 
 import os
 import warnings
@@ -15,7 +15,7 @@ from pcam_ssl.errors import UserError
 
 @dataclass(frozen=True)
 class World:
-    """One process among `size`; alone, every method is the identity."""
+    """One process among `size`. With one process every method returns its input."""
 
     rank: int
     size: int
@@ -23,21 +23,21 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """True in the one process that writes and talks."""
+        """True in the one process that writes files and messages."""
         return self.rank == 0
 
     @property
     def loader_workers(self) -> int:
-        """Loader processes that suit this process: its share of the cores beside a GPU, none on CPU, where they would take its cores."""
+        """Number of loader processes: the process's share of the cores beside a GPU, 0 on CPU, where loaders would compete with training."""
         return min(12, max(1, (os.cpu_count() or 1) // self.size - 1)) if self.device.type == "cuda" else 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over processes; its batch norms must see the whole batch (`models.batchnorm`)."""
+        """The module with gradients averaged over processes. Its batch norms must already be shared (`share_batch_norms`)."""
         if self.size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         with warnings.catch_warnings():
-            # The name that replaces broadcast_buffers in torch 2.15 is unknown to the older ones.
+            # torch 2.15 renames broadcast_buffers; older versions do not have the new name.
             warnings.simplefilter("ignore", FutureWarning)
             return nn.parallel.DistributedDataParallel(
                 module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -52,7 +52,7 @@ class World:
         return value / self.size
 
     def gather(self, value: Any) -> list[Any]:
-        """The picklable values of all processes, in rank order, on every process."""
+        """The values (picklable) of all processes, in rank order, on every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -60,7 +60,7 @@ class World:
         return values
 
     def run_on_main(self, work: Callable[[], Any]) -> Any:
-        """Do `work` in the leader alone; its picklable result, or its UserError, reaches every process. Also a barrier."""
+        """Call `work` in rank 0 only and return its picklable result on every process; its UserError is raised on every process. A barrier."""
         if self.size == 1:
             return work()
         outcome = [None, None]
@@ -75,12 +75,12 @@ class World:
         return outcome[0]
 
     def agreed(self, error: UserError) -> UserError:
-        """An error that every process raises at the same place: the leader tells it for all."""
+        """Mark an error that every process raises at the same place, so that only rank 0 prints it."""
         error.told = not self.is_main
         return error
 
     def share(self, total: int, what: str) -> int:
-        """`total` over the processes. Raises UserError where it does not divide."""
+        """`total` divided by the number of processes; `what` names it in the error. Raises UserError where it does not divide."""
         if total % self.size:
             raise self.agreed(
                 UserError(f"{what} is {total}, which {self.size} processes cannot share evenly; make it a multiple of {self.size}")
@@ -89,7 +89,7 @@ class World:
 
 
 def join_world(device: str = "auto") -> World:
-    """The world that `torchrun` set up in the environment, or a world of one. Raises UserError for a device that is not here."""
+    """The World that `torchrun` describes in the environment, or a world of one process. Raises UserError for an absent device."""
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), own_rank()
     chosen = choose_device(device)
     if chosen.type == "cuda":
@@ -101,24 +101,24 @@ def join_world(device: str = "auto") -> World:
 
 
 def own_rank() -> int:
-    """This process's number under `torchrun`, else 0."""
+    """The rank of this process under `torchrun`, else 0."""
     return int(os.environ.get("RANK", 0))
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """CUDA, then Apple MPS, then CPU; or the one named."""
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The named device; for `auto` the first available of CUDA, Apple MPS and CPU. Raises UserError where the device is absent."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return torch.device(next(name for name, present in here.items() if present))
-    if not here[device]:
+        return torch.device(next(name for name, present in available.items() if present))
+    if not available[device]:
         raise UserError(f"train.device: {device} is not available here; set train.device=auto (`pcam-ssl doctor` shows what is)")
     return torch.device(device)
 
 
 def gather_with_gradient(value: torch.Tensor) -> torch.Tensor:
-    """The equal shares `[b, ...]` of all processes as one `[B, ...]`, on every process; gradients flow back to their shares.
+    """The equal shares `[b, ...]` of all processes as one `[B, ...]`, on every process; gradients flow back to the shares.
 
-    Each process then computes the same loss of the whole batch, and the mean of gradients over processes is its gradient.
+    Each process then computes the loss of the whole batch. The mean of the gradients over processes is the gradient of that loss.
     """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return value
@@ -128,12 +128,12 @@ def gather_with_gradient(value: torch.Tensor) -> torch.Tensor:
 
 
 def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor over processes, on every process; gradients are summed on their way back too."""
+    """Sum of a tensor over processes, on every process; the backward pass sums gradients too."""
     return _Sum.apply(value)
 
 
 class _Sum(torch.autograd.Function):
-    """As `torch.distributed.nn.functional.all_reduce`, which torch 2.15 deprecates for one that torch 2.6 does not have."""
+    """`torch.distributed.nn.functional.all_reduce`. torch 2.15 deprecates that one, and torch 2.6 lacks its replacement."""
 
     @staticmethod
     def forward(ctx, value: torch.Tensor) -> torch.Tensor:
@@ -149,9 +149,9 @@ class _Sum(torch.autograd.Function):
 
 
 class WorldBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose training statistics are those of all processes' equal shares; works on CPU, where torch's SyncBatchNorm does not.
+    """`nn.BatchNorm2d` with training statistics over the batches of all processes. Unlike torch's SyncBatchNorm it runs on CPU.
 
-    Also stands in for timm's `BatchNormAct2d`, whose dropout and activation it keeps.
+    It also replaces timm's `BatchNormAct2d` and keeps its dropout and activation.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -165,7 +165,7 @@ class WorldBatchNorm2d(nn.BatchNorm2d):
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         size = torch.distributed.get_world_size()
-        # Two passes: E[x^2] - E[x]^2 would lose the digits that world-size invariance asks for.
+        # Two passes: E[x^2] - E[x]^2 loses digits that world-size invariance needs.
         mean = sum_over_processes(images.mean((0, 2, 3))) / size
         centred = images - mean[:, None, None]
         variance = sum_over_processes(centred.square().mean((0, 2, 3))) / size
@@ -179,7 +179,7 @@ class WorldBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with its batch norms made to see every process's patches; parameter names stay as they are."""
+    """The module with batch norms that use the patches of all processes. Parameter names do not change."""
     if device.type == "cuda":
         from timm.layers import convert_sync_batchnorm
 

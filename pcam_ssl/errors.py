@@ -1,4 +1,4 @@
-"""Errors a user can mend. The command line prints them, one line a problem, and exits with `exit_code`; Python catches `UserError`."""
+"""Errors that a user can fix. The command line prints them, one line per problem, and exits with `exit_code`; Python code catches `UserError`."""
 
 import errno
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ MENDABLE = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another file or folder"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
 }
-"""What the system may refuse that is no bug of ours, and what mends it."""
+"""Errors of the operating system that a user can fix, by number, and the next step."""
 
 
 class Problem(NamedTuple):
-    """A problem in three parts; a part that a line does not have is ""."""
+    """A problem in three parts. A part that is missing is ""."""
 
     where: str
     what: str
@@ -23,10 +23,10 @@ class Problem(NamedTuple):
 
 
 def parts(line: str) -> Problem:
-    """A problem written as `WHERE: WHAT; NEXT`, or `WHERE: WHAT. Did you mean A? NEXT`, in its three parts.
+    """The three parts of a problem written as `WHERE: WHAT; NEXT` or `WHERE: WHAT. Did you mean A? NEXT`.
 
-    The first ": " ends WHERE; the first "; " after it, or "Did you mean", begins NEXT. What stands in
-    brackets or between backticks is one word.
+    WHERE ends at the first ": ". NEXT begins after the first "; " that follows, or with "Did you mean". Marks inside brackets or
+    backticks do not count.
     """
     end = _outside(line, ": ")
     where, rest = ("", line) if end < 0 else (line[:end], line[end + 2 :])
@@ -38,7 +38,7 @@ def parts(line: str) -> Problem:
 
 
 def _outside(line: str, mark: str) -> int:
-    """Where `mark` first stands outside of brackets and backticks; -1 where it does not."""
+    """The first position of `mark` outside of brackets and backticks; -1 where there is none."""
     depth, quoted = 0, False
     for place, letter in enumerate(line):
         if letter == "`":
@@ -51,14 +51,15 @@ def _outside(line: str, mark: str) -> int:
 
 
 class UserError(Exception):
-    """What is wrong, where, and the next move: one line per problem (`problems`), written as `parts` reads it.
+    """What is wrong, where, and the next step: one line per problem (`problems`), in the form that `parts` reads.
 
-    `where`, `what` and `next` are those of the first problem. Anything else that escapes a command is a bug of ours and keeps its traceback.
+    `where`, `what` and `next` are those of the first problem. Any other exception that leaves a command is a bug in pcam-ssl and keeps
+    its traceback.
     """
 
     exit_code = 2
     told = False
-    """True in a process whose leader prints the same lines."""
+    """True in every process but rank 0, which prints the lines for all."""
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
@@ -90,20 +91,20 @@ class LeakError(UserError):
 
 
 class UnknownName(UserError, KeyError):
-    """A name that is not among those that are there."""
+    """An unknown name; also a KeyError."""
 
     __str__ = UserError.__str__
 
 
 def refused(error: OSError) -> UserError | None:
-    """What the system refused as a UserError, None where that is no matter for the user."""
+    """An OSError that the user can fix, as a UserError; None for other errors."""
     if error.errno not in MENDABLE:
         return None
     return UserError(f"{error.filename or 'output'}: {error.strerror}; {MENDABLE[error.errno]}, then run the same command")
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign error says, in one line; its type where it says nothing, as zipfile's EOFError and bare assertions do."""
+    """First line of an error's message; the name of its type where it has no message, as zipfile's EOFError and bare assertions."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

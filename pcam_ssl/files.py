@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and digests of what was written."""
+"""Atomic writing of files, JSON with a checked shape, and digests."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ KINDS = {
     type(None): "null",
 }
 PAGE = (".html", ".htm")
-"""Suffixes of a page."""
+"""Suffixes of an HTML page."""
 MARKERS = ("run.json", "fold.json", "manifest.json", "embedding.json", "index.json")
-"""A folder with one of these is a run, a fold, a dataset, embeddings, or an index: its tables are not to be written over."""
+"""A folder with one of these files is a run, a fold, a dataset, embeddings, or an index. Its tables must not be overwritten."""
 OWN_FILES = ("explore.parquet",)
 TEMPORARY = len(".. .part") + 20
-"""Characters that `part_of` adds to a name until the file is whole."""
+"""Characters that `part_of` adds to the name of a temporary file."""
 
 
 def check_target(option: str, path: StrPath, *suffixes: str) -> None:
-    """Before any work: whether a file `path` that ends in one of `suffixes` can be written. Raises UserError where it cannot.
+    """Check, before any work, that the file `path` can be written and ends in one of `suffixes`. Raises UserError if not.
 
-    `option` is what named it on the command line.
+    `option` is the command-line option that named the file; the error begins with it.
     """
     path = Path(path)
-    with _told(option, path):
+    with _one_line(option, path):
         if path.is_dir():
             raise UserError(f"{option} {path}: is a folder; name a file in it")
         if path.suffix.lower() not in suffixes:
@@ -45,7 +45,7 @@ def check_target(option: str, path: StrPath, *suffixes: str) -> None:
         if path.is_symlink() and not path.exists():
             raise UserError(f"{option} {path}: is a link to {os.readlink(path)}, which is not there; name another file")
         if path.exists() and not path.is_file():
-            raise UserError(f"{option} {path}: is no file that could be replaced; name another")
+            raise UserError(f"{option} {path}: is not a regular file; name another")
         marker = next((name for name in MARKERS if (path.parent / name).is_file()), None)
         if marker and path.is_file() and path.suffix == ".parquet" and path.name not in OWN_FILES:
             raise UserError(f"{option} {path}: is a table that belongs to {path.parent / marker}; name another file")
@@ -53,9 +53,9 @@ def check_target(option: str, path: StrPath, *suffixes: str) -> None:
 
 
 def check_folder(option: str, path: StrPath) -> None:
-    """Before any work: whether a folder `path` is there to write into, or can be made. Raises UserError where it cannot."""
+    """Check, before any work, that the folder `path` exists and can be written, or can be made. Raises UserError if not."""
     path = Path(path)
-    with _told(option, path):
+    with _one_line(option, path):
         if path.is_symlink() and not path.exists():
             raise UserError(f"{option} {path}: is a link to {os.readlink(path)}, which is not there; choose another place")
         if path.exists() and not path.is_dir():
@@ -64,8 +64,8 @@ def check_folder(option: str, path: StrPath) -> None:
 
 
 @contextmanager
-def _told(option: str, path: Path):
-    """What the system says of a path that it cannot even look at: too long, a circle of links, a folder that is closed to us."""
+def _one_line(option: str, path: Path):
+    """Turn the OSError of a path that cannot be examined (too long, a circle of links, no permission) into a UserError."""
     try:
         yield
     except OSError as error:
@@ -73,12 +73,12 @@ def _told(option: str, path: Path):
 
 
 def _check_place(option: str, path: Path, file: Path) -> None:
-    """Whether the parents of `file` are folders, or can be made, and its name is short enough; `path` is what was asked for."""
+    """Check that the parents of `file` are folders or can be made, and that its name is short enough. `path` is what the user typed."""
     nearest = next(folder for folder in file.parents if folder.exists() or folder.is_symlink())
     if not nearest.is_dir():
         raise UserError(f"{option} {path}: {nearest} is a file, so no folder; choose another place")
     try:
-        # A file without a name: os.access says yes to root even where nothing can be made, as in /proc.
+        # Make an unnamed file: os.access grants root everything, even in /proc, where no file can be made.
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
@@ -97,7 +97,7 @@ def part_of(path: StrPath, suffix: str = "part") -> Path:
 
 @contextmanager
 def atomic_write(path: StrPath):
-    """Yield a temporary path beside `path`; it takes the name `path` only when the block succeeds.
+    """Yield a temporary path beside `path`; the file is renamed to `path` only when the block succeeds.
 
     The file is flushed to disk before it is renamed, so a kill or a full disk leaves the old file or the new one.
     """
@@ -110,7 +110,7 @@ def atomic_write(path: StrPath):
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        # Writing to an open file names no file; "disk full" without one helps nobody.
+        # An error from writing to an open file names no file, and "disk full" does not help without one.
         error.filename = str(path)
         raise
     finally:
@@ -124,15 +124,15 @@ def write_text(path: StrPath, text: str) -> None:
 
 
 def write_json(path: StrPath, value) -> None:
-    """Write indented JSON atomically; NaN is refused, since JSON has none (use None)."""
+    """Write indented JSON atomically. Raises ValueError for NaN, which JSON does not have (use None)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: StrPath, shape: Any = None, again: str = "make it again") -> Any:
-    """Read a JSON file that a command wrote. Raises UserError, which ends in `again`, where it is absent, no JSON, or not of this `shape`.
+    """The value in a JSON file that a command wrote. Raises UserError where it is absent, not JSON, or does not have this `shape`.
 
-    A shape is a type, a tuple of shapes of which one fits (None for null), a list of the shape of every element, or a dict of shapes by
-    key, in which `str` stands for every further key. Keys that a shape does not name may stand beside those that it does.
+    The error ends with `again`, the next step. A shape is one of: a type; a tuple of alternative shapes (None for null); a list with
+    the shape of every element; a dict of shapes by key. In a dict, `str` stands for all other keys. Keys without a shape are allowed.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def read_json(path: StrPath, shape: Any = None, again: str = "make it again") ->
 
 
 def misfit(value: Any, shape: Any, place: str = "") -> str | None:
-    """What about a JSON value is not of this `shape` (of `read_json`), None where nothing is."""
+    """How a JSON value differs from `shape` (see `read_json`), in words; None where it fits."""
     if isinstance(shape, tuple):
         problems = [misfit(value, one, place) for one in shape]
         return None if None in problems else problems[0]
@@ -161,7 +161,7 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
         parts = [(f"{place}[{number}]", each, shape[0]) for number, each in enumerate(value)]
     elif shape is not None or place:
         wanted = shape if isinstance(shape, type) else type(shape)
-        # To Python, true is a number; to a reader of JSON it is not.
+        # In Python True is an int; in JSON it is not a number.
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             return f"{place or 'the file'} holds {KINDS.get(type(value), 'something else')}, not {KINDS[wanted]}"
     return next((problem for part in parts if (problem := misfit(part[1], part[2], part[0])) is not None), None)

@@ -1,6 +1,6 @@
-"""The JSON files that commands leave in their folders: what each holds, and which command makes a damaged one again.
+"""Reading the JSON files that commands write: the keys that each must have, and the command that makes a damaged one again.
 
-Shapes name what is read without asking whether it is there; files of other versions may hold more.
+A shape lists the keys that the code reads without checking for them. Files of other versions may have more keys.
 """
 
 import json
@@ -109,13 +109,13 @@ def read_fold(folder: Path) -> dict[str, Any]:
 
 
 def read_neighbours(folder: Path, blended: bool = False) -> dict[str, Any]:
-    """What fold.json of a unit says of its kNN, or of its blend with the head. Raises UserError where it says nothing, or is damaged."""
+    """The kNN section of a unit's fold.json, with its blend where `blended`. Raises UserError where it is absent or damaged."""
     shape = {**FOLD, "neighbours": BLENDED_NEIGHBOURS if blended else NEIGHBOURS}
     return read_json(folder / "fold.json", shape, _train_again(folder))["neighbours"]
 
 
 def read_model(folder: Path, number: int) -> dict[str, Any]:
-    """model.json of a unit. Raises UserError where it has no network yet, or the file is damaged or of another format than `number`."""
+    """model.json of a unit. Raises UserError where it has no network yet, or the file is damaged or not of format `number`."""
     path = folder / "model.json"
     if not path.exists():
         raise UserError(f"{folder}: holds no trained network; train the run to its end first")
@@ -126,7 +126,7 @@ def read_model(folder: Path, number: int) -> dict[str, Any]:
 
 
 def read_rounds(folder: Path) -> dict[str, Any]:
-    """rounds.json, the verdict on pseudo-label rounds. Raises UserError where it is damaged."""
+    """rounds.json, which compares the pseudo-label rounds. Raises UserError where it is damaged."""
     again = f"`pcam-ssl pseudo-label {folder}` writes it again from the rounds that are there"
     verdict = read_json(folder / "rounds.json", ROUNDS, again)
     if not 0 <= verdict["best"] < len(verdict["rounds"]):
@@ -140,7 +140,7 @@ def read_embedding(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The events of a metrics.jsonl, each with `step`; a last line cut short by a kill is left out. Raises UserError for other damage."""
+    """The events of a metrics.jsonl, each with `step`. A last line cut short by a kill is dropped. Raises UserError for other damage."""
     if not path.exists():
         return []
     try:
@@ -160,8 +160,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _damaged_metrics(path: Path, reason) -> UserError:
-    mend = f"delete it to do without its curves, or {_train_again(path.parent)}"
-    return UserError(f"{path}: damaged ({reason}); {mend}")
+    fix = f"delete it to do without its curves, or {_train_again(path.parent)}"
+    return UserError(f"{path}: damaged ({reason}); {fix}")
 
 
 def _train_again(folder: Path) -> str:

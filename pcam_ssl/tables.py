@@ -1,4 +1,4 @@
-"""Tables are the interface between stages: their columns, dtypes, checks, and parquet in and out."""
+"""Columns, dtypes and checks of the tables that one stage hands to the next, and how they are read and written as parquet."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -43,7 +43,7 @@ PREDICTION_COLUMNS = {
 
 
 def conform(frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """The frame with exactly `columns`, in order and dtype. Raises ValueError where one is absent."""
+    """The frame with exactly these `columns`, in this order and dtype. Raises ValueError where one is absent."""
     absent = [name for name in columns if name not in frame]
     if absent:
         raise ValueError(f"columns {absent} are absent; there are {list(frame.columns)}")
@@ -51,10 +51,10 @@ def conform(frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def predictions(ids, labels, slides, fold: int, logits, view_std=None, probs=None) -> pd.DataFrame:
-    """Predictions from arrays of length N.
+    """A Predictions table from arrays [N].
 
-    `logits` and `probs` are of class 1 (tumor); without `probs` they are the sigmoid of the logits.
-    `labels` may hold None / NA where unknown. `fold` -1 is the mean over folds.
+    `logits` and `probs` are of class 1 (tumor); `probs` default to the sigmoid of the logits.
+    Unknown `labels` are None or NA. `fold` -1 is the mean over folds.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if probs is None:
@@ -67,7 +67,7 @@ def predictions(ids, labels, slides, fold: int, logits, view_std=None, probs=Non
 
 
 def check_predictions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The frame as Predictions. Raises UserError naming `source` for absent columns, repeated rows, or NaN scores."""
+    """The frame as a Predictions table. Raises UserError naming `source` for absent columns, repeated rows, or scores that are not finite."""
     try:
         frame = conform(frame, PREDICTION_COLUMNS)
     except (ValueError, TypeError) as error:
@@ -75,7 +75,7 @@ def check_predictions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     repeated = frame.duplicated(["id", "fold"])
     if repeated.any():
         raise UserError(
-            f"{source}: {repeated.sum()} ids stand twice in one fold, first {frame.id[repeated].iloc[0]}; write each id once"
+            f"{source}: {repeated.sum()} ids occur twice in one fold, first {frame.id[repeated].iloc[0]}; write each id once"
         )
     broken = ~np.isfinite(frame[["logit", "prob"]]).all(axis=1)
     if broken.any():
@@ -86,22 +86,22 @@ def check_predictions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def write_table(path: Path | str, frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:
-    """Write parquet atomically, `metadata` (strings) into the file's schema beside schema and package version."""
+    """Write parquet atomically. The file's metadata holds `metadata` (strings), the schema version and the package version."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     notes = {"schema_version": SCHEMA_VERSION, "package_version": __version__, **(metadata or {})}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **{f"pcam_ssl.{k}": str(v) for k, v in notes.items()}})
-    # Through file objects here and below: pyarrow takes no path that is not UTF-8.
+    # File objects here and below: pyarrow refuses paths that are not UTF-8.
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         pq.write_table(table, file)
 
 
 def read_table(path: Path | str, columns: dict[str, str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read a parquet table and the metadata `write_table` put there; `columns` must be in it, others may.
+    """A parquet table and the metadata that `write_table` stored in it. It must have `columns` and may have others.
 
-    Raises UserError where it cannot be read, or lacks a column.
+    Raises UserError where it cannot be read or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -124,31 +124,31 @@ def read_table(path: Path | str, columns: dict[str, str] | None = None) -> tuple
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
-    """Predictions of a file, further columns left out. Raises UserError where it holds none."""
+    """The Predictions in a file, without its other columns. Raises UserError where it holds no valid Predictions."""
     return check_predictions(read_table(path)[0], str(path))
 
 
 def read_probs(path: Path | str, ids: pd.Series) -> np.ndarray:
-    """`prob` [N] of the patches `ids` in a table of Predictions, one row an id. Raises UserError where one is not in it."""
+    """`prob` [N] of the patches `ids` in a Predictions file, one row per id. Raises UserError where a patch is not in it."""
     probs = read_predictions(path).drop_duplicates("id").set_index("id").prob.reindex(ids)
     if probs.isna().any():
         raise UserError(f"{path}: lacks {probs.isna().sum()} patches, first {probs.index[probs.isna()][0]}; make it again")
     return probs.to_numpy()
 
 
-SURE = 1e-15
+CLIP = 1e-15
 
 
 def calibrated_logits(probs) -> np.ndarray:
-    """Logits of calibrated probs of class 1, finite, any shape; the same scale in every fold and every run, unlike raw logits."""
-    return inverse_sigmoid(np.clip(np.asarray(probs, dtype=np.float64), SURE, 1 - SURE))
+    """Logits of calibrated probs of class 1, finite, any shape. Unlike raw logits they share one scale across folds and runs."""
+    return inverse_sigmoid(np.clip(np.asarray(probs, dtype=np.float64), CLIP, 1 - CLIP))
 
 
 def mean_over(members: Sequence, weights=None) -> np.ndarray:
-    """The mean of M arrays of equal shape, float64 of that shape, under weights [M] of sum 1, or plain.
+    """The mean of M arrays of equal shape, float64 of that shape; weighted by `weights` [M] of sum 1 where given.
 
-    Summed array by array, so that each place is summed in the order of the members: a matrix product and numpy's reductions sum a
-    row alone in another order than among others, and the product's order differs between CPUs.
+    Arrays are added one by one, so that every element is summed in the order of the members. Matrix products and numpy's reductions
+    change the order of a sum with the number of rows, and matrix products also with the CPU.
     """
     members = [np.asarray(values, dtype=np.float64) for values in members]
     if weights is None:
@@ -170,5 +170,5 @@ DECISION_COLUMNS = {
     "change": "str",
     "network_digest": "str",
 }
-"""`decision` is added or left out; `label` NaN and `weight` 0 where left out; `change` is a member of `CHANGES` or ''."""
+"""`decision` is "added" or "left out". A patch left out has `label` NaN and `weight` 0. `change` is a member of `CHANGES` or ''."""
 CLASSES = ("normal", "tumor")

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: talk and progress go to stderr, results to stdout."""
+"""Messages and progress bars while a command works. They go to stderr; results go to stdout."""
 
 from contextlib import contextmanager
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 
 @cache
 def console():
-    """The stderr console. Made on first use, because rich takes time to import."""
+    """The stderr console, made on first use because rich takes time to import."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -22,12 +22,12 @@ def draws_bars() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a line of talk to stderr; the text is taken literally, without markup."""
+    """Print a line to stderr; the text is taken literally, without rich's markup."""
     console().print(text, markup=False)
 
 
 def warn(text: str) -> None:
-    """Print a line the user should not miss to stderr."""
+    """Print a warning to stderr."""
     console().print(f"WARNING: {text}", style="bold yellow", markup=False)
 
 
@@ -35,7 +35,7 @@ def warn(text: str) -> None:
 def progress(label: str, total: int | None, unit: str = "patches"):
     """A progress bar with rate and time left; yields `advance(n=1, label=None)`.
 
-    Where stderr is no terminal nothing is drawn, so that logs stay readable. In a notebook the bar is the notebook's.
+    Nothing is drawn where stderr is not a terminal, to keep logs readable. In a notebook the bar is a widget of the notebook.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text

@@ -8,7 +8,7 @@ from pcam_ssl.errors import UserError
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-def test_alone_everything_is_the_identity():
+def test_with_one_process_every_method_is_the_identity():
     value, module = torch.tensor([1.0, 2.0]), nn.Linear(1, 1)
     assert ALONE.is_main
     assert ALONE.mean(value) is value
@@ -25,10 +25,11 @@ def test_without_torchrun_the_world_is_one_process(monkeypatch):
 
 
 @pytest.mark.parametrize("rank", [0, 3])
-def test_a_total_that_does_not_divide_is_told_once(rank):
+def test_a_total_that_does_not_divide_is_reported_once(rank):
     with pytest.raises(UserError) as caught:
         World(rank, 4, torch.device("cpu")).share(6, "train.batch_size")
-    assert str(caught.value) == "train.batch_size is 6, which 4 processes cannot share evenly; make it a multiple of 4"
+    assert str(caught.value).startswith("train.batch_size is 6, ")
+    assert str(caught.value).endswith("; make it a multiple of 4")
     assert caught.value.told == (rank > 0)
 
 

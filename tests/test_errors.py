@@ -1,4 +1,4 @@
-"""What a foreign error is told as."""
+"""The line shown for an exception of another library."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pcam_ssl.errors import first_line
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "line"),
     [
         (ValueError("bad header\nat byte 3"), "bad header"),
         (RuntimeError("\n  late\n"), "late"),
@@ -14,5 +14,5 @@ from pcam_ssl.errors import first_line
         (AssertionError(""), "AssertionError"),
     ],
 )
-def test_one_line_also_of_an_error_that_says_nothing(error, told):
-    assert first_line(error) == told
+def test_an_error_is_one_line_also_without_a_message(error, line):
+    assert first_line(error) == line

@@ -113,9 +113,9 @@ def mine(tmp_path) -> Path:
 @pytest.fixture
 def installed(mine, monkeypatch):
     monkeypatch.syspath_prepend(str(mine))
-    extensions._found.cache_clear()
+    extensions._entry_points.cache_clear()
     yield
-    extensions._found.cache_clear()
+    extensions._entry_points.cache_clear()
     sys.modules.pop("mine", None)
 
 

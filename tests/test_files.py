@@ -36,18 +36,18 @@ def test_a_write_replaces_the_old_file_and_makes_folders(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_json_comes_back(tmp_path):
+def test_json_is_read_back_as_written(tmp_path):
     write_json(tmp_path / "a.json", {"x": [1, None, "é"]})
     assert read_json(tmp_path / "a.json") == {"x": [1, None, "é"]}
 
 
-def test_json_has_no_nan(tmp_path):
+def test_nan_in_json_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "a.json", float("nan"))
     assert not (tmp_path / "a.json").exists()
 
 
-def test_a_full_disk_leaves_nothing(tmp_path):
+def test_a_full_disk_leaves_no_file(tmp_path):
     with pytest.raises(OSError) as caught, atomic_write(tmp_path / "a") as temporary:
         temporary.symlink_to("/dev/full")
         temporary.write_bytes(b"x")
@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_digests_are_sha256_unless_said_otherwise(tmp_path):
+def test_digests_are_sha256_by_default(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert digest_text("abc") == digest_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
     assert digest_file(tmp_path / "a", "md5") == hashlib.md5(b"abc").hexdigest()
@@ -64,7 +64,7 @@ def test_digests_are_sha256_unless_said_otherwise(tmp_path):
 @pytest.mark.parametrize(
     "path", ["new.parquet", "deep/er/new.parquet", "old.parquet", "NEW.PARQUET", "a b/µ.parquet", "link/new.parquet"]
 )
-def test_a_target_that_can_be_written_is_taken(tmp_path, path):
+def test_a_target_that_can_be_written_is_accepted(tmp_path, path):
     (tmp_path / "old.parquet").touch()
     (tmp_path / "link").symlink_to(tmp_path)
     check_target("--out", tmp_path / path, ".parquet")
@@ -85,7 +85,7 @@ BAD_PLACES = [
 
 @pytest.fixture
 def places(tmp_path):
-    """A folder with everything in it that cannot be written to."""
+    """A folder with one example of each target that cannot be written."""
     (tmp_path / "folder.parquet").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
@@ -106,12 +106,12 @@ def places(tmp_path):
         ("new.csv", "is written as parquet; name it .*new.parquet"),
         ("new", "is written as parquet; name it .*new.parquet"),
         ("dangling.parquet", "is a link to nowhere.parquet, which is not there; name another file"),
-        ("pipe.parquet", "is no file that could be replaced; name another"),
+        ("pipe.parquet", "is not a regular file; name another"),
         ("run/oof.parquet", "is a table that belongs to .*run.json; name another file"),
         *BAD_PLACES,
     ],
 )
-def test_a_target_that_cannot_be_written_is_told_before_any_work(places, path, problem):
+def test_a_target_that_cannot_be_written_is_refused_before_any_work(places, path, problem):
     with pytest.raises(UserError, match=f"^--out .*: .*{problem}"):
         check_target("--out", places / path, ".parquet")
 
@@ -119,19 +119,19 @@ def test_a_target_that_cannot_be_written_is_told_before_any_work(places, path, p
 @pytest.mark.parametrize(
     ("path", "problem"), [("file", "is a file, so no folder"), ("dangling", "is a link to nowhere"), *BAD_PLACES]
 )
-def test_a_folder_that_cannot_be_made_is_told_before_any_work(places, path, problem):
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(places, path, problem):
     with pytest.raises(UserError, match=f"^--out .*: .*{problem}"):
         check_folder("--out", places / path)
 
 
-def test_a_new_table_in_a_run_is_no_table_of_the_run(places):
+def test_a_new_table_may_be_written_into_a_run(places):
     check_target("--out", places / "run" / "mine.parquet", ".parquet")
 
 
 @pytest.mark.parametrize(
     "check", [lambda path: check_target("--out", path / "new.parquet", ".parquet"), lambda path: check_folder("--out", path)]
 )
-def test_a_place_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch, check):
+def test_a_target_in_a_read_only_folder_is_refused(tmp_path, monkeypatch, check):
     def refuse(dir):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -143,7 +143,7 @@ def test_a_place_in_a_folder_that_is_read_only_is_told(tmp_path, monkeypatch, ch
 @pytest.mark.parametrize(
     "content", [b"", b'{"a": 1', b"\x89PNG\xff\xfe", b"{}", b"[]", b"null", b'"a"', b'{"a": "1"}', b'{"a": true}', b"[" * 100_000]
 )
-def test_a_damaged_json_file_is_named_with_its_mend(tmp_path, content):
+def test_a_damaged_json_file_is_named_with_the_next_step(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^{path}: damaged \(.*\); train again$") as caught:
@@ -151,7 +151,7 @@ def test_a_damaged_json_file_is_named_with_its_mend(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_an_absent_json_file_is_named_with_its_mend(tmp_path):
+def test_an_absent_json_file_is_named_with_the_next_step(tmp_path):
     with pytest.raises(UserError, match=r"a.json: no such file; train again$"):
         read_json(tmp_path / "a.json", dict, "train again")
 
@@ -173,5 +173,5 @@ def test_an_absent_json_file_is_named_with_its_mend(tmp_path):
         ([], None, None),
     ],
 )
-def test_what_is_not_of_a_shape_is_named(value, shape, problem):
+def test_the_first_difference_from_a_shape_is_named(value, shape, problem):
     assert misfit(value, shape) == problem

@@ -40,7 +40,6 @@ TORCH_FREE = [
     "audit.audit",
     "audit.duplicates",
     "audit.findings",
-    "audit.label_errors",
     "audit.report",
     "audit.slides",
     "blending.blend",

@@ -7,13 +7,13 @@ from pcam_ssl.errors import UserError
 CPU = torch.device("cpu")
 
 
-def test_what_is_asked_for_is_taken():
+def test_the_named_precision_is_used():
     chosen = choose_precision(CPU, "fp32", False)
     assert (chosen.name, chosen.channels_last, chosen.why) == ("fp32", False, "asked for")
 
 
 @pytest.mark.parametrize(("avx512", "amx", "name"), [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")])
-def test_a_cpu_computes_in_what_it_has_instructions_for(monkeypatch, avx512, amx, name):
+def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(monkeypatch, avx512, amx, name):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert choose_precision(CPU).name == name
@@ -25,7 +25,7 @@ def test_a_gpu_without_bf16_units_computes_in_fp16(monkeypatch, capability, name
     assert choose_precision(torch.device("cuda")).name == name
 
 
-def test_channels_last_is_the_choice_of_cpu_and_gpu_alone():
+def test_channels_last_is_chosen_on_cpu_and_gpu_only():
     assert [choose_precision(torch.device(kind), "fp32").channels_last for kind in ("cpu", "cuda", "mps")] == [True, True, False]
 
 

@@ -25,7 +25,7 @@ def test_unknown_labels_and_slides_stay_unknown(table):
     assert table.label.isna().tolist() == table.wsi.isna().tolist() == [False, True]
 
 
-def test_a_table_comes_back_with_its_notes(table, tmp_path):
+def test_a_table_is_read_back_with_its_metadata(table, tmp_path):
     write_table(tmp_path / "t.parquet", table, {"round": 0})
     back, notes = read_table(tmp_path / "t.parquet")
     pd.testing.assert_frame_equal(conform(back, PREDICTION_COLUMNS), table)
@@ -37,7 +37,7 @@ def test_conform_names_absent_columns(table):
         conform(table.drop(columns="prob"), PREDICTION_COLUMNS)
 
 
-def test_conform_orders_and_drops(table):
+def test_conform_orders_columns_and_drops_others(table):
     assert list(conform(table[table.columns[::-1]].assign(more=1), PREDICTION_COLUMNS)) == list(PREDICTION_COLUMNS)
 
 
@@ -45,27 +45,27 @@ def test_conform_orders_and_drops(table):
     ("change", "message"),
     [
         (lambda t: t.drop(columns="fold"), r"x.parquet: not a Predictions table \(columns \['fold'\] are absent"),
-        (lambda t: pd.concat([t, t]), "x.parquet: 2 ids stand twice in one fold, first a; write each id once"),
+        (lambda t: pd.concat([t, t]), "x.parquet: 2 ids .* in one fold, first a; write each id once"),
         (lambda t: t.assign(logit=[1.0, np.nan]), "x.parquet: 1 scores are not finite, first at id b; retrain or drop them"),
         (lambda t: t.assign(prob=[np.inf, 1]), "x.parquet: 1 scores are not finite, first at id a"),
     ],
 )
-def test_predictions_that_are_none_are_refused(table, change, message):
+def test_invalid_predictions_are_refused(table, change, message):
     with pytest.raises(UserError, match=message):
         check_predictions(change(table), "x.parquet")
 
 
-def test_one_id_may_stand_in_several_folds(table):
+def test_one_id_may_occur_in_several_folds(table):
     both = pd.concat([table, table.assign(fold=-1)])
     assert len(check_predictions(both, "x.parquet")) == 4
 
 
-def test_an_absent_table(tmp_path):
+def test_an_absent_table_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no.parquet: no such file"):
         read_table(tmp_path / "no.parquet")
 
 
-def test_a_damaged_table(tmp_path, table):
+def test_a_damaged_table_is_refused(tmp_path, table):
     path = tmp_path / "t.parquet"
     write_table(path, table)
     path.write_bytes(path.read_bytes()[:100])

@@ -9,7 +9,7 @@ from pcam_ssl import __version__
 from pcam_ssl.audit.findings import LEVELS, Audit, Finding
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import write_text
-from pcam_ssl.render import html, pictures
+from pcam_ssl.render import html
 from pcam_ssl.render.document import (
     Block,
     Card,
@@ -109,9 +109,9 @@ def _card(audit: Audit, row: int, *more: str) -> Card:
     patch = audit.dataset.patches.iloc[row]
     label = LABELS[None if pd.isna(patch["label"]) else int(patch["label"])]
     slide = [] if pd.isna(patch["wsi"]) else [f"slide {patch['wsi']}"]
-    shown = pictures.picture(audit.dataset.pixels[row], f"patch {patch['id']}", side_px=SIDE_PX, title=patch["id"])
+    shown = html.picture(audit.dataset.pixels[row], f"patch {patch['id']}", side_px=SIDE_PX, title=patch["id"])
     # The words of the picture hold the id in full.
-    name = Line(pictures.shorten(patch["id"]), title=patch["id"], strong=True, silent=True)
+    name = Line(html.shorten(patch["id"]), title=patch["id"], strong=True, silent=True)
     return Card((shown,), (name, f"{patch['split']}, {label}", *slide, *more))
 
 

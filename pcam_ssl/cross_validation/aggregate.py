@@ -21,7 +21,7 @@ from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.neighbors.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.neighbors.retrieval import summarise
-from pcam_ssl.runs.calibration import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator, mean_of_folds
+from pcam_ssl.runs.networks import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say

@@ -21,7 +21,7 @@ from pcam_ssl.models.inference import predict_logits, test_views
 from pcam_ssl.neighbors.knn import Blend, gallery_votes, knn_logits
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.records import read_neighbours
-from pcam_ssl.runs.calibration import INNER, INNER_KNN, mean_calibrator, mean_of_folds
+from pcam_ssl.runs.networks import INNER, INNER_KNN, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import calibrated_logits, predictions, write_table
 from pcam_ssl.terminal import progress, warn

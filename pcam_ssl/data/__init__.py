@@ -1,1 +1,1 @@
-"""Patches on disk: import, store, statistics, folds, views, batches."""
+"""Patches on disk: import, storage, statistics, folds, views, batches."""

@@ -1,4 +1,4 @@
-"""Batches as pure functions of (seed, step, rank): no sampler state to save, exact resume, any number of processes."""
+"""Batches as pure functions of (seed, step, rank), for exact resume without sampler state and for any number of processes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +13,24 @@ from pcam_ssl.errors import UserError
 
 @dataclass(frozen=True)
 class PseudoPart:
-    """What sets the pseudo-labelled patches of a training set apart: places `n_labelled`.. of its `rows`."""
+    """Weights and views of the pseudo-labelled patches of a training set, which are its `rows` from `n_labelled` on."""
 
     n_labelled: int
     weights: np.ndarray
-    """float32 [n]: of every patch in the loss; labels weigh 1."""
+    """float32 [n]: weight of every patch in the loss; a labelled patch has weight 1."""
     views: Views
     """Training views of the pseudo-labelled patches."""
     ramp_steps: int = 0
-    """Their weights rise linearly over this many steps."""
+    """The weights of pseudo-labelled patches rise linearly over this many steps."""
 
     def weights_of(self, index: np.ndarray, step: int) -> np.ndarray:
-        """float32 [b] of the patches at `index` in this step's batch."""
+        """Weights float32 [b] of the patches `index` at this step."""
         ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
         return np.where(index < self.n_labelled, self.weights[index], ramp * self.weights[index]).astype(np.float32)
 
 
 class Pixels:
-    """Memory-mapped uint8 `[N, H, W, 3]`; travels to loader processes as a path, not as a copy."""
+    """Memory-mapped uint8 `[N, H, W, 3]`. It is pickled as a path, so loader processes get no copy."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -49,9 +49,9 @@ class Pixels:
 class TrainStream(Dataset):
     """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `slide` int64 `[b]`, `index` int64 `[b]`.
 
-    `rows`, `labels` and `slides` (codes; zeros where no method asks) `[n]` are the fold's training patches, and `plan` says
-    which stand in a batch. With `pseudo` the batch holds `weight` float32 `[b]` too. Every process takes its equal share `b` of the step's batch; a patch's view depends on its place
-    in the whole batch, so the processes together see one process's pixels.
+    `rows`, `labels` and `slides` (codes; zeros where the method needs none) `[n]` are the fold's training patches, and `plan` chooses
+    those of a batch. With `pseudo` the batch also holds `weight` float32 `[b]`. Every process takes an equal share `b` of the batch.
+    A patch's view depends on its place in the whole batch, so several processes together get the pixels of a single process.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TrainStream(Dataset):
 
 
 class EvalStream(Dataset):
-    """Batches to score, in row order: `pixels` `[b, H, W, 3]`, `random` `[b, V, H, W, 3]` random views, `place` int64 `[b]` into `rows`."""
+    """Batches for scoring, in row order: `pixels` `[b, H, W, 3]`, `random` `[b, V, H, W, 3]` (random views), `place` int64 `[b]` into `rows`."""
 
     def __init__(
         self, pixels: Pixels, rows: np.ndarray, keys: np.ndarray, batch_size: int, views: Views | None, random_views: int, seed: int
@@ -119,7 +119,7 @@ class EvalStream(Dataset):
 
 
 def load(stream: Dataset, numbers: range, workers: int, device: torch.device) -> DataLoader:
-    """The stream's items for `numbers`, in order, made ahead by `workers` processes (0: by this one)."""
+    """A loader of the stream's items for `numbers`, in order, prefetched by `workers` processes (0: computed in this process)."""
     return DataLoader(
         stream,
         batch_size=None,
@@ -130,16 +130,16 @@ def load(stream: Dataset, numbers: range, workers: int, device: torch.device) ->
     )
 
 
-# Beyond every seed of a labelled stream: were the orders alike, the same patches would meet in every pass.
-OWN_ORDERS = 2**48
+# Larger than every seed of a labelled stream. With equal seeds the same labelled and unlabelled patches would meet in every pass.
+SEED_OFFSET = 2**48
 
 
 class UnlabelledStream(Dataset):
-    """What `labelled` gives for a step, and of the pool `weak` and `strong` uint8 `[u, H, W, 3]` (two views of the same
-    patches) and `ramp`, a scalar that rises from 0 to 1 in the first `ramp_steps` steps.
+    """Batches of `labelled` with patches of the pool added: `weak` and `strong` uint8 `[u, H, W, 3]`, two views of the same
+    patches, and `ramp`, a scalar that rises from 0 to 1 in the first `ramp_steps` steps.
 
-    `rows` `[n]` are the pool's patches, shown in endless passes, each in a fresh order; a pool smaller than a batch repeats in
-    it. Every process takes its equal share `u` of the step's `batch_size`, and a view depends on its place in the whole.
+    `rows` `[n]` are the patches of the pool. They are drawn in endless passes, each in a new order; a pool smaller than a batch
+    repeats in it. Every process takes an equal share `u` of `batch_size`, and a view depends on its place in the whole batch.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class UnlabelledStream(Dataset):
         size: int = 1,
     ):
         self.labelled, self.pixels, self.rows = labelled, pixels, rows
-        self.plan = Shuffled(len(rows), batch_size, seed + OWN_ORDERS)
+        self.plan = Shuffled(len(rows), batch_size, seed + SEED_OFFSET)
         self.weak, self.strong, self.ramp_steps = weak, strong, ramp_steps
         self.seed, self.rank, self.size = seed, rank, size
 
@@ -183,7 +183,7 @@ CLASSES = ("normal", "tumor")
 
 
 class Shuffled:
-    """Endless passes over `n` patches, each in a fresh order, so all patches are seen equally often."""
+    """Endless passes over `n` patches, each in a new order, so that all patches are seen equally often."""
 
     def __init__(self, n: int, batch_size: int, seed: int):
         self.n, self.batch_size, self.seed = n, batch_size, seed
@@ -203,14 +203,14 @@ class Shuffled:
 
 
 def spread(n: int, part: int) -> np.ndarray:
-    """Bool `[n]`: `part` of `n` places at even distances, so that every process's equal share of a batch has its part of them."""
+    """Bool `[n]` with `part` True values, evenly spaced, so that every process's share of a batch has its part of them."""
     return np.diff(np.arange(n + 1) * part // n) > 0
 
 
 class Mixed:
-    """Labelled and pseudo-labelled patches in a set ratio, each kind in passes of its own.
+    """Labelled and pseudo-labelled patches in a fixed ratio, each kind in its own passes.
 
-    Of `n` patches the first `n_labelled` are labelled; `share` of every batch is pseudo-labelled, at least one of each kind.
+    Of `n` patches the first `n_labelled` are labelled. `share` of every batch is pseudo-labelled, with at least one patch of each kind.
     """
 
     def __init__(self, n_labelled: int, n: int, batch_size: int, share: float, seed: int):
@@ -221,41 +221,41 @@ class Mixed:
         self.places = spread(batch_size, n_pseudo)
 
     def batch(self, step: int) -> np.ndarray:
-        """Indices `[batch_size]`, the two kinds evenly among each other."""
+        """Indices `[batch_size]`, the two kinds evenly interleaved."""
         whole = np.empty(len(self.places), np.int64)
         whole[~self.places], whole[self.places] = self.labelled.batch(step), self.n_labelled + self.pseudo.batch(step)
         return whole
 
 
 class OneClassBySlide:
-    """`k` patches of one class from as many slides as possible: one a slide, then a second of each, and so on.
+    """`k` patches of one class from as many slides as possible: one per slide, then a second of each, and so on.
 
-    `members` `[n]` are indices of patches, `slides` `[n]` their slides. No patch stands twice where there are `k` of them. The cost of
-    a draw grows with the number of slides, not with that of patches.
+    `members` `[n]` are indices of patches, `slides` `[n]` their slides. No patch is repeated where n >= k. The cost of
+    a draw grows with the number of slides, not with the number of patches.
     """
 
     def __init__(self, members: np.ndarray, slides: np.ndarray, k: int):
         order = np.argsort(slides, kind="stable")
         self.members, self.k = members[order], k
         self.slides, self.starts, self.sizes = np.unique(slides[order], return_index=True, return_counts=True)
-        # reached[t]: patches that t rounds over all slides give.
+        # reached[t]: number of patches after t rounds over all slides.
         reached = np.array([np.minimum(self.sizes, t).sum() for t in range(k + 1)])
         self.rounds = int(np.flatnonzero(reached <= k)[-1])
         self.left = k - int(reached[self.rounds])
 
     def draw(self, rng: np.random.Generator, first: np.ndarray) -> np.ndarray:
-        """Indices `[k]`; slides in `first`, at most `k`, have one patch at least."""
+        """Indices `[k]`. The slides in `first`, at most `k`, have at least one patch each."""
         if len(self.members) < self.k:
             return np.resize(rng.permutation(self.members), self.k)
         counts = np.minimum(self.sizes, self.rounds)
-        counts[self._also(rng, first)] += 1
+        counts[self._with_one_more(rng, first)] += 1
         ones, more = np.flatnonzero(counts == 1), np.flatnonzero(counts > 1)
         taken = [self.starts[ones] + rng.integers(self.sizes[ones])]
         taken += [self.starts[place] + rng.choice(self.sizes[place], counts[place], replace=False) for place in more]
         return self.members[np.concatenate(taken)]
 
-    def _also(self, rng: np.random.Generator, first: np.ndarray) -> np.ndarray:
-        """The places of slides that give one more than whole rounds do."""
+    def _with_one_more(self, rng: np.random.Generator, first: np.ndarray) -> np.ndarray:
+        """Places of the slides that give one patch more than the full rounds."""
         more = self.sizes > self.rounds
         chosen = np.empty(0, np.int64)
         if not self.rounds:
@@ -265,10 +265,10 @@ class OneClassBySlide:
 
 
 class ClassesBySlide:
-    """Both classes in equal parts (P = 2 classes x K patches), the patches of a class from as many slides as possible.
+    """Both classes in equal parts (P = 2 classes x K patches), with the patches of a class from as many slides as possible.
 
-    With `paired`, half of each class comes from slides that hold both classes, one patch of each class a slide, so that a
-    mined negative of the anchor's own slide is at hand. `per_class`: K by class where it is not half of `batch_size`.
+    With `paired`, half of each class comes from slides with both classes, one patch of each class per slide, so that
+    anchors have a negative of their own slide. `per_class` is K by class where it is not half of `batch_size`.
     """
 
     def __init__(
@@ -281,29 +281,29 @@ class ClassesBySlide:
         per_class: tuple[int, int] | None = None,
     ):
         self.seed, self.counts = seed, per_class or (batch_size // 2, batch_size // 2)
-        here = [np.flatnonzero(labels == label) for label in (0, 1)]
-        self.classes = [OneClassBySlide(each, slides[each], k) for each, k in zip(here, self.counts, strict=True)]
+        members = [np.flatnonzero(labels == label) for label in (0, 1)]
+        self.classes = [OneClassBySlide(each, slides[each], k) for each, k in zip(members, self.counts, strict=True)]
         self.shared = np.intersect1d(*(each.slides for each in self.classes)) if paired else np.empty(0, np.int64)
         self.n_shared = min(self.counts) // 2
 
     def batch(self, step: int) -> np.ndarray:
-        """Indices `[batch_size]`: normal and tumor in turn, so that every process's equal share holds both classes."""
+        """Indices `[batch_size]`, normal and tumor alternating, so that every process's share holds both classes."""
         return np.stack(self.by_class(step), 1).ravel()
 
     def by_class(self, step: int) -> list[np.ndarray]:
-        """Indices of the normal and of the tumor patches, [K] each."""
+        """Indices of the normal and the tumor patches, [K] each."""
         rng = np.random.default_rng([self.seed, 4, step])
         first = rng.permutation(self.shared)[: self.n_shared]
         return [each.draw(rng, first) for each in self.classes]
 
 
 class MixedClassesBySlide:
-    """Labelled and pseudo-labelled patches in a set ratio, in each class alike: the labelled as `ClassesBySlide` draws them, the
-    pseudo-labelled of a class in passes of its own.
+    """Labelled and pseudo-labelled patches in a fixed ratio within each class. Labelled patches are drawn as by `ClassesBySlide`,
+    pseudo-labelled patches of a class in their own passes.
 
-    A patch of unknown slide is no slide to draw by: the pool would fill the batch with as many slides as it has patches. Of the patches the first
-    `n_labelled` are labelled. `share` of each class of every batch is pseudo-labelled, at least one patch of each kind; where a class has fewer
-    pseudo-labels than that, all of them stand in every batch and its labels fill the rest.
+    Pseudo-labelled patches are not drawn by slide: with unknown slides every patch would count as a slide. The first `n_labelled`
+    patches are labelled. `share` of each class of every batch is pseudo-labelled, with at least one patch of each kind. Where a class
+    has fewer pseudo-labels, all of them are in every batch, and labelled patches of the class fill the rest.
     """
 
     def __init__(
@@ -328,7 +328,7 @@ class MixedClassesBySlide:
         self.places = [spread(per_class, n) for n in self.n_pseudo]
 
     def batch(self, step: int) -> np.ndarray:
-        """Indices `[batch_size]`: normal and tumor in turn, labelled and pseudo-labelled evenly among each other."""
+        """Indices `[batch_size]`, normal and tumor alternating, labelled and pseudo-labelled patches evenly interleaved."""
         whole = []
         for label, labelled in enumerate(self.labelled.by_class(step)):
             places = self.places[label]
@@ -341,9 +341,9 @@ class MixedClassesBySlide:
 
 
 def check_classes(labels: np.ndarray, batch_size: int) -> None:
-    """Raises UserError where `labels` `[n]` cannot fill half a batch with each class, no patch twice."""
+    """Raises UserError where `labels` `[n]` cannot fill half a batch with each class without repeating a patch."""
     if batch_size % 2:
-        raise UserError(f"train.batch_size is {batch_size}; two classes share a batch of this method, so make it even")
+        raise UserError(f"train.batch_size is {batch_size}; this method splits a batch between two classes, so make it even")
     for label, name in enumerate(CLASSES):
         n = int((labels == label).sum())
         if n < batch_size // 2:

@@ -1,4 +1,4 @@
-"""Fetching PatchCamelyon (Zenodo, record 2546921): transfers continue where they stopped, and count only with the published MD5."""
+"""Downloading PatchCamelyon (Zenodo, record 2546921). Interrupted transfers continue, and every file is checked by its published MD5."""
 
 import hashlib
 import time
@@ -14,11 +14,11 @@ from pcam_ssl.terminal import progress, say
 TRIES = 5
 TIMEOUT_S = 60
 BLOCK_BYTES = 2**16
-"""What a connection that breaks can lose: a block that has not come whole is dropped."""
+"""Size of a block. An incomplete block is dropped, so a broken connection loses less than this."""
 
 
 class _Lost(Exception):
-    """A transfer that broke off and may be continued."""
+    """A transfer was interrupted and can be continued."""
 
 
 URL = "https://zenodo.org/records/2546921/files"
@@ -37,14 +37,15 @@ MD5 = {
 
 
 def download_pcam(folder: Path | str, url: str = URL, sums: dict[str, str] = MD5, pause_s: float = 2.0) -> list[Path]:
-    """Fetch the files named in `sums` (MD5 by file name) from `url`/NAME into `folder`; files there with the right MD5 stay.
+    """Download the files of `sums` (MD5 by file name) from `url`/NAME into `folder` and return their paths.
 
-    A broken transfer is continued from its `.part` file, at once up to 5 times and by running the command again. Raises UserError
-    where the server cannot be reached or lacks a file, the disk is full, or an MD5 is wrong.
+    Files that are present with the right MD5 are kept. An interrupted transfer is tried up to 5 times; running the command again
+    continues it from the `.part` file. Raises UserError where the server cannot be reached or lacks a file, the disk is full, or an
+    MD5 is wrong.
     """
     folder = Path(folder)
     if not url.startswith(("http://", "https://")):
-        raise UserError(f"--url {url}: no address of a server; it begins with https://")
+        raise UserError(f"--url {url}: not the address of a server; name one that begins with https://")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [_fetch(folder / name, f"{url.rstrip('/')}/{name}?download=1", md5, pause_s) for name, md5 in sums.items()]
@@ -58,7 +59,7 @@ def _fetch(target: Path, url: str, md5: str, pause_s: float) -> Path:
     if target.is_file():
         if digest_file(target, "md5") != md5:
             raise UserError(f"{target}: its MD5 is not that of the published file; delete it and run this again")
-        say(f"{target.name}: already there, MD5 verified")
+        say(f"{target.name}: already present, MD5 verified")
         return target
     part = target.with_name(f"{target.name}.part")
     for attempt in range(TRIES):
@@ -79,13 +80,13 @@ def _fetch(target: Path, url: str, md5: str, pause_s: float) -> Path:
 
 
 def _transfer(part: Path, url: str) -> str:
-    """Append what is missing to `part`; the MD5 of the whole. Raises _Lost where the connection broke."""
+    """Append the missing bytes to `part` and return the MD5 of the whole file. Raises _Lost where the connection breaks."""
     digest, held = hashlib.md5(), 0
     if part.exists():
         digest, held = _digest_so_far(part)
     try:
         with requests.get(url, headers={"Range": f"bytes={held}-"} if held else {}, stream=True, timeout=TIMEOUT_S) as answer:
-            if answer.status_code == 416:  # nothing follows what is held: it is whole, or not the beginning of this file
+            if answer.status_code == 416:  # no bytes follow: the part is complete, or it is not the beginning of this file
                 return digest.hexdigest()
             if answer.status_code == 429 or answer.status_code >= 500:
                 raise _Lost(f"the server answered {answer.status_code}")
@@ -93,7 +94,7 @@ def _transfer(part: Path, url: str) -> str:
                 raise UserError(
                     f"{url}: the server answered {answer.status_code} {answer.reason}; check the address given with --url"
                 )
-            if answer.status_code == 200:  # it does not know Range: from the start
+            if answer.status_code == 200:  # the server ignores Range, so start over
                 digest, held = hashlib.md5(), 0
             remaining = int(answer.headers.get("Content-Length", 0))
             check_space(part.parent, remaining)

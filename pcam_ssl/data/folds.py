@@ -1,4 +1,4 @@
-"""Folds as a table: which fold scores a patch, and which patches are its inner slides; and a unit, one network to train."""
+"""Folds as a table (which fold scores a patch, and the inner slides of each fold), and units, the networks to train."""
 
 import json
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ GROUPINGS = ("slides", "stain clusters", "none")
 
 @dataclass(frozen=True)
 class Folds:
-    """Folds of the labelled patches, one row each, in dataset row order.
+    """Folds of the labelled patches, one row per patch, in dataset row order.
 
-    `frame` holds `id`, `wsi`, `group` (what is kept whole: slide, stain cluster, or the patch itself), `fold` (the fold that
-    scores the row; -1 = never scored), `visible` (False: the label is hidden, and serves scoring only), and a bool column
-    `inner_K` per fold. `notes` are sentences the user must see. `inner_share` is what was asked for; None where the file does not say.
+    `frame` holds `id`, `wsi`, `group` (never split: slide, stain cluster, or the patch itself), `fold` (the fold that
+    scores the row; -1 = never scored), `visible` (False: the label is hidden and used for scoring only), and a bool column
+    `inner_K` per fold. `notes` are sentences the user must see. `inner_share` is the requested share; None where the file lacks it.
     """
 
     frame: pd.DataFrame
@@ -34,47 +34,47 @@ class Folds:
 
     @property
     def scheme(self) -> str:
-        """The cv.scheme that makes such folds: official has one, random has groups of one patch."""
+        """The cv.scheme of these folds: official has one fold, random has groups of one patch."""
         if self.n_folds == 1:
             return "official"
         return "random" if self.grouping == "none" else "grouped"
 
     @property
     def learnable(self) -> np.ndarray:
-        """Rows [N] that at least one fold may learn from: all but, under the official scheme, the valid split."""
+        """Bool [N]: rows that at least one fold may train on. Under the official scheme all but the valid split, else all."""
         return np.any([~self.score_mask(fold) for fold in range(self.n_folds)], axis=0)
 
     @property
     def label_budget(self) -> int | None:
-        """How many labels may be learned from; None where none is hidden."""
+        """Number of labels that may be trained on; None where no label is hidden."""
         shown = self.frame["visible"].to_numpy()[self.learnable]
         return None if shown.all() else int(shown.sum())
 
     def pool_mask(self, fold: int) -> np.ndarray:
-        """Rows [N] that fold `fold` may learn from with or without a label: neither scored by it nor inner."""
+        """Bool [N]: rows that fold `fold` may train on, with or without label. They are neither scored by it nor inner."""
         return ~self.score_mask(fold) & ~self.frame[f"inner_{fold}"].to_numpy()
 
     def train_mask(self, fold: int) -> np.ndarray:
-        """Rows [N] whose labels train fold `fold`."""
+        """Bool [N]: rows whose labels train fold `fold`."""
         return self.pool_mask(fold) & self.frame["visible"].to_numpy()
 
     def inner_mask(self, fold: int) -> np.ndarray:
-        """Rows [N] of the inner slides whose labels serve checkpoint choice, calibration, and thresholds of fold `fold`."""
+        """Bool [N]: rows of the inner slides, whose labels choose the epoch, calibration, and thresholds of fold `fold`."""
         return self.frame[f"inner_{fold}"].to_numpy() & self.frame["visible"].to_numpy()
 
     def score_mask(self, fold: int) -> np.ndarray:
-        """Rows [N] that fold `fold` scores and never learns from."""
+        """Bool [N]: rows that fold `fold` scores and never trains on."""
         return (self.frame["fold"] == fold).to_numpy(dtype=bool)
 
 
 def labelled_rows(patches: pd.DataFrame) -> pd.DataFrame:
-    """The patches that folds are made of: known label, split `train` or `valid`, in dataset row order."""
+    """The patches that folds are made of: those with a label in the splits `train` and `valid`, in dataset row order."""
     usable = patches["label"].notna() & patches["split"].isin(["train", "valid"])
     return patches[usable].sort_values("row").reset_index(drop=True)
 
 
 def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str]:
-    """What the bootstrap resamples: slides where known, else proxy groups, else patches."""
+    """The groups [N] that the bootstrap resamples and their unit: slides where known, else stain clusters, else None and "patch"."""
     if oof.wsi.notna().all():
         return oof.wsi, "slide"
     if folds.grouping == "stain clusters":
@@ -83,7 +83,7 @@ def score_groups(folds: Folds, oof: pd.DataFrame) -> tuple[pd.Series | None, str
 
 
 def stored_groups(path: Path | str, table: pd.DataFrame) -> pd.Series | None:
-    """As `score_groups`, from a run's folds.parquet alone, for where its dataset is not at hand; slides that are known need no file."""
+    """The groups of `score_groups` from a run's folds.parquet, without its dataset. The file is not read where all slides are known."""
     if table.wsi.notna().all():
         return table.wsi
     frame, metadata = read_table(path)
@@ -105,26 +105,26 @@ def check_groups(frame: pd.DataFrame, source: str) -> None:
 
 
 def write_folds(folds: Folds, path: Path | str, metadata: dict[str, str] | None = None) -> None:
-    """Write the folds as parquet; grouping, notes and the inner share in the file's metadata."""
-    told = {"grouping": folds.grouping, "notes": json.dumps(folds.notes)}
-    told |= {} if folds.inner_share is None else {"inner_share": repr(folds.inner_share)}
-    write_table(path, folds.frame, {**(metadata or {}), **told})
+    """Write the folds as parquet. The metadata of the file holds grouping, notes and inner share."""
+    facts = {"grouping": folds.grouping, "notes": json.dumps(folds.notes)}
+    facts |= {} if folds.inner_share is None else {"inner_share": repr(folds.inner_share)}
+    write_table(path, folds.frame, {**(metadata or {}), **facts})
 
 
 def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
-    """Read the folds of the dataset with these `patches`.
+    """The folds in a file, for the dataset with these `patches`.
 
-    Raises UserError where the file is no folds table or was made for other patches or slides, LeakError where a group is torn.
+    Raises UserError where the file is not a folds table or was made for other patches or slides, LeakError where a group is split.
     """
     frame, metadata = read_table(path)
     inner = [name for name in frame.columns if str(name).startswith("inner_")]
-    known = inner and sorted(inner) == sorted(f"inner_{k}" for k in range(len(inner)))
+    valid = inner and sorted(inner) == sorted(f"inner_{k}" for k in range(len(inner)))
     try:
         notes, share = json.loads(metadata["notes"]), metadata.get("inner_share")
         share = None if share is None else float(share)
     except (KeyError, ValueError):
-        known = False
-    if metadata.get("grouping") not in GROUPINGS or not known:
+        valid = False
+    if metadata.get("grouping") not in GROUPINGS or not valid:
         raise UserError(f"{path}: not a folds table; name the folds.parquet of a run")
     try:
         frame = conform(frame, {**FOLD_COLUMNS, **dict.fromkeys(inner, "bool")})
@@ -150,7 +150,7 @@ REFIT = "refit"
 
 @dataclass(frozen=True)
 class Unit:
-    """One network to train. The masks `[N]` are over the rows of the folds: what trains, what serves choices, what is scored."""
+    """One network to train. The masks `[N]` over the rows of the folds select training patches, inner patches, and scored patches."""
 
     name: str
     number: int
@@ -159,20 +159,20 @@ class Unit:
     score: np.ndarray
     round: int = 0
     pseudo: pd.DataFrame | None = None
-    """Pseudo-labelled patches that train it too: `id`, `label`, `weight`."""
+    """Pseudo-labelled training patches: `id`, `label`, `weight`."""
     test: bool = True
     """Whether it predicts the test split."""
 
 
 def fold_unit(folds: Folds, k: int) -> Unit:
-    """Fold `k`."""
+    """The unit of fold `k`."""
     return Unit(f"fold-{k}", k, folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k))
 
 
 def refit_unit(folds: Folds) -> Unit:
-    """All visible labels that some fold learns from, but the inner slides of fold 0, which calibrate it; it scores nothing.
+    """The unit trained on all visible labels that any fold trains on, except the inner slides of fold 0, which calibrate it. It scores nothing.
 
-    Under the official scheme the labels of the valid split are none of its business, nor do they count against the budget.
+    Under the official scheme it does not train on the valid split.
     """
     train = folds.learnable & folds.frame["visible"].to_numpy() & ~folds.frame["inner_0"].to_numpy()
     return Unit(REFIT, folds.n_folds, train, folds.inner_mask(0), np.zeros(len(train), bool))

@@ -1,4 +1,4 @@
-"""Image bytes to RGB pixels, converted only where nothing is lost; and what is measured of every patch: brightness, H&E stain, two hashes."""
+"""Lossless decoding of images to RGB pixels, and the statistics of a patch: brightness, H&E stain, two hashes."""
 
 import hashlib
 import io
@@ -15,14 +15,15 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class BadImage(Exception):
-    """Why an image cannot become a patch, as the end of a line that names the file."""
+    """An image cannot become a patch. The message completes a line that begins with the file name."""
 
 
 def decode(encoded: bytes) -> np.ndarray:
     """Pixels uint8 [H, H, 3] of an encoded image.
 
-    Grey, bilevel, palette, and opaque alpha images become RGB; 16-bit ones too where each value is a widened 8-bit value (v * 257)
-    or below 256. Raises BadImage where the bytes are damaged, hold several pages, are not square, or would lose something.
+    Grey, bilevel, palette, and opaque alpha images become RGB. So do 16-bit images whose values are all 8-bit values times 257,
+    or all below 256. Raises BadImage where the bytes are damaged, hold several pages, are not square, or the conversion would lose
+    information.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
@@ -38,16 +39,16 @@ def decode(encoded: bytes) -> np.ndarray:
 
 
 def edge_px(encoded: bytes) -> int | None:
-    """Edge of a square image, from its header alone; None where it is not one."""
+    """Edge length in px of a square image, from its header; None where it is not a square image."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             return image.width if image.width == image.height else None
-    except Exception:  # decode() says later what is wrong
+    except Exception:  # decode() reports the problem later
         return None
 
 
 def _rgb(image: Image.Image, encoded: bytes) -> np.ndarray:
-    if ";16" in str(image.tile):  # Pillow would drop the low byte of each value in silence
+    if ";16" in str(image.tile):  # Pillow would silently drop the low byte of each value
         return _narrow(_sixteen_bit(image, encoded))
     if image.mode in ("1", "L", "P") and "transparency" not in image.info:
         return np.asarray(image.convert("RGB"))
@@ -99,10 +100,10 @@ def _square(pixels: np.ndarray) -> np.ndarray:
 
 
 OPTICAL_DENSITY = np.rint(-np.log10(np.maximum(np.arange(256), 1) / 255.0) * 2**23) / 2**23
-"""Optical density of each 8-bit intensity; 0 counts as 1, so that black stays finite.
+"""Optical density of each 8-bit intensity; 0 counts as 1, so that the density of black is finite.
 
-Rounded to multiples of 2^-23, so that the sum over a patch is exact (H up to 16,384 px): stain clusters and so folds rest on it, and
-both the logarithm's last digit and the order of a sum differ between CPUs.
+Rounded to multiples of 2^-23, so that the sum over a patch is exact (H up to 16,384 px). Stain clusters, and so folds, depend on it,
+and CPUs differ in the logarithm's last digit and in the order of a sum.
 """
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density (red, green, blue) of hematoxylin, eosin, and a residual: Ruifrok & Johnston (2001)."""
@@ -114,13 +115,13 @@ def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics of patches uint8 [B, H, H, 3], each of length B.
 
     brightness: mean intensity in [0, 1]. od_r, od_g, od_b: mean optical density of a channel. stain_h, stain_e: mean
-    concentration of hematoxylin and eosin by colour deconvolution (Ruifrok & Johnston 2001); unmixing is linear, so the mean
-    concentration is that of the mean optical density, negative where a patch is redder or bluer than the stain pair allows.
-    pixel_hash: hex of the exact bytes. view_hash: see `view_hashes`.
+    concentration of hematoxylin and eosin by colour deconvolution (Ruifrok & Johnston 2001). Unmixing is linear, so it is applied to
+    the mean optical density; a concentration is negative where a patch is redder or bluer than the stain pair allows.
+    pixel_hash: hex digest of the pixels. view_hash: see `view_hashes`.
     """
     area = pixels.shape[1] * pixels.shape[2]
     ones = np.ones(area)
-    # One patch at a time stays in the processor's cache: five times the rate of the whole batch at once.
+    # One patch at a time fits in the processor's cache and is five times as fast as the whole batch at once.
     density = np.stack([ones @ OPTICAL_DENSITY[patch.reshape(area, 3)] for patch in pixels]) / area  # [B, 3]
     brightness = np.array([patch.sum(dtype=np.int64) for patch in pixels]) / (3 * 255 * area)
     stain = density[:, :1] * UNMIX[0] + density[:, 1:2] * UNMIX[1] + density[:, 2:] * UNMIX[2]
@@ -137,23 +138,23 @@ def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def view_hashes(pixels: np.ndarray) -> list[str]:
-    """A 64-bit perceptual hash (16 hex digits), the same for all 8 dihedral views of a patch; pixels uint8 [B, H, H, 3].
+    """A 64-bit perceptual hash (16 hex digits) of each patch uint8 [B, H, H, 3], the same for all 8 dihedral views.
 
-    Like pHash it looks at the lowest 8 x 8 frequencies C of the DCT of the grey image, without brightness (0, 0). Mirroring a
-    patch changes the sign of the odd frequencies along that axis, transposing it swaps u and v. So for two frequencies whose
-    u are both even or both odd, and whose v are too, C[u, v] C[p, q] + C[v, u] C[q, p] is the same for all 8 views. A bit is
-    the sign of one such sum; the 64 pairs of lowest frequency make the hash. To the bit, because the basis is rounded to
-    integers, which keeps every sum exact in float64, whatever its order (H up to 16,384 px).
+    Like pHash it uses the lowest 8 x 8 frequencies C of the DCT of the grey image, without brightness (0, 0). Mirroring a
+    patch changes the sign of the odd frequencies along that axis; transposing it swaps u and v. So for two frequencies (u, v) and
+    (p, q) with u, p of equal parity and v, q of equal parity, C[u, v] C[p, q] + C[v, u] C[q, p] is the same for all 8 views. A bit is
+    the sign of one such sum; the 64 pairs of lowest frequency make the hash. The basis is rounded to integers, so every sum is exact
+    in float64 in any order (H up to 16,384 px), and hashes agree to the bit.
 
-    Measured on 3,000 PCam patches: distances of different patches have mean 32.0 and standard deviation 4.0, as independent
-    bits would; a patch saved again as JPEG of quality 75 is 0.4 bits away (99 % within 3), of quality 50 1.1 bits (99 % within 6).
-    About one pair in a million of different patches comes within 4 bits, and those seen were nearly blank and truly alike.
+    Measured on 3,000 PCam patches: distances of different patches have mean 32.0 and standard deviation 4.0, as for independent
+    bits. A patch saved again as JPEG of quality 75 is 0.4 bits away on average (99 % within 3), of quality 50 1.1 bits (99 % within 6).
+    About one pair of different patches in a million is within 4 bits; those seen were nearly blank and looked alike.
     Patches of one flat colour all have the hash 0.
     """
     basis = _integer_cosines(pixels.shape[1])
     (u, v), (p, q) = VIEW_PAIRS[:, 0].T, VIEW_PAIRS[:, 1].T
     hashes = []
-    for start in range(0, len(pixels), 16):  # small blocks, for the processor's cache
+    for start in range(0, len(pixels), 16):  # small blocks fit in the processor's cache
         grey = pixels[start : start + 16] @ np.array([1.0, 2.0, 1.0])  # [b, H, H]
         spectrum = basis @ grey @ basis.T  # [b, 8, 8]
         bits = spectrum[:, u, v] * spectrum[:, p, q] + spectrum[:, v, u] * spectrum[:, q, p] > 0  # [b, 64]
@@ -163,7 +164,7 @@ def view_hashes(pixels: np.ndarray) -> list[str]:
 
 @cache
 def _integer_cosines(size_px: int) -> np.ndarray:
-    """The 8 lowest DCT-II basis vectors times 128, rounded, exactly even or odd about the middle: [8, H]."""
+    """The 8 lowest DCT-II basis vectors [8, H], times 128 and rounded, exactly even or odd about the middle."""
     frequency = np.arange(8)[:, None]
     half = np.rint(128 * np.cos(np.pi * (2 * np.arange((size_px + 1) // 2) + 1) * frequency / (2 * size_px)))
     mirrored = half[:, : size_px // 2][:, ::-1] * np.where(frequency % 2, -1, 1)

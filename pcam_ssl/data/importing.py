@@ -1,4 +1,4 @@
-"""From any source to a DATASET folder in one pass: decode, measure, pack, in constant memory; slides are joined on id."""
+"""Import of any source into a DATASET folder in one pass and constant memory: decode, measure, pack, and join slides on id."""
 
 import os
 import tempfile
@@ -25,7 +25,7 @@ from pcam_ssl.terminal import progress, warn
 
 @dataclass
 class Packed:
-    """What a worker made of a chunk: the records that became patches, their pixels [B, H, H, 3], and the bad ones."""
+    """A decoded chunk: the rows of its good records, their pixels [B, H, H, 3] and statistics, the bad records, and the number read."""
 
     rows: np.ndarray
     pixels: np.ndarray
@@ -42,10 +42,10 @@ def import_source(
     workers: int | None = None,
     verify: bool = True,
 ) -> Dataset:
-    """Pack a source into the dataset `target`; `wsi` is a csv `id,wsi`. `workers` threads decode (default: one a core, at most 8).
+    """Import a source into the new dataset `target` and return it. `wsi` is a csv `id,wsi`; `verify` checks published MD5s.
 
-    Raises UserError, with every problem found, where the source does not hold; `skip_bad` leaves out bad images and unmatched ids
-    instead, and counts them in the manifest. Nothing is left behind where it fails.
+    `workers` threads decode (default: one per core, at most 8). Raises UserError with every problem of the source. With `skip_bad`
+    bad images and unmatched ids are left out instead and counted in the manifest. A failed import leaves nothing behind.
     """
     refuse_existing(target)
     _write(_listed(source, wsi, skip_bad, verify), target, skip_bad, workers or min(os.cpu_count() or 1, 8))
@@ -55,7 +55,7 @@ def import_source(
 def _listed(source: Path | str, wsi: Path | str | None, skip_bad: bool, verify: bool) -> Listing:
     found = list_source(source, verify=verify)
     if found.problems and not skip_bad:
-        raise UserError(*found.problems, "mend these, or add --skip-bad to leave them out")
+        raise UserError(*found.problems, "fix these, or add --skip-bad to leave them out")
     for problem in found.problems:
         warn(f"left out: {problem}")
     if wsi is not None:
@@ -76,12 +76,12 @@ def _write(found: Listing, target: Path | str, skip_bad: bool, workers: int) -> 
 
 
 def _pack(found: Listing, writer: DatasetWriter, skip_bad: bool, workers: int) -> list[str]:
-    """Append all patches; the lines of the bad ones. Raises UserError for these unless `skip_bad`."""
+    """Append all patches; returns a line for each bad image. Raises UserError for bad images unless `skip_bad`."""
     table, bad = found.records, []
     with progress("importing", len(table)) as advance:
         for packed in _in_order(found.chunks(writer.scratch), workers):
             bad += [f"{table['place'].iloc[row]}: {reason}" for row, reason in packed.bad]
-            if len(packed.rows) and (skip_bad or not bad):  # after the first bad image the rest is only looked at
+            if len(packed.rows) and (skip_bad or not bad):  # after the first bad image the others are checked, not written
                 part = table.iloc[packed.rows]
                 columns = {"ids": part["id"], "split": part["split"], "labels": part["label"], "wsi": part["wsi"], "x": part["x"]}
                 columns = {name: values.to_numpy() if name == "ids" else values.array for name, values in columns.items()}
@@ -89,21 +89,21 @@ def _pack(found: Listing, writer: DatasetWriter, skip_bad: bool, workers: int) -
             advance(packed.read)
     if bad and (not skip_bad or len(bad) == len(table)):
         rest = [f"and {len(bad) - NAMED:,} more"] if len(bad) > NAMED else []
-        move = (
-            "give whole 8-bit RGB images of one size"
+        fix = (
+            "give undamaged 8-bit RGB images of one size"
             if len(bad) == len(table)
-            else "mend them, or add --skip-bad to leave them out"
+            else "fix them, or add --skip-bad to leave them out"
         )
-        raise UserError(*bad[:NAMED], *rest, f"{found.source}: {len(bad):,} of {len(table):,} images are bad; {move}")
+        raise UserError(*bad[:NAMED], *rest, f"{found.source}: {len(bad):,} of {len(table):,} images are bad; {fix}")
     return bad
 
 
 def _in_order(chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
-    """Chunks packed by threads, in order, never more than a few in memory."""
+    """Yield the chunks, packed by threads, in order; only a few are in memory at a time."""
     first = next(chunks)
     size_px = _edge_px(first)
     with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's talk about odd metadata would break the progress bar
+        warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata would break the progress bar
         waiting = deque()
         try:
             for chunk in chain([first], chunks):
@@ -118,7 +118,7 @@ def _in_order(chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
 
 
 def _edge_px(chunk: Chunk) -> int:
-    """The size of a dataset's patches: the most common one of the first chunk, so that one odd image does not decide."""
+    """The patch size of the dataset: the most common one of the first chunk, so that one odd image does not decide it."""
     if isinstance(chunk.images, np.ndarray):
         return chunk.images.shape[1]
     edges = Counter(edge for image in chunk.images if isinstance(image, bytes) and (edge := edge_px(image)))
@@ -151,9 +151,9 @@ def _decode(image: bytes | BadImage, size_px: int) -> np.ndarray:
 
 
 def join_slides(found: Listing, csv: Path | str) -> None:
-    """Set the slides of a listing from a csv `id,wsi`; ids of the csv without patch are counted, named, and left out.
+    """Set the slides of a listing from a csv `id,wsi`. Ids without a patch are counted, named, and left out.
 
-    Raises UserError where the csv is absent, has other columns, gives an id two slides, or no id matches.
+    Raises UserError where the csv is absent, lacks a column, gives an id two slides, or no id matches.
     """
     csv = Path(csv)
     if not csv.is_file():
@@ -174,7 +174,7 @@ def join_slides(found: Listing, csv: Path | str) -> None:
 
 
 def check_slides(found: Listing) -> None:
-    """Raises UserError where some labelled training patches have a slide and others have none: those could not be grouped."""
+    """Raises UserError where only some labelled training patches have a slide, because the others could not be grouped."""
     table = found.records
     labelled = (table["split"] == "train") & table["label"].notna()
     without = labelled & table["wsi"].isna()
@@ -190,7 +190,7 @@ def check_slides(found: Listing) -> None:
 
 @contextmanager
 def open_source(source: Path | str, skip_bad: bool = False):
-    """Yield a Dataset of the source. Raises the UserErrors of `import_source`."""
+    """Yield the source as a Dataset; any source but a dataset is imported to a temporary folder. Raises the UserErrors of `import_source`."""
     if is_dataset(source):
         yield open_dataset(source)
         return

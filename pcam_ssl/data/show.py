@@ -1,4 +1,4 @@
-"""What is in a dataset, as numbers, as text, and as a sheet of patches."""
+"""Summary of a dataset as numbers, as text, and as a contact sheet of patches."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SLIDES_LISTED = 20
 
 
 def summarise(dataset: Dataset) -> dict:
-    """Counts by split and label, and by slide: patches, tumor share of the labelled, mean stain (optical density units)."""
+    """Counts by split and label, and for each slide: patches, tumor share of the labelled patches, mean stain (optical density units)."""
     manifest = dataset.manifest
     keys = ("source", "source_format", "size_px", "counts", "n_slides", "digest", "created", "notes")
     return {
@@ -42,7 +42,7 @@ def _slides(patches: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(summary: dict) -> str:
-    """The summary for a person: a line on the source, then the tables."""
+    """The summary as text: lines on size and source, then the tables."""
     lines = [
         f"{summary['dataset']}: {summary['patches']:,} patches of {summary['size_px']} px, {summary['n_slides']:,} slides",
         f"from {summary['source']} ({summary['source_format']}), {summary['created'][:10]}, digest {summary['digest'][:12]}",
@@ -76,9 +76,9 @@ def _slide_lines(summary: dict) -> list[str]:
 
 
 def contact_sheet(dataset: Dataset, path: Path | str, slides: int = 4, columns: int = 10, seed: int = 0) -> None:
-    """Write a PNG of patches: a section a label, a row for each of its largest slides, chosen by `seed`.
+    """Write a PNG with a section per label and a row of random patches (by `seed`) for each of its largest slides.
 
-    Raises UserError where the name is not a PNG or the folder cannot be written.
+    Raises UserError where the name does not end in .png or the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -107,7 +107,7 @@ def contact_sheet(dataset: Dataset, path: Path | str, slides: int = 4, columns: 
 
 
 def _choose(patches: pd.DataFrame, slides: int, columns: int, rng: np.random.Generator) -> list[dict]:
-    """The rows of the sheet: patches of one label and slide (or split, where there are no slides), with their captions."""
+    """The rows of the sheet with captions: patches of one label and one slide (or split, where slides are unknown)."""
     chosen = []
     for label, name in NAMES.items():
         part = patches[patches["label"].isna() if label is None else (patches["label"] == label).fillna(False)]

@@ -1,4 +1,5 @@
-"""Making folds: slides kept whole, labels and stain balanced, some slides of each fold kept inside it for choices. Stain clusters stand in for slides where none are named."""
+"""Making folds: slides are kept whole, labels and stain are balanced, and each fold holds out inner slides. Without slide ids, stain
+clusters replace slides."""
 
 import hashlib
 from dataclasses import replace
@@ -27,10 +28,10 @@ def make_folds(
 ) -> Folds:
     """Folds of the labelled patches in the splits train and valid.
 
-    `grouped` keeps slides whole; `official` trains on train and scores valid as fold 0; `random` ignores slides, to show
-    the leak. `grouping` is `slides`, `stain clusters` (proxy groups), or `auto` (slides where they are known). `inner_share` is the
-    share of a fold's visible training rows kept inside. `label_budget` keeps that many labels visible, chosen
-    without looking at them. Raises UserError where the patches allow no such folds.
+    `grouped` keeps slides whole; `official` trains on train and scores valid as fold 0; `random` ignores slides, to demonstrate
+    leakage. `grouping` is `slides`, `stain clusters` (proxy groups), or `auto` (slides where they are known). `inner_share` is the
+    share of a fold's visible training rows that is held out as inner slides. `label_budget` keeps that many labels visible, chosen
+    independently of the labels. Raises UserError where the patches allow no such folds.
     """
     rows = labelled_rows(patches)
     _check_request(rows, scheme, n_folds)
@@ -53,7 +54,7 @@ def make_folds(
 
 
 def with_budget(folds: Folds, patches: pd.DataFrame, label_budget: int, seed: int) -> Folds:
-    """The same folds with that many labels visible, chosen as `make_folds` does. Raises UserError where a fold would train on one class."""
+    """The same folds with `label_budget` labels visible, chosen as by `make_folds`. Raises UserError where a fold would train on one class."""
     rows = labelled_rows(patches)
     hidden = replace(folds, frame=folds.frame.assign(visible=_visible(rows, folds.scheme, label_budget, seed)))
     notes = _class_notes(hidden, rows["label"].to_numpy(dtype=np.int64))
@@ -74,7 +75,7 @@ def _check_request(rows: pd.DataFrame, scheme: str, n_folds: int) -> None:
 
 
 def _groups(rows, scheme, n_folds, grouping, seed) -> tuple[pd.Series, str, list[str]]:
-    """Group of each row, the name of the grouping, and what must be said about it."""
+    """Group of each row, the name of the grouping, and notes about it."""
     if scheme == "random":
         note = "cv.scheme random: patches of one slide are in training and scoring, so scores are too good; report grouped"
         return rows["id"], "none", [note]
@@ -158,7 +159,7 @@ def _strata(rows, labels, groups, n_folds, seed) -> tuple[np.ndarray, list[str]]
 
 
 def _visible(rows: pd.DataFrame, scheme: str, label_budget: int | None, seed: int) -> np.ndarray:
-    """Rows [N] whose label may be learnt from; hash order of ids, so that no label decides which."""
+    """Bool [N]: rows whose label may be trained on. They are the first in hash order of ids, independent of the labels."""
     visible = np.ones(len(rows), dtype=bool)
     if label_budget is None:
         return visible
@@ -174,7 +175,7 @@ def _visible(rows: pd.DataFrame, scheme: str, label_budget: int | None, seed: in
 
 
 def _class_notes(folds: Folds, labels: np.ndarray) -> list[str]:
-    """What to say about one-class parts. Raises UserError where a fold would train on one class."""
+    """Notes about parts of a fold with one class only. Raises UserError where a fold would train on one class."""
     notes = []
     for fold in range(folds.n_folds):
         if len(np.unique(labels[folds.train_mask(fold)])) < 2:
@@ -189,7 +190,7 @@ def _class_notes(folds: Folds, labels: np.ndarray) -> list[str]:
 
 
 def _copy_notes(rows: pd.DataFrame, frame: pd.DataFrame, scheme: str) -> list[str]:
-    """What to say about patches with an exact copy (same pixels) in another fold."""
+    """A note about patches with an exact copy (same pixels) in another fold."""
     n_copies = int((frame["fold"].groupby(rows["pixel_hash"]).transform("nunique") > 1).sum())
     if not n_copies or scheme == "random":
         return []
@@ -198,15 +199,15 @@ def _copy_notes(rows: pd.DataFrame, frame: pd.DataFrame, scheme: str) -> list[st
 
 N_CANDIDATES = 64
 SEVERAL = 3
-"""Inner slides that should hold each class, where training keeps at least twice as many."""
+"""Each class should be on this many inner slides, where training keeps at least twice as many."""
 
 
 def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> np.ndarray:
-    """Codes of the groups to keep inside, from group codes [N] and labels [N] of a fold's visible training rows.
+    """Codes of the inner groups, from group codes [N] and labels [N] of a fold's visible training rows.
 
-    Of some seeded random draws of whole groups it takes the one that leaves both classes in training and inside, then the one
-    with several slides of each class inside (a temperature or threshold from one slide is that slide's), then the one nearest to
-    `share` of the rows and to the overall share of tumor. Raises ValueError for fewer than two groups.
+    The best of several seeded random draws of whole groups is taken. First, training and inner part must both hold both classes. Then
+    the inner part should hold several slides of each class, because a temperature or threshold from one slide fits only that slide.
+    Last, it should be close to `share` of the rows and to the overall share of tumor. Raises ValueError for fewer than two groups.
     """
     names, codes = np.unique(codes, return_inverse=True)
     if len(names) < 2:
@@ -215,7 +216,7 @@ def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> n
     tumors = np.bincount(codes, weights=labels)
     holds = np.stack([tumors < sizes, tumors > 0])  # [2, G] normal, tumor
     generator = np.random.default_rng(seed)
-    # Of very many groups any draw is near enough.
+    # With very many groups any draw is good enough.
     orders = [generator.permutation(len(names)) for _ in range(min(N_CANDIDATES, 1 + 10**6 // len(names)))]
     candidates = [chosen for order in orders for chosen in _draws(order, sizes, share)]
     best = min(candidates, key=lambda chosen: _cost(chosen, sizes, tumors, holds, share))
@@ -223,9 +224,9 @@ def inner_groups(codes: np.ndarray, labels: np.ndarray, share: float, seed) -> n
 
 
 def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, share: float, seed: int) -> pd.DataFrame:
-    """Bool columns `inner_0` .. of a frame with `group`, `fold`, `visible`; `labels` [N] are 0 or 1.
+    """Bool columns `inner_0` .. for a frame with `group`, `fold`, `visible`; `labels` [N] are 0 or 1.
 
-    Fold K's column looks only at visible labels outside fold K. Raises UserError where a fold trains on one group.
+    The column of fold K depends only on visible labels outside fold K. Raises UserError where a fold has only one group to train on.
     """
     codes, _ = pd.factorize(frame["group"])
     columns = {}
@@ -244,7 +245,7 @@ def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, shar
 
 
 def _draws(order: np.ndarray, sizes: np.ndarray, share: float) -> list[np.ndarray]:
-    """The first groups of `order` whose rows come nearest to `share`, and with a few more within twice that: at least one, never all."""
+    """Leading groups of `order`: as many as come closest to `share` of the rows, and a few more up to twice the share. At least one, never all."""
     filled = np.cumsum(sizes[order])[:-1]
     nearest = np.abs(filled - share * sizes.sum()).argmin()
     more = np.searchsorted(filled, 2 * share * sizes.sum(), side="right") - 1 - nearest
@@ -284,9 +285,9 @@ def slide_clusters(rows: pd.DataFrame, groups: pd.Series, n_clusters: int, seed:
 
 
 def proxy_groups(rows: pd.DataFrame, n_clusters: int, seed: int) -> pd.Series:
-    """A stain cluster for each patch, as text, to stand in for the unknown slide.
+    """A stain cluster for each patch, as text, which replaces the unknown slide.
 
-    Patches with the same pixels (`pixel_hash`) are clustered as one, so an exact copy never leaves its group.
+    Patches with the same pixels (`pixel_hash`) are clustered as one, so exact copies are always in the same group.
     """
     distinct = rows.drop_duplicates("pixel_hash")
     numbers = cluster(distinct[PATCH_STATISTICS].to_numpy(), n_clusters, seed)

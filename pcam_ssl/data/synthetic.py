@@ -1,7 +1,7 @@
-"""Small synthetic slides for tests and the demo: every slide has its own stain, texture, and share of tumor.
+"""Small synthetic slides for tests and the demo. Every slide has its own stain, texture, and share of tumor.
 
-A model that recognises the slide can guess the label from the slide's share of tumor, so folds that tear slides flatter it.
-What truly tells tumor is drawn in the central third of the patch alone: larger, darker, crowded nuclei.
+A model that recognises the slide can guess the label from the slide's share of tumor, so its scores are too good where folds
+split slides. The true sign of tumor is in the central third of the patch only: larger, darker, crowded nuclei.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ STAIN_DENSITY = np.array([[0.56, 0.72, 0.36], [0.07, 0.30, 0.15]])
 
 @dataclass(frozen=True)
 class SlideLook:
-    """What the patches of one slide have in common."""
+    """The appearance shared by the patches of one slide."""
 
     stain: np.ndarray
-    """Optical density [2, 3] of hematoxylin and eosin at full strength."""
+    """Optical density (red, green, blue) of hematoxylin and eosin at full strength, [2, 3]."""
     fibres: np.ndarray
     """Eosin texture [F, F], mean about 1."""
     gaps: np.ndarray
-    """Smooth field [F, F] with ranks in [0, 1]; the lowest are where tissue tears."""
+    """Smooth field [F, F] of ranks in [0, 1]; tissue has gaps where the ranks are lowest."""
     nuclei: list[np.ndarray]
     tumor_nuclei: list[np.ndarray]
     crowding: float
@@ -44,7 +44,7 @@ class SyntheticSlide:
 
 
 def draw_slide(number: int, *, n_patches: int = 40, size_px: int = 96, stain_shift: float = 1.0, seed: int = 0) -> SyntheticSlide:
-    """Draw the patches of slide `number`; a function of its arguments alone."""
+    """The patches of slide `number`, a pure function of the arguments."""
     generator = np.random.default_rng((seed, number))
     look = _draw_look(generator, size_px, stain_shift)
     labels = (generator.random(n_patches) < look.tumor_share).astype(np.int8)
@@ -76,9 +76,9 @@ def write_synthetic(
     seed: int = 0,
     label_test: bool = False,
 ) -> None:
-    """Write a DATASET of synthetic slides, `patches` from each; as at Kaggle, test has no labels unless `label_test`.
+    """Write a DATASET of synthetic slides with `patches` patches each. As on Kaggle, test has no labels unless `label_test`.
 
-    A slide does not change when the number of slides does. Raises UserError where `path` exists.
+    A slide does not depend on the number of slides. Raises UserError where `path` exists.
     """
     from pcam_ssl.data.writer import DatasetWriter
     from pcam_ssl.terminal import progress
@@ -124,7 +124,7 @@ def _draw_look(generator: np.random.Generator, size_px: int, stain_shift: float)
 
 
 def _draw_fibres(generator: np.random.Generator, width_px: float, length_px: float) -> np.ndarray:
-    """Streaky noise [F, F] of unit spread that runs at one random angle and wraps around."""
+    """Streaky periodic noise [F, F] of unit standard deviation along one random angle."""
     fy, fx = np.meshgrid(np.fft.fftfreq(FIELD_PX), np.fft.fftfreq(FIELD_PX), indexing="ij")
     angle = generator.uniform(0, np.pi)
     along, across = fx * np.cos(angle) + fy * np.sin(angle), fy * np.cos(angle) - fx * np.sin(angle)
@@ -134,7 +134,7 @@ def _draw_fibres(generator: np.random.Generator, width_px: float, length_px: flo
 
 
 def _draw_nucleus(generator: np.random.Generator, radius_px: float, strength: float) -> np.ndarray:
-    """Hematoxylin [R, R] of one nucleus: an uneven ellipse with grainy chromatin and a darker rim."""
+    """Hematoxylin density [R, R] of one nucleus: an uneven ellipse with grainy chromatin and a darker rim."""
     reach = int(np.ceil(1.35 * radius_px)) + 1
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     angle, stretch = generator.uniform(0, np.pi), generator.uniform(1, 1.3)
@@ -174,7 +174,7 @@ def _crop(generator: np.random.Generator, field: np.ndarray, size_px: int) -> np
 
 
 def _scatter(generator, stamps: list[np.ndarray], size_px: int, spacing_px: float, kept: float, margin_px: int) -> np.ndarray:
-    """Nuclei [H, H] on a jittered grid, a share `kept` of the places taken; none crosses the edge by more than the margin."""
+    """Nuclei [H, H] on a share `kept` of the places of a jittered grid; none crosses the edge by more than the margin."""
     canvas = np.zeros((size_px + 2 * margin_px,) * 2)
     ticks = np.arange(0, len(canvas), spacing_px)
     places = np.stack(np.meshgrid(ticks, ticks), axis=-1)
@@ -187,7 +187,7 @@ def _scatter(generator, stamps: list[np.ndarray], size_px: int, spacing_px: floa
 
 
 def _stamp(canvas: np.ndarray, stamp: np.ndarray, y: int, x: int) -> None:
-    """Press a nucleus into the canvas around (y, x), unless it would cross the edge."""
+    """Draw a nucleus into the canvas around (y, x), unless it would cross the edge."""
     top, left = y - len(stamp) // 2, x - len(stamp) // 2
     if min(top, left) >= 0 and max(top, left) + len(stamp) <= len(canvas):
         target = canvas[top : top + len(stamp), left : left + len(stamp)]

@@ -1,7 +1,7 @@
 """Training views of a patch. The only file that imports albumentations.
 
-A view is a pure function of (patch, key): no random state outlives a call, so neither workers, nor processes,
-nor a resume can change what a network sees.
+A view is a pure function of (patch, key). No random state outlives a call, so workers, processes and resumes do not change
+the views.
 """
 
 import json
@@ -19,19 +19,17 @@ from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pcam_ssl.data.images import OPTICAL_DENSITY, UNMIX
 from pcam_ssl.errors import UserError, first_line
 
-# OpenCV's own threads fight with torch's for the same cores.
+# OpenCV's threads would compete with torch's for the same cores.
 cv2.setNumThreads(0)
 
 
-# OpenCV turns clockwise by name; the group's elements are counter-clockwise quarter turns. Ten times as fast as NumPy's views and copy.
+# The elements of the group are counter-clockwise quarter turns. OpenCV's rotation is ten times as fast as a copy of NumPy's view.
 TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
 def dihedral(patch: np.ndarray, element: int) -> np.ndarray:
-    """Element 0..7 of the dihedral group D4 on uint8 `[H, W, C]`: `element % 4` quarter turns counter-clockwise, then a flip left to right for 4..7.
-
-    Element 0 is the identity.
-    """
+    """A patch uint8 `[H, W, C]` under element 0..7 of the dihedral group D4: `element % 4` quarter turns counter-clockwise, then for
+    4..7 a flip from left to right. Element 0 is the identity."""
     turned = cv2.rotate(patch, TURNS[element % 4]) if element % 4 else patch
     return cv2.flip(turned, 1) if element >= 4 else turned
 
@@ -40,17 +38,17 @@ STAINS = np.linalg.inv(UNMIX)
 """Optical density (red, green, blue) of one unit of hematoxylin, eosin, and a residual (DAB): Ruifrok & Johnston (2001)."""
 
 NATURAL_DENSITY = (np.log(10) * OPTICAL_DENSITY).astype(np.float32)
-"""Optical density of each 8-bit intensity to base e: a table look-up is three times as fast as a logarithm."""
+"""Optical density to base e of each 8-bit intensity. A table lookup is three times as fast as a logarithm."""
 
 TISSUE_DENSITY = 0.3
 """Optical density (base 10, mean of the colours) of tissue in the mean over slides of kaggle-mini."""
 
-# Half-widths of uniform draws. Views so drawn move hematoxylin, eosin and residual with standard deviations of 0.061, 0.041 and
-# 0.092; the slides of kaggle-mini differ by 0.060, 0.040 and 0.088. `scripts/view_spread.py` measures both.
+# Half-widths of uniform draws. Hematoxylin, eosin and residual of the views then vary with standard deviations of 0.061, 0.041 and
+# 0.092. Between slides of kaggle-mini they vary by 0.060, 0.040 and 0.088. `scripts/view_spread.py` measures both.
 SCALE = (0.3, 0.3, 0.3)
 SHIFT = (0.03, 0.03, 0.14)
 STRONG = 1.8
-"""How many times as far as `standard` the policy `strong` moves the stains."""
+"""Factor of the stain jitter of the policy `strong` over `standard`."""
 
 
 TRIAL_S = 3.0
@@ -60,10 +58,10 @@ RESAVE = "write the file with albumentations.save"
 class StainJitter(A.ImageOnlyTransform):
     """Stain jitter in haematoxylin-eosin-DAB space (Tellez et al. 2019, arXiv:1902.06543) of a uint8 `[H, W, 3]` patch.
 
-    The amount of each stain is multiplied by 1 + alpha and shifted by beta, uniform draws within +-`scale` and +-`shift`. Unlike
-    the paper's, a shift grows with the pixel's own density and has its full size at `TISSUE_DENSITY`, so white stays white, and
-    scale and shift together are one matrix on the optical density. albumentations' own HEStain cannot do this: it drops what its
-    two stains do not explain, so it changes the patch even where it jitters nothing.
+    The amount of each stain is multiplied by 1 + alpha and shifted by beta, uniform draws within +-`scale` and +-`shift`. Deviation from
+    the paper: the shift grows with the density of the pixel and has its full size at `TISSUE_DENSITY`. So white stays white, and
+    scale and shift are one matrix on the optical density. albumentations' HEStain is not used because it drops the residual of
+    its two stains, which changes the patch even without jitter.
     """
 
     class InitSchema(BaseTransformInitSchema):
@@ -76,7 +74,7 @@ class StainJitter(A.ImageOnlyTransform):
 
     @classmethod
     def get_class_fullname(cls) -> str:
-        """Its name in saved files, wherever the class lies."""
+        """The name of the class in saved files, independent of its module."""
         return "pcam_ssl.StainJitter"
 
     def get_params(self) -> dict[str, Any]:
@@ -85,15 +83,15 @@ class StainJitter(A.ImageOnlyTransform):
         return {"matrix": UNMIX * (1 + alpha) @ STAINS + shifted}
 
     def apply(self, img: np.ndarray, matrix: np.ndarray, **params: Any) -> np.ndarray:
-        # OpenCV multiplies columns, and a row of `matrix` is what one colour's density becomes.
+        # OpenCV multiplies column vectors; row i of `matrix` is the new density of colour i alone, so the matrix is transposed.
         density = cv2.transform(cv2.LUT(img, NATURAL_DENSITY), -matrix.T)
         return cv2.convertScaleAbs(cv2.exp(cv2.min(density, 0)), alpha=255)
 
 
 class Views:
-    """Draws views by a policy: none, d4, standard (D4 + stain), strong (stain further, also shift, blur, erasing), file (D4 + `transform`).
+    """Draws views by a policy: none, d4, standard (D4 + stain jitter), strong (D4 + more stain jitter, shift, blur, erasing), file (D4 + `transform`).
 
-    `strength` scales every magnitude but D4's and those of `transform`, what `albumentations.save` writes. The centre 32 px
+    `strength` scales all magnitudes except D4 and those of `transform`, the output of `albumentations.save`. The centre 32 px
     decide the label, so shifts stay within 4 px of a 96 px patch. Raises UserError for a `transform` that cannot be built.
     """
 
@@ -109,48 +107,48 @@ class Views:
         self.compose = A.Compose(steps) if steps and strength else None
 
     def __call__(self, patch: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
-        """The view of a uint8 `[H, W, 3]` patch that belongs to `key`. Raises UserError where a user's own policy returns anything else."""
+        """The view of a patch uint8 `[H, W, 3]` for `key`, of the same shape. Raises UserError where a user's own policy changes shape or dtype."""
         if not self.turns:
             return patch
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
         patch = dihedral(patch, int(generator.integers(8)))
         if self.compose is None:
             return patch
-        # One generator for every step: seeding each transform by `set_random_seed` costs more than the transforms.
+        # One generator for all transforms: seeding each by `set_random_seed` costs more time than the transforms.
         self.compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         view = self.compose(image=patch)["image"]
-        # Batches are filled in place, which would turn a float view into uint8 without a word.
+        # Batches are filled in place, which would silently cast a float view to uint8.
         if getattr(view, "dtype", None) != np.uint8 or view.shape != patch.shape:
             found = f"{getattr(view, 'dtype', type(view).__name__)} {tuple(getattr(view, 'shape', ()))}"
             raise UserError(
-                f"views.file: makes {found} of a uint8 patch {patch.shape}; a view keeps size and dtype, so drop that step"
+                f"views.file: turns a uint8 patch {patch.shape} into {found}; a view keeps size and dtype, so drop that step"
             )
         return view
 
 
 def check_transform(transform: dict[str, Any], patches: np.ndarray, draws: int = 128) -> None:
-    """Try a user's own policy on uint8 `[N, H, W, 3]`. Raises UserError where it cannot be built, fails, changes size or dtype, or
-    shows something else when the same key is drawn again. What it does once in thousands of draws is told when it happens."""
+    """Try a user's own policy on patches uint8 `[N, H, W, 3]`. Raises UserError where it cannot be built, fails, changes size or dtype, or
+    gives another view when the same key is drawn again. Rarer failures are reported during training."""
     first, second = (Views("file", transform=transform) for _ in range(2))
     shown: list[np.ndarray] = []
     begun = time.monotonic()
     try:
-        # Some steps take 0.1 s a patch.
+        # Some transforms take 0.1 s per patch.
         while len(shown) < draws and (len(shown) < len(patches) or time.monotonic() - begun < TRIAL_S):
             shown.append(first(patches[len(shown) % len(patches)], (0, len(shown))))
         again = [second(patches[draw % len(patches)], (0, draw)) for draw in reversed(range(len(shown)))][::-1]
     except UserError:
         raise
     except Exception as error:
-        # Whatever a library of some hundred transforms raises on a patch is a reason not to train with it.
+        # Any error of any of albumentations' transforms is a reason not to train with it.
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"views.file: fails on a patch of {patches.shape[1]} px ({reason}); drop that step") from None
     if not all(np.array_equal(one, other) for one, other in zip(shown, again, strict=True)):
-        raise UserError("views.file: the same key shows another view when drawn again; drop the step that is not seeded")
+        raise UserError("views.file: the same key gives another view when drawn again; drop the step that is not seeded")
 
 
 def _loaded(content: dict[str, Any]) -> A.Compose:
-    """The pipeline that `albumentations.save` wrote. Names are looked up in albumentations' registry: no code of the file runs."""
+    """The pipeline that `albumentations.save` wrote. Names are looked up in albumentations' registry; no code from the file runs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -166,9 +164,9 @@ def _loaded(content: dict[str, Any]) -> A.Compose:
 
 
 def _check_arguments(transform: Any, content: dict[str, Any]) -> None:
-    """Refuse an argument that albumentations drops with no more than a warning: a typing error, or one of another version.
+    """Refuse arguments that albumentations drops with only a warning: misspelt ones and those of another version.
 
-    It also writes some that it drops again on reading; those are borne where the step came back with the same value.
+    albumentations also writes arguments that it drops when reading. These are accepted where the step has the same value anyway.
     """
     for name in getattr(transform, "invalid_args", []):
         kept = transform.get_transform_init_args().get(name)
@@ -203,5 +201,5 @@ def _tissue(strength: float) -> list:
 
 
 def id_key(patch_id: str) -> int:
-    """A stable 64-bit number of an id, so that a patch's random views do not depend on its neighbours or its row."""
+    """A stable 64-bit number of an id. It seeds the random views of a patch, independent of its row and batch."""
     return int.from_bytes(blake2b(patch_id.encode(), digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""Writing a DATASET folder as a stream: whole or not at all, with statistics and digest made on the way."""
+"""Writing a DATASET folder as a stream, completely or not at all, with statistics and digest computed on the way."""
 
 import datetime
 import errno
@@ -25,12 +25,12 @@ DIGEST_COLUMNS = ["id", "split", "label", "wsi", "x", "y"]
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SPARE_BYTES = 64 * 2**20
 JOINED = 64
-"""Tables of one append each that are joined to one: a table of 64 patches takes 30 kB, whatever it holds."""
+"""Number of appended tables that are concatenated to one. A small table takes 30 kB, whatever it holds."""
 CSV_ROWS = 10_000
 
 
 def refuse_existing(path: Path | str, option: str = "DATASET") -> None:
-    """Raises UserError where the name of a folder to make is taken, or it cannot be made there."""
+    """Raises UserError where `path` exists or a folder cannot be made there."""
     if os.path.lexists(path):
         raise UserError(f"{path}: already exists; choose another name, or delete it first")
     check_folder(option, path)
@@ -49,13 +49,12 @@ def _size(n_bytes: int) -> str:
 
 
 class DatasetWriter:
-    """Streams patches into a folder beside `path`, which takes the name `path` when the block ends without error.
+    """Context manager that streams patches into a temporary folder beside `path` and renames it to `path` at the end.
 
-    On any error, Ctrl-C included, the folder is removed; one left by a killed process is removed by the next writer of the
-    same name. `size_px` None means that of the first patches. `expected` is the number of patches to come, where known: the
-    disk is checked for room before the first is written.
-    `notes` and `sample_submission` may be set until the block ends. Raises UserError where `path` exists, an id stands
-    twice, nothing was appended, or the disk is full.
+    On any error, Ctrl-C included, the folder is removed. A folder left by a killed process is removed by the next writer of the
+    same name. `size_px` None means the size of the first patches. `expected` is the number of patches, where known; free disk space
+    is checked before the first is written. `notes` and `sample_submission` may be set until the block ends. Raises UserError where
+    `path` exists, an id is repeated, nothing was appended, or the disk is full.
     """
 
     def __init__(self, path: Path | str, size_px: int | None, *, source: str, source_format: str, expected: int = 0):
@@ -86,9 +85,9 @@ class DatasetWriter:
         return self
 
     def append(self, pixels, ids, split, labels=None, wsi=None, x=None, y=None, statistics=None) -> None:
-        """Add B patches: pixels uint8 [B, H, H, 3]; the other columns of length B, or one value, or None where unknown.
+        """Add B patches: pixels uint8 [B, H, H, 3]; the other columns have length B, or are one value, or None where unknown.
 
-        `statistics` is what `measure(pixels)` returned, where the caller has it already.
+        `statistics` is the result of `measure(pixels)`, where the caller already has it.
         """
         pixels = np.ascontiguousarray(pixels)
         if not self._rows:
@@ -124,7 +123,7 @@ class DatasetWriter:
             if problem.errno not in FULL_DISK:
                 raise
         finally:
-            with suppress(OSError):  # on a full disk, closing fails as writing did
+            with suppress(OSError):  # on a full disk closing fails too
                 self._pixels.close()
             self._lock.release()
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -146,7 +145,7 @@ class DatasetWriter:
         repeated = patches["id"][patches["id"].duplicated()].unique()
         if len(repeated):
             named = ", ".join(repeated[:5])
-            raise UserError(f"{self._source['source']}: {len(repeated)} ids stand more than once ({named}); name each patch once")
+            raise UserError(f"{self._source['source']}: {len(repeated)} ids occur more than once ({named}); name each patch once")
         self._write_header(len(patches))
         self._pixels.flush()
         os.fsync(self._pixels.fileno())

@@ -1,12 +1,12 @@
-"""Slide-clustered bootstrap (Field and Welsh 2007) of scores, of counts and of means, also paired.
+"""Slide-clustered bootstrap (Field and Welsh 2007) of scores, counts and means, also of paired differences.
 
-Patches of one slide share stain, scanner, and patient, so resampling patches flatters the interval; slides are drawn with
-replacement instead. All scores come from counts of tumor and other patches in cells of equal prob: one sparse product
-turns the drawn slides into the cells' counts. Up to `CELLS` distinct probs a cell is one prob and every resampled score is
-exact. Beyond, a cell is a narrow range of ranks. Measured against exact cells at 220,000 rows, 200 slides, AUROC 0.956, an end
-of an interval moves by at most 1e-7 (AUROC, NLL, Brier, ECE), 1e-5 (average precision), 1.2e-4 (sensitivity and specificity
-at a bar, whose intervals are 0.03 to 0.07 wide), and not at all for scores at prob 0.5. Means need only each slide's sum and count;
-confusion matrices, curves and net benefit need only its counts in a few cells.
+Patches of one slide share stain, scanner, and patient, so an interval from resampled patches is too narrow. Slides are drawn with
+replacement instead. All scores are computed from counts of tumor and other patches in cells of equal prob. One sparse product
+turns the drawn slides into these counts. With up to `CELLS` distinct probs, a cell is one prob and every resampled score is
+exact. With more, a cell is a narrow range of ranks. Compared with exact cells at 220,000 rows, 200 slides, AUROC 0.956, an end
+of an interval moves by at most 1e-7 (AUROC, NLL, Brier, ECE), 1e-5 (average precision), 1.2e-4 (sensitivity at a given specificity
+and the reverse, whose intervals are 0.03 to 0.07 wide), and not at all for scores at prob 0.5. Means need only the sum and count of
+each slide; confusion matrices, curves and net benefit need only its counts in a few cells.
 """
 
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ from pcam_ssl.evaluation.metrics import (
 
 CELLS = 16384
 TOO_FEW = "fewer than two slides hold the rarer class, so no spread between slides can be seen"
-# Counts of a chunk of resamples, in numbers: about 2 MB an array, so that passes over it stay in the processor's cache.
+# Counts in one chunk of resamples: about 2 MB per array, which stays in the processor's cache.
 CHUNK = 2**18
-# Weights of a chunk, in numbers: 64 MB, the bound on memory where every patch is a group.
+# Weights in one chunk: 64 MB. This bounds memory where every patch is its own group.
 WEIGHTS = 2**23
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows gathered by prob, from high to low: B cells, G groups."""
+    """Rows binned by prob, from high to low: B cells, G groups."""
 
     counts: csr_array  # [2B, G] patches of each group: the other patches of every cell, then the tumor patches
     prob: np.ndarray  # [B] mean prob
@@ -50,12 +50,12 @@ class Cells:
 
 
 def intervals(labels, probs, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, dict]:
-    """Each of `point_scores` with its interval (`confidence.student_interval`): {name: {"value", "low", "high", "resamples"}}.
+    """Every score of `point_scores` with its interval (`confidence.student_interval`): {name: {"value", "low", "high", "resamples"}}.
 
-    `labels` [N] 0 or 1, `probs` [N] of class 1, `groups` [N] slide of each row (rows without one count as one slide), or None:
-    each patch is then its own group, which is too narrow where patches share slides. `resamples` counts the resamples in which
-    the score was defined (both classes drawn); the others are left out. Where there is no interval, `low` and `high` are None
-    and `reason` says why. The ECE of few rows lies above that of many by its own noise, and its interval with it.
+    `labels` [N] are 0 or 1, `probs` [N] of class 1. `groups` [N] is the slide of each row; rows without a slide count as one slide.
+    With `groups` None each patch is its own group, and intervals are too narrow where patches share slides. `resamples` counts the
+    resamples in which the score is defined (both classes drawn); the others are dropped. Without an interval, `low` and `high` are
+    None and `reason` says why. The ECE is biased upwards on few rows, and so is its interval.
     """
     return intervals_and_differences(labels, [probs], groups, resamples, seed, level)[0][0]
 
@@ -63,51 +63,52 @@ def intervals(labels, probs, groups, resamples: int = 2000, seed: int = 0, level
 def paired_differences(
     labels, probs_a, probs_b, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> dict[str, dict]:
-    """The same as `intervals` for score of b minus score of a, on the same rows and the same resampled slides."""
+    """Score of b minus score of a with intervals, on the same rows and the same resampled slides; in the form of `intervals`."""
     return intervals_and_differences(labels, [probs_a, probs_b], groups, resamples, seed, level)[1][1]
 
 
 def intervals_and_differences(
     labels, several_probs, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> list[tuple[dict[str, dict], dict[str, dict]]]:
-    """For each of `several_probs` ([N] each) its `intervals`, and its `paired_differences` to the first: all from the same resamples, drawn once."""
+    """For each of `several_probs` ([N] each) its `intervals` and its `paired_differences` to the first. All share the same resamples."""
     labels = np.asarray(labels, dtype=np.int64)
     codes = group_codes(groups, len(labels))
     counted = count_groups(codes, labels)
     values = [point_scores(labels, probs) for probs in several_probs]
     drawn = _resampled(labels, several_probs, codes, counted.n, resamples, seed) if counted.enough else [None] * len(values)
     first, drawn_first = values[0], drawn[0]
-    told = []
+    results = []
     for value, draws in zip(values, drawn, strict=True):
         scores = {name: _interval(value[name], draws and draws[name], counted, _kind(name), level) for name in value}
         gaps = {name: None if value[name] is None else value[name] - first[name] for name in value}
         differences = {
             name: _interval(gaps[name], draws and draws[name] - drawn_first[name], counted, PLAIN, level) for name in value
         }
-        told.append((scores, differences))
-    return told
+        results.append((scores, differences))
+    return results
 
 
 def within_folds(labels, probs, folds, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict:
-    """Mean over folds of the AUROC within each, with its interval: {"value", "low", "high", "resamples", "folds"}.
+    """Mean over folds of the AUROC within each fold, with its interval: {"value", "low", "high", "resamples", "folds"}.
 
-    Forman and Scholz 2010, Apples-to-apples in cross-validation studies: a pooled AUROC also ranks patches of different folds
-    against each other, whose networks need not share a scale; the mean of the folds' own does not. `folds` int [N]. Folds
-    of one class have no AUROC and are left out; `folds` counts the others. Slides are resampled within their fold.
+    Forman and Scholz 2010, Apples-to-apples in cross-validation studies. A pooled AUROC also ranks patches of different folds
+    against each other, although the networks of two folds need not share a scale. The mean of per-fold AUROCs avoids that. `folds`
+    int [N]. Folds with one class have no AUROC and are left out; the key `folds` counts the others. Slides are resampled within folds.
     """
     labels, probs, folds = np.asarray(labels, dtype=np.int64), np.asarray(probs), np.asarray(folds)
     codes = group_codes(groups, len(labels))
     counted = count_groups(codes, labels)
     parts = [folds == fold for fold in np.unique(folds) if len(set(labels[folds == fold])) == 2]
-    found = [_auroc_resampled(labels[rows], probs[rows], codes[rows], resamples, (seed, k)) for k, rows in enumerate(parts)]
-    value = float(np.mean([own for own, _ in found])) if found else None
-    # A fold whose slides show no spread would narrow the interval of all.
-    drawn = np.mean([draws for _, draws in found], axis=0) if found and all(draws is not None for _, draws in found) else None
+    per_fold = [_auroc_resampled(labels[rows], probs[rows], codes[rows], resamples, (seed, k)) for k, rows in enumerate(parts)]
+    value = float(np.mean([own for own, _ in per_fold])) if per_fold else None
+    # No interval where one fold has none: that fold would count as without spread and make the interval too narrow.
+    resampled = bool(per_fold) and all(draws is not None for _, draws in per_fold)
+    drawn = np.mean([draws for _, draws in per_fold], axis=0) if resampled else None
     return {**_interval(value, drawn, counted, SHARE, level), "folds": len(parts)}
 
 
 def _auroc_resampled(labels, probs, codes, resamples: int, seed) -> tuple[float, np.ndarray | None]:
-    """AUROC, and the same in resamples [R], spread as wide as so few groups call for; None where the groups are not enough."""
+    """AUROC and its resampled values [R], widened by the small-sample correction; None instead where there are too few groups."""
     value, counted = auroc(labels, probs), count_groups(codes, labels)
     if not counted.enough:
         return value, None
@@ -133,7 +134,7 @@ def _interval(value: float | None, drawn: np.ndarray | None, groups: Groups, kin
 
 
 def _resampled(labels, several_probs, codes, n_groups: int, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """For each of `several_probs`, every score in every resample: {name: [R]}, NaN where undefined."""
+    """Every score in every resample, for each of `several_probs`: {name: [R]}, NaN where undefined."""
     several = [_cells(labels, np.asarray(probs, dtype=np.float64), codes, n_groups) for probs in several_probs]
     rng = np.random.default_rng(seed)
     step = max(1, min(resamples, WEIGHTS // n_groups, CHUNK // max(len(cells.prob) for cells in several)))
@@ -190,7 +191,7 @@ def _cell_scores(cells: Cells, other: np.ndarray, tumor: np.ndarray) -> dict[str
         precision = true / np.maximum(true + false, 1)
         both = np.add.reduceat(tumor - (tumor + other) * cells.prob[:, None], cells.ece_starts, axis=0)
         scores = {
-            # Halves of counts, so exact in whatever order they are summed.
+            # Sums of half integers are exact in any order.
             "auroc": defined * np.einsum("br,br->r", other, true - tumor / 2) / (n_other * n_tumor),
             "average_precision": defined * _over_cells(tumor * precision) / n_tumor,
             "accuracy": (true_called + n_other - false_called) / n,
@@ -211,8 +212,8 @@ def _cell_scores(cells: Cells, other: np.ndarray, tumor: np.ndarray) -> dict[str
 
 
 def _over_cells(values: np.ndarray) -> np.ndarray:
-    """Sums [R] of values [B, R] over the cells, one after the other: what a resample scores depends neither on how many are drawn at
-    once, as with a matrix product, nor on the CPU. numpy sums a lone column in another order than several."""
+    """Sums [R] of values [B, R] over the cells, added in order. A matrix product would let the last digits of a resample's score depend
+    on the number of resamples drawn at once and on the CPU. numpy sums one column in another order than several, hence the cumsum."""
     return values.cumsum(axis=0)[-1] if values.shape[1] == 1 else values.sum(axis=0)
 
 
@@ -222,11 +223,11 @@ MEANS_CHUNK = 2**22
 def mean_intervals(
     values: np.ndarray, slides=None, resamples: int = 2000, seed: int = 0, level: float = 0.95, kind: str = PLAIN
 ) -> list[dict]:
-    """For each column of values [N, M] its mean with its interval (`confidence.student_interval`, `kind`): {"value", "low", "high", "resamples"}.
+    """The mean of each column of values [N, M] with its interval (`confidence.student_interval`, `kind`): {"value", "low", "high", "resamples"}.
 
-    `slides` [N] are names (patches without one count as one slide); None makes every patch a slide of its own, which is too
-    narrow where patches share slides. With one slide `low` and `high` are None and `reason` says so. All columns are
-    resampled together.
+    `slides` [N] are names; patches without a slide count as one slide. With `slides` None every patch is its own slide, and intervals
+    are too narrow where patches share slides. With one slide `low` and `high` are None and `reason` says so. All columns share
+    the same resamples.
     """
     n, m = values.shape
     codes = group_codes(slides, n)
@@ -243,7 +244,7 @@ def mean_intervals(
     for start in range(0, resamples, step):
         times = rng.multinomial(n_slides, np.full(n_slides, 1 / n_slides), size=min(step, resamples - start))  # [R, S]
         drawn[start : start + step] = resampled_sums(times, sums) / (times @ counts)[:, None]
-    # Each column by itself: beside others its spread would be summed in another order.
+    # One column at a time: numpy would sum the spread of several columns in another order.
     ends = [student_interval(mean, column.copy(), counted, kind, level) for mean, column in zip(means, drawn.T, strict=True)]
     return [
         {"value": mean, "low": float(low), "high": float(high), "resamples": resamples}
@@ -252,27 +253,27 @@ def mean_intervals(
 
 
 def resampled_sums(times: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Sums [R, M] over slides, whose own sums [S, M] count as often as they are drawn, `times` [R, S].
+    """Sums [R, M] of the slides' `sums` [S, M], each slide counted as often as it is drawn, `times` [R, S].
 
-    Each is summed by itself: in a matrix product the order of a sum depends on how many there are, and on the CPU.
+    Columns are summed one at a time: in a matrix product the order of a sum depends on the number of columns and on the CPU.
     """
     return np.stack([(times * column).sum(axis=1) for column in sums.T], axis=1)
 
 
-# Weights of a chunk of resamples, in numbers: 64 MB.
+# Weights in one chunk of resamples: 64 MB.
 COUNT_WEIGHTS = 2**23
 
 
 def resampled_totals(cells, n_cells: int, groups, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Patches in each cell in every resample, float64 [R, C], from the cell of each patch, int [N] in 0..C-1.
+    """Number of patches in each cell in every resample, float64 [R, C], from the cell of each patch, int [N] in 0..C-1.
 
-    `groups` [N] names the slide of each patch (patches without one count as one slide); None makes every patch a slide of its
-    own, which is too narrow where patches share slides. R is 0 where there is one slide only: nothing can be drawn.
+    `groups` [N] names the slide of each patch; patches without a slide count as one slide. With `groups` None every patch is its own
+    slide, and intervals are too narrow where patches share slides. R is 0 where there is only one slide.
     """
     cells, rng = np.asarray(cells, dtype=np.int64), np.random.default_rng(seed)
     n = len(cells)
     if groups is None:
-        # Drawing n patches one by one fills the cells by a multinomial law, which is drawn at once.
+        # The cell counts of n patches drawn with replacement are multinomial.
         shares = np.bincount(cells, minlength=n_cells) / max(n, 1)
         return rng.multinomial(n, shares, size=resamples if n > 1 else 0).astype(np.float64)
     codes, names = pd.factorize(pd.array(groups, dtype="str"), sort=True, use_na_sentinel=False)

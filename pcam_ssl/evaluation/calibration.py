@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature scaling, fitted on inner slides and shrunk towards 1."""
+"""Calibration by temperature scaling, fitted on inner slides and shrunk towards 1."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -9,16 +9,16 @@ from scipy.special import expit
 
 LOWEST, HIGHEST = 0.01, 100.0
 PRIOR_SD = 0.25
-"""Of log T before any slide was seen: T within 0.61 to 1.63 in 95 of 100 cases."""
+"""Standard deviation of the prior on log T: 95 % of its mass lies at T from 0.61 to 1.63."""
 
 
 def fit_temperature(logits, labels, n_groups: int) -> float:
-    """The T > 0 of highest posterior density for sigmoid(logit / T), from logits [N] of class 1 and labels [N] 0 or 1.
+    """The posterior mode of the temperature T > 0 in sigmoid(logit / T), from logits [N] of class 1 and labels [N] 0 or 1.
 
     Guo et al. 2017 (arXiv:1706.04599), for two classes, with a normal prior on log T of mean 0 and standard deviation
-    `PRIOR_SD`. Patches of a slide err together, so the likelihood counts `n_groups` (slides), not N: what is minimised is
-    n_groups x mean NLL + (log T / PRIOR_SD)^2 / 2. Four slides move T little, hundreds leave it to the data. Deviation from the
-    paper beside the prior: the search is Brent's over log T within 0.01..100, where the paper runs L-BFGS on T without bounds.
+    `PRIOR_SD`. Errors on patches of one slide are correlated, so the likelihood counts `n_groups` (slides) instead of N. The loss is
+    n_groups x mean NLL + (log T / PRIOR_SD)^2 / 2. With four slides T stays near 1; with hundreds the data decide. Deviations from
+    the paper: the prior, and Brent's search over log T with T from 0.01 to 100 instead of unbounded L-BFGS on T.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     margins = np.where(labels == 1, logits, -logits)
@@ -33,7 +33,7 @@ def fit_temperature(logits, labels, n_groups: int) -> float:
 
 @dataclass(frozen=True)
 class Calibrator:
-    """A temperature, the number of patches and slides it was fitted on, the prior, and why it was not fitted, if so."""
+    """A temperature, the number of patches and slides it was fitted on, the prior, and `reason` where it was not fitted."""
 
     temperature: float = 1.0
     n: int = 0
@@ -46,7 +46,7 @@ class Calibrator:
         return expit(np.asarray(logits, dtype=np.float64) / self.temperature)
 
     def to_dict(self) -> dict:
-        """Plain JSON values; `from_dict` takes them back."""
+        """Plain JSON values, the input of `from_dict`."""
         return asdict(self)
 
     @classmethod
@@ -55,9 +55,9 @@ class Calibrator:
 
 
 def fit_calibrator(logits, labels, slides=None) -> Calibrator:
-    """A Calibrator from logits [N], labels [N] 0 or 1, and slide names [N]; None makes every patch a slide of its own.
+    """A Calibrator from logits [N], labels [N] 0 or 1, and slide names [N]. With `slides` None every patch counts as its own slide.
 
-    Without rows, or with one class, the temperature is 1 and `reason` says so. `n_slides` is None where no slides are given.
+    Without rows, or with one class, the temperature is 1 and `reason` says why. `n_slides` is None where no slides are given.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     n = len(labels)

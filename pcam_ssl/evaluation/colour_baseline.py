@@ -1,4 +1,4 @@
-"""The floor: what colour alone reaches. Boosted trees on colour histograms, under the same folds as the networks."""
+"""Colour baseline: boosted trees on colour histograms, trained and scored in the same folds as the networks."""
 
 import numpy as np
 from PIL import Image
@@ -11,9 +11,9 @@ MOST_TRAINING_ROWS = 20_000
 
 
 def colour_histograms(pixels: np.ndarray, rows) -> np.ndarray:
-    """Shares of a patch's pixels in 32 bins of R, G, B, H, S, and V, float32 [N, 192].
+    """Colour histograms of patches, float32 [N, 192]: the share of pixels in 32 bins of each of R, G, B, H, S, and V.
 
-    `pixels` uint8 [P, H, W, 3] RGB may be memory-mapped: one patch is read at a time, in the order of `rows` [N] of it.
+    `pixels` uint8 [P, H, W, 3] RGB may be memory-mapped. The patches `rows` [N] are read one at a time.
     """
     area = pixels.shape[1] * pixels.shape[2]
     features = np.empty((len(rows), CHANNELS * BINS), dtype=np.float32)
@@ -25,10 +25,10 @@ def colour_histograms(pixels: np.ndarray, rows) -> np.ndarray:
 
 
 def colour_baseline_predictions(train_features: np.ndarray, train_labels, features: np.ndarray, seed: int) -> np.ndarray:
-    """Prob of class 1, float64 [N], of `features` [N, F], by trees fitted on `train_features` [M, F] and labels [M].
+    """Prob of class 1, float64 [N], of `features` [N, F], from trees fitted on `train_features` [M, F] and labels [M].
 
-    Above 20,000 training rows, that many are drawn by position alone, so that neither ids nor labels have a say. With one class
-    among the labels the answer is that class's rate, 0 or 1.
+    Of more than 20,000 training rows, 20,000 are drawn by position, independent of ids and labels. Where all labels are of one
+    class, every prob is that class: 0 or 1.
     """
     train_labels = np.asarray(train_labels).astype(np.int64)
     if len(train_labels) > MOST_TRAINING_ROWS:
@@ -36,7 +36,7 @@ def colour_baseline_predictions(train_features: np.ndarray, train_labels, featur
         train_features, train_labels = train_features[kept], train_labels[kept]
     if train_labels.min() == train_labels.max():
         return np.full(len(features), float(train_labels[0]))
-    # Early stopping would hold out random patches, of slides that also train.
+    # No early stopping: it would hold out random patches of slides that are also trained on.
     trees = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.1, early_stopping=False, random_state=seed)
     # One thread: OpenMP threads wait by spinning, and on 2 busy cores 1,000 rows took 72 s instead of 1.6 s.
     with threadpool_limits(1):
@@ -44,10 +44,10 @@ def colour_baseline_predictions(train_features: np.ndarray, train_labels, featur
 
 
 def colour_baseline_oof(pixels: np.ndarray, rows, labels, train_masks, score_masks, seed: int) -> np.ndarray:
-    """The floor's prob of class 1 for N patches, float64 [N]; NaN where no fold scores a patch.
+    """Out-of-fold prob of class 1 by the colour baseline, float64 [N]; NaN for a patch that no fold scores.
 
-    `rows` [N] are places in `pixels` uint8 [P, H, W, 3], `labels` [N] 0 or 1 where a fold trains. Fold k trains where
-    `train_masks[k]` (bool [N]) holds and scores where `score_masks[k]` does.
+    `rows` [N] index `pixels` uint8 [P, H, W, 3]. `labels` [N] are 0 or 1 on training patches. Fold k trains on the patches of
+    `train_masks[k]` (bool [N]) and scores those of `score_masks[k]`.
     """
     labels = np.asarray(labels)
     features = colour_histograms(pixels, rows)

@@ -1,4 +1,4 @@
-"""Intervals from few slides: Student's t on effective slides for scores, and clustered confidence bounds for a proportion."""
+"""Confidence intervals from few slides: Student's t for resampled scores, and clustered bounds for a proportion."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from scipy.special import betaincinv, expit, logit, stdtrit
 from scipy.stats import t as student
 
 SHARE, POSITIVE, PLAIN = "share", "positive", "plain"
-"""What a value is: within 0 and 1, above 0, or any number."""
+"""Range of a value: 0 to 1, above 0, or any number."""
 FEWEST = 2
-"""Slides of the rarer class below which there is no interval."""
+"""With fewer slides of the rarer class there is no interval."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """How many groups (slides) are resampled, how many hold the class that fewer of them hold, and for how many equal ones these count."""
+    """Number of groups (slides) that are resampled, how many of them hold the rarer class, and the effective number of groups of equal size."""
 
     n: int
     rarer: int
@@ -23,22 +23,22 @@ class Groups:
 
     @property
     def enough(self) -> bool:
-        """Whether any spread between groups can be seen."""
+        """Whether the spread between groups can be estimated."""
         return self.rarer >= FEWEST
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom that they leave a variance between groups."""
+        """Degrees of freedom of the variance between groups."""
         return max(self.effective - 1, 1.0)
 
     @property
     def correction(self) -> float:
-        """By what the variance between resamples must be multiplied: G groups drawn with replacement show (G - 1) / G of it."""
+        """Factor G / (G - 1) for the variance between resamples: G groups drawn with replacement show (G - 1) / G of the true variance."""
         return self.n / (self.n - 1)
 
 
 def count_groups(codes, labels=None) -> Groups:
-    """Groups by number `codes` int [N]; with `labels` [N] 0 or 1 the rarer class is counted, else all patches are of one."""
+    """Groups from the group number of each row, `codes` int [N], and `labels` [N] 0 or 1; without labels all rows are of one class."""
     codes = np.asarray(codes)
     classes = [np.ones(len(codes), bool)] if labels is None else [np.asarray(labels) == label for label in (0, 1)]
     sizes = [np.unique(codes[rows], return_counts=True)[1].astype(np.float64) for rows in classes]
@@ -47,27 +47,27 @@ def count_groups(codes, labels=None) -> Groups:
 
 
 def group_codes(groups, n_rows: int) -> np.ndarray:
-    """Number of each row's group, int [N]; rows without a name count as one group, and `groups` None makes each row its own."""
+    """Group number of each row, int [N]. Rows without a name count as one group; with `groups` None each row is its own group."""
     if groups is None:
         return np.arange(n_rows)
     return pd.factorize(pd.array(groups, dtype="str"), sort=True, use_na_sentinel=False)[0]
 
 
 def student_interval(value, drawn, groups: Groups, kind: str = SHARE, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of the interval of values [...] from their resamples, `drawn` [R, ...] of the same shape behind R.
+    """Both ends of the interval of `value` [...] from its resamples `drawn` [R, ...].
 
-    NaN in `drawn` (a resample that does not define the score) is left out. A share of exactly 0 or 1 shows no spread: its
-    interval is that of Clopper and Pearson 1934 for as many trials as there are effective groups of the rarer class. Raises ValueError where
-    `groups` are not enough.
+    NaN in `drawn` (the score is undefined in that resample) is dropped. A share of exactly 0 or 1 has no spread; its
+    interval is that of Clopper and Pearson 1934, with the effective groups of the rarer class as trials. Raises ValueError where
+    there are too few `groups`.
     """
     if not groups.enough:
         raise ValueError(f"{groups.rarer} groups of the rarer class")
     value, drawn = np.asarray(value, dtype=np.float64), np.asarray(drawn, dtype=np.float64)
-    there, back = _scale(value, kind)
+    forward, back = _scale(value, kind)
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.nanstd(there(drawn), axis=0, ddof=1) * np.sqrt(groups.correction)
-        reach = student.ppf((1 + level) / 2, groups.freedom) * spread
-        low, high = back(there(value) - reach), back(there(value) + reach)
+        spread = np.nanstd(forward(drawn), axis=0, ddof=1) * np.sqrt(groups.correction)
+        half_width = student.ppf((1 + level) / 2, groups.freedom) * spread
+        low, high = back(forward(value) - half_width), back(forward(value) + half_width)
     if kind != SHARE:
         return low, high
     bound = ((1 - level) / 2) ** (1 / groups.effective)
@@ -76,36 +76,36 @@ def student_interval(value, drawn, groups: Groups, kind: str = SHARE, level: flo
 
 
 def _scale(value: np.ndarray, kind: str):
-    """To the scale on which the interval is symmetric, and back."""
+    """The transform to the scale on which the interval is symmetric, and its inverse."""
     if kind == PLAIN:
         return (lambda x: x), (lambda x: x)
     if kind == POSITIVE:
         return np.log, np.exp
-    # A resample of share 0 or 1 has no logit; it counts as ten times as near to that end as the value, and as 1e-4 at most.
+    # A resampled share of 0 or 1 has no finite logit. It is moved inwards by a tenth of the value's distance to that end, at most 1e-4.
     near = np.minimum(1e-4, np.minimum(value, 1 - value) / 10)
     return (lambda x: logit(np.clip(x, near, 1 - near))), expit
 
 
 @dataclass(frozen=True)
 class NestedShares:
-    """Element k is the share right of rows 0..k, so that one pass serves every threshold of a sorted table; all [N]."""
+    """Shares of correct rows; element k is over rows 0..k, so one pass covers every threshold of a sorted table. All arrays are [N]."""
 
     right: np.ndarray
     n: np.ndarray
     clusters: np.ndarray
-    design_effect: np.ndarray  # variance over that of independent patches, at least 1; n where there is one cluster
+    design_effect: np.ndarray  # variance relative to that of independent patches, at least 1; n where there is one cluster
 
     def at(self, places) -> "NestedShares":
-        """The shares at `places` alone."""
+        """The shares at `places` only."""
         return NestedShares(self.right[places], self.n[places], self.clusters[places], self.design_effect[places])
 
 
 def nested_shares(right, slides=None) -> NestedShares:
-    """Shares of `right` bool [N] over rows 0..k for each k; `slides` [N] or None, a patch without one is its own cluster."""
+    """Shares of `right` bool [N] over rows 0..k for each k. Clusters are `slides` [N]; a patch without a slide is its own cluster."""
     wrong = 1.0 - np.asarray(right, dtype=np.float64)
     n = np.arange(1.0, len(wrong) + 1)
     own_n, own_wrong = _earlier_of_cluster(cluster_codes(slides, len(wrong)), wrong)
-    # Sums over clusters of wrong^2, wrong * n and n^2, each grown by what the row adds to its own cluster.
+    # Running sums over clusters of wrong^2, wrong * n and n^2; each row adds the change in its own cluster.
     wrong_wrong = np.cumsum(wrong * (2 * own_wrong + 1))
     wrong_n = np.cumsum(own_wrong + wrong * (own_n + 1))
     n_n = np.cumsum(2 * own_n + 1)
@@ -120,21 +120,21 @@ def nested_shares(right, slides=None) -> NestedShares:
 
 
 def lower_bound(shares: NestedShares, level: float) -> np.ndarray:
-    """One-sided lower confidence bound of each share, [N]: below the true share with probability `level`."""
+    """One-sided lower confidence bound of each share, [N]. It lies below the true share with probability `level`."""
     n = _effective(shares, level)
     right = n * shares.right / shares.n
     return np.where(right > 0, betaincinv(np.maximum(right, 1e-300), n - right + 1, 1 - level), 0.0)
 
 
 def upper_bound(shares: NestedShares, level: float) -> np.ndarray:
-    """One-sided upper confidence bound of each share, [N]: above the true share with probability `level`."""
+    """One-sided upper confidence bound of each share, [N]. It lies above the true share with probability `level`."""
     n = _effective(shares, level)
     wrong = n * (shares.n - shares.right) / shares.n
     return np.where(wrong > 0, betaincinv(n - wrong + 1, np.maximum(wrong, 1e-300), level), 1.0)
 
 
 def faultless_bound(n: int, clusters: int, level: float) -> float:
-    """The lower bound that `n` patches of `clusters` slides give where all are right: the most that they can prove."""
+    """Lower bound of precision where all of `n` patches of `clusters` slides are correct: the highest precision they can prove."""
     if not n:
         return 0.0
     ones = np.ones(1)
@@ -143,7 +143,7 @@ def faultless_bound(n: int, clusters: int, level: float) -> float:
 
 
 def faultless_patches(precision: float, clusters: int, level: float) -> int | None:
-    """How many patches of `clusters` slides, all right, prove `precision`; None where no number does, as on one slide."""
+    """The number of patches of `clusters` slides, all correct, that proves `precision`; None where no number does, as on one slide."""
     if clusters < 2:
         return None
     low, high = clusters, clusters
@@ -156,7 +156,7 @@ def faultless_patches(precision: float, clusters: int, level: float) -> int | No
 
 
 def share_interval(right, slides=None, level: float = 0.95) -> dict[str, float | int | None]:
-    """Two-sided interval of the share of `right` bool [N]: value, low, high (None without rows), and the counts right and n."""
+    """Two-sided interval of the share of `right` bool [N]: {"value", "low", "high", "right", "n"}. The first three are None without rows."""
     right = np.asarray(right, dtype=bool)
     counts = {"right": int(right.sum()), "n": len(right)}
     if not len(right):
@@ -171,7 +171,7 @@ def share_interval(right, slides=None, level: float = 0.95) -> dict[str, float |
 
 
 def cluster_codes(slides, n_rows: int) -> np.ndarray:
-    """Cluster of each row, int [N]: one number a slide, and one of its own for each patch without a slide."""
+    """Cluster number of each row, int [N]. A slide is one cluster; each patch without a slide is its own cluster."""
     if slides is None:
         return np.arange(n_rows)
     codes, names = pd.factorize(pd.array(slides, dtype="str"))
@@ -179,7 +179,7 @@ def cluster_codes(slides, n_rows: int) -> np.ndarray:
 
 
 def _earlier_of_cluster(codes: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many earlier rows, and how many wrong ones, are of the row's own cluster; both [N]."""
+    """For each row, the number of earlier rows of its cluster and how many of these are wrong; both [N]."""
     order = np.argsort(codes, kind="stable")
     first = np.diff(codes[order], prepend=-1) != 0
     start = np.maximum.accumulate(np.where(first, np.arange(len(codes)), 0))
@@ -191,9 +191,9 @@ def _earlier_of_cluster(codes: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarra
 
 
 def _effective(shares: NestedShares, level: float) -> np.ndarray:
-    """Independent patches that would be as sure, [N]: fewer for a design effect, fewer again where few slides measured it.
+    """Effective number of independent patches, [N]: n divided by the design effect, and lower still where few slides estimate it.
 
-    One slide counts as one patch, for it says nothing of the spread between slides; no more slides count as less.
+    It is at least 1. One slide counts as one patch, because one slide does not show the spread between slides.
     """
     with np.errstate(invalid="ignore"):
         freedom = (stdtrit(shares.n - 1, level) / stdtrit(shares.clusters - 1, level)) ** 2

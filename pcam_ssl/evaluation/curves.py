@@ -1,4 +1,4 @@
-"""The numbers behind the charts: ROC and precision-recall with bands from resampled slides, reliability by bins of prob."""
+"""ROC and precision-recall curves with bands from resampled slides, and reliability by bins of prob."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve at up to 1,001 thresholds, the highest first; `low` and `high` [101] bound y where x is `GRID`, or are None."""
+    """A curve at up to 1,001 thresholds, the highest first. `low` and `high` [101] bound y at x = `GRID`; None without a band."""
 
     x: np.ndarray
     y: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
     steps: bool
-    """Whether y holds back to the point before, as precision does; a ROC curve runs straight between points."""
+    """Whether the curve is drawn in steps, as precision-recall is; a ROC curve is linear between points."""
 
     def at(self, x: float) -> tuple[float, float | None, float | None]:
         """y at x, and its interval at the nearest point of the grid."""
@@ -32,10 +32,10 @@ class Curve:
 
 
 def roc(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
-    """True by false positive rate from labels [N] (both classes) and probs [N] of class 1, its pointwise band from resampled groups.
+    """ROC curve (x: false positive rate, y: true positive rate) from labels [N] (both classes) and probs [N] of class 1, with a pointwise band.
 
-    `groups` [N] names the slide of each row; None resamples patches. Resamples of one class are left out; there is no band where
-    nothing else can be drawn.
+    The band comes from resampled `groups` [N], the slide of each row; None resamples patches. Resamples with one class are dropped;
+    there is no band where no others can be drawn.
     """
     (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
     x, y = other / other[-1], tumor / tumor[-1]
@@ -44,10 +44,10 @@ def roc(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level:
 
 
 def precision_recall(labels, probs, groups, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Curve:
-    """Precision by recall, with arguments and band as `roc` has them.
+    """Precision-recall curve (x: recall, y: precision); arguments and band as in `roc`.
 
-    Precision at a recall is that of the highest threshold which reaches it, so that the area under the steps is the average
-    precision; a straight line between points would promise what no threshold gives (Davis and Goadrich 2006).
+    Precision at a recall is that of the highest threshold that reaches this recall, so the area under the steps is the average
+    precision. Linear interpolation would show precision that no threshold reaches (Davis and Goadrich 2006).
     """
     (other, tumor), drawn = _called(labels, probs, groups, resamples, seed)
     x, y = tumor[1:] / tumor[-1], _precision(other, tumor)[1:]
@@ -56,7 +56,8 @@ def precision_recall(labels, probs, groups, resamples: int = RESAMPLES, seed: in
 
 
 def _called(labels, probs, groups, resamples: int, seed: int):
-    """Other and tumor patches called at each falling threshold, [C + 1] each and 0 first: of all rows, and in each resample of both classes."""
+    """Counts of other and of tumor patches called tumor at each falling threshold, [2, C + 1] from 0 on: of all rows, and of each
+    resample that holds both classes."""
     edges = np.unique(np.quantile(probs, np.linspace(0, 1, CELLS + 1), method="lower"))
     cells = len(edges) - np.searchsorted(edges, probs, side="right")  # 0 holds the highest probs; equal probs share a cell
     cells = cells + len(edges) * np.asarray(labels)
@@ -66,7 +67,7 @@ def _called(labels, probs, groups, resamples: int, seed: int):
 
 
 def _summed(totals: np.ndarray) -> np.ndarray:
-    """Counts [2C] to cumulative ones [2, C + 1]."""
+    """Cumulative counts [2, C + 1] from counts [2C]."""
     return np.pad(np.cumsum(totals.reshape(2, -1), axis=1), ((0, 0), (1, 0)))
 
 
@@ -75,7 +76,7 @@ def _precision(false: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def _held(x, xs: np.ndarray, ys: np.ndarray):
-    """y of the first point of rising `xs` that reaches x, and is above 0."""
+    """y at the first of the rising `xs` that reaches x and is above 0."""
     return ys[np.searchsorted(xs, np.clip(x, ROUNDING, 1) - ROUNDING / 2)]
 
 
@@ -84,7 +85,7 @@ def _counted(labels, groups) -> Groups:
 
 
 def _band(value: np.ndarray, drawn: list[np.ndarray], counted: Groups, level: float) -> tuple:
-    """Both ends along the curve, within 0 and 1."""
+    """Lower and upper end of the band along the curve, clipped to 0..1; None, None without a band."""
     if len(drawn) < 2 or not counted.enough:
         return None, None
     return tuple(np.clip(end, 0, 1) for end in student_interval(value, np.stack(drawn), counted, PLAIN, level))
@@ -102,7 +103,7 @@ class ReliabilityBin:
 
 
 def reliability(labels, probs) -> list[ReliabilityBin]:
-    """Non-empty bins of equal width, the same as the ECE's, from labels [N] and probs [N] of class 1."""
+    """The non-empty bins of the ECE (equal width), from labels [N] and probs [N] of class 1."""
     labels, probs, bins = np.asarray(labels), np.asarray(probs), ece_bin(probs)
     return [
         ReliabilityBin(

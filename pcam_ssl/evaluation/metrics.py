@@ -1,7 +1,7 @@
 """Scores as functions of labels [N] (0 or 1) and probs [N] (of class 1, tumor), and the correlation of predictions.
 
-A score that the rows cannot define is None, never 0 or NaN: `accuracy`, `nll`, `brier`, `ece` need one row, `f1` one
-tumor row, all others a row of each class. A patch counts as called tumor where its prob is 0.5 or more.
+A score is None, never 0 or NaN, where the rows do not define it: `accuracy`, `nll`, `brier`, `ece` need one row, `f1` one
+tumor row, all others a row of each class. A patch is called tumor where its prob is 0.5 or more.
 """
 
 import numpy as np
@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 ECE_BINS = 15
 SPECIFICITIES = (0.90, 0.95, 0.98)
 SENSITIVITY = 0.95
-# A share of counts such as 19/20 must pass the bar 0.95 in spite of rounding; counts are far coarser than this.
+# A ratio such as 19/20 must reach 0.95 in spite of rounding. Ratios of counts lie much further apart than this.
 ROUNDING = 1e-9
 NLL_ROUNDING = 1e-12
-"""By so much two equal mean NLLs may differ, summed in another order or on another CPU; no choice hangs on less."""
+"""Equal mean NLLs can differ by this much when summed in another order or on another CPU. Smaller differences decide nothing."""
 
 
 def _two_classes(labels) -> bool:
@@ -27,12 +27,12 @@ def auroc(labels, probs) -> float | None:
 
 
 def average_precision(labels, probs) -> float | None:
-    """Sum over thresholds of precision times the step in recall (no interpolation)."""
+    """Average precision: the sum over thresholds of precision times the step in recall (no interpolation)."""
     return float(average_precision_score(labels, probs)) if _two_classes(labels) else None
 
 
 def accuracy(labels, probs) -> float | None:
-    """Share of patches called right at prob 0.5."""
+    """Share of correctly called patches at prob 0.5."""
     return float(np.mean(_called(probs) == (np.asarray(labels) == 1))) if len(labels) else None
 
 
@@ -65,8 +65,8 @@ def brier(labels, probs) -> float | None:
 def ece(labels, probs) -> float | None:
     """Expected calibration error of the prob of class 1 (Naeini et al. 2015), over 15 bins of equal width on [0, 1].
 
-    Guo et al. 2017 (arXiv:1706.04599) bin the confidence of the called class instead; here the prob itself is binned,
-    because that is the number users read.
+    Guo et al. 2017 (arXiv:1706.04599) bin the confidence in the called class. Here the prob of class 1 is binned, because
+    that is the number users read.
     """
     if not len(labels):
         return None
@@ -121,7 +121,7 @@ def row_brier(labels, probs) -> np.ndarray:
 
 
 def ece_bin(probs) -> np.ndarray:
-    """The calibration bin of each prob, int [N] in 0..14; prob 1 falls in the last."""
+    """The calibration bin of each prob, int [N] in 0..14; prob 1 is in the last bin."""
     return np.minimum((np.asarray(probs) * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
@@ -133,25 +133,25 @@ PLAIN_SCORES = (auroc, average_precision, accuracy, balanced_accuracy, f1, nll, 
 
 
 def pearson(logits) -> np.ndarray:
-    """Correlation [M, M] of the columns of logits [N, M]; NaN beside a column that is constant."""
+    """Pearson correlation [M, M] of the columns of logits [N, M]; NaN for a constant column."""
     logits = np.asarray(logits, dtype=np.float64)
     constant = np.ptp(logits, axis=0) == 0
     deviations = [column - column.mean() for column in logits.T]
-    # Pair by pair: in a matrix product what two columns share would hang on the columns beside them, and on the CPU.
+    # Pair by pair: in a matrix product the last digits of a pair depend on the other columns and on the CPU.
     products = np.array([[(one * other).sum() for other in deviations] for one in deviations])
     squares = np.diagonal(products)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.clip(products / np.sqrt(np.outer(squares, squares)), -1, 1)
-    np.fill_diagonal(found, 1.0)
-    found[constant] = found[:, constant] = np.nan
-    return found
+        correlation = np.clip(products / np.sqrt(np.outer(squares, squares)), -1, 1)
+    np.fill_diagonal(correlation, 1.0)
+    correlation[constant] = correlation[:, constant] = np.nan
+    return correlation
 
 
 def spearman(logits) -> np.ndarray:
-    """`pearson` of the ranks of each column of logits [N, M]; ties share their mean rank."""
+    """Spearman correlation [M, M] of the columns of logits [N, M]; ties share their mean rank."""
     return pearson(rankdata(logits, axis=0))
 
 
 def predicted_class(probs) -> np.ndarray:
-    """The class that each prob calls, int8 [N]: 1 (tumor) at 0.5 or more."""
+    """The predicted class of each prob, int8 [N]: 1 (tumor) at 0.5 or more."""
     return (np.asarray(probs, dtype=np.float64) >= 0.5).astype(np.int8)

@@ -1,4 +1,4 @@
-"""A threshold chosen on some patches and applied to others: outcomes, scores, and net benefit against calling every patch or none."""
+"""Operating point: a threshold chosen on some patches and applied to others, its scores, and decision curves."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from pcam_ssl.evaluation.metrics import ROUNDING
 
 SENSITIVITY, SPECIFICITY = "sensitivity", "specificity"
 PER = {"false_positives_per_1000": 1000}
-"""Scores that are counts among so many patches."""
+"""Scores that are counts per this many patches."""
 OUTCOMES = ("true positive", "false negative", "false positive", "true negative")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of a threshold: at least `share` (0 to 1) of `measure`, sensitivity or specificity, and as much of the other as that leaves."""
+    """The target of a threshold: at least `share` (0 to 1) of `measure` (sensitivity or specificity), with the other as high as possible."""
 
     measure: str = SENSITIVITY
     share: float = 0.95
@@ -30,7 +30,7 @@ class Target:
 
 
 def target_asked(sensitivity: float | None, specificity: float | None) -> Target:
-    """The target of the one share that is given; the default where none is. Raises UserError for both, or for what is no share."""
+    """The target for the one share that is given, else the default target. Raises UserError where both are given or one is not in (0, 1]."""
     if sensitivity is not None and specificity is not None:
         raise UserError("--sensitivity, --specificity: one threshold cannot keep both; name one of them")
     for measure, share in ((SENSITIVITY, sensitivity), (SPECIFICITY, specificity)):
@@ -44,10 +44,10 @@ def target_asked(sensitivity: float | None, specificity: float | None) -> Target
 
 
 def choose_threshold(labels, probs, target: Target) -> float:
-    """The threshold that meets the target on labels [N] (both classes) and probs [N]: a patch is called tumor at or above it.
+    """The threshold that meets the target on labels [N] (both classes) and probs [N]. A patch is called tumor at or above it.
 
-    Of the probs that occur, the highest that reaches the sensitivity, or the lowest that keeps the specificity; infinite where
-    even the highest prob would call too many patches without tumor, so that none is called.
+    It is the highest prob that reaches the sensitivity, or the lowest that keeps the specificity. It is infinite, and no patch is
+    called, where even the highest prob misses the specificity.
     """
     false_rate, true_rate, thresholds = roc_curve(labels, probs, drop_intermediate=False)
     if target.measure == SENSITIVITY:
@@ -56,7 +56,7 @@ def choose_threshold(labels, probs, target: Target) -> float:
 
 
 def outcomes(labels, called) -> np.ndarray:
-    """Which of `OUTCOMES` each patch is, int [N], from labels [N] and whether it was called tumor, bool [N]."""
+    """Index into `OUTCOMES` of each patch, int [N], from labels [N] and `called`, whether it was called tumor, bool [N]."""
     labels, called = np.asarray(labels, dtype=bool), np.asarray(called, dtype=bool)
     return np.where(labels, ~called * 1, 3 - called * 1)
 
@@ -64,32 +64,32 @@ def outcomes(labels, called) -> np.ndarray:
 def outcome_scores(cells, groups, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict[str, dict]:
     """Sensitivity, specificity, precision, and false positives per 1,000 patches, from `outcomes` [N], each with its interval.
 
-    {name: {"value", "low", "high"}}, intervals from resampled `groups` as in `bootstrap.intervals`. A score that the patches
-    cannot define is None, and resamples that cannot define it are left out.
+    {name: {"value", "low", "high"}}, with intervals from resampled `groups` as in `bootstrap.intervals`. An undefined score is
+    None, and resamples in which it is undefined are dropped.
     """
     cells = np.asarray(cells)
     values = _scores(np.bincount(cells, minlength=4)[None].astype(np.float64))
     drawn = _scores(resampled_totals(cells, 4, groups, resamples, seed))
     counted = count_groups(group_codes(groups, len(cells)), cells < 2)
-    told = {}
+    scores = {}
     for name, (value,) in values.items():
-        known, per = drawn[name][np.isfinite(drawn[name])], PER.get(name, 1)
+        defined, per = drawn[name][np.isfinite(drawn[name])], PER.get(name, 1)
         low = high = None
-        if counted.enough and len(known) > 1 and np.isfinite(value):
-            low, high = (per * float(end) for end in student_interval(value / per, known / per, counted, SHARE, level))
-        told[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
-    return told
+        if counted.enough and len(defined) > 1 and np.isfinite(value):
+            low, high = (per * float(end) for end in student_interval(value / per, defined / per, counted, SHARE, level))
+        scores[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
+    return scores
 
 
 def _scores(totals: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores [R], NaN where not defined, from counts [R, 4] of the outcomes."""
-    hit, missed, alarm, right = totals.T
+    """Scores [R], NaN where undefined, from counts [R, 4] of the outcomes."""
+    tp, fn, fp, tn = totals.T
     with np.errstate(invalid="ignore"):
         return {
-            "sensitivity": hit / (hit + missed),
-            "specificity": right / (right + alarm),
-            "precision": hit / (hit + alarm),
-            "false_positives_per_1000": 1000 * alarm / totals.sum(axis=1),
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "precision": tp / (tp + fp),
+            "false_positives_per_1000": 1000 * fp / totals.sum(axis=1),
         }
 
 
@@ -98,8 +98,8 @@ THRESHOLDS = np.arange(1, 100) / 100
 
 @dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit per patch at `THRESHOLDS`, [99] each; `low` and `high` bound the network's, `gain_low` its lead over the better
-    of treating all and treating none. The three are None where nothing can be resampled."""
+    """Net benefit per patch at `THRESHOLDS`, [99] each. `low` and `high` bound that of the network. `gain_low` is the lower bound of
+    its gain over the better of treating all and treating none. These three are None where nothing can be resampled."""
 
     network: np.ndarray
     treat_all: np.ndarray
@@ -114,15 +114,15 @@ class DecisionCurve:
 
     @property
     def better(self) -> np.ndarray:
-        """Where the network is measurably better than both, bool [99]."""
+        """Thresholds at which the network is measurably better than treating all and treating none, bool [99]."""
         return np.zeros(len(THRESHOLDS), bool) if self.gain_low is None else self.gain_low > 0
 
 
 def decision_curve(labels, probs, groups, resamples: int = 500, seed: int = 0, level: float = 0.95) -> DecisionCurve:
-    """The curve of labels [N] and calibrated probs [N] of class 1 (Vickers and Elkin 2006), with pointwise bands.
+    """The decision curve (Vickers and Elkin 2006) from labels [N] and calibrated probs [N] of class 1, with pointwise bands.
 
-    At a threshold p of prob a false positive costs p / (1 - p) true positives: whoever acts at p holds the two for so
-    unequal. `groups` [N] is resampled as in `bootstrap.intervals`. Thresholds are a grid, so none is chosen here.
+    At threshold p a false positive costs as much as p / (1 - p) true positives gain, the trade-off of someone who acts from
+    prob p on. `groups` [N] is resampled as in `bootstrap.intervals`. The thresholds are a fixed grid; none is chosen here.
     """
     n_cells = len(THRESHOLDS) + 1
     cells = np.searchsorted(THRESHOLDS, probs, side="right") + n_cells * np.asarray(labels, dtype=np.int64)
@@ -139,7 +139,7 @@ def decision_curve(labels, probs, groups, resamples: int = 500, seed: int = 0, l
 
 
 def _benefit(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Net benefit [R, 99] of the network and of treating all, from counts [R, 2 * 100]: cell j lies above the first j thresholds."""
+    """Net benefit [R, 99] of the network and of treating all, from counts [R, 2 * 100]. Probs in cell j are above the first j thresholds."""
     called = totals.reshape(len(totals), 2, -1)[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]  # [R, 2, 100] at or above
     n = called[:, :, 0].sum(axis=1, keepdims=True)
     cost = THRESHOLDS / (1 - THRESHOLDS)

@@ -1,4 +1,4 @@
-"""The score report of scores.json, the same as something to hold, and warnings about it."""
+"""The scores that scores.json holds, the same as a Python object, and the warnings about them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,17 @@ from pcam_ssl.evaluation.confidence import FEWEST, count_groups, group_codes
 from pcam_ssl.render.format import interval, score_document, score_table, transductive_sentence
 from pcam_ssl.tables import calibrated_logits, predictions
 
-# With fewer slides of the rarer class a score rests on a handful of patients, however wide its interval.
+# With fewer slides of the rarer class a score depends on a handful of patients.
 FEW_GROUPS = 10
 
 
 def score_report(
     predictions: pd.DataFrame, groups, resamples: int = 2000, seed: int = 0, uncalibrated_logits=None, unit: str = "slide"
 ) -> dict:
-    """Scores of Predictions with one row per id: together with intervals, per fold, and per slide.
+    """Scores of Predictions with one row per id: over all patches with intervals, per fold, and per slide.
 
-    `groups` [N] names what is resampled for the intervals (a `unit`: slide, or say stain cluster), or is None: patches are
-    resampled then. `uncalibrated_logits` [N] default to the column `logit`. Rows without label are left out and counted.
+    Intervals come from resampled `groups` [N], one name per row; `unit` says what a group is (slide, stain cluster). With `groups`
+    None patches are resampled. `uncalibrated_logits` [N] default to the column `logit`. Rows without label are dropped and counted.
     """
     labelled = predictions.label.notna().to_numpy()
     logits = predictions.logit if uncalibrated_logits is None else uncalibrated_logits
@@ -51,7 +51,7 @@ def score_report(
 
 
 def interval_text(groups, n: int, resamples: int, unit: str = "slide", labels=None) -> str:
-    """What the intervals are, said honestly, for `groups` [N] or None and `n` patches; with `labels` [N] few of a class are named."""
+    """How the intervals were computed, in words, for `groups` [N] or None and `n` patches. `labels` [N] add a note on few slides of a class."""
     if n < 2:
         return f"none: {n} labelled patches"
     how = f"Student's t on {resamples} resamples"
@@ -67,7 +67,7 @@ def interval_text(groups, n: int, resamples: int, unit: str = "slide", labels=No
 
 
 def _counts(frame: pd.DataFrame) -> dict:
-    """`n_slides`, and of them those that hold each class, are None where no row names its slide."""
+    """Counts of patches and slides; the slide counts are None where no row has a slide."""
     slides = {"n_slides": frame, "n_slides_tumor": frame[frame.label == 1], "n_slides_normal": frame[frame.label == 0]}
     known = frame.wsi.notna().any()
     counts = {name: int(rows.wsi.nunique()) if known else None for name, rows in slides.items()}
@@ -86,7 +86,7 @@ def _slide_scores(slide: str, rows: pd.DataFrame) -> dict:
 
 
 def score_warnings(scores: dict) -> list[str]:
-    """Why the scores may flatter; shown wherever they are."""
+    """Reasons why the scores may be too good. They are shown wherever the scores are."""
     lines = list(scores["notes"])
     if scores["selected_on_fold"]:
         lines.append(

@@ -17,7 +17,7 @@ from pcam_ssl.files import atomic_write, digest_text, write_text
 from pcam_ssl.render import html
 from pcam_ssl.render.document import Card, Document, Facts, Gallery, Group, Line, Paragraph, Scale, Section, Table
 from pcam_ssl.render.format import COLOURS, LABELS, decimals, ends, percent
-from pcam_ssl.render.pictures import picture, shorten
+from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.render.text import aligned
 
 PAGE = "explain.html"

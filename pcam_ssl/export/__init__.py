@@ -1,1 +1,1 @@
-"""Networks and embeddings for other programs."""
+"""Exporting networks and embeddings to other programs."""

@@ -1,4 +1,4 @@
-"""`pcam-ssl explore RUN`: patches as a table with pictures, a map and neighbours, opened in Embedding Atlas on this machine."""
+"""`pcam-ssl explore RUN`: a table of patches with thumbnails, map and neighbours, shown in Embedding Atlas on this machine."""
 
 import sys
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from pcam_ssl.neighbors.embedding_map import embedding_map
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.search import search
-from pcam_ssl.render.pictures import encoded
+from pcam_ssl.render.html import encoded
 from pcam_ssl.runs.embedder import Embedder, embedded, embedder_of, scored_patches
 from pcam_ssl.runs.networks import Networks, open_networks
 from pcam_ssl.runs.run import DECISIONS, run_in_use
@@ -42,12 +42,12 @@ def explore(
     data: Path | str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Write `out` (default: RUN/explore.parquet): a row a patch, at most `sample` drawn by the recipe's seed, all with 0.
+    """Write `out` (default: RUN/explore.parquet) with one row per patch and return what was written, as JSON values.
 
-    Map and neighbours are in the embedding of one network: that of `fold`, else the refit, else the first finished fold; `prob` and `fold`
-    are of the networks that never saw the patch. Neighbours are the nearest of other slides among the rows of the file; `decision`
-    is what the trail of that network's pseudo-label round says. Raises UserError for a run without networks, a split, fold or
-    round that is not there, and a map that cannot be made.
+    At most `sample` patches are drawn by the recipe's seed; 0 takes all. Map and neighbours use the embedding of one network: that of
+    `fold`, else the refit, else the first finished fold. `prob` and `fold` are out-of-fold or held-out. Neighbours are the nearest
+    patches of other slides among the rows of the file. `decision` is that of the network's pseudo-label round. Raises UserError for a
+    run without networks, an absent split, fold or round, and a map that cannot be made.
     """
     run = run_in_use(path, round)
     out = run.path / FILE if out is None else Path(out)
@@ -66,7 +66,7 @@ def explore(
 
 
 def _drawn(patches: pd.DataFrame, sample: int, seed: int) -> pd.DataFrame:
-    """At most `sample` patches in the order of the dataset; all where it is 0."""
+    """At most `sample` patches, in the order of the dataset; all patches where `sample` is 0."""
     if not sample or len(patches) <= sample:
         return patches
     say(f"explore: {sample:,} of {len(patches):,} patches, drawn at random; --sample 0 takes all")
@@ -74,21 +74,21 @@ def _drawn(patches: pd.DataFrame, sample: int, seed: int) -> pd.DataFrame:
 
 
 def _with_decisions(table: pd.DataFrame, networks: Networks, unit: str) -> pd.DataFrame:
-    """`decision` and `reason` of the trail that the network learned from; absent for patches outside its pool, and without a round."""
+    """The table with `decision` and `reason` of the network's pseudo-label round; both missing outside its pool, and without a round."""
     path = networks.run.path / unit / DECISIONS
     if not path.exists():
         if networks.info["command"] == "pseudo-label":
-            raise UserError(f"{path}: the trail of the round is gone; run `pcam-ssl pseudo-label` again")
+            raise UserError(f"{path}: the decisions of the round are absent; run `pcam-ssl pseudo-label` again")
         return table.assign(decision=pd.array([None] * len(table), "str"), reason=pd.array([None] * len(table), "str"))
     decisions = read_table(path, DECISION_COLUMNS)[0].set_index("id")
     named = decisions.label.map(dict(enumerate(CLASSES)))
     decisions["decision"] = decisions.decision.where(decisions.decision != "added", "added as " + named)
-    known = decisions.reindex(table.id)
-    return table.assign(decision=known.decision.array, reason=known.reason.array)
+    decisions = decisions.reindex(table.id)
+    return table.assign(decision=decisions.decision.array, reason=decisions.reason.array)
 
 
 def _nearest(embeddings: np.ndarray, table: pd.DataFrame, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows of other slides, int64 `[N, k]` with -1 where there are fewer, and their distances, 1 - cosine, float32 `[N, k]`."""
+    """The k nearest rows of other slides, int64 `[N, k]` (-1 where there are fewer), and their distances 1 - cosine, float32 `[N, k]`."""
     k = min(k, len(table))
     if not k:
         return np.empty((len(table), 0), np.int64), np.empty((len(table), 0), np.float32)
@@ -122,15 +122,14 @@ SCHEMA = pa.schema(
         "neighbours": pa.struct({"ids": pa.list_(pa.int64()), "distances": pa.list_(pa.float32())}),
     }
 )
-"""`thumbnail` is a JPEG, as Hugging Face datasets keep images. `class` is the label in words, which Embedding Atlas colours better than
-numbers; `call` is right or wrong, of prob 0.5 and above for tumor. `neighbours.ids` are places of rows in the file, as Embedding Atlas
-wants them."""
+"""`thumbnail` is a JPEG in the form of Hugging Face datasets. `class` is the label in words, which Embedding Atlas colours better than
+numbers. `call` is right or wrong at prob 0.5. `neighbours.ids` are row numbers of the file, as Embedding Atlas expects."""
 
 
 def write_explored(
     path: Path, table: pd.DataFrame, dataset: Dataset, ids: np.ndarray, distances: np.ndarray, notes: dict[str, str]
 ) -> None:
-    """Write the rows of `table` with their pictures and neighbours: `ids` int64 `[N, k]` (-1 for none) and `distances` `[N, k]`."""
+    """Write the rows of `table` with thumbnails and neighbours: `ids` int64 `[N, k]` (-1 for none) and `distances` `[N, k]`."""
     metadata = {"schema_version": SCHEMA_VERSION, "package_version": __version__, **notes}
     schema = SCHEMA.with_metadata({f"pcam_ssl.{key}": value for key, value in metadata.items()})
     with (
@@ -145,15 +144,15 @@ def write_explored(
 
 
 def _group(schema: pa.Schema, rows: pd.DataFrame, dataset: Dataset, ids: np.ndarray, distances: np.ndarray) -> pa.Table:
-    made = {
+    computed = {
         "thumbnail": [{"bytes": encoded(np.asarray(dataset.pixels[row])), "path": None} for row in rows.row],
         "neighbours": [{"ids": near[near >= 0], "distances": far[near >= 0]} for near, far in zip(ids, distances, strict=True)],
     }
-    known = rows.rename(columns={"wsi": "slide"})
-    known["class"] = rows.label.map(dict(enumerate(CLASSES)))
+    frame = rows.rename(columns={"wsi": "slide"})
+    frame["class"] = rows.label.map(dict(enumerate(CLASSES)))
     right = (rows.prob >= 0.5) == (rows.label == 1)
-    known["call"] = right.map({True: "right", False: "wrong"}).where(rows.label.notna() & rows.prob.notna())
-    columns = [pa.array(made.get(field.name, known.get(field.name)), field.type, from_pandas=True) for field in schema]
+    frame["call"] = right.map({True: "right", False: "wrong"}).where(rows.label.notna() & rows.prob.notna())
+    columns = [pa.array(computed.get(field.name, frame.get(field.name)), field.type, from_pandas=True) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -162,13 +161,13 @@ PACKAGE = "embedding_atlas"
 
 
 def atlas_options(file: Path | str, port: int) -> list[str]:
-    """What `embedding-atlas` is told: the file, its columns, and to answer this machine alone."""
+    """Command-line arguments of `embedding-atlas`: the file, its columns, and a host that accepts this machine only."""
     columns = ["--x", "x", "--y", "y", "--image", "thumbnail", "--neighbors", "neighbours"]
     return [str(file), *columns, "--host", LOOPBACK, "--port", str(port)]
 
 
 def serve_atlas(file: Path | str, port: int) -> None:
-    """Show `file` until Ctrl-C. Raises UserError where Embedding Atlas is not installed, or stops with an error."""
+    """Serve `file` in Embedding Atlas until Ctrl-C. Raises UserError where it is not installed or stops with an error."""
     if find_spec(PACKAGE) is None:
         raise UserError(f"--serve: {file} is written, but Embedding Atlas is not installed; pip install 'pcam-ssl[explore]'")
     try:
@@ -176,4 +175,6 @@ def serve_atlas(file: Path | str, port: int) -> None:
     except KeyboardInterrupt:
         return
     if done.returncode:
-        raise UserError(f"--serve: {file} is written, but Embedding Atlas stopped with code {done.returncode}; see its lines above")
+        raise UserError(
+            f"--serve: {file} is written, but Embedding Atlas stopped with code {done.returncode}; see its messages above"
+        )

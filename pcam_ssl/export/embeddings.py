@@ -38,9 +38,9 @@ def export_embeddings(
 ) -> dict[str, Any]:
     """Write `id`, `label`, `wsi`, `split`, `fold`, `prob` and `embedding` (fixed size list of float32, unit length) of a run's dataset.
 
-    All embeddings are of one network: that of `fold`, else the refit, else the first finished fold. `prob` and `fold` are of the networks
-    that never saw the patch. Streamed, so memory does not grow with the dataset. Raises UserError for a run without networks, and
-    for a split or fold that is not there.
+    All embeddings are of one network: that of `fold`, else the refit, else the first finished fold. `prob` and `fold` are out-of-fold or
+    held-out. Rows are streamed, so memory does not grow with the dataset. Returns file, count, dimension and unit. Raises UserError
+    for a run without networks, and for an absent split or fold.
     """
     out = Path(out)
     check_target("--parquet", out, ".parquet")

@@ -1,6 +1,6 @@
-"""`pcam-ssl export --onnx`: networks of a run as one ONNX file, checked against torch on patches of its dataset. Needs the extra `pcam-ssl[export]`.
+"""`pcam-ssl export --onnx`: one or several networks of a run as an ONNX file, checked against torch. Needs the extra `pcam-ssl[export]`.
 
-The file takes uint8 patches and gives logit, calibrated prob and, of one network, the embedding.
+The file takes uint8 patches and returns logit, calibrated prob and, for a single network, the embedding.
 """
 
 import json
@@ -23,9 +23,8 @@ from pcam_ssl.models.artefact import load_network
 from pcam_ssl.models.inference import dihedral
 from pcam_ssl.models.network import Network
 from pcam_ssl.recipe.schema import Predict
-from pcam_ssl.runs.calibration import mean_calibrator, own_calibrator
 from pcam_ssl.runs.embedder import unit_digest
-from pcam_ssl.runs.networks import Networks, open_networks
+from pcam_ssl.runs.networks import Networks, mean_calibrator, open_networks, own_calibrator
 from pcam_ssl.runs.run import run_in_use
 from pcam_ssl.tables import CLASSES
 from pcam_ssl.terminal import say
@@ -45,11 +44,11 @@ def export_onnx(
     round: int | None = None,
     data: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Write the network of `fold` (default: the refit, else the first), or with `all_folds` the folds' mean, as the ONNX file `out`.
+    """Write the network of `fold` (default: the refit, else the first fold), or with `all_folds` the mean of the folds, as the ONNX file `out`.
 
-    Float32 on the CPU. The file takes its name only when onnxruntime and torch agree on real patches within 1e-4 in every output;
-    returns what was exported and how far they are apart. Raises UserError where they do not agree, the run has no such network,
-    torch cannot export it, or the extra `pcam-ssl[export]` is absent.
+    The export is float32 on the CPU. The file is written only if onnxruntime and torch agree within 1e-4 in every output on patches of
+    the dataset. Returns what was exported and the largest differences. Raises UserError where they do not agree, the run has no such
+    network, torch cannot export it, or the extra `pcam-ssl[export]` is not installed.
     """
     out = Path(out)
     check_target("--onnx", out, ".onnx")
@@ -59,7 +58,7 @@ def export_onnx(
     options = networks.run.recipe.predict
     folders = _folders(networks, fold, all_folds)
     members = [_member(folder) for folder in folders]
-    _tell_views(d4, options)
+    _say_views(d4, options)
     exported = Exported(members, _temperature(networks, folders), d4, options.mean).eval()
     dataset = networks.dataset
     notes = _notes(networks, members, exported.temperature, d4)
@@ -94,12 +93,12 @@ def _folders(networks: Networks, fold: int | None, all_folds: bool) -> list[Path
 
 @dataclass(frozen=True)
 class Member:
-    """A network of a run, in float32 on the CPU."""
+    """One network of a run, in float32 on the CPU."""
 
     unit: str
     network: Network
     digest: str
-    """Of its weights."""
+    """SHA-256 of its weights."""
 
 
 def _member(folder: Path) -> Member:
@@ -108,22 +107,22 @@ def _member(folder: Path) -> Member:
 
 
 def _temperature(networks: Networks, folders: list[Path]) -> float:
-    """Of the one network's logits, or of the mean logit of several folds."""
+    """The calibration temperature for the logits of one network, or for the mean logit of several folds."""
     if len(folders) > 1:
         return mean_calibrator(networks.run, networks.finished).temperature
     return own_calibrator(folders[0]).temperature
 
 
-def _tell_views(d4: bool, options: Predict) -> None:
-    """How the file's scores differ from those of `predict`, which are what the temperature was fitted on."""
+def _say_views(d4: bool, options: Predict) -> None:
+    """Print how the views differ from those of `predict`, on which the temperature was fitted."""
     if options.d4 and not d4:
-        say("export: one view of a patch; `predict` means the eight D4 views, on which prob was calibrated: --d4 exports that")
+        say("export: one view per patch; `predict` averages the eight D4 views, on which prob was calibrated: --d4 exports these")
     if options.random_views:
-        say(f"export: without the {options.random_views} random views of `predict`, which a graph cannot draw")
+        say(f"export: without the {options.random_views} random views of `predict`, which an ONNX graph cannot draw")
 
 
 def _some_patches(dataset: Dataset) -> np.ndarray:
-    """uint8 [N, H, W, 3], spread evenly over the dataset."""
+    """Up to 32 patches, uint8 [N, H, W, 3], evenly spaced over the dataset."""
     rows = np.unique(np.linspace(0, len(dataset) - 1, CHECKED).round().astype(int))
     return np.asarray(dataset.pixels[rows])
 
@@ -138,10 +137,10 @@ def _refuse_different(differences: dict[str, float], n: int, dataset: Dataset) -
 
 
 def _notes(networks: Networks, members: list[Member], temperature: float, d4: bool) -> dict[str, str]:
-    """The file's metadata: strings."""
+    """The metadata of the file, as strings."""
     config, size = members[0].network.config, networks.dataset.size_px
     resized = f"resized to {config.image_size} px, " if config.image_size not in (None, size) else ""
-    told = {
+    facts = {
         "notice": NOTICE,
         "classes": CLASSES,
         "positive_class": CLASSES[1],
@@ -157,14 +156,14 @@ def _notes(networks: Networks, members: list[Member], temperature: float, d4: bo
         "dataset_digest": networks.info["dataset_digest"],
         "package_version": __version__,
     }
-    return {f"pcam_ssl.{key}": value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
+    return {f"pcam_ssl.{key}": value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
 class Exported(nn.Module):
-    """One network, or the mean of several, with calibration inside; `d4` scores all eight D4 views, `space` says where they are averaged.
+    """One network, or the mean of several, with its calibration. `d4` averages the eight D4 views in `space` ("logit" or "prob").
 
-    The mean of several is that of `predict`: of logits, and `temperature` makes a prob of it. Several networks have no embedding in
-    common, so none is given. The embedding is that of the patch as it is, whatever the views: what `embed` writes.
+    Several networks are combined as in `predict`: the mean logit, then `temperature`. They have no common embedding, so none is
+    returned. The embedding of a single network is that of the plain view, as `embed` writes it.
     """
 
     def __init__(self, members: list[Member], temperature: float, d4: bool = False, space: str = "logit"):
@@ -180,11 +179,11 @@ class Exported(nn.Module):
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """uint8 `[B, H, W, 3]` to logit `[B]` and calibrated prob `[B]` of class 1, and of one network the embedding `[B, D]`."""
         views = torch.cat([dihedral(pixels, element) for element in range(VIEWS)]) if self.d4 else pixels
-        said = [network(views) for network in self.networks]
-        logits = [self._over_views(each["logit"]) for each in said]
+        results = [network(views) for network in self.networks]
+        logits = [self._over_views(each["logit"]) for each in results]
         logit = torch.stack(logits).mean(0)
         scores = logit, torch.sigmoid(logit / self.temperature)
-        return (*scores, said[0]["embedding"][: pixels.shape[0]]) if len(said) == 1 else scores
+        return (*scores, results[0]["embedding"][: pixels.shape[0]]) if len(results) == 1 else scores
 
     def _over_views(self, logits: torch.Tensor) -> torch.Tensor:
         if not self.d4:
@@ -203,13 +202,13 @@ def _doc(size_px: int, exported: Exported, notes: dict[str, str]) -> str:
 
 
 LARGEST_BYTES = 2 * 10**9
-"""Protocol buffers hold no more in one file."""
+"""Limit of a protocol buffer, and so of an ONNX file."""
 SOME = 3
-"""Patches in the batch that the exporter traces. Checked is with batches of other sizes too, so that the batch is seen to be free."""
+"""Batch size that the exporter traces. The check also uses other batch sizes, to test that the batch axis is dynamic."""
 
 
 def require_onnx() -> None:
-    """Raises UserError where what writes and checks ONNX files is not installed."""
+    """Raises UserError where a package of the extra `export` is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -219,10 +218,10 @@ def require_onnx() -> None:
 
 
 def write_onnx(path: Path, exported: Exported, size_px: int, notes: dict[str, str], doc: str) -> None:
-    """Write the graph and its weights: `pixels` uint8 [batch, size_px, size_px, 3] in, `exported.outputs` out, any batch.
+    """Write graph and weights: input `pixels` uint8 [batch, size_px, size_px, 3], outputs `exported.outputs`, any batch size.
 
-    `notes` become the file's metadata, `doc` its description. Raises UserError where torch cannot export the backbone, or the
-    file would pass 2 GB.
+    `notes` become the metadata of the file, `doc` its description. Raises UserError where torch cannot export the backbone, or the
+    file would exceed 2 GB.
     """
     import onnx
 
@@ -261,22 +260,22 @@ def _graph(exported: Exported, size_px: int):
 
 @contextmanager
 def _quiet():
-    """The exporter warns of its own insides."""
-    loud = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loud]
+    """Hide the exporter's warnings about its internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
     try:
-        for logger in loud:
+        for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loud, levels, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def largest_differences(path: Path, exported: Exported, patches: np.ndarray) -> dict[str, float]:
-    """For each output, the largest absolute difference between the file in onnxruntime and torch, over patches uint8 [N, H, W, 3]."""
+    """The largest absolute difference between onnxruntime and torch in each output, over patches uint8 [N, H, W, 3]."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -287,7 +286,7 @@ def largest_differences(path: Path, exported: Exported, patches: np.ndarray) -> 
         found = session.run(list(largest), {"pixels": part})
         for name, ours, theirs in zip(largest, expected, found, strict=True):
             difference = np.abs(ours.numpy() - theirs).max()
-            # NaN is a difference too, and no comparison would find it.
+            # NaN counts as an infinite difference; a comparison with NaN would be False.
             largest[name] = max(largest[name], float(np.nan_to_num(difference, nan=np.inf)))
     return largest
 

@@ -1,4 +1,4 @@
-"""Training objectives, one a file. A method is an nn.Module that holds its network: batch in, dict with `loss` out."""
+"""Training objectives, one per file. A method is an nn.Module that contains its network, takes a batch, and returns a dict with `loss`."""
 
 from torch import nn
 
@@ -16,11 +16,14 @@ METHODS: dict[str, type[nn.Module]] = {
     "fixmatch": FixMatch,
     "mean_teacher": MeanTeacher,
 }
-"""By name in a recipe; a method of another package is found by its entry point."""
+"""Methods by their name in a recipe. Methods of other packages are found by entry point."""
 
 
 def build_method(options: dict, network: Network, labels) -> nn.Module:
-    """The method `options['name']` around a network. `labels` `[n]` 0/1 are the fold's training labels, for weights that count them."""
+    """The method `options['name']` with its network. `labels` `[n]`, 0 or 1, are the fold's training labels; class weights are computed from them.
+
+    Raises UserError where the method belongs to another package that is not installed or cannot be loaded.
+    """
     options = dict(options)
     name = options.pop("name")
     method = METHODS[name] if name in METHODS else load_extension(GROUP, name)

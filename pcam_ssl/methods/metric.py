@@ -1,6 +1,7 @@
-"""Metric learning: an embedding in which patches of a class lie together, beside or instead of the classifier.
+"""Metric learning: an embedding in which patches of a class are close, together with the classifier or without it.
 
-Slide-aware pairs take positives from other slides and negatives from the anchor's own slide where it has any, so that stain is no shortcut.
+Slide-aware pairs take positives from other slides, and negatives from the anchor's own slide where it has any, so that stain is not
+a shortcut.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pcam_ssl.models.network import Network
 
 CLASSES = 2
 Builder = Callable[[dict[str, Any], int], nn.Module]
-"""From the keys of the recipe's method section, every hyper-parameter given, and the size of the embedding."""
+"""Builds a loss from the keys of the recipe's method section, with every hyper-parameter given, and the size of the embedding."""
 
 
 def _classes(embedding_size: int) -> dict[str, int]:
@@ -48,17 +49,17 @@ EMBEDDING_LOSSES: dict[str, Builder] = {
         **_classes(size), margin=options["proxy_margin"], alpha=options["proxy_alpha"]
     ),
 }
-"""A loss of your own: an entry here, and its name in `EMBEDDING_LOSSES` of `recipe/schema.py`, which says what it compares."""
+"""To add a loss, add an entry here and its name to `EMBEDDING_LOSSES` in `recipe/schema.py`, which says what the loss compares."""
 
 
 class Metric(nn.Module):
-    """Classification loss + `weight` x metric loss on the unit-length embedding (or the metric loss alone, `classify=False`).
+    """Classification loss + `weight` x metric loss on the unit-length embedding. With `classify=False`, the metric loss only.
 
-    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, and `slide` int `[B]`; `weight` float
-    `[B]`, where given, counts in the classification loss alone, and soft labels are rounded for the metric loss. The result holds `loss` (scalar)
-    and `logit` `[B]`. Batches hold both classes equally often whatever the slides' true share, so the classifier learns on
-    logits shifted by the training labels' log odds: its own logits then mean the true share (Menon et al. 2021, arXiv:2007.07314).
-    Under several processes the embeddings are gathered, so that the metric loss is that of the whole batch.
+    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, and `slide` int `[B]`. An optional `weight` float
+    `[B]` applies to the classification loss only; soft labels are rounded for the metric loss. The result holds `loss` (scalar)
+    and `logit` `[B]`. Batches hold both classes equally often, whatever the true share. So the classifier is trained on
+    logits shifted by the log odds of the training labels, and its own logits match the true share (Menon et al. 2021, arXiv:2007.07314).
+    With several processes the embeddings are gathered, and the metric loss is that of the whole batch.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class Metric(nn.Module):
         self.weight, self.classify = weight, classify
         self.register_buffer("log_odds", torch.tensor(log_odds))
         if not classify:
-            # Processes that train together wait for the gradient of every parameter that asks for one.
+            # With several processes, DDP waits for the gradient of every parameter that requires one.
             network.head.requires_grad_(False)
 
     @classmethod
     def build(cls, network: Network, labels: np.ndarray, **options: Any) -> "Metric":
-        """From the keys of the recipe's method section; `labels` `[n]` are the fold's training labels."""
+        """The method from the keys of the recipe's method section; `labels` `[n]` are the fold's training labels."""
         share = float(labels.mean())
         return cls(
             network,
@@ -93,7 +94,7 @@ class Metric(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         out = self.network(batch["pixels"])
-        # The library moves its class vectors to the embedding's dtype: bf16 would round them at every step.
+        # The library casts its class vectors to the embedding's dtype, and bf16 would round them at every step.
         with torch.autocast(batch["pixels"].device.type, enabled=False):
             loss = self.weight * self._metric(out["embedding"].float(), (batch["label"] > 0.5).long(), batch["slide"])
             if self.classify:
@@ -109,8 +110,10 @@ class Metric(nn.Module):
 
 
 def build_miner(options: dict[str, Any]) -> Callable | None:
-    """What chooses pairs or triplets from (embedding, label, slide): the library's miner `options['miner']`, or with `slide_aware` the
-    same rule among the pairs that slides allow; None where every pair of a batch counts."""
+    """A function that chooses pairs or triplets from (embedding, label, slide); None where every pair of a batch counts.
+
+    It is the library's miner `options['miner']`, or with `slide_aware` the same rule restricted to the pairs that slides allow.
+    """
     if options["slide_aware"]:
         return lambda embedding, label, slide: mine(embedding, *slide_masks(label, slide), options)
     builders = {
@@ -126,25 +129,25 @@ def build_miner(options: dict[str, Any]) -> Callable | None:
 
 
 def slide_masks(labels: torch.Tensor, slides: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which patches may be an anchor's positives and which its negatives, bool `[B, B]` each (row: anchor), of `labels` `[B]` and `slides` (codes) `[B]`.
+    """The allowed positives and negatives of each anchor, bool `[B, B]` each (row: anchor), from `labels` `[B]` and `slides` (codes) `[B]`.
 
-    A positive has the anchor's label and another slide. A negative has another label, and the anchor's slide if the batch
-    holds such a patch; an anchor whose slide holds none takes the negatives of all slides.
+    A positive has the anchor's label and another slide. A negative has the other label and the anchor's slide; where the anchor's
+    slide has no negative in the batch, those of all slides are allowed.
     """
     same_label = labels[:, None] == labels[None]
     same_slide = slides[:, None] == slides[None]
-    near = ~same_label & same_slide
-    return same_label & ~same_slide, torch.where(near.any(1, keepdim=True), near, ~same_label)
+    own_negative = ~same_label & same_slide
+    return same_label & ~same_slide, torch.where(own_negative.any(1, keepdim=True), own_negative, ~same_label)
 
 
 @torch.no_grad()
 def mine(
     embedding: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, options: dict[str, Any]
 ) -> tuple[torch.Tensor, ...]:
-    """What `options['miner']` takes of the allowed pairs: (anchor, positive, negative), or (a1, positive, a2, negative) for pair miners.
+    """Indices chosen by `options['miner']` among the allowed pairs: (anchor, positive, negative), or (a1, positive, a2, negative) for pair miners.
 
-    The rules are those of pytorch-metric-learning's miners, on embeddings of unit length `[B, D]`. Its miners take labels alone; what they choose
-    among all pairs is seldom allowed here, so choosing first and dropping afterwards leaves most anchors without a triplet.
+    The rules are those of pytorch-metric-learning's miners, on embeddings of unit length `[B, D]`. The library's miners know labels
+    only. The pairs they choose are seldom allowed here, so filtering their choice would leave most anchors without a triplet.
     """
     if options["miner"] == "none":
         return (*torch.where(positive), *torch.where(negative))
@@ -168,17 +171,21 @@ def _margin(
     distance: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, margin: float, rule: str
 ) -> tuple[torch.Tensor, ...]:
     """Triplets whose negative is nearer than the positive (hard), or farther by at most `margin` (semihard)."""
-    anchor, near = torch.where(positive)
-    gap = distance[anchor] - distance[anchor, near][:, None]  # [pairs, B]
+    anchor, chosen_positive = torch.where(positive)
+    gap = distance[anchor] - distance[anchor, chosen_positive][:, None]  # [pairs, B]
     wanted = gap <= 0 if rule == "hard" else (gap > 0) & (gap <= margin)
-    pair, far = torch.where(negative[anchor] & wanted)
-    return anchor[pair], near[pair], far
+    pair, chosen_negative = torch.where(negative[anchor] & wanted)
+    return anchor[pair], chosen_positive[pair], chosen_negative
 
 
 def _multi_similarity(
     cosine: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, ...]:
-    """Positives less like the anchor than its likest negative, and negatives liker than its unlikest positive, within `epsilon` (Wang et al. 2019)."""
-    likest = cosine.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
-    unlikest = cosine.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
-    return (*torch.where(positive & (cosine - epsilon < likest)), *torch.where(negative & (cosine + epsilon > unlikest)))
+    """Pairs of the multi-similarity miner (Wang et al. 2019), with slack `epsilon`: positives less similar to the anchor than its
+    hardest (most similar) negative, and negatives more similar than its hardest (least similar) positive."""
+    hardest_negative = cosine.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
+    hardest_positive = cosine.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
+    return (
+        *torch.where(positive & (cosine - epsilon < hardest_negative)),
+        *torch.where(negative & (cosine + epsilon > hardest_positive)),
+    )

@@ -1,4 +1,4 @@
-"""Learning from labels alone: binary cross-entropy or focal loss on the logit."""
+"""Supervised training: binary cross-entropy or focal loss on the logit."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from pcam_ssl.models.network import Network
 class Supervised(nn.Module):
     """Binary cross-entropy with optional `pos_weight` and label smoothing, or focal loss (Lin et al. 2017, arXiv:1708.02002, without its alpha).
 
-    The batch holds `pixels` uint8 `[B, H, W, 3]` and `label` float `[B]`, where patches count unequally
-    also `weight` float `[B]`; the result holds `loss` (scalar) and `logit` `[B]`.
+    The batch holds `pixels` uint8 `[B, H, W, 3]`, `label` float `[B]`, and with weighted patches `weight` float `[B]`.
+    The result holds `loss` (scalar) and `logit` `[B]`.
     """
 
     def __init__(
@@ -31,14 +31,15 @@ class Supervised(nn.Module):
 
     @classmethod
     def build(cls, network: Network, labels: np.ndarray, pos_weight: float | str | None = None, **options) -> "Supervised":
-        """`pos_weight` "auto" becomes negatives / positives of the training labels."""
+        """The method from the keys of the recipe's method section. `pos_weight` "auto" is negatives / positives of the training labels."""
         if pos_weight == "auto":
             pos_weight = float((labels == 0).sum() / (labels == 1).sum())
         return cls(network, pos_weight=pos_weight, **options)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         logit = self.network(batch["pixels"])["logit"]
-        # A weight of tumor patches shifts the logits that fit best by its log; learned on shifted ones, the network's own stay true.
+        # Weighting tumor patches shifts the optimal logits by log(pos_weight). The loss is computed on shifted logits, so that the
+        # network's own logits match the true share.
         shifted = logit + self.pos_weight.log()
         target = batch["label"] * (1 - self.label_smoothing) + self.label_smoothing / 2
         if self.loss == "focal":

@@ -1,1 +1,1 @@
-"""Networks: a timm backbone with its heads, and the moving average of its weights."""
+"""Networks (a timm backbone with its heads), their files, and inference."""

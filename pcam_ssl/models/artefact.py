@@ -1,4 +1,7 @@
-"""One artefact: `model.safetensors` and `model.json` hold all that predict, search, explain and export need. Nothing is unpickled."""
+"""Saving and loading a network. `model.safetensors` and `model.json` hold all that predict, search, explain and export need.
+
+Loading never unpickles.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +27,22 @@ FORMAT = 1
 
 
 def save_weights(folder: Path, network: nn.Module, metric_loss: nn.Module | None = None) -> None:
-    """Write the weights and buffers of a network, and what its metric loss has learned (class vectors)."""
+    """Write the weights and buffers of a network, and those of its metric loss (class vectors)."""
     tensors = dict(network.state_dict())
     if metric_loss is not None:
         tensors |= {LOSS_PREFIX + name: value for name, value in metric_loss.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
-        # Not safetensors' own save_file: it gives the file to its owner alone, and hides a full disk in an error of its own.
+        # Not safetensors' save_file: it makes the file readable by its owner only, and wraps the error of a full disk.
         temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
 def save_facts(folder: Path, network: Network, **facts: Any) -> None:
-    """Write what the weights alone do not say: the network's config, calibration, recipe, digests."""
+    """Write model.json: the network's config and the given `facts` (calibration, recipe, digests)."""
     write_json(folder / FACTS, {"format": FORMAT, "network": network.config.to_dict(), **facts})
 
 
 def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None = None) -> None:
-    """Fill a network, and a metric loss where given, in place. Raises UserError where file and network do not fit."""
+    """Load saved weights into a network, and into a metric loss where given. Raises UserError where the file is absent, damaged, or does not fit."""
     try:
         tensors = load_file(folder / WEIGHTS)
         network.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(LOSS_PREFIX)})
@@ -58,11 +61,11 @@ def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None =
 
 
 def load_network(folder: Path, device: torch.device, channels_last: bool = False) -> tuple[Network, dict[str, Any]]:
-    """The network of a fold folder on `device`, ready to predict, and its facts."""
+    """The network of a fold's folder on `device`, in eval mode, and its model.json. Raises UserError where it is absent or damaged."""
     facts = read_model(folder, FORMAT)
     try:
         network = rebuild_network(facts["network"])
-    except (TypeError, ValueError, RuntimeError) as error:  # an architecture or an argument that timm does not know
+    except (TypeError, ValueError, RuntimeError) as error:  # timm does not know the architecture or an argument
         raise UserError(f"{folder / FACTS}: damaged ({first_line(error)}); delete {folder} and train that fold again") from None
     load_weights(folder, network)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -71,7 +74,7 @@ def load_network(folder: Path, device: torch.device, channels_last: bool = False
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to score or embed, and what its artefact says of it."""
+    """A network in eval mode, its model.json as `facts`, and the precision and world to run it in."""
 
     network: Network
     facts: dict[str, Any]
@@ -80,7 +83,7 @@ class Trained:
 
 
 def load_trained(folder: Path, device: str = "auto") -> Trained:
-    """The network of a unit's folder (`fold-K` or `refit`). Raises UserError where it is absent or damaged."""
+    """The network in a unit's folder (`fold-K` or `refit`). Raises UserError where it is absent or damaged."""
     world = World(0, 1, choose_device(device))
     network, facts = load_network(folder, world.device)
     precision = _precision(facts["precision"], world)
@@ -90,7 +93,7 @@ def load_trained(folder: Path, device: str = "auto") -> Trained:
 
 
 def _precision(trained: dict, world: World) -> Precision:
-    """The format the network was trained in, where this device computes in it; else this device's own, and that is said."""
+    """The number format of the training, where this device is fast in it; else the device's own format, with a warning."""
     here = choose_precision(world.device)
     if trained["name"] in ("fp32", here.name):
         return Precision(trained["name"], trained["channels_last"], trained["why"])

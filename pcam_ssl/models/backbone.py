@@ -1,4 +1,4 @@
-"""timm backbones by name: shipped architectures, `hf-hub:OWNER/NAME`, `local-dir:PATH`; weights or one line why not."""
+"""timm backbones by name: timm's own architectures, `hf-hub:OWNER/NAME`, and `local-dir:PATH`."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PROBE_S = 5.0
 
 @dataclass(frozen=True)
 class Resolved:
-    """`architecture` and `arguments` build the backbone again without any hub; `defaults` is timm's input configuration."""
+    """A backbone name after lookup. `architecture` and `arguments` rebuild it without a hub; `defaults` is timm's input configuration."""
 
     name: str
     architecture: str
@@ -24,7 +24,7 @@ class Resolved:
 
 
 def resolve_backbone(name: str, pretrained: bool) -> Resolved:
-    """Look a name up. Raises UserError with the nearest names, or why its configuration or weights cannot be had."""
+    """Look up a backbone name. Raises UserError with the nearest names, or with the reason why its configuration cannot be reached."""
     if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return _resolve_address(name)
     architecture, _, tag = name.partition(".")
@@ -45,17 +45,17 @@ def resolve_backbone(name: str, pretrained: bool) -> Resolved:
 
 
 def create_backbone(resolved: Resolved, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
-    """The backbone without a classifier, `[B, 3, S, S]` to `[B, D]`. Raises UserError where weights cannot be reached."""
+    """The backbone without a classifier, `[B, 3, S, S]` to `[B, D]`. Raises UserError where its weights cannot be reached."""
     if not pretrained:
         return _create(resolved.architecture, resolved.name, False, arguments)
     if not resolved.name.startswith("local-dir:"):
-        _go_offline_when_hub_is_away()
+        _go_offline_without_hub()
     try:
         return _create(resolved.name, resolved.name, True, arguments)
     except UserError:
         raise
     except Exception as error:
-        # Hub, cache and network failures come as a dozen types from four libraries; building alone raised none of them above.
+        # Failures of hub, cache and network have a dozen types from four libraries.
         raise UserError(_unreachable(resolved.name, error)) from None
 
 
@@ -76,15 +76,15 @@ def _resolve_address(name: str) -> Resolved:
         if kind == "local-dir":
             defaults, architecture, arguments = load_model_config_from_path(address)
         else:
-            _go_offline_when_hub_is_away()
+            _go_offline_without_hub()
             defaults, architecture, arguments = load_model_config_from_hf(address)
     except Exception as error:
         raise UserError(_unreachable(name, error)) from None
     return Resolved(name, architecture, dict(arguments or {}), defaults)
 
 
-def _go_offline_when_hub_is_away() -> None:
-    """Without this a machine that has no network waits most of a minute for the hub's retries, though the weights may lie in its cache."""
+def _go_offline_without_hub() -> None:
+    """Use the cache only where the hub does not answer. Otherwise a machine without internet waits most of a minute for retries."""
     import requests
     from huggingface_hub import constants
 

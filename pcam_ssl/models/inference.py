@@ -1,6 +1,6 @@
-"""Logits of patches under test-time views, and embeddings of patches; both streamed.
+"""Logits of patches under test-time views, and embeddings of patches, both in batches.
 
-Views are the exact dihedral group, and random views that depend on a patch's id alone.
+Test-time views are the eight dihedral views (D4), computed exactly, and random views that depend on the patch's id only.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from pcam_ssl.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class TestViews:
-    """Which views of a patch are scored and how they are averaged: `mean` in "logit" or "prob" space."""
+    """Test-time views of a patch, and the space in which they are averaged (`mean`: "logit" or "prob")."""
 
     __test__ = False
 
@@ -34,7 +34,7 @@ class TestViews:
     mean: str = "logit"
     seed: int = 0
     transform: dict[str, Any] | None = None
-    """The user's own policy, where `policy` is file."""
+    """The user's own policy, where `policy` is "file"."""
 
     @property
     def count(self) -> int:
@@ -63,9 +63,10 @@ def predict_logits(
     workers: int = 0,
     advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean logit of class 1 over views, its standard deviation, and the logit of the plain view, float64 `[N]` each, for the patches `rows` with `ids`.
+    """Logits of class 1 for the patches `rows` with `ids`, float64 `[N]` each: mean over views, standard deviation over views, plain view.
 
-    The patch as it is comes first among the views, so its own logit costs no further pass. Several processes share the patches without padding; each gets the whole result.
+    The plain view is the first of the views and needs no further pass. Several processes share the patches without padding; each
+    gets the whole result. `advance(n)` is called after each batch.
     """
     rows, keys = np.asarray(rows), np.array([id_key(patch_id) for patch_id in ids], np.uint64)
     mine = slice(world.rank, None, world.size)
@@ -75,16 +76,15 @@ def predict_logits(
     network.eval()
     with torch.inference_mode(), precision.autocast(world.device):
         for batch in load(stream, range(len(stream)), workers, world.device):
-            shown = _shown(batch, views.d4, world.device)
-            columns = [network(view)["logit"].float() for view in shown]
+            columns = [network(view)["logit"].float() for view in _views(batch, views.d4, world.device)]
             logits[batch["place"].numpy()] = torch.stack(columns, 1).cpu().numpy()
             advance(len(batch["place"]))
     mean, spread = _average(logits, views.mean), logits.std(axis=1)
     return tuple(_interleave(world.gather(part)) for part in (mean, spread, logits[:, 0]))
 
 
-def _shown(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
-    """One view after another, uint8 `[B, H, W, 3]`; pixels travel to the device once, as bytes."""
+def _views(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
+    """Yield one view after another, uint8 `[B, H, W, 3]`. Pixels are copied to the device once, as uint8."""
     pixels = batch["pixels"].to(device, non_blocking=True)
     for element in range(8 if d4 else 1):
         yield dihedral(pixels, element)
@@ -121,10 +121,10 @@ def embed_rows(
     out: np.ndarray | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
-    """Embeddings of unit length `[N, D]` of one plain view of the patches `rows`, written into `out` where given (else float32 in memory).
+    """Embeddings of unit length `[N, D]` of the patches `rows`, without test-time views; written into `out` where given, else float32.
 
-    Several processes share the patches; each gets the whole, so `out` is for one process. Raises UserError for embeddings that
-    are not finite.
+    Several processes share the patches and each gets the whole result; `out` needs a single process. Raises UserError for embeddings
+    that are not finite.
     """
     mine = np.asarray(rows)[world.rank :: world.size]
     stream = EvalStream(pixels, mine, np.zeros(len(mine), np.uint64), batch_size, None, 0, 0)
@@ -150,6 +150,6 @@ def embed_rows(
 
 
 def test_views(recipe: Recipe) -> TestViews:
-    """The views that a recipe scores patches under."""
+    """The test-time views of a recipe."""
     options, views = recipe.predict, recipe.views
     return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, recipe.seed, views.transform)

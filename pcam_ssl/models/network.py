@@ -1,4 +1,4 @@
-"""A network: timm backbone and heads; uint8 pixels in, embedding and logit out; normalisation in its buffers."""
+"""A network: timm backbone and heads. It takes uint8 pixels, normalises them by its own buffers, and returns embedding and logit."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from pcam_ssl.models.backbone import create_backbone, resolve_backbone
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What builds a network again without weights: `architecture` is timm's own name, never a hub address."""
+    """The arguments that rebuild a network without its weights. `architecture` is timm's name, never a hub address."""
 
     architecture: str
     arguments: dict[str, Any]
@@ -25,14 +25,17 @@ class NetworkConfig:
     name: str
     projection: int | None = None
     interpolation: str = "bilinear"
-    """How patches are resized; artefacts that do not say were made when all were resized so."""
+    """How patches are resized. Older artefacts lack the key; their patches were resized bilinearly."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Network(nn.Module):
-    """Backbone + linear head, and with `config.projection` an embedding head. Takes uint8 `[B, H, W, 3]`, any square size; resizes on the device where `image_size` says so, by the backbone's own interpolation, antialiased."""
+    """Backbone and linear head, with `config.projection` also an embedding head. Takes uint8 patches `[B, H, W, 3]` of any square size.
+
+    With `config.image_size` patches are resized on the device, by the interpolation of the backbone's training, antialiased.
+    """
 
     def __init__(self, backbone: nn.Module, config: NetworkConfig, drop_rate: float = 0.0):
         super().__init__()
@@ -43,13 +46,13 @@ class Network(nn.Module):
         self.head = nn.Linear(features, 1)
         self.projection = nn.Linear(features, config.projection) if config.projection else None
         self.embedding_size = config.projection or features
-        # Pixels stay on the 0..255 scale until here, so mean and std are on it too.
+        # Pixels are on the scale 0..255, so mean and std are too.
         self.register_buffer("mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
         self.backbone_frozen = False
 
     def freeze_backbone(self, frozen: bool) -> None:
-        """Stop or let the backbone learn; frozen, its batch norms keep their statistics too."""
+        """Freeze or unfreeze the backbone. The batch norms of a frozen backbone keep their statistics."""
         self.backbone_frozen = frozen
         self.backbone.requires_grad_(not frozen)
         self.train(self.training)
@@ -67,12 +70,12 @@ class Network(nn.Module):
         if size is not None and images.shape[-1] != size:
             images = functional.interpolate(images, (size, size), mode=mode, antialias=True, align_corners=False)
             if mode == "bicubic":
-                # It overshoots at edges; the 8-bit images that backbones were trained on cannot.
+                # Bicubic overshoots at edges; the 8-bit training images of the backbones never left 0..255.
                 images = images.clamp(0, 255)
         return (images - self.mean) / self.std
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length: the projection, or else the pooled features."""
+        """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length, which is the projection, or else the pooled features."""
         features = self.backbone(self.prepare(pixels))
         embedding = self.projection(features) if self.projection is not None else features
         return {
@@ -90,20 +93,20 @@ def build_network(
     drop_path_rate: float = 0.0,
     projection: int | None = None,
 ) -> Network:
-    """A new network for patches of `size_px`, with an embedding head of `projection` dimensions where asked for.
+    """A new network for patches of `size_px`, with an embedding head of `projection` dimensions where given.
 
-    Raises UserError for an unknown backbone, weights out of reach, or a size that the backbone cannot take.
+    Raises UserError for an unknown backbone, weights that cannot be reached, or a size that the backbone cannot take.
     """
     resolved = resolve_backbone(name, pretrained)
     arguments = {**resolved.arguments, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {})}
     if resolved.defaults.get("fixed_input_size"):
-        # Vision transformers hold position embeddings of one size; timm resamples them for another.
+        # The position embeddings of a vision transformer are for one size; timm resamples them for another.
         image_size = image_size or resolved.defaults["input_size"][-1]
         arguments["img_size"] = image_size
     mean, std = (
         resolved.defaults.get(key, default) for key, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD))
     )
-    # torch antialiases these two alone; bicubic is what timm takes where a backbone does not say.
+    # torch antialiases only these two. Bicubic is timm's default where a backbone states none.
     interpolation = "bilinear" if resolved.defaults.get("interpolation") == "bilinear" else "bicubic"
     config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection, interpolation)
     network = Network(create_backbone(resolved, pretrained, arguments), config, drop_rate).eval()
@@ -118,6 +121,6 @@ def build_network(
 
 
 def rebuild_network(config: dict[str, Any]) -> Network:
-    """The network of a saved config, weights still random."""
-    known = NetworkConfig(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
-    return Network(timm.create_model(known.architecture, pretrained=False, num_classes=0, **known.arguments), known)
+    """The network of a saved config, with random weights."""
+    saved = NetworkConfig(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
+    return Network(timm.create_model(saved.architecture, pretrained=False, num_classes=0, **saved.arguments), saved)

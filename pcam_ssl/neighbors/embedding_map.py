@@ -1,4 +1,4 @@
-"""Two-dimensional maps of embeddings (PCA, UMAP), and numbers beside them, taken in the whole space: neighbour purity and silhouette."""
+"""Two-dimensional maps of embeddings (PCA, UMAP), and scores of the full embedding space: neighbour purity and silhouette."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ CHUNK = 16_384
 
 
 def embedding_map(embeddings, method: str = "pca", seed: int = 0, sample: int = SAMPLE) -> np.ndarray:
-    """Places float32 `[N, 2]` of embeddings `[N, D]`, which may be memory-mapped: near in the map is, roughly, near in the space.
+    """Coordinates float32 `[N, 2]` of embeddings `[N, D]`, which may be memory-mapped.
 
-    The map is learned from at most `sample` rows drawn by `seed`, and the rest are placed in chunks, so that memory does not grow
-    with N. "pca" shows the two directions of greatest variance and keeps distances as well as two numbers can; "umap" (McInnes et
-    al. 2018, arXiv:1802.03426; the extra `pcam-ssl[explore]`) keeps who is whose neighbour, and neither distances nor densities
-    mean anything in it. Raises UserError for another method, and where UMAP is asked for and absent or has too few rows.
+    The map is fitted on at most `sample` rows drawn by `seed`. The other rows are projected in chunks, so memory does not grow
+    with N. "pca" shows the two directions of greatest variance. "umap" (McInnes et al. 2018, arXiv:1802.03426; needs the extra
+    `pcam-ssl[explore]`) preserves neighbourhoods, but its distances and densities have no meaning. Raises UserError for another
+    method, and for "umap" where UMAP is not installed or there are too few rows.
     """
     if method not in METHODS:
         raise UserError(f"map {method}: choose {' or '.join(METHODS)}")
@@ -29,12 +29,12 @@ def embedding_map(embeddings, method: str = "pca", seed: int = 0, sample: int = 
     if n < 2:
         return np.zeros((n, 2), np.float32)
     drawn = np.sort(np.random.default_rng(seed).choice(n, min(n, sample), replace=False))
-    known = np.asarray(embeddings[drawn], np.float32)
+    sampled = np.asarray(embeddings[drawn], np.float32)
     flat = np.zeros((n, 2), np.float32)
     rest = np.setdiff1d(np.arange(n), drawn, assume_unique=True)
-    # UMAP raises the number of OpenMP threads for the whole process, and torch's last digits depend on it: leaving restores it.
+    # UMAP raises the number of OpenMP threads of the process, and torch's last digits depend on it. The context restores the number.
     with threadpool_limits():
-        fitted, places = (_pca if method == "pca" else _umap)(known, seed)
+        fitted, places = (_pca if method == "pca" else _umap)(sampled, seed)
         flat[drawn, : places.shape[1]] = places
         for start in range(0, len(rest), CHUNK):
             rows = rest[start : start + CHUNK]
@@ -42,22 +42,24 @@ def embedding_map(embeddings, method: str = "pca", seed: int = 0, sample: int = 
     return flat
 
 
-def _pca(known: np.ndarray, seed: int):
-    """Embeddings of one number have one direction: the other column of the map stays at 0."""
-    fitted = PCA(min(2, *known.shape), random_state=seed).fit(known)
-    return fitted, fitted.transform(known)
+def _pca(sampled: np.ndarray, seed: int):
+    """The fitted PCA and its coordinates. Embeddings of one dimension give one column; the other column of the map stays 0."""
+    fitted = PCA(min(2, *sampled.shape), random_state=seed).fit(sampled)
+    return fitted, fitted.transform(sampled)
 
 
-def _umap(known: np.ndarray, seed: int):
+def _umap(sampled: np.ndarray, seed: int):
     try:
         from umap import UMAP
     except ImportError:
         raise UserError("map umap: UMAP is not installed; pip install 'pcam-ssl[explore]', or take the map pca") from None
-    # n_jobs is 1 wherever a seed is given; naming it keeps UMAP from warning so.
+    # With a seed UMAP uses one job. Setting n_jobs=1 avoids its warning.
     fitted = UMAP(n_components=2, random_state=seed, n_jobs=1)
-    if len(known) <= fitted.n_neighbors:
-        raise UserError(f"map umap: {len(known)} patches are too few, it compares each with {fitted.n_neighbors}; take the map pca")
-    fitted.fit(known)
+    if len(sampled) <= fitted.n_neighbors:
+        raise UserError(
+            f"map umap: {len(sampled)} patches are too few, it compares each with {fitted.n_neighbors}; take the map pca"
+        )
+    fitted.fit(sampled)
     return fitted, fitted.embedding_
 
 
@@ -65,11 +67,12 @@ NEAREST = 10
 
 
 def neighborhood_scores(embeddings, labels, slides=None, k: int = NEAREST) -> dict[str, Any]:
-    """How much of the `k` nearest share a patch's label, and its slide, from embeddings of unit length `[N, D]` and labels `[N]` 0 or 1.
+    """Neighbour purity and silhouettes, from embeddings of unit length `[N, D]` and labels `[N]` 0 or 1.
 
-    "same_label" asks the nearest of other slides (of all where slides are unknown), "same_slide" the nearest of all; each is a mean over
-    patches, with "by_chance", the same for neighbours drawn at random. "silhouette_label" and "silhouette_slide" (Rousseeuw 1987,
-    cosine distance) run from -1 to 1: above 0, a patch is on average nearer to its own group than to the next. None where undefined.
+    "same_label": the share of the `k` nearest patches of other slides with the patch's label (of all patches where slides are
+    unknown). "same_slide": the share of the `k` nearest of all patches that are of the patch's slide. Both are means over patches,
+    with "by_chance", the same share for random neighbours. "silhouette_label" and "silhouette_slide" (Rousseeuw 1987, cosine
+    distance) range from -1 to 1; above 0, a patch is on average closer to its own group than to the nearest other. None where undefined.
     """
     labels, n = np.asarray(labels), len(labels)
     codes = np.arange(n) if slides is None else pd.factorize(pd.array(slides, dtype="str"), use_na_sentinel=False)[0]
@@ -88,14 +91,14 @@ def neighborhood_scores(embeddings, labels, slides=None, k: int = NEAREST) -> di
 
 
 def _among(similarity: np.ndarray, same: np.ndarray, allowed: np.ndarray, k: int) -> tuple[float | None, float | None]:
-    """Mean share of `same` among the k nearest that are allowed, and among all that are; patches without any are left out."""
-    asked = np.flatnonzero(allowed.any(axis=1))
-    if not len(asked):
+    """Mean share of `same` among the k nearest allowed patches, and among all allowed; patches without an allowed one are dropped."""
+    queries = np.flatnonzero(allowed.any(axis=1))
+    if not len(queries):
         return None, None
-    order = np.argsort(-np.where(allowed, similarity, -np.inf)[asked], axis=1, kind="stable")[:, :k]
-    there = np.take_along_axis(allowed[asked], order, axis=1)
-    nearest = (np.take_along_axis(same[asked], order, axis=1) & there).sum(axis=1) / there.sum(axis=1)
-    chance = (same & allowed)[asked].sum(axis=1) / allowed[asked].sum(axis=1)
+    order = np.argsort(-np.where(allowed, similarity, -np.inf)[queries], axis=1, kind="stable")[:, :k]
+    valid = np.take_along_axis(allowed[queries], order, axis=1)
+    nearest = (np.take_along_axis(same[queries], order, axis=1) & valid).sum(axis=1) / valid.sum(axis=1)
+    chance = (same & allowed)[queries].sum(axis=1) / allowed[queries].sum(axis=1)
     return float(nearest.mean()), float(chance.mean())
 
 

@@ -1,10 +1,10 @@
-"""Exact neighbours outside one range of places, and exact neighbours under any mask.
+"""Exact nearest neighbours with each query's own slide excluded, or with any rows excluded.
 
-A query may not find its own slide, and its slide may hold thousands of the nearest patches. Searching more neighbours and dropping
-some cannot promise k; searching each slide's queries alone makes batches too small to be fast. So the gallery, laid out slide by
-slide, is halved again and again: queries whose slide is in the left half search all of the right half in one batch, and the
-reverse; then each half does the same with its own queries. Every query compares each allowed patch once, and small batches meet
-small parts of the gallery only.
+A query must not find its own slide, and its slide may hold thousands of the nearest patches. Retrieving more neighbours and dropping
+some does not guarantee k; searching slide by slide makes batches too small to be fast. So the gallery, ordered by slide, is
+halved recursively: queries whose slide is in the left half search the whole right half in one batch, and the
+reverse; then each half does the same with its own queries. Every query is compared with each allowed patch once, and small batches
+search only small parts of the gallery.
 """
 
 from contextlib import contextmanager
@@ -13,24 +13,26 @@ import faiss
 import numpy as np
 
 BATCH_FOR_BLAS = 8
-"""Queries from which matrix products beat one inner product at a time: 12 against 5 ms a query at 16 queries (262,144 x 128)."""
+"""From this many queries on, a matrix product is faster than single inner products: 5 ms a query instead of 12 at 16 queries
+(gallery 262,144 x 128)."""
 
 MASKED = 2**24
-"""Similarities held at once where rows are masked one by one, in numbers: 64 MB."""
+"""Similarities in memory at once in a masked search: 64 MB."""
 
 GROUP = 64
 
 NOISE = 1e-6
-"""More than the order of its sum moves an inner product of two float32 unit vectors: 5e-7 is the most seen, of 6 to 512 values."""
+"""Bound on the rounding error of an inner product of two float32 unit vectors. The largest seen was 5e-7, at 6 to 512 dimensions."""
 
 PRODUCTS = 2**22
-"""Products of pairs held at once, in numbers: 16 MB."""
+"""Products of pairs in memory at once: 16 MB."""
 
 
 def pair_similarities(vectors: np.ndarray, queries: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Inner products float32 [Q, k] of queries [Q, D] with the vectors [N, D] at `places` [Q, k], each pair summed by itself.
+    """Inner products float32 [Q, k] of queries [Q, D] with the vectors [N, D] at `places` [Q, k], each pair summed separately.
 
-    In a matrix product, and so in FAISS, a pair's last digits hang on the pairs beside it and on the CPU: equal vectors come out unequal.
+    In a matrix product, and so in FAISS, the last digits of a pair depend on the batch and on the CPU, so equal vectors can get
+    unequal similarities.
     """
     found = np.empty(places.shape, dtype=np.float32)
     step = max(1, PRODUCTS // max(1, places.shape[1] * vectors.shape[1]))
@@ -42,10 +44,11 @@ def pair_similarities(vectors: np.ndarray, queries: np.ndarray, places: np.ndarr
 
 
 def outside_ranges(knn, n: int, queries: np.ndarray, ranges: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest places outside each query's own range: similarity float32 [Q, k] and place int64 [Q, k], falling.
+    """The k nearest places outside each query's own range: similarity float32 [Q, k], falling, and place int64 [Q, k].
 
-    `knn(queries, start, stop, k)` searches the places start..stop; `ranges` [Q, 2] lie within 0..n, and are equal or apart, as
-    slides are (start = stop: nothing is left out). Places that do not exist are -1, with similarity -inf.
+    `knn(queries, start, stop, k)` searches the places start..stop. `ranges` [Q, 2] are start and stop of each query's range within
+    0..n; two ranges are equal or disjoint, as slides are, and start = stop excludes nothing. Missing neighbours have place -1 and
+    similarity -inf.
     """
     found = np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
 
@@ -85,9 +88,9 @@ def _merge(found, members: np.ndarray, more) -> None:
 
 
 def masked_neighbors(vectors, order, queries, k: int, ranges, places) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows by all similarities, leaving out a range and further `places` of each query; ties go to the lower row.
+    """Similarity float32 [Q, k] and row int64 [Q, k] of the k nearest rows outside each query's range and `places`; ties go to the lower row.
 
-    `vectors` [N, D] by place, `order` [N] the row of each place. Similarity float32 [Q, k] and row int64 [Q, k].
+    `vectors` [N, D] are in order of place, `order` [N] is the row of each place. Every similarity is computed.
     """
     n = len(vectors)
     found = np.full((len(queries), k), -np.inf, dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
@@ -107,8 +110,8 @@ def masked_neighbors(vectors, order, queries, k: int, ranges, places) -> tuple[n
 
 
 def _highest(score: np.ndarray, k: int) -> np.ndarray:
-    """Places of the finite scores that can be among the k highest, where each may be wrong by `NOISE`."""
-    # The k-th highest of many groups' maxima is reached by k scores at least: the few above it are all that need sorting.
+    """Places of the finite scores that can be among the k highest, allowing an error of `NOISE` in each."""
+    # At least k scores reach the k-th highest of the groups' maxima, so only groups that reach it need sorting.
     columns = len(score) // GROUP
     near = np.arange(len(score))
     if columns > k:
@@ -124,9 +127,9 @@ def _highest(score: np.ndarray, k: int) -> np.ndarray:
 
 @contextmanager
 def matrix_products(dimension: int):
-    """Let FAISS use matrix products from `BATCH_FOR_BLAS` queries on; version 1.15 waits for 128,000 / D of them."""
+    """Let FAISS use matrix products from `BATCH_FOR_BLAS` queries on; version 1.15 would need 128,000 / D queries."""
     before = faiss.cvar.distance_compute_blas_threshold
-    # Up to version 1.14 the threshold counts queries and is 20, from 1.15 on it counts queries x D: the smaller fits both.
+    # Up to version 1.14 the threshold counts queries and is 20; from 1.15 on it counts queries x D. The minimum is right for both.
     faiss.cvar.distance_compute_blas_threshold = min(before, BATCH_FOR_BLAS * dimension)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which gallery patches a query may not find: those of its own slide, itself, and repeats where slides are unknown."""
+"""Gallery patches that are excluded from a query's neighbours: itself, its own slide, and duplicates where slides are unknown."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +12,10 @@ from pcam_ssl.neighbors.index import EmbeddingIndex
 
 @dataclass(frozen=True)
 class Exclusion:
-    """For each of Q queries, a slide of the gallery and further rows that are left out."""
+    """For each of Q queries, the slide of the gallery and the other rows that are excluded."""
 
     slide_codes: np.ndarray
-    """int64 [Q]: codes of `EmbeddingIndex.slides`, -1 for none."""
+    """int64 [Q]: code of the excluded slide in `EmbeddingIndex.slides`, -1 for none."""
     rows: list[np.ndarray]
     """Q arrays of gallery rows, each sorted."""
     slide_sizes: np.ndarray
@@ -25,21 +25,22 @@ class Exclusion:
         return len(self.slide_codes)
 
     def part(self, queries) -> "Exclusion":
-        """The same for some of the queries, by position."""
+        """The exclusion of some of the queries, by position."""
         return Exclusion(self.slide_codes[list(queries)], [self.rows[query] for query in queries], self.slide_sizes)
 
     @cached_property
     def left_out(self) -> np.ndarray:
-        """int64 [Q]: how many patches of the gallery are left out for each query."""
+        """int64 [Q]: number of gallery patches excluded for each query."""
         of_slide = np.append(self.slide_sizes, 0)[self.slide_codes]
         return of_slide + np.array([len(rows) for rows in self.rows], dtype=np.int64)
 
 
 def leave_out(gallery: EmbeddingIndex, queries: pd.DataFrame, any_slide: bool = False, near_bits: int = NEAR_BITS) -> Exclusion:
-    """What the patches described by `queries` (columns `id`, `wsi`, `view_hash`, each optional) may not find in the gallery.
+    """The Exclusion for query patches, described by `queries` (columns `id`, `wsi`, `view_hash`, each optional).
 
-    Never themselves (the same id). Unless `any_slide`, no patch of their own slide either; where the query's slide or a slide of
-    the gallery is unknown, no patch whose view hash is within `near_bits` bits: exact and near duplicates, mirrored or turned too.
+    The patch itself (the same id) is always excluded. Unless `any_slide`, its slide is excluded too. Where the query's slide or any
+    slide of the gallery is unknown, patches whose view hash differs by at most `near_bits` bits are excluded: exact and near
+    duplicates, also mirrored or rotated.
     """
     n = len(queries)
     column = {name: queries[name] if name in queries else pd.Series([None] * n, dtype="str") for name in ("id", "wsi", "view_hash")}
@@ -56,12 +57,12 @@ def leave_out(gallery: EmbeddingIndex, queries: pd.DataFrame, any_slide: bool = 
 
 
 def leave_out_slides(gallery: EmbeddingIndex, slides) -> Exclusion:
-    """Leave out of each query's neighbours the patches of the slide named in `slides` [Q], and nothing else."""
+    """The Exclusion of the slide named in `slides` [Q] for each query, and of nothing else."""
     return leave_out(gallery, pd.DataFrame({"wsi": pd.array(slides, dtype="str")}))
 
 
 def _repeats(gallery: EmbeddingIndex, hashes: pd.Series, wanted: np.ndarray, near_bits: int) -> list[np.ndarray]:
-    """For each query that is `wanted`, the gallery rows whose view hash is near its own; none where a hash is absent."""
+    """For each `wanted` query, the gallery rows with a near-duplicate view hash; no rows where a hash is absent."""
     none = np.empty(0, dtype=np.int64)
     known = np.flatnonzero(gallery.table["view_hash"].notna())
     wanted = wanted & hashes.notna().to_numpy()

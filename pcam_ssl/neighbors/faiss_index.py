@@ -1,4 +1,4 @@
-"""FAISS indexes of unit vectors (Douze et al. 2024, arXiv:2401.08281): exact, or by factory string; on CPU or GPU, chosen once and recorded."""
+"""Unit vectors, and FAISS indexes of them (Douze et al. 2024, arXiv:2401.08281): exact, or by factory string; on CPU or GPU, chosen once and recorded."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,58 @@ import faiss
 import numpy as np
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.neighbors.vectors import row_lengths, unit_chunks, unit_rows
+
+CHUNK = 2**14
+NAMED = 3
+
+
+def row_lengths(embeddings, ids=None) -> np.ndarray:
+    """Euclidean length of each row, float64 [N], of embeddings [N, D] (an array or a memory map, any float type).
+
+    Raises UserError naming the first ids (rows where `ids` is None) whose embedding is NaN, infinite, or all zeros. Such embeddings
+    have no cosine.
+    """
+    lengths = np.empty(len(embeddings))
+    for start in range(0, len(embeddings), CHUNK):
+        chunk = np.asarray(embeddings[start : start + CHUNK], dtype=np.float64)
+        lengths[start : start + CHUNK] = np.sqrt((chunk * chunk).sum(axis=1))
+    problems = []
+    for broken, what, fix in (
+        (~np.isfinite(lengths), "NaN or infinite", "the network diverged on them: embed again with a sound network, or drop them"),
+        (lengths == 0, "all zeros", "zeros have no direction: embed these patches again, or drop them"),
+    ):
+        if broken.any():
+            first = np.flatnonzero(broken)[:NAMED]
+            names = ", ".join(str(row) if ids is None else str(ids[row]) for row in first)
+            problems.append(f"{broken.sum():,} of {len(lengths):,} embeddings are {what}, first of {_kind(ids)} {names}; {fix}")
+    if problems:
+        raise UserError(*problems)
+    return lengths
+
+
+def _kind(ids) -> str:
+    return "row" if ids is None else "id"
+
+
+def unit_rows(embeddings, ids=None, out: np.ndarray | None = None, places: np.ndarray | None = None) -> np.ndarray:
+    """The rows divided by their length, float32 [N, D], written into `out` where given (row i at `places[i]`).
+
+    Raises the UserErrors of `row_lengths`.
+    """
+    lengths = row_lengths(embeddings, ids)
+    out = np.empty(embeddings.shape, dtype=np.float32) if out is None else out
+    for start, chunk in unit_chunks(embeddings, lengths):
+        target = slice(start, start + len(chunk)) if places is None else places[start : start + len(chunk)]
+        out[target] = chunk
+    return out
+
+
+def unit_chunks(embeddings, lengths: np.ndarray):
+    """Yield (first row, unit rows float32 [n, D]) over the whole of `embeddings`."""
+    for start in range(0, len(embeddings), CHUNK):
+        chunk = np.asarray(embeddings[start : start + CHUNK], dtype=np.float64)
+        yield start, (chunk / lengths[start : start + len(chunk), None]).astype(np.float32)
+
 
 TRAINING_ROWS = 2**18
 TRAINING_ROWS_PER_CELL = 64
@@ -20,7 +71,7 @@ def flat_index(embeddings, ids, order: np.ndarray):
     places[order] = np.arange(len(order))
     n, dimension = embeddings.shape
     index = faiss.IndexFlatIP(dimension)
-    # IndexFlat.add would grow its memory by doubling, and needs the rows in slide order: make the room first, write into it.
+    # IndexFlat.add doubles its memory as it grows and needs rows in slide order, so the memory is allocated first and filled in place.
     index.codes.resize(n * dimension * 4)
     index.ntotal = n
     unit_rows(embeddings, ids, out=vectors_of(index), places=places)
@@ -28,7 +79,7 @@ def flat_index(embeddings, ids, order: np.ndarray):
 
 
 class _FlatMemory:
-    """The memory of a flat FAISS index as NumPy reads it; the array keeps this, and this keeps the index alive."""
+    """NumPy's array interface to the memory of a flat FAISS index. The array holds this object, which keeps the index alive."""
 
     def __init__(self, flat_index):
         self.flat_index = flat_index
@@ -42,9 +93,9 @@ def vectors_of(flat_index) -> np.ndarray:
 
 
 def trained_index(embeddings, ids, factory: str, seed: int):
-    """A FAISS index of the unit rows of embeddings [N, D], trained on a seeded sample of them where it needs training.
+    """A FAISS index of the unit rows of embeddings [N, D], trained on a seeded sample of the rows where it needs training.
 
-    Raises UserError for a string FAISS cannot parse, and for fewer rows than the training needs.
+    Raises UserError for a string that FAISS cannot parse, and for fewer rows than training needs.
     """
     n, dimension = embeddings.shape
     index = untrained_index(dimension, factory)
@@ -58,7 +109,7 @@ def trained_index(embeddings, ids, factory: str, seed: int):
             index.add(chunk)
     except RuntimeError as error:
         raise UserError(
-            f"--index {factory}: cannot be trained on {n:,} patches ({_said(error)}); take fewer cells, or the exact index Flat"
+            f"--index {factory}: cannot be trained on {n:,} patches ({_reason(error)}); take fewer cells, or the exact index Flat"
         ) from None
     return index
 
@@ -69,17 +120,17 @@ def untrained_index(dimension: int, factory: str):
         return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise UserError(
-            f"--index {factory!r} is no factory string FAISS takes for {dimension} values ({_said(error)}); try Flat, HNSW32, IVF1024,Flat"
+            f"--index {factory!r} is no factory string that FAISS takes for {dimension} values ({_reason(error)}); try Flat, HNSW32, IVF1024,Flat"
         ) from None
 
 
-def _said(error: RuntimeError) -> str:
-    """The end of FAISS's message, without its source file and condition."""
+def _reason(error: RuntimeError) -> str:
+    """FAISS's message without its source file and condition."""
     return first_line(error).rpartition(": ")[2].strip()
 
 
 def default_parameters(index) -> dict[str, int]:
-    """Search parameters that find most neighbours; FAISS's own defaults (one cell, 16 candidates) favour speed."""
+    """Search parameters with high recall; FAISS's own defaults (one cell, 16 candidates) favour speed."""
     cells = cell_count(index)
     if cells:
         return {"nprobe": int(np.ceil(np.sqrt(cells)))}
@@ -87,7 +138,7 @@ def default_parameters(index) -> dict[str, int]:
 
 
 def set_parameters(index, parameters: dict[str, int]) -> None:
-    """Set FAISS search parameters by name. Raises UserError for one the index does not have."""
+    """Set FAISS search parameters by name. Raises UserError for a parameter that the index does not have."""
     space = faiss.GpuParameterSpace() if "Gpu" in type(index).__name__ else faiss.ParameterSpace()
     for name, value in parameters.items():
         try:
@@ -103,7 +154,7 @@ def cell_count(index) -> int:
 
 
 ON_GPU = re.compile(r"Flat|((PCA|PCAR|OPQ)\d+(_\d+)?,)?IVF\d+,(Flat|PQ\d+(x8)?|SQ(8|fp16))")
-"""Factory strings that FAISS has in CUDA."""
+"""Factory strings of the indexes that FAISS implements in CUDA."""
 GPU_NEIGHBORS = 2048
 """The most neighbours that FAISS selects on a GPU."""
 SMALLEST_CHUNK = 16
@@ -111,16 +162,16 @@ SMALLEST_CHUNK = 16
 
 @dataclass(frozen=True)
 class Backend:
-    """`name` is cpu or gpu; `reason` says in a few words why, for the terminal and the record."""
+    """`name` is cpu or gpu; `reason` says in a few words why it was chosen."""
 
     name: str
     reason: str
 
 
 def choose_backend(choice: str = "auto", factory: str = "Flat") -> Backend:
-    """The backend for an index of `factory`: auto takes a GPU where FAISS sees one and can search such an index there.
+    """The backend for an index of `factory`. `auto` takes a GPU where FAISS sees one and supports such an index on it.
 
-    Raises UserError where `gpu` is asked for and cannot be had.
+    Raises UserError for another choice, and for `gpu` where it is not possible.
     """
     if choice not in ("auto", "cpu", "gpu"):
         raise UserError(f"backend {choice!r} is unknown; choose auto, cpu, or gpu")
@@ -154,7 +205,7 @@ def to_gpu(cpu_index):
 
 
 def in_chunks(search: Callable[[int, int], tuple], n: int, chunk: int, backend: str) -> tuple[np.ndarray, ...]:
-    """The arrays of `search(start, stop)` over 0..n, joined; where memory runs out the chunk is halved.
+    """The arrays of `search(start, stop)` over 0..n, concatenated. The chunk is halved where memory runs out.
 
     Raises UserError where even a chunk of `SMALLEST_CHUNK` does not fit.
     """
@@ -174,7 +225,7 @@ def in_chunks(search: Callable[[int, int], tuple], n: int, chunk: int, backend: 
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether FAISS failed for want of memory; it throws a RuntimeError whose text alone tells."""
+    """Whether FAISS ran out of memory. It raises a plain RuntimeError, so only the text tells."""
     return isinstance(error, MemoryError) or bool(re.search(r"out of memory|alloc fail|cudaMalloc|bad_alloc", str(error)))
 
 

@@ -1,8 +1,8 @@
-"""An embedding index: unit vectors that FAISS searches by inner product, so by cosine (Douze et al. 2024, arXiv:2401.08281).
+"""An embedding index: unit vectors that FAISS searches by inner product, which is cosine (Douze et al. 2024, arXiv:2401.08281).
 
-The exact index (factory `Flat`, the default) keeps its vectors slide by slide, so that leaving out a slide is leaving out one range.
-Everything outside speaks of rows: those of the table and the embeddings the index was built from. On disk it is a folder: index.faiss,
-ids.parquet (in the same order), index.json. Loading refuses an index of another dataset or network.
+The exact index (factory `Flat`, the default) stores its vectors slide by slide, so that excluding a slide means excluding one range.
+A place is a position in the FAISS index; a row is a position in the table and the embeddings. Other modules use rows. On disk an
+index is a folder: index.faiss, ids.parquet (in the same order), index.json. An index of another dataset or network is not loaded.
 """
 
 import os
@@ -32,12 +32,12 @@ from pcam_ssl.tables import conform, read_table, write_table
 
 EXACT = "Flat"
 COLUMNS = {"id": "str", "label": "Int8", "wsi": "str", "split": "str", "prob": "float64", "view_hash": "str"}
-"""What the index knows of each patch: `id`, and the rest where known. `prob` is of class 1."""
+"""Columns of the table of patches. All but `id` may be missing values. `prob` is of class 1."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """What index.json records."""
+    """The content of index.json."""
 
     factory: str
     parameters: dict[str, int]
@@ -56,9 +56,9 @@ class EmbeddingIndex:
     """N unit vectors of D values, searchable by `neighbors.search`."""
 
     faiss_index: faiss.Index
-    """On the CPU, whatever the backend: what is saved."""
+    """The index that is saved, on the CPU with every backend."""
     order: np.ndarray
-    """int64 [N]: the row at each place of the FAISS index."""
+    """int64 [N]: the row of each place of the FAISS index."""
     table: pd.DataFrame
     """`COLUMNS`, by row."""
     notes: Notes
@@ -71,17 +71,17 @@ class EmbeddingIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether every vector is compared, so that the neighbours are the true ones."""
+        """Whether a search compares every vector and so finds the true neighbours."""
         return self.notes.factory == EXACT
 
     @property
     def searched(self):
-        """The FAISS index that answers: on the GPU where that is the backend."""
+        """The FAISS index that is searched; on the GPU where that is the backend."""
         return self.faiss_index if self.gpu_index is None else self.gpu_index
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """Unit vectors float32 [N, D] by place: the exact index's own memory, not a copy."""
+        """Unit vectors float32 [N, D] in order of place. This is the memory of the exact index, not a copy."""
         return vectors_of(self.faiss_index)
 
     @cached_property
@@ -93,12 +93,12 @@ class EmbeddingIndex:
 
     @cached_property
     def ids(self) -> pd.Index:
-        """The id of each row, ready for looking up."""
+        """The id of each row, as a pandas Index for fast lookup."""
         return pd.Index(self.table["id"])
 
     @cached_property
     def slides(self) -> pd.Index:
-        """Names of the gallery's slides; a slide code is a position in it, -1 an unknown slide."""
+        """Names of the gallery's slides. A slide code is a position in it; -1 is an unknown slide."""
         return pd.Index(pd.unique(self.table["wsi"].dropna()))
 
     @cached_property
@@ -129,12 +129,12 @@ def build_index(
     network_digest: str | None = None,
     seed: int = 0,
 ) -> EmbeddingIndex:
-    """An index of embeddings [N, D] (array or memory map, read in chunks), described row by row by `table` (`COLUMNS` where known).
+    """An index of embeddings [N, D] (array or memory map, read in chunks); `table` describes each row (`COLUMNS`, as far as known).
 
-    `factory` is any FAISS factory string; what needs training is trained on a seeded sample of the rows. `parameters` are FAISS's own
-    search parameters, such as `{"nprobe": 32}`; left out, nprobe is the root of the number of cells and efSearch 64.
-    The exact index holds N * D * 4 bytes and makes no second copy. `backend` defaults to the CPU.
-    Raises UserError for embeddings without a direction, an unknown factory, and fewer rows than its training needs.
+    `factory` is any FAISS factory string; an index that needs training is trained on a seeded sample of the rows. `parameters` are
+    FAISS search parameters such as `{"nprobe": 32}`; by default nprobe is the square root of the number of cells and efSearch is 64.
+    The exact index takes N * D * 4 bytes and makes no second copy. `backend` defaults to the CPU.
+    Raises UserError for an empty table, zero or non-finite embeddings, an unknown factory, and fewer rows than training needs.
     """
     backend = backend or choose_backend("cpu")
     table = conform(table.reindex(columns=list(COLUMNS)), COLUMNS)
@@ -164,7 +164,7 @@ def build_index(
 
 
 def on_backend(index, order: np.ndarray, table: pd.DataFrame, notes: Notes, backend: Backend) -> EmbeddingIndex:
-    """The pieces as one, with a copy of the FAISS index on the GPU where that is the backend."""
+    """An EmbeddingIndex of these parts, with a copy of the FAISS index on the GPU where that is the backend."""
     resources, gpu_index = to_gpu(index) if backend.name == "gpu" else (None, None)
     return EmbeddingIndex(index, order, table, notes, backend, resources, gpu_index)
 
@@ -174,9 +174,9 @@ NOTES = {"factory": str, "parameters": {str: int}, "dimension": int, "count": in
 
 
 def save_index(index: EmbeddingIndex, folder: Path | str) -> None:
-    """Write the folder whole or not at all; an index already there is replaced.
+    """Write the index to a folder, completely or not at all; an existing index is replaced.
 
-    ids.parquet lists the patches in the order of index.faiss; its column `row` is the row of the embeddings they came from.
+    ids.parquet lists the patches in the order of index.faiss; its column `row` is the row of the embeddings.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -204,8 +204,8 @@ def load_index(
 ) -> EmbeddingIndex:
     """The index saved in `folder`, to be searched on `backend` (the CPU where None).
 
-    `rebuild` is the command that makes it anew, for the UserErrors: absent, damaged, or of another dataset or network than the
-    digests given (None is not checked).
+    Raises UserError where it is absent, damaged, or has other digests than those given (None is not checked). The error names
+    `rebuild`, the command that builds the index again.
     """
     folder = Path(folder)
     if not folder.exists():

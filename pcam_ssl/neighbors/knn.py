@@ -21,26 +21,26 @@ K, TEMPERATURE = 20, 0.07
 
 
 def knn_probs(similarity, neighbor_labels, temperature: float = TEMPERATURE) -> np.ndarray:
-    """Share of class 1 in the vote, float64 [Q]: each neighbour votes for its label with weight exp(similarity / temperature).
+    """Share of class 1 in the vote, float64 [Q]. Each neighbour votes for its label with weight exp(similarity / temperature).
 
     `similarity` [Q, k] is cosine, `neighbor_labels` [Q, k] are 0 or 1. A neighbour of similarity -inf (fewer than k were allowed)
-    has no vote; a query without any gets 0.5. Equal to scikit-learn's KNeighborsClassifier with these weights.
+    has no vote; a query without neighbours gets 0.5. Equal to scikit-learn's KNeighborsClassifier with these weights.
     """
     similarity, labels = np.asarray(similarity, dtype=np.float64), np.asarray(neighbor_labels)
-    there = np.isfinite(similarity)
-    best = np.where(there, similarity, -1).max(axis=1, keepdims=True)
-    # Weights relative to the nearest neighbour's cannot overflow however small the temperature.
-    weights = np.where(there, np.exp((similarity - best) / temperature), 0)
+    valid = np.isfinite(similarity)
+    best = np.where(valid, similarity, -1).max(axis=1, keepdims=True)
+    # Weights relative to the nearest neighbour cannot overflow at any temperature.
+    weights = np.where(valid, np.exp((similarity - best) / temperature), 0)
     total = weights.sum(axis=1)
     tumor = (weights * (labels == 1)).sum(axis=1)
     return np.divide(tumor, total, out=np.full(len(total), 0.5), where=total > 0)
 
 
 def knn_logits(similarity, neighbor_labels, temperature: float = TEMPERATURE) -> np.ndarray:
-    """Logit of class 1, finite, float64 [Q]: log((n p + 1/2) / (n (1 - p) + 1/2)), with p of `knn_probs` and n neighbours.
+    """Logit of class 1, finite, float64 [Q]: log((n p + 1/2) / (n (1 - p) + 1/2)), with p from `knn_probs` and n neighbours.
 
-    Half a vote for each class (Krichevsky and Trofimov 1981) keeps a unanimous vote finite: 20 of 20 is a prob of 0.976. It moves
-    every other vote less, and keeps the order of queries with equally many neighbours.
+    Half a vote for each class (Krichevsky and Trofimov 1981) keeps a unanimous vote finite: 20 of 20 is a prob of 0.976. Other votes
+    change less, and queries with the same number of neighbours keep their order.
     """
     share = knn_probs(similarity, neighbor_labels, temperature)
     n = np.isfinite(similarity).sum(axis=1)
@@ -48,7 +48,7 @@ def knn_logits(similarity, neighbor_labels, temperature: float = TEMPERATURE) ->
 
 
 def gallery_votes(gallery: EmbeddingIndex, queries, k: int = K, exclude: Exclusion | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """What `knn_logits` needs of queries [Q, D]: similarity [Q, k] and the labels [Q, k] of the k nearest gallery patches.
+    """Similarity [Q, k] and label [Q, k] of the k nearest gallery patches of queries [Q, D]: the input of `knn_logits`.
 
     Raises UserError for a gallery with unlabelled patches and for k larger than the gallery.
     """
@@ -75,7 +75,7 @@ def knn_predictions(
     temperature: float = TEMPERATURE,
     exclude: Exclusion | None = None,
 ) -> pd.DataFrame:
-    """Predictions of queries [Q, D], described row by row by `patches` (`id`, `label`, `wsi`): logit of `knn_logits`, its prob.
+    """Predictions of queries [Q, D] with the logit of `knn_logits`; `patches` has the `id`, `label` and `wsi` of each row.
 
     Raises the UserErrors of `gallery_votes` and `neighbors.search`.
     """
@@ -84,7 +84,7 @@ def knn_predictions(
 
 
 def binary_nll(labels, logits) -> float:
-    """Mean negative log-likelihood in nats of sigmoid(logit), exact for large logits."""
+    """Mean negative log-likelihood in nats of sigmoid(logit), accurate for large logits."""
     margins = np.where(np.asarray(labels) == 1, logits, -np.asarray(logits, dtype=np.float64))
     return float(np.logaddexp(0, -margins).mean())
 
@@ -95,7 +95,7 @@ TEMPERATURES = (0.02, 0.04, 0.07, 0.15, 0.3, 1.0)
 
 @dataclass(frozen=True)
 class Vote:
-    """The k and temperature of a kNN classifier, their inner NLL, and why they are the defaults, if they were not chosen."""
+    """The k and temperature of a kNN classifier, their NLL on inner slides, and the `reason` where the defaults were kept."""
 
     k: int
     temperature: float
@@ -109,10 +109,10 @@ class Vote:
 
 
 def choose_k_and_temperature(similarity, neighbor_labels, labels, ks=KS, temperatures=TEMPERATURES) -> Vote:
-    """The k and T of least NLL on inner queries: their neighbours [Q, K] (nearest first, K the largest k), their labels [Q].
+    """The k and T with the lowest NLL on inner queries, from their neighbours [Q, K] (nearest first, K the largest k) and labels [Q].
 
-    One search serves every k. Values of `ks` above K are passed over; of equal NLL the first in the grid wins. Without
-    labelled inner patches, or with one class, the defaults come back (k at most K) and `reason` says so.
+    One search covers every k. Values of `ks` above K are skipped; of equal NLLs the first in the grid is chosen. Without
+    labelled inner patches, or with one class, the defaults are returned (k at most K) and `reason` says why.
     """
     similarity, neighbor_labels, labels = np.asarray(similarity), np.asarray(neighbor_labels), np.asarray(labels)
     widest = similarity.shape[1]
@@ -130,7 +130,7 @@ def choose_k_and_temperature(similarity, neighbor_labels, labels, ks=KS, tempera
 
 @dataclass(frozen=True)
 class Blend:
-    """`weight` of the head in [0, 1], the rest is kNN's; its inner NLL, and why it is 1, if it was not chosen."""
+    """Blend of head and kNN: the head has `weight` in [0, 1], kNN the rest. With the NLL on inner slides, and the `reason` where the head stays alone."""
 
     weight: float
     nll: float | None
@@ -147,10 +147,10 @@ class Blend:
 
 
 def blend_weight(head_logits, knn_logits, labels) -> Blend:
-    """The weight of the head in the blend of least NLL, from inner logits [N] of both (calibrated, where they will be) and labels.
+    """The Blend with the lowest NLL, from logits [N] of both on inner slides (calibrated, where they are used calibrated) and labels [N].
 
-    The NLL of sigmoid(w * head + (1 - w) * knn) is convex in w, so it has one minimum in [0, 1]; a minimum at an end is
-    returned as that end. Without labelled inner patches, or with one class, the head stands alone and `reason` says so.
+    The NLL of sigmoid(w * head + (1 - w) * knn) is convex in w, so it has one minimum in [0, 1], which may be 0 or 1. Without
+    labelled inner patches, or with one class, the weight is 1 and `reason` says why.
     """
     labels = np.asarray(labels)
     reason = _no_choice(labels)

@@ -1,9 +1,9 @@
-"""How well neighbours agree in class: precision@1, R-precision, MAP@R (Musgrave et al. 2020, arXiv:2003.08505), CMC@5.
+"""Retrieval scores: precision@1, R-precision, MAP@R (Musgrave et al. 2020, arXiv:2003.08505), CMC@5.
 
 Each patch is a query against all others; R is the number of others of its class. Precision@1: the nearest is of its class.
-R-precision: the share of its class among the R nearest. MAP@R: mean over the first R places i of precision at i where place i
+R-precision: the share of its class among the R nearest. MAP@R: mean over the first R ranks i of precision at i where rank i
 is of its class, else 0. CMC@5 (cumulative match characteristic, Gray et al. 2007): one of the five nearest is of its class.
-`all_slides` counts every other patch, `across_slides` only those of other slides (R too), which is what a new slide meets.
+`all_slides` searches all other patches, `across_slides` only those of other slides (R too), as for a patch of a new slide.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ import pandas as pd
 
 from pcam_ssl.evaluation.bootstrap import mean_intervals
 from pcam_ssl.evaluation.confidence import SHARE
-from pcam_ssl.neighbors.vectors import unit_rows
+from pcam_ssl.neighbors.faiss_index import unit_rows
 
 MEASURES = ("precision_at_1", "r_precision", "map_at_r", "cmc_at_5")
 SCOPES = ("all_slides", "across_slides")
 COLUMNS = {f"{measure}_{scope}": "float64" for scope in SCOPES for measure in MEASURES}
 PAIRS = 2**29
-"""Similarities ranked before queries are sampled: all queries up to 23,170 patches; a minute or so on one core."""
+"""Above this many similarities the queries are sampled. All are queries up to 23,170 patches, about a minute on one core."""
 
 BLOCK = 2**22
 
@@ -28,8 +28,8 @@ def retrieval_scores(
     """The measures with slide-clustered bootstrap intervals, from embeddings [N, D], labels [N] 0 or 1, and slides [N] or None.
 
     {"all_slides": {measure: {"value", "low", "high", "resamples"}, "queries": n}, "across_slides": the same or None,
-    "patches": N, "sampled": whether queries were a seeded sample because N * N is above `pairs`, "reason": why `across_slides`
-    is None}. A query without a patch of its class to find has no score and is not counted in `queries`.
+    "patches": N, "sampled": whether queries were a seeded sample because N * N is above `pairs`, "queried": number of queries,
+    "reason": why `across_slides` is None}. A query without other patches of its class has no score and is not counted in `queries`.
     Raises UserError for embeddings that are NaN, infinite, or zero.
     """
     per_query = query_scores(embeddings, labels, slides, ids=ids, pairs=pairs, seed=seed)
@@ -38,7 +38,7 @@ def retrieval_scores(
 
 
 def summarise(per_query: pd.DataFrame, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> dict:
-    """Means and intervals of rows of `query_scores`, which may be of several folds put together."""
+    """Means and intervals of the rows of `query_scores`, which may come from several folds."""
     summary = {}
     for scope in SCOPES:
         columns = [f"{measure}_{scope}" for measure in MEASURES]
@@ -58,11 +58,11 @@ def _slide_names(slides: pd.Series):
 
 
 def query_scores(embeddings, labels, slides=None, *, ids=None, pairs: int = PAIRS, seed: int = 0) -> pd.DataFrame:
-    """The measures of each query: `row`, `wsi`, and one float64 column `<measure>_<scope>`, NaN where the query has none.
+    """The measures of each query: `row`, `wsi`, and float64 columns `<measure>_<scope>`, NaN where the query has no score.
 
-    Every patch is a query where N * N is within `pairs`; else a seeded sample is, each still ranked against all N. Memory is
-    that of the unit vectors and of a block of similarities. Equal similarities are ranked in a seeded random order, because
-    the rows may be sorted by class. Patches of unknown slide take no part in `across_slides`.
+    Every patch is a query up to N * N = `pairs`; above, a seeded sample is, each ranked against all N. Memory holds
+    the unit vectors and one block of similarities. Equal similarities are ranked in a seeded random order, because
+    the rows may be sorted by class. Patches of unknown slide are not part of `across_slides`.
     """
     labels = np.asarray(labels)
     n = len(labels)
@@ -99,7 +99,7 @@ def _ranked(unit: np.ndarray, labels: np.ndarray, codes: np.ndarray, queries: np
 
 
 def relevance_measures(same: np.ndarray) -> tuple[float, ...]:
-    """`MEASURES` of one query from `same`: whether each of the others, nearest first, is of its class; NaN where none is."""
+    """`MEASURES` of one query from `same`, bool, nearest first: whether each other patch is of its class. NaN where none is."""
     r = int(same.sum())
     if not r:
         return (np.nan,) * len(MEASURES)

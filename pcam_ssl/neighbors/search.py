@@ -1,6 +1,6 @@
-"""Nearest neighbours by cosine, exact or approximate, with patches left out per query; and the result as arrays and as plain values.
+"""Nearest neighbours by cosine, exact or approximate, with patches excluded per query, as arrays and as JSON values.
 
-An approximate index may lose neighbours to what is left out, so the search widens until enough are left.
+An approximate index may return excluded patches only, so its search is widened until k allowed neighbours are found.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.neighbors.exact import NOISE, masked_neighbors, matrix_products, outside_ranges, pair_similarities
 from pcam_ssl.neighbors.exclusion import Exclusion
-from pcam_ssl.neighbors.faiss_index import GPU_NEIGHBORS, cell_count, in_chunks, set_parameters
+from pcam_ssl.neighbors.faiss_index import GPU_NEIGHBORS, cell_count, in_chunks, set_parameters, unit_rows
 from pcam_ssl.neighbors.index import EmbeddingIndex
-from pcam_ssl.neighbors.vectors import unit_rows
 
 QUERIES = 2**16
 SPARE = 32
 FURTHER = 16
-"""Neighbours retrieved beyond k: the last of them is rarely so near to the k-th that rounding could have mixed them up."""
+"""Neighbours retrieved beyond k. The last of them is rarely so close to the k-th that rounding could swap the two."""
 MASKED_QUERIES = range(8, 400)
-"""So few queries of several slides make batches too small for matrix products: masking is faster, 1.9 against 4.0 ms a query at 50."""
+"""With this many queries of several slides the batches are too small for matrix products. A masked search is faster: 1.9 ms a query
+instead of 4.0 at 50 queries."""
 
 
 def search(
@@ -31,13 +31,13 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery patches of queries [Q, D] (array or memory map): similarity float32 [Q, k], row int64 [Q, k].
 
-    Similarity is cosine and falls along a row; equal ones stand in order of row. With the exact index these are the true k
-    nearest, the lower rows first where the k-th is tied, and a similarity depends on query and patch alone: it is the same in any
-    batch, on any CPU, and equal for equal vectors. Rows are those of `gallery.table`. `exclude` comes from
-    `exclusion.leave_out`; where fewer than k patches are allowed (or, in an approximate index, found), the rest of the line
-    is row -1 and similarity -inf: `(rows < 0).sum()` counts them. On a GPU, queries whose k-th neighbour is tied, or that leave
-    out more than `SPARE` further rows, are finished from the vectors in main memory, so that the result is exact there too.
-    Raises UserError for k larger than the gallery, queries of another length, and queries without a direction.
+    Similarity is cosine, falling along each line; ties are in order of row. Rows are those of `gallery.table`. With the exact index
+    these are the true k nearest, with the lower row where the k-th is tied. A similarity depends only on query and patch: it is the
+    same in any batch and on any CPU, and equal for equal vectors. `exclude` comes from `exclusion.leave_out`. Where fewer than k
+    patches are allowed (or found, in an approximate index), the rest of the line has row -1 and similarity -inf. On a GPU,
+    queries whose k-th neighbour is tied, or that exclude more than `SPARE` further rows, are finished from the vectors in main
+    memory, so the result is exact there too.
+    Raises UserError for k larger than the gallery, queries of another dimension, and zero or non-finite queries.
     """
     _check(gallery, queries, k)
 
@@ -73,7 +73,7 @@ def _exact(gallery: EmbeddingIndex, unit: np.ndarray, k: int, exclude: Exclusion
     width = min(n, k + 1 + max(FURTHER, min(most, SPARE)))
     similarity, place = _nearest_places(gallery, unit, ranges, width)
     rows = np.where(place < 0, -1, gallery.order[place])
-    # Patches that were not retrieved may be as near as the last that was, or nearer by rounding: only neighbours above that are certain.
+    # Patches beyond the last retrieved may tie with it, or be nearer by rounding. Only neighbours above that similarity are certain.
     last = np.where((place[:, -1] >= 0) & (width < n), similarity[:, -1] + NOISE, -np.inf)
     similarity = np.where(place < 0, -np.inf, pair_similarities(gallery.vectors, unit, place)).astype(np.float32, copy=False)
     if most:
@@ -120,7 +120,7 @@ def _drop(similarity: np.ndarray, rows: np.ndarray, exclude: Exclusion) -> None:
 
 
 def _sort(similarity: np.ndarray, rows: np.ndarray) -> None:
-    """Order each line by falling similarity, then by row, in place; lines already so are left alone."""
+    """Sort each line in place by falling similarity, then by row; sorted lines are skipped."""
     mixed = np.flatnonzero((similarity[:, 1:] >= similarity[:, :-1]).any(axis=1))
     order = np.lexsort((rows[mixed], -similarity[mixed]), axis=1)
     similarity[mixed] = np.take_along_axis(similarity[mixed], order, axis=1)
@@ -141,10 +141,10 @@ WIDER = 4
 
 
 def allowed_neighbors(gallery: EmbeddingIndex, unit: np.ndarray, k: int, exclude: Exclusion) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows that `exclude` allows, as far as the index finds them: similarity, row [Q, k].
+    """Similarity and row [Q, k] of the k nearest rows that `exclude` allows, as far as the index finds them.
 
-    Queries [Q, D] that come short are searched again, four times as wide (neighbours, cells probed, candidates kept), until they
-    have k or all that are allowed. Raises UserError where a GPU cannot select that many.
+    Queries [Q, D] with too few neighbours are searched again, four times as wide (neighbours, cells probed, candidates kept), until
+    they have k or all allowed ones. Raises UserError where a GPU cannot select that many.
     """
     n, index, cells = len(gallery), gallery.searched, cell_count(gallery.faiss_index)
     found = np.full((len(unit), k), -np.inf, dtype=np.float32), np.full((len(unit), k), -1, dtype=np.int64)
@@ -165,7 +165,7 @@ def allowed_neighbors(gallery: EmbeddingIndex, unit: np.ndarray, k: int, exclude
 
 
 def _keep(found, query: int, similarity, rows, gallery: EmbeddingIndex, exclude: Exclusion, wanted) -> bool:
-    """Write the allowed neighbours of one query into `found`; whether they are as many as wanted."""
+    """Write the allowed neighbours of one query into `found`. Returns whether there are as many as wanted."""
     allowed = rows >= 0
     if exclude.slide_codes[query] >= 0:
         allowed &= gallery.slide_codes[rows] != exclude.slide_codes[query]
@@ -194,7 +194,7 @@ def _check_width(gallery: EmbeddingIndex, width: int) -> None:
 
 
 QUERY_COLUMNS = {"id": "str", "image": "str", "label": "Int8", "wsi": "str", "split": "str", "prob": "float64", "view_hash": "str"}
-"""What is known of a query: `id`, or the file of an `image`; the rest where known. `prob` is of class 1."""
+"""Columns that describe a query: `id`, or the file of an `image`; the rest where known. `prob` is of class 1."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class SearchResult:
     """Neighbours of Q queries. Where fewer than k patches were allowed, the rest of a line has row -1."""
 
     facts: dict[str, Any]
-    """Where it was searched, and how: run, digests, index, backend, k, any_slide."""
+    """The search's run, digests, index, backend, k, and any_slide."""
     queries: pd.DataFrame
     """`QUERY_COLUMNS`."""
     gallery: pd.DataFrame
@@ -218,7 +218,7 @@ class SearchResult:
         return len(self.queries)
 
     def each(self) -> Iterator[dict[str, Any]]:
-        """Each query with what was left out and its `neighbours`, in JSON values; unknown is None."""
+        """Yield each query as JSON values, with its `left_out` counts and its `neighbours`; unknown values are None."""
         for query, left_out, similarity, rows in zip(
             _plain(self.queries.drop(columns="view_hash")), _plain(self.left_out), self.similarity, self.rows, strict=True
         ):
@@ -229,7 +229,7 @@ class SearchResult:
             yield {**query, "left_out": left_out, "neighbours": lines}
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON values."""
+        """The whole result as JSON values."""
         return {**self.facts, "queries": list(self.each())}
 
 
@@ -238,7 +238,7 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def count_left_out(gallery: EmbeddingIndex, queries: pd.DataFrame, excluded: Exclusion) -> pd.DataFrame:
-    """For each query: whether it is itself in the gallery, and how many others of its slide, and duplicates, were left out."""
+    """Counts of excluded patches per query, int64: `itself` (0 or 1), `own_slide` (others of its slide), `duplicates`."""
     own = gallery.ids.get_indexer(pd.Index(queries["id"]))
     itself = (own >= 0) & queries["id"].notna().to_numpy()
     in_slide = itself & (excluded.slide_codes >= 0) & (gallery.slide_codes[own] == excluded.slide_codes)

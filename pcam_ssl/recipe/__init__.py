@@ -1,1 +1,1 @@
-"""Recipes: the keys, and how they are read."""
+"""Recipes: their keys, and reading and writing them."""

@@ -1,4 +1,4 @@
-"""Recipes in and out: YAML files, `--set a.b=c`, one-line errors, digest, and differences."""
+"""Reading and writing recipes: YAML files, `--set a.b=c`, one-line errors, the digest, and differences."""
 
 import json
 import re
@@ -15,15 +15,15 @@ from pcam_ssl.recipe.extensions import METHODS, SELECTORS, extension_names, load
 from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
 
 LONGEST_VALUE = 80
-"""Characters of a wrong value that an error shows: YAML's aliases can make a value of gigabytes from one line."""
+"""An error shows at most this many characters of a wrong value. YAML aliases can turn one line into gigabytes."""
 
 
 class _KeyTwice(yaml.YAMLError):
-    """A mapping gives a key twice."""
+    """A mapping contains a key twice."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads 1e-3 as text and yes/on as booleans (YAML 1.1), and takes a key twice; recipes are read as YAML 1.2 does."""
+    """Reads YAML 1.2. PyYAML follows YAML 1.1: it reads 1e-3 as text and yes/on as booleans, and it accepts a repeated key."""
 
     def construct_mapping(self, node, deep=False):
         lines: dict[str, int] = {}
@@ -50,19 +50,19 @@ _Loader.add_implicit_resolver(
 
 
 def recipe_folder() -> Path:
-    """Where the shipped recipes lie: inside the package when installed from a wheel, else beside it in the repository."""
+    """The folder of the shipped recipes: inside the package when installed from a wheel, else beside it in the repository."""
     package = Path(__file__).parent.parent
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes, sorted."""
+    """Sorted names of the shipped recipes."""
     return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
 
 
 def recipe_path(name: str | Path) -> Path:
-    """The file of a shipped recipe's name, or the file itself. Raises UserError with the nearest names."""
+    """The path of a recipe, given by the name of a shipped one or as a .yaml file. Raises UserError with the nearest names."""
     if (path := Path(name)).suffix in (".yaml", ".yml"):
         if path.is_file():
             return path
@@ -75,26 +75,29 @@ def recipe_path(name: str | Path) -> Path:
 
 
 def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str, ...] = (), base: Recipe | None = None) -> Recipe:
-    """The defaults (or `base`), changed by a recipe (shipped name or file), changed by `a.b=c` settings, in that order."""
+    """The defaults (or `base`), changed first by a recipe (shipped name or file), then by `a.b=c` settings.
+
+    Raises UserError with one line per problem: an unknown recipe, unreadable YAML, unknown keys, wrong values.
+    """
     values: dict[str, Any] = {} if base is None else base.dump()
     source = "--set"
     if name is not None:
         source = str(name)
-        _overlay(values, _with_tags(_choosing_own_views(read_yaml(recipe_path(name)))))
-    # Names first: whatever the order typed, a name clears its section before the section's keys are set.
+        _overlay(values, _with_names(_with_file_policy(read_yaml(recipe_path(name)))))
+    # Names first: a name clears its section before the section's keys are set, in whatever order they were typed.
     settings = sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name"))
     changes: dict[str, Any] = {}
     for setting in settings:
         apply_setting(changes, setting)
-    if _choosing_own_views(changes) != changes:
+    if _with_file_policy(changes) != changes:
         settings.append("views.policy=file")
     for setting in settings:
         apply_setting(values, setting)
-    return _with_own_views(validate(values, source))
+    return _with_transform(validate(values, source))
 
 
 def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Change sections of `values` in place; one whose name changes is replaced whole, for its keys belong to the old name."""
+    """Change sections of `values` in place. A section whose name changes is replaced, because its keys belong to the old name."""
     for key, change in changes.items():
         before = values.get(key)
         old = before if isinstance(before, dict) else {}
@@ -105,16 +108,16 @@ def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
             values[key] = change
 
 
-def _choosing_own_views(changes: dict[str, Any]) -> dict[str, Any]:
-    """Naming a file of views chooses it, unless the same changes name a policy."""
+def _with_file_policy(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes with `views.policy: file` added where they set `views.file` without a policy."""
     views = changes.get("views")
     if isinstance(views, dict) and views.get("file") is not None and "policy" not in views:
         return {**changes, "views": {**views, "policy": "file"}}
     return changes
 
 
-def _with_own_views(recipe: Recipe) -> Recipe:
-    """The recipe with the content of `views.file` in place of its name: what is in the file decides numbers, not where it lies."""
+def _with_transform(recipe: Recipe) -> Recipe:
+    """The recipe with the content of `views.file` in `views.transform`, because the content decides numbers and the path does not."""
     transform = recipe.views.transform if recipe.draws_from_file else None
     if recipe.views.file is not None:
         transform = _read_transform(Path(recipe.views.file))
@@ -122,7 +125,7 @@ def _with_own_views(recipe: Recipe) -> Recipe:
 
 
 def _read_transform(path: Path) -> dict[str, Any]:
-    """Plain values of a file that `albumentations.save` wrote; JSON is YAML, too. Raises UserError where it is none."""
+    """Plain values of a file that `albumentations.save` wrote, YAML or JSON. Raises UserError for any other file."""
     if not path.is_file():
         raise UserError(f"views.file: {path}: no such file; albumentations.save(transform, {str(path)!r}) writes one")
     try:
@@ -139,7 +142,7 @@ def _read_transform(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, expected: str = "a recipe is a mapping of sections (model:, train:, ...)") -> dict[str, Any]:
-    """A YAML mapping. Raises UserError naming file and line, or what was `expected` instead."""
+    """The mapping in a YAML file. Raises UserError with file and line where it is not YAML, or with `expected` where it is not a mapping."""
     try:
         values = _parsed(path.read_text(encoding="utf-8"))
     except _KeyTwice as error:
@@ -157,17 +160,20 @@ def read_yaml(path: Path, expected: str = "a recipe is a mapping of sections (mo
 
 
 def _parsed(text: str) -> Any:
-    """What YAML says. Raises YAMLError for whatever is wrong with it."""
+    """The value of a YAML text. Raises YAMLError for any problem."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise
-    except Exception as error:  # PyYAML passes on what Python says of 2024-99-99, of `!!int ''`, or of ten thousand brackets
+    except Exception as error:  # PyYAML lets Python's errors for 2024-99-99, `!!int ''`, or ten thousand brackets through
         raise yaml.YAMLError(first_line(error)) from None
 
 
 def apply_setting(values: dict[str, Any], setting: str) -> None:
-    """Apply `a.b=c` to nested `values`, in place. Changing a section's name clears the section: its keys belong to the old name."""
+    """Apply `a.b=c` to nested `values` in place. A new name clears its section, because the keys belong to the old name.
+
+    Raises UserError where the setting is not KEY=VALUE, the value is not YAML, or a section in KEY is a value.
+    """
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {setting}: write KEY=VALUE, for example --set train.epochs=3")
@@ -189,10 +195,10 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
 
 
 def validate(values: dict[str, Any], source: str) -> Recipe:
-    """A Recipe from plain values. Raises UserError with one line per wrong key, naming the nearest right ones."""
+    """A Recipe from plain values. Raises UserError with one line per wrong key, naming the nearest valid keys."""
     schema = _schema(values)
     try:
-        return schema.model_validate(_with_tags(values))
+        return schema.model_validate(_with_names(values))
     except ValidationError as error:
         problems: dict[str, list[dict[str, Any]]] = {}
         for entry in error.errors():
@@ -201,7 +207,7 @@ def validate(values: dict[str, Any], source: str) -> Recipe:
 
 
 def _schema(values: dict[str, Any]) -> type[Recipe]:
-    """`Recipe`, with a method and selectors of other packages where `values` name them. Raises UserError where one cannot be loaded."""
+    """`Recipe`, extended by the method and selectors of other packages that `values` name. Raises UserError where one cannot be loaded."""
     method, pseudo = (section if isinstance(section := values.get(key), dict) else {} for key in ("method", "pseudo"))
     name, changes = method.get("name"), {}
     if isinstance(name, str) and name not in _method_names() and name in extension_names(METHODS):
@@ -218,8 +224,8 @@ def _method_names() -> set[str]:
     return {member.model_fields["name"].default for member in get_args(union)}
 
 
-def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
-    """Tagged sections that leave their name out mean the default's name."""
+def _with_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the default name added to named sections (method, optim, schedule) that leave it out."""
     defaults = Recipe()
     tagged = {}
     for section, value in values.items():
@@ -231,27 +237,27 @@ def _with_tags(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(entries: list[dict[str, Any]], source: str, schema: type[Recipe]) -> str:
-    """One line on a key; a key that takes a number or a word has an entry for each."""
+    """One line about one key. A key that takes a number or a word has one entry for each."""
     where, section = _place(entries[0], schema)
     entry = entries[0]
     if entry["type"] == "extra_forbidden":
         choices = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else schema.model_fields
-        return f"recipe {source}: unknown key {where}.{nearest(where.rpartition('.')[2], choices)} `pcam-ssl recipes show {_shown(source)}` lists every key"
-    told = dict.fromkeys(each["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for each in entries)
-    message = f"{'Input should be ' if 'Input should be ' in entry['msg'] else ''}{', or '.join(told)}"
+        return f"recipe {source}: unknown key {where}.{nearest(where.rpartition('.')[2], choices)} `pcam-ssl recipes show {_recipe_to_show(source)}` lists every key"
+    messages = dict.fromkeys(each["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for each in entries)
+    message = f"{'Input should be ' if 'Input should be ' in entry['msg'] else ''}{', or '.join(messages)}"
     got = f" (got {_brief(entry['input'])})" if where and not isinstance(entry["input"], dict) else ""
     return f"recipe {source}: {where + ': ' if where else ''}{message}{got}"
 
 
 def _place(entry: dict[str, Any], schema: type[Recipe]) -> tuple[str, Any]:
-    """The key that an entry is about, as the recipe names it, and the section or type that takes it."""
+    """The key of an error entry in the recipe's notation, and the section or type that it belongs to."""
     section: Any = schema
     keys: list[str] = []
     for part in map(str, entry["loc"]):
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             if (tag := _tagged(section, part)) is not None:
                 section = tag
-            # Else pydantic names the branch of a union, which is no key.
+            # Otherwise the part is pydantic's name for a branch of a union, not a key.
             continue
         keys.append(part)
         section = section.model_fields[part].annotation if part in section.model_fields else section
@@ -259,32 +265,32 @@ def _place(entry: dict[str, Any], schema: type[Recipe]) -> tuple[str, Any]:
 
 
 def _brief(value: Any) -> str:
-    """The value as Python writes it, cut where it is long."""
+    """The repr of a value, shortened where it is long."""
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = LONGEST_VALUE
     try:
         return short.repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
+    except ValueError:  # Python refuses to print an integer of more than 4300 digits
         return "a number of thousands of digits"
 
 
 def _tagged(union: Any, name: str) -> type[BaseModel] | None:
-    """The member of a tagged union that has this name."""
+    """The member of a tagged union with this name, None where there is none."""
     members = [member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel)]
     return next((member for member in members if member.model_fields["name"].default == name), None)
 
 
-def _shown(source: str) -> str:
+def _recipe_to_show(source: str) -> str:
     return source if source in recipe_names() else "baseline"
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML that `load_recipe` reads back to an equal one."""
+    """The whole recipe as YAML; `load_recipe` reads an equal recipe from it."""
     return yaml.safe_dump(recipe.dump(), sort_keys=False)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict to {'a.b': value}; dicts in a list are numbered."""
+    """A nested dict as {'a.b': value}. Dicts in a list are numbered."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, list) and any(isinstance(each, dict) for each in value):
@@ -294,25 +300,25 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
-    """The flat keys that decide a run's numbers; the `pseudo` section decides those of pseudo-label rounds only."""
+    """The flat keys that decide a run's numbers. The `pseudo` section is part of them for pseudo-label `rounds` only."""
     free = (*MACHINE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
     flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
     return flat if rounds else {key: value for key, value in flat.items() if not key.startswith("pseudo.")}
 
 
 def recipe_digest(recipe: Recipe, rounds: bool = False) -> str:
-    """SHA-256 over the keys that decide a run's numbers."""
+    """SHA-256 of the keys that decide a run's numbers (`identity`)."""
     return digest_text(json.dumps(identity(recipe, rounds), sort_keys=True))
 
 
 def differences(old: Recipe, new: Recipe, rounds: bool = False) -> list[str]:
-    """`key: old -> new` for each key that decides numbers and differs."""
+    """`key: old -> new` for each key of `identity` that differs."""
     before, after = identity(old, rounds), identity(new, rounds)
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted(before | after) if before.get(key) != after.get(key)]
 
 
 def describe_keys(recipe: Recipe) -> list[str]:
-    """`key = value   # what it means` for every key of a recipe."""
+    """One line `key = value   # description` for every key of a recipe."""
     lines = []
     for name in type(recipe).model_fields:
         section = getattr(recipe, name)

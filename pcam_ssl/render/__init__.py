@@ -9,8 +9,8 @@ How a page is made:
     scores = Section("Scores", (Paragraph("Slides resampled.", "note"), table, Details("All", (wide_table,))), key="scores")
     document = Document("run-1: pcam-ssl report", (scores, absent("Slides", "their ids are not known")), footer="For research.")
 
-    html.page(document); text.markdown(document); text.terminal(document.body, width=100); outline.values(document)
+    html.page(document); text.markdown(document); text.terminal(document.body, width=100); text.values(document)
 
-Blocks hold plain text, which every renderer escapes; None among blocks is left out. A picture comes from `pictures.picture(pixels, alt)`,
+Blocks hold plain text, which every renderer escapes; None among blocks is left out. A picture comes from `html.picture(pixels, alt)`,
 a chart from `charts` (`Chart(...).block()`, `dot_chart(...)`). `look` names rules of `templates/page.css` and never changes what is said. Nothing here knows a run.
 """

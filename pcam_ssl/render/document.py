@@ -134,7 +134,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded image, made by `pictures.picture`.
+    """An encoded image, made by `html.picture`.
 
     `edge` outlines the centre, in percent of the side from the border. `colour` underlines it. `title` is shown by a pointer.
     """

@@ -10,7 +10,7 @@ from pcam_ssl.explain.report import laid_over
 from pcam_ssl.render.charts import dot_map
 from pcam_ssl.render.document import Card, Gallery, Group, Legend, Line, Paragraph, Picture, Section, Table
 from pcam_ssl.render.format import COLOURS, LABELS, percent, three
-from pcam_ssl.render.pictures import picture, shorten
+from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.report.cases import Case, FoldMap, Pictures
 
 MOST_PX = 96

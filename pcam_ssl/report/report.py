@@ -16,8 +16,7 @@ from pcam_ssl.neighbors.embedding_map import METHODS
 from pcam_ssl.pseudo_labels.report import rounds_section
 from pcam_ssl.render import html
 from pcam_ssl.render.document import Document, Group, Section
-from pcam_ssl.render.outline import sections
-from pcam_ssl.render.text import markdown
+from pcam_ssl.render.text import markdown, sections
 from pcam_ssl.report.cases import Pictures, shown_cases
 from pcam_ssl.report.figures import (
     precision_section,

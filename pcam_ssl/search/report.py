@@ -13,7 +13,7 @@ from pcam_ssl.neighbors.search import SearchResult
 from pcam_ssl.render import html
 from pcam_ssl.render.document import Card, Cell, Details, Document, Facts, Gallery, Group, Line, Paragraph, Picture, Section, Table
 from pcam_ssl.render.format import COLOURS, LABELS, decimals
-from pcam_ssl.render.pictures import picture, shorten
+from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.render.text import aligned
 
 CENTRE_PX = 32

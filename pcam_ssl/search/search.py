@@ -18,7 +18,7 @@ from pcam_ssl.neighbors.index import EmbeddingIndex
 from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
 from pcam_ssl.render.document import Block, Card, Gallery, Preformatted
 from pcam_ssl.render.format import LABELS
-from pcam_ssl.render.pictures import picture, shorten
+from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.runs.embedder import Embedder
 from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space, open_gallery
 from pcam_ssl.search.queries import Loaded, Queries, by_id, by_image, by_source

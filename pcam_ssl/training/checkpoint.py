@@ -1,6 +1,6 @@
-"""Checkpoints of a training, and stopping it: Ctrl-C and a scheduler's SIGTERM finish the step, save, and say how to continue.
+"""Checkpoints of a training, and stopping it. On Ctrl-C or SIGTERM the step is finished, the state is saved, and a message says how to continue.
 
-A checkpoint is written whole, the one before is kept, and reading one runs no code from the file.
+Checkpoints are written atomically, the previous one is kept, and loading runs no code from the file.
 """
 
 import os
@@ -22,26 +22,26 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `last.pt`; what was there becomes `previous.pt`. A kill between the two renames leaves `previous.pt`."""
+    """Write `last.pt`; the earlier one becomes `previous.pt`. A kill between the two renames leaves `previous.pt`."""
     with atomic_write(folder / LAST) as temporary:
         try:
-            # Through a file object, for torch's own writer hides why a disk refuses.
+            # A file object, because torch's own writer hides the reason of a failed write.
             with open(temporary, "wb") as handle:
                 torch.save(state, handle)
         except RuntimeError as error:
-            # Closing its archive while an OSError passes, torch puts an error of its own on top.
+            # When torch closes its archive after an OSError, it raises another error on top.
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest readable state, or None where there is none. A damaged `last.pt` is said and the one before is taken."""
+    """The newest readable state, or None. Where `last.pt` is damaged, a warning says so and `previous.pt` is loaded."""
     paths = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
     for path in paths:
         try:
             with zipfile.ZipFile(path) as archive:
-                # torch itself does not compare the checksums that it wrote.
+                # torch does not verify the checksums that it wrote.
                 if (broken := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"checksum of {broken}")
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,26 +50,26 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             return state
         except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
             reason = first_line(error)[:80]
-            mend = "training starts anew" if path == paths[-1] else "going on from the checkpoint before it"
-            warn(f"{path}: damaged ({reason}); {mend}")
+            fallback = "training starts again" if path == paths[-1] else "going on from the checkpoint before it"
+            warn(f"{path}: damaged ({reason}); {fallback}")
     return None
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Drop the training state of a finished fold."""
+    """Delete the training state of a finished fold."""
     for name in (LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
 
 
 class Stopped(UserError):
-    """Training was asked to stop and has saved its state."""
+    """Training was stopped by a signal and has saved its state."""
 
     exit_code = 130
 
 
 @contextmanager
 def interruptible(what: str):
-    """Ctrl-C outside of training, where nothing needs saving: say that `what` goes on later instead of a traceback."""
+    """Turn Ctrl-C outside of training into Stopped, with one line that says how to continue `what`, instead of a traceback."""
     try:
         yield
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def interruptible(what: str):
 
 
 class StopRequest:
-    """True once a signal came."""
+    """A signal handler; `came` is True once a signal has arrived."""
 
     def __init__(self):
         self.came = False
@@ -88,7 +88,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests():
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; yields a StopRequest."""
+    """Record SIGINT and SIGTERM instead of dying in the middle of a step; yields a StopRequest."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""The events of metrics.jsonl as TensorBoard scalars or as MLflow runs; extras `pcam-ssl[tensorboard]` and `pcam-ssl[mlflow]`."""
+"""Logging the events of metrics.jsonl to TensorBoard or MLflow; extras `pcam-ssl[tensorboard]` and `pcam-ssl[mlflow]`."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ LONGEST_VALUE = 500
 
 
 def mlflow_log(folder: Path, recipe: dict[str, Any]):
-    """A function that takes an event of metrics.jsonl and logs its numbers at its step, in an MLflow run of the unit's `folder`.
+    """A function that takes an event of metrics.jsonl and logs its numbers at its step, in the MLflow run of the unit's `folder`.
 
-    It goes to $MLFLOW_TRACKING_URI, else into RUN/mlflow.db; the experiment is the run folder's path, the flat `recipe` its params.
-    A resumed unit goes on in its MLflow run, and events it has logged before are not logged twice.
-    Raises UserError where MLflow is absent or its server does not answer.
+    It logs to $MLFLOW_TRACKING_URI, else to RUN/mlflow.db. The experiment is named by the path of the run folder; the flat `recipe`
+    becomes params. A resumed unit continues its MLflow run and logs no event twice.
+    Raises UserError where MLflow is not installed or its server does not answer.
     """
     try:
         from mlflow import MlflowClient, MlflowException
@@ -27,7 +27,7 @@ def mlflow_log(folder: Path, recipe: dict[str, Any]):
     except ImportError:
         raise UserError("train.mlflow: MLflow is not installed; pip install 'pcam-ssl[mlflow]', or leave the key out") from None
 
-    # Its lines on making database tables would stand among ours.
+    # Hide MLflow's messages about creating database tables.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     run = folder.parent.resolve()
     address = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run / DATABASE}"
@@ -36,17 +36,17 @@ def mlflow_log(folder: Path, recipe: dict[str, Any]):
         if not (folder / FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, {"run_id": _begin(client, run, folder.name, recipe), "uri": address, "step": -1})
-    known = read_json(folder / FILE, {"run_id": str, "step": int}, "delete it: a new MLflow run is begun")
+    logged = read_json(folder / FILE, {"run_id": str, "step": int}, "delete it: a new MLflow run is begun")
 
     def write(event: dict[str, Any]) -> None:
-        if event["step"] <= known["step"]:
+        if event["step"] <= logged["step"]:
             return
         now = int(time.time() * 1000)
         numbers = {name: value for name, value in event.items() if isinstance(value, int | float) and name != "step"}
         with _one_line(address, MlflowException):
-            client.log_batch(known["run_id"], [Metric(name, float(value), now, event["step"]) for name, value in numbers.items()])
-        known["step"] = event["step"]
-        write_json(folder / FILE, known)
+            client.log_batch(logged["run_id"], [Metric(name, float(value), now, event["step"]) for name, value in numbers.items()])
+        logged["step"] = event["step"]
+        write_json(folder / FILE, logged)
 
     return write
 
@@ -68,12 +68,12 @@ def _one_line(address: str, failure: type[Exception]):
     except failure as error:
         reason = first_line(error)
         raise UserError(
-            f"train.mlflow: {address} takes no events ({reason}); mend that, set MLFLOW_TRACKING_URI, or leave the key out"
+            f"train.mlflow: {address} takes no events ({reason}); fix that, set MLFLOW_TRACKING_URI, or leave the key out"
         ) from None
 
 
 def tensorboard_log(folder: Path):
-    """A function that takes an event of metrics.jsonl and writes its numbers at its step. Raises UserError where TensorBoard is absent."""
+    """A function that takes an event of metrics.jsonl and writes its numbers at its step. Raises UserError where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -82,7 +82,7 @@ def tensorboard_log(folder: Path):
         ) from None
 
     def write(event: dict[str, Any]) -> None:
-        # A writer per event: a kept one would hold a thread and a file through kills and resumes.
+        # A new writer per event: a lasting one keeps a thread and a file open, which kills and resumes would leave behind.
         with SummaryWriter(str(folder), purge_step=event["step"]) as writer:
             for name, value in event.items():
                 if isinstance(value, int | float) and name != "step":

@@ -1,4 +1,4 @@
-"""The training loop, read top to bottom: one step, then once in a while check, evaluate, save."""
+"""The training loop: one step, then once in a while check, evaluate, save."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ CHECK_STEPS_GPU = 25  # reading a loss waits for the GPU, so losses are read in 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how: plain numbers of one training."""
+    """Length and settings of one training, as plain numbers."""
 
     epochs: int
     steps_per_epoch: int
@@ -32,7 +32,7 @@ class Plan:
     keep_best: bool = False
     checkpoint_s: float = 300.0
     check_steps: int = 1
-    """Losses, stop requests and the time since the last checkpoint are looked at after every so many steps."""
+    """Losses, stop requests and the age of the last checkpoint are checked after this many steps."""
     workers: int = 0
 
     @property
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass
 class Training:
-    """Everything that moves while a method trains; what `state` returns is all that a resume needs."""
+    """Everything that changes while a method trains. `state` returns all that a resume needs."""
 
     method: nn.Module
     optimizer: torch.optim.Optimizer
@@ -55,7 +55,7 @@ class Training:
 
     @property
     def network(self) -> nn.Module:
-        """The weights to evaluate and keep."""
+        """The network that is evaluated and kept: the moving average, the teacher, or the network itself."""
         return self.ema.module if self.ema else getattr(self.method, "evaluated", self.method.network)
 
     def state(self) -> dict[str, Any]:
@@ -85,11 +85,12 @@ def fit(
     rewind: Callable[[int], None],
     advance: Callable[[int, str], None],
 ) -> None:
-    """Train to the plan's end, going on from the checkpoint in `folder` where there is one.
+    """Train to the end of the plan, continuing from the checkpoint in `folder` where there is one.
 
-    `evaluate(network)` returns `score` (higher is better, None where undefined) and `loss` beside what it wants logged;
-    `keep(training)` stores the epoch that is to be used: the best by `score`, or the last. Raises UserError naming the
-    step where the loss is not finite, and Stopped when asked to stop.
+    `evaluate(network)` returns `score` (higher is better, None where undefined), `loss`, and anything else to log.
+    `keep(training)` stores the epoch to use: the best by `score`, or the last. `log(event)` gets one event per epoch,
+    `rewind(step)` the step at which training starts, `advance(n, text)` the progress. Raises UserError naming the
+    step whose loss is not finite, and Stopped after a stop request.
     """
     state = load_checkpoint(folder)
     if state is not None:
@@ -112,7 +113,7 @@ def fit(
             training.step += 1
 
             at_epoch_end = training.step % plan.steps_per_epoch == 0
-            # By the step alone: processes that looked at clocks of their own would meet in different collectives.
+            # Decided by the step only: processes that decided by their own clocks would enter different collectives.
             if not (at_epoch_end or training.step % plan.check_steps == 0):
                 continue
             losses, stopping, late = _agree(pending, stop.came, time.monotonic() - saved > plan.checkpoint_s, world)
@@ -132,7 +133,7 @@ def fit(
                 saved = time.monotonic()
             if stopping:
                 break
-        # Also a request that came while the last epoch was evaluated.
+        # This includes a request that came while the last epoch was evaluated.
         if world.mean(torch.tensor(float(stop.came), device=world.device)) > 0:
             raise world.agreed(
                 Stopped(f"stopped at step {training.step} of {plan.total}, state saved; the same command goes on from here")
@@ -142,8 +143,8 @@ def fit(
 def train_step(
     training: Training, wrapped: nn.Module, batch: dict[str, torch.Tensor], plan: Plan, precision: Precision, world: World
 ) -> torch.Tensor:
-    """Forward, backward, and one step of the optimizer; returns the detached loss."""
-    # Seeding by step instead of saving random states: dropout after a resume is dropout as if never stopped.
+    """Forward, backward, and one step of the optimizer. Returns the detached loss."""
+    # The seed depends on the step, so dropout after a resume equals that of an uninterrupted run without saving random states.
     torch.manual_seed(plan.seed * 1_000_003 + training.step * 64 + world.rank)
     batch = {name: value.to(world.device, non_blocking=True) for name, value in batch.items()}
     lr = training.schedule.at(training.step)
@@ -164,7 +165,7 @@ def train_step(
 
 
 def _agree(pending: list[torch.Tensor], stop: bool, late: bool, world: World) -> tuple[list[float], bool, bool]:
-    """What all processes know alike: losses as means over them, whether any was asked to stop, whether any finds a checkpoint due."""
+    """Values shared by all processes: mean losses, whether any process is to stop, whether a checkpoint is due in any process."""
     flags = pending[0].new_tensor([float(stop), float(late)])
     *losses, stopping, due = world.mean(torch.cat([torch.stack(pending), flags])).tolist()
     return losses, stopping > 0, due > 0
@@ -192,7 +193,7 @@ def _end_epoch(training: Training, plan: Plan, evaluate, keep) -> dict[str, Any]
             training.best = {"score": score, "epoch": epoch}
             keep(training)
     elif epoch == plan.epochs and "score" not in training.best:
-        # Also the way out where no epoch had a score to be chosen by; the caller says so.
+        # The last epoch is also kept where no epoch had a score; the caller reports that.
         training.best = {"epoch": epoch}
         keep(training)
     mean_loss, training.epoch_loss = training.epoch_loss / plan.steps_per_epoch, 0.0

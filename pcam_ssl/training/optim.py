@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules from plain options."""
+"""Optimizers and learning-rate schedules from the options of a recipe."""
 
 import math
 from fnmatch import fnmatchcase
@@ -11,31 +11,34 @@ NAMES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.opti
 
 
 def build_optimizer(module: nn.Module, options: dict[str, Any], device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer `options['name']`. Weight decay spares biases and norms (parameters of one dimension) and what a backbone names
-    in timm's `no_weight_decay()`; that of plain Adam spares nothing, as published."""
+    """The optimizer `options['name']` for the parameters of a module.
+
+    Biases and norms (parameters of one dimension) and the parameters of timm's `no_weight_decay()` get no weight decay. Plain Adam
+    decays all parameters, as published.
+    """
     options = dict(options)
     name = options.pop("name")
     if name != "sgd":
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
     decay = options.pop("weight_decay")
-    excepted = _excepted(module)
+    patterns = _without_decay(module)
     groups = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
     for place, parameter in module.named_parameters():
-        spared = name != "adam" and (parameter.ndim <= 1 or any(fnmatchcase(place, pattern) for pattern in excepted))
-        groups[spared]["params"].append(parameter)
-    # torch's fused SGD fails where some parameters join later (head_first_epochs): it wants momentum for all or for none.
+        undecayed = name != "adam" and (parameter.ndim <= 1 or any(fnmatchcase(place, pattern) for pattern in patterns))
+        groups[undecayed]["params"].append(parameter)
+    # torch's fused SGD needs momentum for all parameters or for none, so it fails where some join later (head_first_epochs).
     fused = True if name != "sgd" and device.type in ("cuda", "cpu") else None
     return NAMES[name]([group for group in groups if group["params"]], fused=fused, **options)
 
 
-def _excepted(module: nn.Module) -> list[str]:
-    """Names, or patterns of them, of position embeddings, tokens and the like, which the backbones inside `module` want undecayed."""
+def _without_decay(module: nn.Module) -> list[str]:
+    """Names, or name patterns, of the parameters (position embeddings, tokens) that the backbones in `module` exempt from weight decay."""
     inside = [(place, part.no_weight_decay()) for place, part in module.named_modules() if hasattr(part, "no_weight_decay")]
     return [f"{place}.{name}".lstrip(".") for place, names in inside for name in names]
 
 
 class Schedule:
-    """Learning rate by step: a pure function of the step, but for `plateau`, which also remembers the inner losses.
+    """Learning rate by step. It is a pure function of the step, except for `plateau`, which also depends on the inner losses.
 
     `one_cycle` is Smith and Topin 2018 (arXiv:1708.07120) with cosine arcs and without the momentum cycle;
     `cyclic` is the triangular policy of Smith 2017 (arXiv:1506.01186).
@@ -53,7 +56,7 @@ class Schedule:
         return self.lr * rise * getattr(self, f"_{self.options['name']}")(step)
 
     def epoch_end(self, inner_loss: float) -> None:
-        """Tell the inner loss after an epoch; only `plateau` listens."""
+        """Pass the inner loss after an epoch; only `plateau` uses it."""
         if self.options["name"] != "plateau":
             return
         if inner_loss < self.best:

@@ -10,7 +10,7 @@ from pcam_ssl.audit.report import audit_document, page, write_page
 from pcam_ssl.audit.slides import audit_dataset, balance
 from pcam_ssl.errors import UserError
 from pcam_ssl.render.document import plain
-from pcam_ssl.render.outline import outline
+from pcam_ssl.render.text import outline
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from pcam_ssl.audit.label_errors import suspicious_labels
+from pcam_ssl.audit.audit import suspicious_labels
 from pcam_ssl.tables import predictions
 
 

@@ -18,10 +18,10 @@ def test_show_prints_a_recipe_that_reads_back(command, tmp_path):
     assert load_recipe(tmp_path / "shown.yaml") == load_recipe("smoke", ["optim.lr=1e-3"])
 
 
-def test_show_keys_says_what_they_mean(command):
+def test_show_keys_prints_their_descriptions(command):
     finished = command("recipes", "show", "baseline", "--keys")
     assert "train.epochs = 8" in finished.out
-    assert "# patches a step, over all processes together" in finished.out
+    assert "# patches per step, over all processes" in finished.out
 
 
 def test_copy_makes_a_file_to_change(command, tmp_path):

@@ -10,7 +10,7 @@ from pcam_ssl.compare.charts import correlations
 from pcam_ssl.compare.compare import compare_runs, write_page
 from pcam_ssl.compare.report import comparison_document, page
 from pcam_ssl.render.document import Table
-from pcam_ssl.render.outline import outline
+from pcam_ssl.render.text import outline
 
 HOSTILE = "<script>alert(1)<script>"
 

@@ -8,7 +8,7 @@ import scored
 from pcam_ssl.compare.compare import compare_runs
 from pcam_ssl.compare.report import compare_text, comparison_document, page
 from pcam_ssl.compare.verdict import verdict
-from pcam_ssl.render.outline import values
+from pcam_ssl.render.text import values
 
 DOUBT = "a difference may be the seed's"
 

@@ -105,13 +105,13 @@ def test_a_policy_that_makes_no_view_is_refused_before_anything_is_written(comma
     done = command("baseline", "--data", slides, "--out", tmp_path / "run", *words)
     assert (done.code, done.out) == (2, "")
     (problem,) = done.problems
-    assert problem.startswith("views.file: makes ") and "Traceback" not in done.err
+    assert problem.startswith("views.file: ") and "Traceback" not in done.err
     assert not (tmp_path / "run").exists()
 
 
 def test_rounds_refuse_it_before_anything_is_written(fresh, make_rounds, tmp_path):
     A.save(A.Compose([A.ToFloat(p=1)]), tmp_path / "views.json")
-    with pytest.raises(UserError, match=r"views\.file: makes float32"):
+    with pytest.raises(UserError, match=r"views\.file: .* float32"):
         make_rounds(fresh, 1, f"views.file={tmp_path / 'views.json'}", "views.policy=standard", "pseudo.noise=file")
     assert not (fresh / "round-1").exists()
 

@@ -53,7 +53,7 @@ def tiff_16_bit(values: np.ndarray, order: str) -> bytes:
 
 
 @pytest.mark.parametrize(("kind", "options"), [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PNG", {}), ("BMP", {})])
-def test_rgb_comes_back_exactly(patch, encode, kind, options):
+def test_rgb_is_decoded_exactly(patch, encode, kind, options):
     assert np.array_equal(decode(encode(patch, kind, **options)), patch)
 
 
@@ -122,7 +122,7 @@ def test_truncated_image_is_damaged(make_pixels, encode, kind):
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"<html>not found</html>", "not an image")])
-def test_other_content_is_no_image(content, reason):
+def test_other_content_is_not_an_image(content, reason):
     with pytest.raises(BadImage, match=reason):
         decode(content)
 

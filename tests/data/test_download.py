@@ -68,13 +68,13 @@ def fetch(folder, zenodo, sums=SUMS):
     return download_pcam(folder, zenodo.url, sums, pause_s=0)
 
 
-def test_files_come_whole(tmp_path, zenodo):
+def test_files_are_downloaded_completely(tmp_path, zenodo):
     (path,) = fetch(tmp_path / "new" / "folder", zenodo)
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == ["train_x.h5.gz"]
 
 
-def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path, zenodo):
+def test_a_broken_transfer_continues_where_it_stopped(tmp_path, zenodo):
     zenodo.breaks = 2
     (path,) = fetch(tmp_path, zenodo)
     assert path.read_bytes() == CONTENT
@@ -84,7 +84,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(tmp_path, zenodo):
     assert all(came - downloading.BLOCK_BYTES <= start <= came for start, came in zip(starts[1:], _thirds(starts), strict=True))
 
 
-def test_a_lost_connection_keeps_what_came_and_the_next_run_continues(tmp_path, zenodo):
+def test_a_lost_connection_keeps_its_bytes_and_the_next_run_continues(tmp_path, zenodo):
     zenodo.breaks = downloading.TRIES
     with pytest.raises(UserError, match=r"connection lost; [\d,]+ bytes are kept: run the same command to continue"):
         fetch(tmp_path, zenodo)
@@ -102,7 +102,7 @@ def test_a_server_without_range_starts_again(tmp_path, zenodo):
     assert path.read_bytes() == CONTENT
 
 
-def test_a_whole_part_only_needs_its_name(tmp_path, zenodo):
+def test_a_complete_part_is_only_renamed(tmp_path, zenodo):
     (tmp_path / "train_x.h5.gz.part").write_bytes(CONTENT)
     (path,) = fetch(tmp_path, zenodo)
     assert path.read_bytes() == CONTENT
@@ -121,7 +121,7 @@ def test_a_wrong_file_that_is_there_is_refused_and_kept(tmp_path, zenodo):
     assert (tmp_path / "train_x.h5.gz").read_bytes() == b"mine"
 
 
-def test_wrong_md5_removes_what_came(tmp_path, zenodo):
+def test_wrong_md5_removes_the_download(tmp_path, zenodo):
     with pytest.raises(
         UserError, match=r"downloaded bytes have MD5 .*, the published file has 0{32}; they were removed: run it again"
     ):
@@ -134,7 +134,7 @@ def test_an_absent_file_points_to_the_address(tmp_path, zenodo):
         fetch(tmp_path, zenodo, {"other.gz": "0" * 32})
 
 
-def test_a_busy_server_is_asked_again_then_named(tmp_path, zenodo):
+def test_a_busy_server_is_retried_then_named(tmp_path, zenodo):
     zenodo.status = 503
     with pytest.raises(UserError, match="the server answered 503; 0 bytes are kept"):
         fetch(tmp_path, zenodo)

@@ -9,7 +9,7 @@ def views(patch):
     return [np.rot90(side, turns) for side in (patch, patch[:, ::-1]) for turns in range(4)]
 
 
-def test_the_digest_of_all_eight_views_is_one_and_that_of_another_patch_is_not(make_pixels):
+def test_all_eight_views_have_one_digest_and_another_patch_has_another(make_pixels):
     patch, other = make_pixels(2)
     assert len({view_free_digest(view) for view in views(patch)}) == 1
     assert view_free_digest(other) != view_free_digest(patch)
@@ -38,7 +38,7 @@ def test_patches_of_one_colour_are_flat_whatever_the_colour(tmp_path):
     assert list(np.flatnonzero(is_flat(write(tmp_path / "set", table, pixels).patches))) == [2, 5]
 
 
-def test_conflicts_are_the_labelled_patches_whose_copy_has_the_other_label(tmp_path):
+def test_conflicts_are_copies_with_different_labels(tmp_path):
     table, pixels = clean_patches()
     for copy, original in (("b1", "a0"), ("c0", "a0"), ("d3", "c2"), ("b3", "b5")):  # labels 1/0, 0/0, 1/0, 1/1
         pixels[row(table, copy)] = pixels[row(table, original)]
@@ -49,7 +49,7 @@ def test_conflicts_are_the_labelled_patches_whose_copy_has_the_other_label(tmp_p
     assert found["key"].nunique() == 1
 
 
-def test_two_labels_on_one_flat_colour_conflict_too(tmp_path):
+def test_two_labels_on_one_flat_colour_conflict(tmp_path):
     table, pixels = clean_patches()
     pixels[:2] = 255
     dataset = write(tmp_path / "set", table, pixels)

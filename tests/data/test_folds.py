@@ -13,7 +13,7 @@ def patches():
     return make_patches(SIZES)
 
 
-def test_folds_come_back_as_written(patches, tmp_path):
+def test_folds_are_read_back_as_written(patches, tmp_path):
     folds = make_folds(patches, scheme="random", label_budget=200)
     write_folds(folds, tmp_path / "folds.parquet", {"dataset_digest": "d"})
     again = read_folds(tmp_path / "folds.parquet", patches)
@@ -23,14 +23,14 @@ def test_folds_come_back_as_written(patches, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["grouped", "official", "random"])
-def test_folds_tell_the_scheme_and_the_budget_that_made_them(patches, scheme):
+def test_folds_know_their_scheme_and_label_budget(patches, scheme):
     patches = patches.assign(split=patches.split.mask(patches.wsi == patches.wsi.iloc[0], "valid"))
     folds = make_folds(patches, scheme=scheme, label_budget=100)
     assert (folds.scheme, folds.label_budget) == (scheme, 100)
     assert make_folds(patches, scheme=scheme).label_budget is None
 
 
-def test_a_budget_on_known_folds_hides_the_labels_that_it_would_hide_in_new_ones(patches):
+def test_a_budget_hides_the_same_labels_in_given_folds_as_in_new_ones(patches):
     folds = make_folds(patches)
     drawn = with_budget(folds, patches, 100, seed=3)
     assert drawn.frame.visible.tolist() == make_folds(patches, label_budget=100, seed=3).frame.visible.tolist()
@@ -65,7 +65,7 @@ def keep_a_scored_row_inside(frame, folds):
         (keep_a_scored_row_inside, "inner_2 holds patches that its own fold scores; make the folds again"),
     ],
 )
-def test_a_torn_group_is_refused(patches, tmp_path, change, text):
+def test_a_group_split_across_parts_is_refused(patches, tmp_path, change, text):
     spoilt_file(patches, tmp_path / "folds.parquet", change)
     with pytest.raises(LeakError, match=text):
         read_folds(tmp_path / "folds.parquet", patches)

@@ -10,7 +10,7 @@ def patches():
     return make_patches(SIZES)
 
 
-def test_inner_part_has_about_the_asked_share(patches):
+def test_the_inner_part_has_about_the_requested_share(patches):
     folds = make_folds(patches, inner_share=0.2)
     for k in range(5):
         n_inner, n_train = folds.inner_mask(k).sum(), folds.train_mask(k).sum()
@@ -50,7 +50,7 @@ def test_inner_groups_leave_both_classes_in_training():
     assert 4 not in inner_groups(codes, labels, 0.15, 0)
 
 
-def test_inner_part_of_one_class_is_said():
+def test_an_inner_part_of_one_class_is_noted():
     patches = make_patches([20] * 12)
     patches["label"] = patches["wsi"].isin(["train-slide-00", "train-slide-05"]).astype("Int8")
     folds = make_folds(patches, n_folds=2)

@@ -15,7 +15,7 @@ def test_view_bits_reads_hexadecimal_hashes():
     assert view_bits(["0000000000000000", "00000000000000ff", "8000000000000001"]).tolist() == [0, 255, 2**63 + 1]
 
 
-def test_pairs_known_by_hand():
+def test_pairs_by_hand():
     bits = np.array([0b0000, 0b0001, 0b0111, 0b1111, 1 << 63], dtype=np.uint64)
     assert pairs(bits, 0) == {}
     assert pairs(bits, 1) == {(0, 1): 1, (2, 3): 1, (0, 4): 1}
@@ -28,14 +28,14 @@ def test_equal_hashes_are_pairs_of_distance_0():
 
 
 @pytest.mark.parametrize("differing", [(0, 16, 32), (15, 31, 47), (61, 62, 63), (21, 42, 63)])
-def test_no_place_of_the_differing_bits_hides_a_pair(differing):
+def test_a_pair_is_found_wherever_its_bits_differ(differing):
     one = np.uint64(0x0123456789ABCDEF)
     other = one ^ np.uint64(sum(1 << place for place in differing))
     assert pairs(np.array([one, other]), 3) == {(0, 1): 3}
 
 
 @pytest.mark.parametrize("within_bits", range(7))
-def test_the_pairs_are_those_of_comparing_all_with_all(within_bits):
+def test_pairs_equal_a_comparison_of_all_with_all(within_bits):
     rng = np.random.default_rng(within_bits)
     bits = rng.integers(0, 2**64, 300, dtype=np.uint64)[rng.integers(0, 300, 900)]
     for _ in range(5):  # some equal, others up to 5 bits from a third

@@ -36,13 +36,13 @@ def test_a_batch_is_a_function_of_its_step_alone(plan):
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_classes_take_turns(paired):
+def test_classes_alternate(paired):
     batch = ClassesBySlide(LABELS, SLIDES, 8, 0, paired).batch(3)
     assert LABELS[batch].tolist() == [0, 1] * 4
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_no_patch_stands_twice_in_a_batch(paired):
+def test_no_patch_is_repeated_in_a_batch(paired):
     batch = ClassesBySlide(LABELS, SLIDES, 20, 0, paired).batch(0)
     assert len(set(batch)) == 20
 
@@ -76,7 +76,7 @@ def test_a_second_patch_of_a_slide_comes_after_the_first_of_all():
     assert counts.tolist() == [0, 1, 2, 5]
 
 
-def test_a_class_smaller_than_its_half_of_a_batch_comes_again_in_it():
+def test_a_class_smaller_than_half_a_batch_is_repeated_in_it():
     batch = ClassesBySlide(np.array([1, 1, 0, 0, 0, 0, 0, 0]), np.arange(8), 8, 0).batch(0)
     assert sorted(batch[1::2]) == [0, 0, 1, 1]
 
@@ -110,7 +110,7 @@ def test_a_mixed_batch_holds_its_share_of_pseudo_labelled_patches(share, pseudo)
         assert (plan.batch(step) >= 10).tolist() == spread(8, pseudo).tolist()
 
 
-def test_each_kind_goes_round_in_passes_of_its_own():
+def test_each_kind_has_its_own_passes():
     plan = Mixed(4, 16, 5, 0.6, seed=0)
     shown = [plan.batch(step) for step in range(4)]
     labelled = [batch[batch < 4] for batch in shown]
@@ -118,12 +118,12 @@ def test_each_kind_goes_round_in_passes_of_its_own():
     assert sorted(np.concatenate([batch[batch >= 4] for batch in shown])) == list(range(4, 16))
 
 
-def test_few_pseudo_labels_come_again_to_keep_the_ratio():
+def test_few_pseudo_labels_are_repeated_to_keep_the_ratio():
     batch = Mixed(10, 11, 4, 0.5, seed=0).batch(3)
     assert batch[batch >= 10].tolist() == [10, 10]
 
 
-def test_the_kinds_are_not_shuffled_alike():
+def test_the_two_kinds_have_different_orders():
     plan = Mixed(50, 100, 100, 0.5, seed=0)
     batch = plan.batch(0)
     assert batch[batch < 50].tolist() != (batch[batch >= 50] - 50).tolist()
@@ -136,7 +136,7 @@ POOLED_SLIDES = np.r_[SLIDES, 6 + np.arange(200)]
 
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize(("share", "pseudo"), [(0.5, 8), (0.25, 4), (0.01, 2), (0.99, 14), (0.96, 14)])
-def test_each_class_has_its_share_of_pseudo_labels_however_many_slides_the_pool_seems_to_have(paired, share, pseudo):
+def test_each_class_has_its_share_of_pseudo_labels_with_any_number_of_unknown_slides(paired, share, pseudo):
     plan = MixedClassesBySlide(POOLED, POOLED_SLIDES, 24, 16, share, 0, paired)
     for step in range(5):
         batch = plan.batch(step)
@@ -145,7 +145,7 @@ def test_each_class_has_its_share_of_pseudo_labels_however_many_slides_the_pool_
         assert len(set(batch)) == 16
 
 
-def test_the_pool_is_no_slides_to_draw_by():
+def test_pseudo_labels_are_not_drawn_by_slide():
     plan = MixedClassesBySlide(POOLED, POOLED_SLIDES, 24, 16, 0.5, 0)
     assert [each.slides.tolist() for each in plan.labelled.classes] == [[0, 1, 2, 3, 4, 5]] * 2
 

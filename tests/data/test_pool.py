@@ -1,4 +1,4 @@
-"""What a fold may learn from without labels, on a table small enough to read."""
+"""The pool of a fold, on a table small enough to read."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def pool(k: int = 0, **how) -> list[str]:
     return pool_rows(dataset, folds, fold_unit(folds, k)).id.tolist()
 
 
-def test_the_pool_is_what_has_no_visible_label_and_no_kept_slide():
+def test_the_pool_has_no_visible_labels_and_no_scored_or_inner_slides():
     assert pool() == POOL
 
 
@@ -58,7 +58,7 @@ def test_another_fold_has_another_pool():
     assert pool(1) == ["scored-hidden", "alone", "beside-scored", "test", "test-labelled", "test-of-scored"]
 
 
-def test_no_truth_comes_along():
+def test_labels_of_the_pool_are_masked():
     dataset, folds = make()
     rows = pool_rows(dataset, folds, fold_unit(folds, 0))
     assert rows.label.isna().all()
@@ -68,15 +68,15 @@ def test_no_truth_comes_along():
 
 
 @pytest.mark.parametrize("of", ["scored", "scored-hidden", "inner"])
-def test_copies_of_what_is_scored_or_inner_are_left_out(of):
+def test_copies_of_scored_or_inner_patches_are_excluded(of):
     assert pool(copies={"alone": of, "hidden": of}) == [name for name in POOL if name not in ("alone", "hidden")]
 
 
-def test_copies_of_training_patches_stay():
+def test_copies_of_training_patches_stay_in_the_pool():
     assert pool(copies={"alone": "trained"}) == POOL
 
 
-def test_random_folds_tear_slides_and_so_does_their_pool():
+def test_random_folds_split_slides_also_in_the_pool():
     more = ["inner-hidden", "beside-inner", "beside-scored", "test-of-scored"]  # fold 0 scores "scored-hidden" itself
     assert pool(grouping="none") == [row[0] for row in PATCHES if row[0] in {*POOL, *more}]
 
@@ -102,11 +102,11 @@ def test_facts_count_the_pool_by_source(facts):
     }
 
 
-def test_facts_count_what_is_transductive_and_what_has_no_slide(facts):
+def test_facts_count_transductive_patches_and_those_without_slide(facts):
     assert (facts["on_training_slides"], facts["without_slide"]) == (2, 1)  # hidden, beside-trained; test
 
 
-def test_facts_count_what_is_left_out(facts):
+def test_facts_count_excluded_patches(facts):
     # By slide: inner-hidden, beside-inner, beside-scored, test-of-scored.
     assert (facts["left_out_slides"], facts["left_out_copies"]) == (4, 1)
 
@@ -119,7 +119,7 @@ def test_the_pool_in_words(facts):
     )
 
 
-def test_the_share_of_scored_patches_that_some_fold_had_in_its_pool():
+def test_the_share_of_scored_patches_in_the_pool_of_any_fold():
     dataset, folds = make()
     ids = pd.Series(["test", "test-labelled", "test-of-scored", "inner"])
     assert transductive(dataset, folds, ids, learned=True) == {"transductive": True, "in_pool": 0.75}

@@ -40,7 +40,7 @@ def test_text_holds_the_numbers(dataset):
     assert "1 patches without slide" in text
 
 
-def test_text_says_what_to_do_without_slides(tmp_path, make_pixels):
+def test_without_slides_the_text_names_the_next_step(tmp_path, make_pixels):
     with DatasetWriter(tmp_path / "set", None, source="here", source_format="test") as writer:
         writer.append(make_pixels(1), ["a"], "train")
     assert "no slide ids: folds need proxy groups; give a csv id,wsi at import" in as_text(

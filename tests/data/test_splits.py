@@ -82,7 +82,7 @@ def test_folds_spread_each_stain():
     assert pd.crosstab(make_folds(patches).frame["fold"], stain).to_numpy().min() >= 20
 
 
-def test_too_few_alike_slides_are_balanced_by_label_and_said_so():
+def test_too_few_similar_slides_are_balanced_by_label_with_a_note():
     folds = make_folds(make_patches([30] * 6), n_folds=5)
     assert folds.notes == ("folds are balanced by label alone: too few slides look alike for 5 folds of each stain",)
 
@@ -112,14 +112,14 @@ def test_official_without_slide_ids_clusters_each_split_alone():
     assert folds.notes[0].startswith("no slide ids: train and valid are taken to share no slide")
 
 
-def test_random_splits_slides_and_says_so(patches):
+def test_random_folds_split_slides_with_a_note(patches):
     folds = make_folds(patches, scheme="random")
     assert folds.grouping == "none"
     assert folds.notes[0].startswith("cv.scheme random: patches of one slide are in training and scoring")
     assert (folds.frame["fold"].groupby(patches["wsi"]).nunique() > 1).all()
 
 
-def test_an_exact_copy_in_another_fold_is_said(patches):
+def test_an_exact_copy_in_another_fold_is_noted(patches):
     folds = make_folds(patches)
     twins = [int(np.flatnonzero(folds.score_mask(k))[0]) for k in (0, 1)]
     patches.loc[twins, "pixel_hash"] = "same"
@@ -129,7 +129,7 @@ def test_an_exact_copy_in_another_fold_is_said(patches):
 # no slide ids
 
 
-def test_stain_clusters_stand_in_for_unknown_slides():
+def test_stain_clusters_replace_unknown_slides():
     patches = make_patches([40] * 15, named=False)
     patches.loc[:99, "pixel_hash"] = [f"pair-{n % 50}" for n in range(100)]
     folds = make_folds(patches)
@@ -139,7 +139,7 @@ def test_stain_clusters_stand_in_for_unknown_slides():
     assert_grouped(folds)
 
 
-def test_stain_clusters_can_be_asked_for_where_slides_are_known(patches):
+def test_stain_clusters_can_be_chosen_where_slides_are_known(patches):
     assert make_folds(patches, n_folds=3, grouping="stain clusters").grouping == "stain clusters"
 
 
@@ -147,7 +147,7 @@ def test_stain_clusters_can_be_asked_for_where_slides_are_known(patches):
 
 
 @pytest.mark.parametrize("scheme", ["grouped", "random"])
-def test_budget_keeps_that_many_labels_whatever_they_are(patches, scheme):
+def test_budget_keeps_that_many_labels_independent_of_their_values(patches, scheme):
     folds = make_folds(patches, scheme=scheme, label_budget=120)
     other = make_folds(patches.assign(label=1 - patches["label"]), scheme=scheme, label_budget=120)
     assert folds.frame["visible"].sum() == 120 and folds.frame["visible"].equals(other.frame["visible"])
@@ -231,7 +231,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_line_names_what_cannot_be_split_and_the_next_move(patches, case):
+def test_one_line_names_the_problem_and_the_next_step(patches, case):
     spoil, options, text = CASES[case]
     with pytest.raises(UserError) as error:
         make_folds(spoil(patches).astype({"wsi": "str", "label": "Int8"}), **options)

@@ -10,7 +10,7 @@ def rows_of(values, hashes=None):
     return frame.assign(pixel_hash=[str(n) for n in range(len(frame))] if hashes is None else hashes)
 
 
-def test_cluster_finds_groups_that_lie_apart():
+def test_cluster_finds_separate_groups():
     numbers = cluster(np.array([[0.0], [0.1], [10.0], [10.1]]), 2, seed=0)
     assert numbers[0] == numbers[1] != numbers[2] == numbers[3]
 

@@ -1,4 +1,4 @@
-"""Stain jitter of training views: as far as slides differ, further in `strong`, and white stays white."""
+"""Stain jitter of training views: as large as between slides, larger in `strong`, and white stays white."""
 
 import pickle
 import runpy
@@ -38,20 +38,20 @@ def kaggle_mini(tmp_path_factory):
     return open_dataset(path)
 
 
-def test_on_real_patches_standard_moves_stains_as_slides_differ_and_strong_clearly_more(kaggle_mini):
+def test_on_real_patches_standard_jitters_as_slides_differ_and_strong_more(kaggle_mini):
     between = MEASURE["slide_stains"](kaggle_mini).std(axis=0, ddof=1)
     patches = MEASURE["full_patches"](np.asarray(kaggle_mini.pixels[::20]))
     assert spread("standard", patches) / between == pytest.approx([1, 1, 1], abs=0.25)
     assert (spread("strong", patches) / between > 1.5).all()
 
 
-def test_on_synthetic_patches_strong_moves_every_stain_further_than_standard(synthetic):
+def test_on_synthetic_patches_strong_jitters_every_stain_more_than_standard(synthetic):
     assert (spread("standard", synthetic) > 0.02).all()
     assert (spread("strong", synthetic) > 1.5 * spread("standard", synthetic)).all()
 
 
 @pytest.mark.parametrize("policy", ["standard", "strong"])
-def test_strength_scales_how_far_stains_move(synthetic, policy):
+def test_strength_scales_the_stain_jitter(synthetic, policy):
     assert (spread(policy, synthetic, 0.5) < 0.7 * spread(policy, synthetic)).all()
 
 
@@ -60,14 +60,14 @@ def test_white_background_stays_white(policy, darkest):
     assert MEASURE["background"](Views(policy), 400) >= darkest
 
 
-def test_without_jitter_a_patch_stays_as_it_is():
+def test_without_jitter_a_patch_does_not_change():
     patch = np.random.default_rng(0).integers(1, 256, (32, 32, 3), dtype=np.uint8)
     none = StainJitter((0, 0, 0), (0, 0, 0))
     assert np.array_equal(none(image=patch)["image"], patch)
 
 
 @pytest.mark.parametrize("stain", [0, 1, 2])
-def test_a_stain_is_scaled_alone_and_shifted_by_its_own_amount(stain):
+def test_each_stain_is_scaled_and_shifted_separately(stain):
     """By hand: a pixel of mean density 0.3, the full size of a shift, holds c of a stain and then (1 + alpha) c + beta."""
     density = np.array([0.35, 0.4, 0.15])
     jitter = StainJitter((0.3, 0.3, 0.3), (0.03, 0.03, 0.14))
@@ -106,7 +106,7 @@ def test_no_draw_turns_the_darkest_pixels_bright_by_overflow():
     assert (StainJitter().apply(black, -9 * np.eye(3)) == 255).all()
 
 
-def test_views_travel_to_loader_processes(synthetic):
+def test_views_can_be_pickled_to_loader_processes(synthetic):
     views = Views("strong")
     again = pickle.loads(pickle.dumps(views))
     assert all(np.array_equal(again(patch, (1, n)), views(patch, (1, n))) for n, patch in enumerate(synthetic))
@@ -176,7 +176,7 @@ def test_some_strong_views_are_blurred(plain_keys):
     assert 0.02 < blurred < 0.2
 
 
-def test_standard_moves_no_pixel_but_by_d4():
+def test_standard_moves_pixels_by_d4_only():
     patch = np.full((96, 96, 3), 250, np.uint8)
     patch[46:50, 46:50] = 10
     assert all(np.allclose(centre_of(Views("standard")(patch, (3, n))), 47.5) for n in range(50))

@@ -33,7 +33,7 @@ def eval_stream(pixels, rows, batch_size=4, random_views=0, policy="strong") -> 
 
 
 @pytest.mark.parametrize("batch_size", [4, 6, 20, 33])
-def test_each_pass_shows_each_patch_once(batch_size):
+def test_each_pass_draws_each_patch_once(batch_size):
     plan = Shuffled(20, batch_size, 0)
     shown = np.concatenate([plan.batch(step) for step in range(20)])
     for begin in range(0, len(shown) - 19, 20):
@@ -67,7 +67,7 @@ def test_steps_and_seeds_change_the_views(pixels):
     assert not torch.equal(first["pixels"][one], later["pixels"][two])
 
 
-def test_a_patch_that_comes_again_is_seen_in_another_view(pixels):
+def test_a_repeated_patch_has_another_view(pixels):
     class Again:
         def batch(self, step: int) -> np.ndarray:
             return np.arange(8)
@@ -88,7 +88,7 @@ def test_weights_of_pseudo_labels_rise_linearly_and_those_of_labels_stay(step, s
     assert found.tolist() == pytest.approx([0.1 * share, 1, 0.8 * share, 1])
 
 
-def test_without_a_ramp_weights_are_whole_from_the_first_step():
+def test_without_a_ramp_weights_are_full_from_the_first_step():
     assert pseudo_part().weights_of(np.array([12, 19]), 0).tolist() == pytest.approx([0.1, 0.8])
 
 
@@ -111,7 +111,7 @@ def test_a_batch_without_pseudo_labels_has_no_weights(pixels):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_processes_together_see_what_one_process_sees(pixels, size):
+def test_several_processes_together_get_the_batches_of_one(pixels, size):
     for step in (0, 3, 7):
         whole = train_stream(pixels, pseudo=pseudo_part(ramp_steps=5))[step]
         parts = [train_stream(pixels, rank=rank, size=size, pseudo=pseudo_part(ramp_steps=5))[step] for rank in range(size)]
@@ -124,7 +124,7 @@ def test_the_mapped_pixels_are_not_written_to(pixels):
     assert np.array_equal(pixels.array, before)
 
 
-def test_pixels_travel_as_a_path(pixels):
+def test_pixels_are_pickled_as_a_path(pixels):
     pixels.array  # noqa: B018 -- opens the map
     assert len(pickle.dumps(pixels)) < 500
     assert np.array_equal(pickle.loads(pickle.dumps(pixels)).array, pixels.array)
@@ -132,7 +132,7 @@ def test_pixels_travel_as_a_path(pixels):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, pytest.param(4, marks=pytest.mark.processes)])
-def test_workers_change_no_pixel_and_no_order(pixels, workers):
+def test_workers_do_not_change_pixels_or_order(pixels, workers):
     stream = train_stream(pixels)
     loaded = list(load(stream, range(2, 9), workers, CPU))
     assert len(loaded) == 7
@@ -146,7 +146,7 @@ def test_evaluation_shows_every_row_once_in_order_without_padding(pixels):
     assert np.array_equal(torch.cat([batch["pixels"] for batch in batches]).numpy(), pixels.array[[9, 3, 4, 20, 11]])
 
 
-def test_random_views_belong_to_the_id_whatever_row_batch_or_neighbours(pixels):
+def test_random_views_depend_on_the_id_only(pixels):
     together = eval_stream(pixels, [7, 2, 8, 5], batch_size=4, random_views=3)[0]["random"]
     alone = eval_stream(pixels, [5], batch_size=1, random_views=3)[0]["random"]
     assert torch.equal(together[3], alone[0])
@@ -157,6 +157,6 @@ def test_random_views_of_a_patch_differ(pixels):
     assert len({view.numpy().tobytes() for view in shown}) == 3
 
 
-def test_more_random_views_keep_the_first(pixels):
+def test_more_random_views_begin_with_the_same_views(pixels):
     few, more = (eval_stream(pixels, [5], random_views=n)[0]["random"][0] for n in (2, 4))
     assert torch.equal(few, more[:2])

@@ -20,7 +20,7 @@ def draw_both_labels(size_px):
 
 
 @pytest.mark.parametrize("size_px", [48, 96])
-def test_tumor_changes_the_central_third_alone(size_px):
+def test_tumor_changes_the_central_third_only(size_px):
     normal, tumor = draw_both_labels(size_px)
     changed = (normal != tumor).any(axis=(0, 3))
     middle = slice(size_px // 3, 2 * (size_px // 3))
@@ -72,25 +72,25 @@ def dataset(tmp_path_factory):
     return open_dataset(path)
 
 
-def test_the_dataset_has_the_splits_asked_for(dataset):
+def test_the_dataset_has_the_requested_splits(dataset):
     assert dataset.patches.groupby("split").size().to_dict() == {"train": 600, "valid": 60, "test": 90}
     assert dataset.patches.groupby("split")["wsi"].nunique().to_dict() == {"train": 20, "valid": 2, "test": 3}
 
 
-def test_test_has_no_labels_unless_asked_for(dataset, tmp_path):
+def test_test_has_no_labels_by_default(dataset, tmp_path):
     test = dataset.patches["split"] == "test"
     assert dataset.patches["label"][test].isna().all() and dataset.patches["label"][~test].notna().all()
     write_synthetic(tmp_path / "labelled", slides=1, test_slides=1, patches=2, size_px=32, label_test=True)
     assert open_dataset(tmp_path / "labelled").patches["label"].notna().all()
 
 
-def test_more_slides_leave_the_first_ones_as_they_are(dataset, tmp_path):
+def test_more_slides_do_not_change_the_first_ones(dataset, tmp_path):
     write_synthetic(tmp_path / "fewer", slides=2, test_slides=0, patches=30, size_px=48)
     fewer = open_dataset(tmp_path / "fewer")
     assert np.array_equal(fewer.pixels, dataset.pixels[:60]) and list(fewer.patches["id"]) == list(dataset.patches["id"][:60])
 
 
-def test_a_taken_name_is_refused(dataset):
+def test_an_existing_name_is_refused(dataset):
     with pytest.raises(UserError, match="already exists"):
         write_synthetic(dataset.path, slides=1, patches=1)
 
@@ -115,6 +115,6 @@ def out_of_fold_auc(dataset, scheme):
     return roc_auc_score(labels, scores)
 
 
-def test_random_folds_flatter_the_score_and_grouped_folds_do_not(dataset):
+def test_random_folds_give_too_good_scores_and_grouped_folds_do_not(dataset):
     random, grouped = (out_of_fold_auc(dataset, scheme) for scheme in ("random", "grouped"))
     assert random > grouped + 0.1

@@ -32,7 +32,7 @@ def shown(pixels, batch) -> list[int]:
     return found.argmax(1).tolist()
 
 
-def test_the_labelled_half_is_what_it_was_alone(pixels):
+def test_the_labelled_part_of_a_batch_does_not_change(pixels):
     whole = stream(pixels)
     alone = whole.labelled[5]
     assert same(alone, {name: whole[5][name] for name in alone})
@@ -49,14 +49,14 @@ def test_one_policy_still_makes_two_views(pixels):
     assert not any(torch.equal(weak, strong) for weak, strong in zip(batch["weak"], batch["strong"], strict=True))
 
 
-def test_passes_show_every_pool_patch_once_and_nothing_else(pixels):
+def test_passes_draw_every_pool_patch_once_and_no_others(pixels):
     plain = stream(pixels, weak="none")
     rows = [row for step in range(3) for row in shown(pixels, plain[step])]
     assert sorted(rows[:12]) == sorted(rows[12:]) == POOL.tolist()
     assert rows[:12] != rows[12:]
 
 
-def test_orders_are_not_those_of_the_labelled(pixels):
+def test_orders_differ_from_those_of_labelled_patches(pixels):
     of_equal_sizes = stream(pixels, rows=np.arange(18), weak="none")
     assert of_equal_sizes.plan.batch(0)[:4].tolist() != of_equal_sizes.labelled.plan.batch(0).tolist()
 
@@ -69,7 +69,7 @@ def test_a_pool_smaller_than_a_batch_repeats(pixels, n):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_processes_together_see_what_one_process_sees(pixels, size):
+def test_several_processes_together_get_the_batches_of_one(pixels, size):
     for step in (0, 7):
         whole = stream(pixels)[step]
         parts = [stream(pixels, rank=rank, size=size)[step] for rank in range(size)]
@@ -79,7 +79,7 @@ def test_processes_together_see_what_one_process_sees(pixels, size):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.processes)])
-def test_workers_change_no_pixel_and_no_order(pixels, workers):
+def test_workers_do_not_change_pixels_or_order(pixels, workers):
     made = stream(pixels, ramp_steps=6)
     loaded = list(load(made, range(2, 7), workers, torch.device("cpu")))
     assert all(same(batch, made[step]) for step, batch in zip(range(2, 7), loaded, strict=True))

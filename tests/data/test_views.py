@@ -36,7 +36,7 @@ def test_the_eight_elements_differ(patch):
     assert len({dihedral(patch, element).tobytes() for element in range(8)}) == 8
 
 
-def test_two_elements_after_each_other_are_an_element(patch):
+def test_the_product_of_two_elements_is_an_element(patch):
     elements = {dihedral(patch, element).tobytes() for element in range(8)}
     for first in range(8):
         composed = {dihedral(dihedral(patch, first), second).tobytes() for second in range(8)}
@@ -72,7 +72,7 @@ def test_a_view_is_a_pure_function_of_patch_and_key(patch, policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_global_random_states_have_no_say(patch, policy):
+def test_global_random_states_do_not_change_a_view(patch, policy):
     import random
 
     seen = []
@@ -85,7 +85,7 @@ def test_global_random_states_have_no_say(patch, policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_patch_is_left_as_it_was(patch, policy):
+def test_the_patch_is_not_changed(patch, policy):
     before = patch.copy()
     for key in range(8):
         Views(policy, 2.0)(patch, (key,))
@@ -98,22 +98,22 @@ def test_keys_draw_different_views(patch, policy):
     assert len(shown) == 8 if policy == "d4" else len(shown) > 60
 
 
-def test_none_shows_the_patch_itself(patch):
+def test_none_returns_the_patch_itself(patch):
     assert same(Views("none")(patch, (1,)), patch)
 
 
-def test_d4_draws_elements_of_d4_alone(patch):
+def test_d4_draws_only_elements_of_d4(patch):
     elements = {dihedral(patch, element).tobytes() for element in range(8)}
     assert {Views("d4")(patch, (key,)).tobytes() for key in range(64)} == elements
 
 
 @pytest.mark.parametrize("policy", ["standard", "strong"])
-def test_strength_zero_leaves_d4_alone(patch, policy):
+def test_strength_zero_leaves_d4_only(patch, policy):
     assert all(same(Views(policy, 0.0)(patch, (key,)), Views("d4")(patch, (key,))) for key in range(16))
 
 
 @pytest.mark.parametrize("policy", ["standard", "strong"])
-def test_strength_scales_how_far_colours_move(patch, policy):
+def test_strength_scales_the_colour_jitter(patch, policy):
     def moved(strength: float) -> float:
         pairs = [(Views(policy, strength)(patch, (key,)), Views("d4")(patch, (key,))) for key in range(32)]
         return np.mean([np.abs(a.astype(int) - b.astype(int)).mean() for a, b in pairs])

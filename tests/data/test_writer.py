@@ -18,7 +18,7 @@ def write(path, pixels, ids, size_px=16, **columns):
     return open_dataset(path)
 
 
-def test_pixels_and_columns_come_back_as_they_were_appended(tmp_path, make_pixels):
+def test_pixels_and_columns_are_read_back_as_appended(tmp_path, make_pixels):
     pixels = make_pixels(5)
     with DatasetWriter(tmp_path / "set", 16, source="here", source_format="test") as writer:
         writer.append(pixels[:3], list("abc"), "train", labels=[0, 1, None], wsi=["s", None, "t"], x=[1, 2, 3], y=[4, 5, None])
@@ -67,7 +67,7 @@ def test_existing_target_is_refused_and_kept(tmp_path, make_pixels):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interruption_leaves_nothing(tmp_path, make_pixels, error):
+def test_an_interruption_leaves_no_files(tmp_path, make_pixels, error):
     with pytest.raises(error), DatasetWriter(tmp_path / "set", 16, source="here", source_format="test") as writer:
         writer.append(make_pixels(1), ["a"], "train")
         raise error
@@ -75,13 +75,13 @@ def test_an_interruption_leaves_nothing(tmp_path, make_pixels, error):
 
 
 def test_repeated_ids_are_refused_by_name(tmp_path, make_pixels):
-    with pytest.raises(UserError, match=r"here: 1 ids stand more than once \(a\)"):
+    with pytest.raises(UserError, match=r"here: 1 ids .* \(a\); name each patch once"):
         write(tmp_path / "set", make_pixels(3), ["a", "b", "a"])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.processes
-def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, make_pixels):
+def test_the_next_writer_removes_the_folder_of_a_killed_one(tmp_path, make_pixels):
     code = (
         "import os, signal, sys, numpy as np\n"
         "from pcam_ssl.data.writer import DatasetWriter\n"
@@ -95,7 +95,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, make_pixels)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_writer_at_work_is_left_alone_by_another(tmp_path, make_pixels):
+def test_another_writer_does_not_touch_a_running_one(tmp_path, make_pixels):
     with DatasetWriter(tmp_path / "set", 16, source="here", source_format="test") as slow:
         slow.append(make_pixels(1), ["a"], "train")
         with pytest.raises(RuntimeError), DatasetWriter(tmp_path / "set", 16, source="here", source_format="test"):

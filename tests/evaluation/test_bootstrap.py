@@ -42,13 +42,13 @@ def test_values_are_the_point_scores(rows):
 
 
 @pytest.mark.parametrize("name", point_scores([0, 1], [0.1, 0.9]))
-def test_a_resample_scores_as_its_rows_written_out(rows, name):
+def test_a_resample_has_the_scores_of_its_repeated_rows(rows, name):
     times = np.random.default_rng(1).integers(4, size=30)
     assert cell_scores_of(rows, times)[name] == pytest.approx(point_scores(*doubled(rows, times))[name])
 
 
 @pytest.mark.parametrize("name", point_scores([0, 1], [0.1, 0.9]))
-def test_coarse_cells_stay_near_the_written_out_rows(rows, name, monkeypatch):
+def test_coarse_cells_stay_near_the_scores_of_the_repeated_rows(rows, name, monkeypatch):
     monkeypatch.setattr(bootstrap, "CELLS", 60)
     times = np.random.default_rng(1).integers(4, size=30)
     assert cell_scores_of(rows, times)[name] == pytest.approx(point_scores(*doubled(rows, times))[name], abs=0.02)
@@ -93,7 +93,7 @@ def test_order_of_rows_does_not_matter(rows):
     assert shuffled["low"] == pytest.approx(intervals(*rows, resamples=50)["auroc"]["low"])
 
 
-def test_the_seed_decides(rows):
+def test_the_seed_decides_the_interval(rows):
     assert intervals(*rows, resamples=50, seed=1) == intervals(*rows, resamples=50, seed=1)
     assert intervals(*rows, resamples=50, seed=1) != intervals(*rows, resamples=50, seed=2)
 
@@ -119,7 +119,7 @@ def test_a_higher_level_is_wider(rows):
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
 
 
-def test_no_groups_means_each_patch_is_its_own():
+def test_without_groups_each_patch_is_its_own_group():
     labels, probs, _ = slides_that_differ(np.random.default_rng(4), n_slides=20)
     assert intervals(labels, probs, None, resamples=50) == intervals(labels, probs, np.arange(1000, 1500), resamples=50)
 
@@ -153,7 +153,7 @@ def test_resamples_of_one_class_are_left_out_and_counted():
     assert found["accuracy"]["resamples"] == 2000
 
 
-def test_slides_with_one_class_alone_do_not_count_for_the_other():
+def test_slides_of_one_class_do_not_count_for_the_other():
     # Twenty slides, and all tumor on one of them: nobody can say how tumor differs between slides.
     labels, probs, slides = slides_that_differ(np.random.default_rng(3), n_slides=20)
     labels = np.where(slides == 0, labels, 0)
@@ -203,7 +203,7 @@ def test_paired_value_is_b_minus_a(rows):
     assert found["auroc"]["value"] == auroc(labels, better) - auroc(labels, probs)
 
 
-def test_a_model_differs_from_itself_by_nothing(rows):
+def test_a_model_differs_from_itself_by_zero(rows):
     labels, probs, slides = rows
     for entry in paired_differences(labels, probs, probs, slides, resamples=20).values():
         assert (entry["value"], entry["low"], entry["high"]) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Temperature scaling: recovers a known temperature, and says where there is none to fit."""
+"""Temperature scaling: it recovers a known temperature and gives the reason where none can be fitted."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_few_slides_move_the_temperature_little_and_patches_do_not_count(overcon
     assert fit_calibrator(logits, labels, np.arange(len(labels)) % 4).temperature == few
 
 
-def test_no_temperature_beside_it_is_better(overconfident):
+def test_the_fitted_temperature_is_a_minimum(overconfident):
     logits, labels = overconfident
     best = fit_temperature(logits, labels, 10**9)
     assert nll(labels, expit(logits / best)) < min(nll(labels, expit(logits / (best * step))) for step in (0.98, 1.02))
@@ -67,7 +67,7 @@ def test_huge_logits_stay_finite():
     assert LOWEST <= fit_temperature([1e4, -1e4, 1e4], [1, 0, 0], 10**9) <= HIGHEST
 
 
-def test_logits_that_mislead_are_flattened():
+def test_logits_that_are_wrong_get_the_highest_temperature():
     assert fit_temperature([2, 1, -2, -1], [0, 0, 1, 1], 10**9) == pytest.approx(HIGHEST, rel=0.01)
 
 
@@ -83,7 +83,7 @@ def test_counts_patches_and_slides():
         ([0.5, 2.0], [1, 1], "the 2 inner patches are all of class 1: temperature 1, not calibrated"),
     ],
 )
-def test_says_why_it_did_not_fit(logits, labels, reason):
+def test_the_reason_is_given_where_no_temperature_is_fitted(logits, labels, reason):
     fitted = fit_calibrator(logits, labels)
     assert (fitted.temperature, fitted.reason) == (1.0, reason)
 
@@ -96,6 +96,6 @@ def test_unfitted_prob_is_the_sigmoid():
     assert Calibrator().prob([0.0, np.log(3)]) == pytest.approx([0.5, 0.75])
 
 
-def test_travels_through_json():
+def test_a_calibrator_is_read_back_from_json():
     fitted = fit_calibrator([1, 1, 1, 1], [1, 1, 1, 0], ["a", "a", "b", "b"])
     assert Calibrator.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted

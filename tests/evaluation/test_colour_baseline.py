@@ -1,4 +1,4 @@
-"""The floor: histograms by hand, folds kept apart, the same answer each time."""
+"""Colour baseline: histograms by hand, no labels across folds, the same bits for the same seed."""
 
 import numpy as np
 import pytest
@@ -53,13 +53,13 @@ def test_reads_memory_mapped_pixels(purple_and_pink, tmp_path):
     assert (colour_histograms(mapped, [0, 5]) == colour_histograms(purple_and_pink[0], [0, 5])).all()
 
 
-def test_learns_colour(purple_and_pink):
+def test_the_colour_baseline_learns_colour(purple_and_pink):
     pixels, labels = purple_and_pink
     probs = colour_baseline_oof(pixels, np.arange(300), labels, *halves(300), seed=0)
     assert np.mean((probs >= 0.5) == labels) > 0.85
 
 
-def test_a_folds_own_labels_change_nothing(purple_and_pink):
+def test_the_labels_of_a_fold_do_not_change_its_probs(purple_and_pink):
     pixels, labels = purple_and_pink
     train, score = halves(300)
     scrambled = np.where(score[0], 1 - labels, labels)
@@ -77,7 +77,7 @@ def test_rows_no_fold_scores_are_nan(purple_and_pink):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_in_training_gives_its_rate(purple_and_pink, label):
+def test_one_class_in_training_gives_prob_0_or_1(purple_and_pink, label):
     features = colour_histograms(purple_and_pink[0], np.arange(20))
     assert colour_baseline_predictions(features[:10], [label] * 10, features[10:], seed=0).tolist() == [label] * 10
 

@@ -22,7 +22,7 @@ def test_the_rarer_class_is_counted_by_its_own_patches():
     assert count_groups(codes, labels) == Groups(5, 2, 1.6)
 
 
-def test_a_class_that_is_nowhere_leaves_no_group():
+def test_an_absent_class_has_no_groups():
     counted = count_groups([0, 1], [1, 1])
     assert (counted.rarer, counted.enough) == (0, False)
     with pytest.raises(ValueError, match="0 groups"):
@@ -38,7 +38,7 @@ def test_the_interval_is_symmetric_on_its_scale(kind, there):
 
 
 @pytest.mark.parametrize("n", [3, 10, 34])
-def test_all_right_is_no_proof(n):
+def test_a_share_of_one_has_an_interval_of_some_width(n):
     low, high = student_interval(1.0, np.ones(50), Groups(n, n, float(n)))
     exact = binomtest(n, n).proportion_ci(0.95)
     assert (low, high) == pytest.approx((exact.low, 1.0))
@@ -60,7 +60,7 @@ def test_one_slide_that_holds_nearly_all_leaves_a_finite_difference():
     assert np.isfinite([low, high]).all()
 
 
-def test_columns_are_as_if_alone():
+def test_a_column_has_the_same_interval_alone_and_beside_others():
     values, drawn = np.array([0.8, 1.0, 0.4]), np.stack([DRAWN, np.ones_like(DRAWN), DRAWN / 2], axis=1)
     together = np.stack(student_interval(values, drawn, Groups(9, 9, 9.0)))
     for column in range(3):

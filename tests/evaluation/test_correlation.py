@@ -22,24 +22,24 @@ def test_spearman_is_scipys_with_ties(logits):
 
 
 @pytest.mark.parametrize("measure", [pearson, spearman])
-def test_a_constant_column_is_alike_to_nothing_and_spoils_nothing(logits, measure):
+def test_a_constant_column_has_no_correlation_and_changes_no_other(logits, measure):
     found = measure(np.column_stack([logits[:, :2], np.ones(200)]))
     assert np.isnan(found[2]).all() and np.isnan(found[:, 2]).all()
     assert found[:2, :2] == pytest.approx(measure(logits[:, :2]))
 
 
-def test_probs_of_nought_and_one_have_finite_logits():
+def test_probs_of_zero_and_one_have_finite_logits():
     assert np.isfinite(calibrated_logits([0.0, 0.5, 1.0])).all()
     assert calibrated_logits([0.25])[0] == pytest.approx(-np.log(3))
 
 
-def test_two_columns_are_as_alike_alone_as_beside_others():
+def test_the_correlation_of_two_columns_does_not_depend_on_others():
     logits = np.random.default_rng(2).normal(size=(301, 9))
     whole = pearson(logits)
     alone = [[pearson(logits[:, [one, other]])[0, 1] for other in range(9)] for one in range(9)]
     assert np.array_equal(whole, alone)
 
 
-def test_equal_columns_are_wholly_alike():
+def test_equal_columns_have_correlation_one():
     logits = np.random.default_rng(3).normal(size=(301, 9))
     assert (pearson(logits[:, [4] * 7]) == 1).all()

@@ -28,14 +28,14 @@ def test_few_probs_give_the_curve_of_scikit_learn():
     np.testing.assert_allclose(curve.y, true)
 
 
-def test_many_probs_keep_the_area():
+def test_binned_thresholds_keep_the_area():
     labels, probs, groups = drawn(20_000)
     curve = roc(labels, probs, groups, resamples=2)
     assert len(curve.y) <= 1002
     assert auc(curve.x, curve.y) == pytest.approx(roc_auc_score(labels, probs), abs=1e-4)
 
 
-def test_a_thinned_curve_is_less_than_a_pixel_off():
+def test_a_curve_of_binned_thresholds_is_less_than_a_pixel_off():
     labels, probs, groups = drawn(50_000)
     curve = roc(labels, probs, groups, resamples=2)
     false, true, _ = roc_curve(labels, probs, drop_intermediate=False)
@@ -65,7 +65,7 @@ def test_the_precision_band_holds_the_curve_and_stays_within_shares():
     assert 0 <= curve.low.min() <= curve.high.max() <= 1
 
 
-def test_constant_probs_have_the_precision_of_guessing_everywhere():
+def test_constant_probs_have_the_prevalence_as_precision():
     curve = precision_recall([0, 1, 1, 0], [0.5] * 4, ["a", "a", "b", "b"], resamples=20)
     assert (curve.x.tolist(), curve.y.tolist()) == ([1], [0.5])
     assert curve.at(0.2) == (0.5, 0.5, 0.5)
@@ -83,7 +83,7 @@ def test_the_band_holds_the_curve():
     assert low < value < high
 
 
-def test_alike_slides_have_no_band_width():
+def test_identical_slides_have_a_band_of_zero_width():
     labels, probs, _ = drawn(50)
     curve = roc(np.tile(labels, 6), np.tile(probs, 6), np.repeat(np.arange(6), 50), resamples=50)
     np.testing.assert_allclose(curve.low, curve.high)

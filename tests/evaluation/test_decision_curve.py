@@ -18,7 +18,7 @@ def test_net_benefit_by_hand():
     assert at(curve.treat_all, 0.2) == pytest.approx((2 - 3 * 0.25) / 5)
 
 
-def test_it_is_the_plain_loop():
+def test_net_benefit_equals_a_plain_loop():
     rng = np.random.default_rng(0)
     labels, probs = rng.integers(2, size=300), np.round(rng.random(300), 2)
     curve = decision_curve(labels, probs, None)
@@ -37,7 +37,7 @@ def test_a_good_network_is_measurably_better_and_a_constant_one_nowhere():
     assert not decision_curve(labels, np.full(2000, 0.5), slides).better.any()
 
 
-def test_one_slide_has_no_band_and_is_nowhere_better():
+def test_one_slide_has_no_band_and_no_measurable_gain():
     curve = decision_curve([0, 1], [0.1, 0.9], ["a", "a"])
     assert (curve.low, curve.high) == (None, None)
     assert not curve.better.any()

@@ -94,7 +94,7 @@ def test_sensitivity_is_zero_where_no_threshold_is_specific_enough():
     assert metrics.sensitivity_at_specificity([0, 1], [0.9, 0.1], 0.9) == 0.0
 
 
-def test_a_sure_mistake_costs_a_finite_nll():
+def test_a_confident_mistake_has_a_finite_nll():
     assert metrics.nll([1], [0.0]) == pytest.approx(-np.log(np.finfo(float).eps))
 
 

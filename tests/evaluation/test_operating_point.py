@@ -1,4 +1,4 @@
-"""Thresholds and what they do, by hand."""
+"""Thresholds, outcomes and their scores, by hand."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ PROBS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
         ("specificity", 0.5, 0.3),
     ],
 )
-def test_the_threshold_that_meets_the_target_and_gives_most_of_the_other(measure, share, threshold):
+def test_the_threshold_meets_the_target_with_the_other_measure_highest(measure, share, threshold):
     assert choose_threshold(LABELS, PROBS, Target(measure, share)) == threshold
 
 
@@ -72,7 +72,7 @@ def test_intervals_come_from_whole_slides():
     assert together["low"] < together["value"] < together["high"]
 
 
-def test_what_one_class_cannot_define_is_none():
+def test_scores_undefined_with_one_class_are_none():
     scores = outcome_scores(np.array([3, 3, 3]), ["a", "b", "b"])
     assert scores["sensitivity"] == {"value": None, "low": None, "high": None}
     assert scores["precision"]["value"] is None

@@ -78,7 +78,7 @@ def test_order_within_a_share_does_not_matter():
     assert last_bound(right, slides) == last_bound(right[order], slides[order])
 
 
-def test_few_slides_prove_less_even_where_nothing_is_wrong():
+def test_few_slides_prove_less_even_where_all_patches_are_right():
     slides = np.arange(149) % 5
     n = 149 * (t.ppf(0.95, 148) / t.ppf(0.95, 4)) ** 2
     assert last_bound([True] * 149, slides.astype(str)) == pytest.approx(0.05 ** (1 / n))
@@ -107,7 +107,7 @@ def test_a_patch_without_a_slide_is_its_own_cluster():
 @pytest.mark.parametrize(
     ("slides", "patches", "precision", "correlation"), [(6, 40, 0.97, 0.05), (20, 40, 0.9, 0.1), (4, 100, 0.95, 0.02)]
 )
-def test_bound_holds_as_often_as_it_says_on_simulated_slides(slides, patches, precision, correlation):
+def test_the_bound_has_its_nominal_coverage_on_simulated_slides(slides, patches, precision, correlation):
     rng = np.random.default_rng(0)
     strength = 1 / correlation - 1
     held = 0
@@ -120,7 +120,7 @@ def test_bound_holds_as_often_as_it_says_on_simulated_slides(slides, patches, pr
     assert held / 400 >= 0.95 - noise
 
 
-def test_ignoring_slides_would_claim_too_much():
+def test_bounds_that_ignore_slides_have_too_low_coverage():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):

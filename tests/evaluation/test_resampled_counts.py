@@ -31,14 +31,14 @@ def test_patches_without_a_slide_count_as_one():
     assert {tuple(row) for row in totals} == {(4, 0), (2, 1), (0, 2)}
 
 
-def test_chunks_change_nothing_but_memory(monkeypatch):
+def test_chunks_do_not_change_the_counts(monkeypatch):
     slides = np.arange(60) % 6
     whole = resampled_totals(slides, 6, slides, resamples=50, seed=1)
     monkeypatch.setattr("pcam_ssl.evaluation.bootstrap.WEIGHTS", 18)
     np.testing.assert_array_equal(resampled_totals(slides, 6, slides, resamples=50, seed=1), whole)
 
 
-def test_one_slide_or_nothing_cannot_be_drawn():
+def test_one_slide_or_no_rows_give_no_resamples():
     assert resampled_totals([0, 1], 2, ["a", "a"]).shape == (0, 2)
     assert resampled_totals([1], 2, None).shape == (0, 2)
     assert resampled_totals([], 2, None).shape == (0, 2)

@@ -1,4 +1,4 @@
-"""What goes to scores.json: counts, folds, slides, and honest words about the interval."""
+"""The contents of scores.json: counts, scores per fold and slide, and the description of the interval."""
 
 import json
 
@@ -89,14 +89,14 @@ def test_per_fold(report, labelled):
     }
 
 
-def test_a_slide_of_one_class_has_no_auroc_and_the_rest(report):
+def test_a_slide_of_one_class_has_all_scores_but_auroc(report):
     first = report["per_slide"][0]
     assert (first["wsi"], first["n"], first["n_positive"]) == ("s00", 9, 0)
     assert first["scores"]["auroc"] is None
     assert set(first["scores"]) == {"auroc", "accuracy", "nll", "brier", "mean_prob"}
 
 
-def test_each_slide_stands_once(report):
+def test_each_slide_is_listed_once(report):
     assert [entry["wsi"] for entry in report["per_slide"]] == [f"s{i:02d}" for i in range(12)]
 
 
@@ -132,7 +132,7 @@ def test_without_labels_there_are_no_scores(frame):
         (np.zeros(40), "slide", "none: one slide only, nothing to resample"),
     ],
 )
-def test_interval_is_named_honestly(groups, unit, text):
+def test_the_interval_is_described(groups, unit, text):
     few = {20: [1, 2, 3], 38: [1]}.get(len(set(groups)))
     labels = None if few is None else np.isin(np.arange(40), few).astype(int)
     assert interval_text(groups, 40, 2000, unit, labels) == text

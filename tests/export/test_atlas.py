@@ -34,13 +34,13 @@ def test_the_viewer_gets_file_columns_and_loopback(viewer):
 
 
 @pytest.mark.processes
-def test_a_viewer_that_fails_is_told_with_its_code(viewer):
+def test_a_failed_viewer_is_reported_with_its_exit_code(viewer):
     viewer(3)
     with pytest.raises(UserError, match="Embedding Atlas stopped with code 3"):
         serve_atlas("e.parquet", 5055)
 
 
-def test_ctrl_c_is_the_way_to_stop(viewer, monkeypatch):
+def test_ctrl_c_stops_the_viewer(viewer, monkeypatch):
     viewer(0)
 
     def interrupted(*_, **__):
@@ -50,7 +50,7 @@ def test_ctrl_c_is_the_way_to_stop(viewer, monkeypatch):
     serve_atlas("e.parquet", 5055)
 
 
-def test_without_the_viewer_the_command_that_installs_it_is_told(monkeypatch):
+def test_an_absent_viewer_names_the_install_command(monkeypatch):
     monkeypatch.setattr(atlas, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"e.parquet is written, but .* pip install 'pcam-ssl\[explore\]'"):
         serve_atlas("e.parquet", 5055)

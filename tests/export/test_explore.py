@@ -33,7 +33,7 @@ def rows(written) -> pd.DataFrame:
     return pq.read_table(written).to_pandas()
 
 
-def test_every_patch_is_a_row_in_the_columns_that_are_promised(written, rows, unknown_slides):
+def test_every_patch_is_a_row_with_the_documented_columns(written, rows, unknown_slides):
     patches = open_dataset(unknown_slides).patches
     assert rows.columns.tolist() == COLUMNS
     assert rows.id.tolist() == patches.id.tolist() and rows.split.tolist() == patches.split.tolist()
@@ -53,7 +53,7 @@ def test_scores_are_those_of_the_run(rows, trained_run):
     assert rows.set_index("id").prob[oof.index].tolist() == oof.prob.tolist()
 
 
-def test_labels_and_calls_are_told_in_words(rows):
+def test_labels_and_calls_are_words(rows):
     known = rows[rows.label.notna()]
     assert (known["class"] == known.label.map({0.0: "normal", 1.0: "tumor"})).all()
     right = (known.prob >= 0.5) == (known.label == 1)
@@ -75,7 +75,7 @@ def test_neighbours_are_the_nearest_rows_of_other_slides(rows, trained_run, tmp_
         np.testing.assert_allclose(1 - vectors[found["ids"]] @ vectors[n], found["distances"], atol=1e-5)
 
 
-def test_a_patch_of_an_unknown_slide_finds_neither_itself_nor_its_twin(rows):
+def test_a_patch_of_unknown_slide_finds_neither_itself_nor_its_duplicate(rows):
     first, twin = rows.index[rows.split == "test"][0], rows.index[rows.id == "twin"][0]
     assert rows.neighbours[twin]["ids"].size
     assert not {first, twin} & {*rows.neighbours[twin]["ids"], *rows.neighbours[first]["ids"]}
@@ -87,14 +87,14 @@ def test_the_map_is_of_the_embeddings(rows):
     assert flat[rows.id == "twin"] == pytest.approx(flat[rows.index[rows.split == "test"][:1]], abs=1e-6)
 
 
-def test_groups_of_rows_change_nothing(written, trained_run, tmp_path, monkeypatch):
+def test_the_size_of_row_groups_does_not_matter(written, trained_run, tmp_path, monkeypatch):
     monkeypatch.setattr(explore_table, "ROW_GROUP", 10)
     explore(trained_run, tmp_path / "groups.parquet", neighbours=5)
     assert pq.ParquetFile(tmp_path / "groups.parquet").num_row_groups == 10
     assert pq.read_table(tmp_path / "groups.parquet").equals(pq.read_table(written))
 
 
-def test_a_sample_is_drawn_once_and_said(finished, tmp_path, capsys):
+def test_a_sample_is_drawn_by_the_seed_and_reported(finished, tmp_path, capsys):
     for name in ("a", "b"):
         explore(finished.path, tmp_path / f"{name}.parquet", sample=20, neighbours=0)
     table = pq.read_table(tmp_path / "a.parquet")
@@ -124,14 +124,14 @@ def test_decisions_are_those_of_the_round_that_made_the_network(two_rounds, tmp_
     assert rows.decision[rows.index.difference(decisions.index)].isna().all()
 
 
-def test_a_trail_that_is_gone_is_told(two_rounds_copy, tmp_path):
+def test_absent_decisions_are_refused(two_rounds_copy, tmp_path):
     (two_rounds_copy / "round-1" / "fold-0" / "pseudo.parquet").unlink()
-    with pytest.raises(UserError, match="the trail of the round is gone"):
+    with pytest.raises(UserError, match=r"pseudo.parquet: .*; run `pcam-ssl pseudo-label` again"):
         explore(two_rounds_copy, tmp_path / "e.parquet", round=1, fold=0)
     assert list(tmp_path.glob("*.parquet")) == []
 
 
-def test_the_file_goes_beside_the_run_that_is_used(two_rounds_copy):
+def test_the_default_file_is_in_the_folder_of_the_round(two_rounds_copy):
     facts = explore(two_rounds_copy, round=2, split="test", fold=0)
     assert facts["file"] == str(two_rounds_copy / "round-2" / "explore.parquet")
 
@@ -144,13 +144,13 @@ def test_the_file_goes_beside_the_run_that_is_used(two_rounds_copy):
         ({"method": "tsne"}, "map tsne: choose pca or umap"),
     ],
 )
-def test_what_is_not_there_is_told_and_nothing_written(finished, tmp_path, options, problem):
+def test_bad_options_are_refused_and_nothing_is_written(finished, tmp_path, options, problem):
     with pytest.raises(UserError, match=problem):
         explore(finished.path, tmp_path / "e.parquet", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_map_that_fails_leaves_the_earlier_file(finished, tmp_path, monkeypatch):
+def test_a_failed_map_keeps_the_earlier_file(finished, tmp_path, monkeypatch):
     (tmp_path / "e.parquet").write_text("an earlier one")
     monkeypatch.setattr(exploring, "embedding_map", lambda *_: (_ for _ in ()).throw(UserError("no map")))
     with pytest.raises(UserError, match="no map"):

@@ -67,7 +67,7 @@ def test_the_file_names_its_network(exported, trained_run):
     assert notes["network_digest"] == digest_file(trained_run / "refit" / "model.safetensors")
 
 
-def test_groups_of_rows_change_nothing(exported, trained_run, tmp_path, monkeypatch):
+def test_the_size_of_row_groups_does_not_matter(exported, trained_run, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "ROW_GROUP", 10)
     export_embeddings(trained_run, tmp_path / "groups.parquet")
     assert pq.ParquetFile(tmp_path / "groups.parquet").num_row_groups == 10
@@ -82,7 +82,7 @@ def test_one_split_by_one_fold(trained_run, unknown_slides, tmp_path):
     assert vectors(tmp_path / "test.parquet") == pytest.approx(plain_embeddings(trained_run / "fold-1", dataset)[test], abs=1e-5)
 
 
-def test_without_a_refit_the_first_fold_embeds_and_that_is_said(finished, tmp_path, capsys):
+def test_without_a_refit_the_first_fold_embeds_with_a_message(finished, tmp_path, capsys):
     assert export_embeddings(finished.path, tmp_path / "e.parquet", split="test")["unit"] == "fold-0"
     assert "export: the network of fold-0, since the run has none on all slides" in capsys.readouterr().err
 
@@ -100,13 +100,13 @@ def test_an_earlier_file_is_replaced_whole_and_nothing_else_is_left(finished, tm
     assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
 
 
-def test_an_unknown_split_names_those_there_are_and_writes_nothing(finished, tmp_path):
+def test_an_unknown_split_names_the_known_ones_and_nothing_is_written(finished, tmp_path):
     with pytest.raises(UserError, match="no patches in split holdout; it has test, train, valid"):
         export_embeddings(finished.path, tmp_path / "e.parquet", split="holdout")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_a_finished_network_is_told(finished, tmp_path):
+def test_a_run_without_a_finished_network_is_refused(finished, tmp_path):
     run = shutil.copytree(finished.path, tmp_path / "run")
     for k in (0, 1):
         shutil.rmtree(run / f"fold-{k}")

@@ -45,13 +45,13 @@ def test_the_file_takes_bytes_in_batches_of_any_size(file, patches):
         assert {name: output.shape for name, output in outputs.items()} == {"logit": (n,), "prob": (n,), "embedding": (n, 8)}
 
 
-def test_the_file_says_what_torch_says(file, exported, patches):
+def test_the_file_gives_the_outputs_of_torch(file, exported, patches):
     differences = largest_differences(file, exported, patches)
     assert list(differences) == ["logit", "prob", "embedding"]
     assert max(differences.values()) < 1e-5
 
 
-def test_the_file_is_one_and_valid_and_carries_its_notes(file):
+def test_the_file_is_valid_complete_and_has_its_metadata(file):
     model = onnx.load(file)
     onnx.checker.check_model(model)
     assert {each.key: each.value for each in model.metadata_props}["pcam_ssl.model"] == "test_resnet"
@@ -66,14 +66,14 @@ def changed(exported, name, value):
     return Exported([Member("fold-0", network, "digest")], 1.7).eval()
 
 
-def test_another_network_is_seen_in_the_outputs_it_changes(file, exported, patches):
+def test_another_network_differs_in_the_outputs_that_it_changes(file, exported, patches):
     more = exported.networks[0].head.bias.item() + 1
     differences = largest_differences(file, changed(exported, "head.bias", more), patches)
     assert differences["logit"] == pytest.approx(1, abs=1e-5)
     assert differences["embedding"] < 1e-5
 
 
-def test_a_score_that_is_no_number_is_an_endless_difference(file, exported, patches):
+def test_nan_is_an_infinite_difference(file, exported, patches):
     assert largest_differences(file, changed(exported, "head.bias", float("nan")), patches)["logit"] == np.inf
 
 
@@ -98,7 +98,7 @@ class Fickle(Network):
         return super().forward(pixels if pixels.float().mean() > 100 else 255 - pixels)
 
 
-def test_a_network_that_is_no_graph_is_told_by_name(exported, tmp_path):
+def test_a_network_that_cannot_be_exported_is_named(exported, tmp_path):
     network = exported.networks[0]
     fickle = Fickle(network.backbone, network.config)
     with pytest.raises(UserError, match="torch cannot export test_resnet"):
@@ -106,7 +106,7 @@ def test_a_network_that_is_no_graph_is_told_by_name(exported, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "onnxruntime"])
-def test_what_is_not_installed_is_named_with_the_command(monkeypatch, name):
+def test_an_absent_package_is_named_with_the_install_command(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=rf"{name} is not installed; pip install 'pcam-ssl\[export\]'"):
         require_onnx()

@@ -1,4 +1,4 @@
-"""What every method must do; a method added to METHODS is tested here without an edit."""
+"""Requirements on every method. A method added to METHODS is tested here without an edit."""
 
 import numpy as np
 import pytest
@@ -40,19 +40,19 @@ def test_the_loss_is_a_finite_scalar(method, batch):
     assert torch.isfinite(loss)
 
 
-def test_every_parameter_that_asks_for_one_has_a_gradient(method, batch):
+def test_every_parameter_that_requires_a_gradient_gets_one(method, batch):
     method(batch)["loss"].backward()
     still = [name for name, parameter in method.named_parameters() if parameter.requires_grad and parameter.grad is None]
     assert still == []
 
 
-def test_a_batch_is_left_as_it_was(method, batch):
+def test_a_batch_is_not_changed(method, batch):
     before = {name: value.clone() for name, value in batch.items()}
     method(batch)
     assert all(torch.equal(batch[name], before[name]) for name in before)
 
 
-def test_a_state_makes_the_same_loss_again(method, batch):
+def test_a_loaded_state_gives_the_same_loss(method, batch):
     state = {name: value.clone() for name, value in method.state_dict().items()}
     torch.manual_seed(1)
     first = method(batch)["loss"].item()
@@ -61,10 +61,10 @@ def test_a_state_makes_the_same_loss_again(method, batch):
     assert method(batch)["loss"].item() == first
 
 
-def test_it_learns_from_the_labels(method, batch):
+def test_the_loss_falls_on_the_labels(method, batch):
     other = {**batch, "label": 1 - batch["label"]}
     assert method(batch)["loss"].item() != method(other)["loss"].item()
 
 
-def test_the_network_is_where_checkpoints_look_for_it(method):
+def test_the_network_is_an_attribute(method):
     assert any(name.startswith("network.backbone.") for name in method.state_dict())

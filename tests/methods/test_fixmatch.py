@@ -46,15 +46,15 @@ def loss(weak, strong, ramp=1.0, **options) -> float:
     return FixMatch(Fixed(), **options)(batch(weak, strong, ramp))["loss"].item()
 
 
-def test_labels_alone_count_where_nothing_is_sure():
+def test_only_labels_count_where_no_patch_is_confident():
     assert loss([0.5, 0.94, 0.06], [3.0, -3.0, 1.0]) == pytest.approx(SUPERVISED, rel=1e-6)
 
 
-def test_a_sure_tumor_is_learnt_by_its_strong_view():
+def test_a_confident_tumor_is_the_target_of_its_strong_view():
     assert loss([0.97], [-0.5]) == pytest.approx(SUPERVISED + bce(-0.5, 1), rel=1e-6)
 
 
-def test_a_sure_normal_is_learnt_by_its_strong_view():
+def test_a_confident_normal_is_the_target_of_its_strong_view():
     assert loss([0.03], [-0.5]) == pytest.approx(SUPERVISED + bce(-0.5, 0), rel=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_no_gradient_reaches_the_weak_view():
     assert strong.grad[0] < 0 < strong.grad[1]
 
 
-def test_one_pass_sees_labelled_weak_and_strong():
+def test_labelled_weak_and_strong_views_share_one_pass():
     network = Fixed()
     FixMatch(network)(batch([0.5, 0.5], [0.3, 0.2]))
     assert [len(pixels) for pixels in network.calls] == [6]
@@ -93,5 +93,5 @@ def test_weights_of_patches_count():
     assert FixMatch(Fixed())(parts)["loss"].item() == pytest.approx(bce(2.0, 1) / 2, rel=1e-6)
 
 
-def test_the_logits_of_the_labelled_come_along():
+def test_the_logits_of_labelled_patches_are_returned():
     assert FixMatch(Fixed())(batch([0.5], [0.0]))["logit"].tolist() == [2.0, -1.0]

@@ -57,14 +57,14 @@ def test_the_teacher_sees_weak_views_and_the_student_strong_ones():
     assert (method.teacher.calls, method.network.calls) == ([[2.0, 1.0, -2.0]], [[2.0, 0.5, 3.0]])
 
 
-def test_the_teacher_starts_as_whatever_the_student_starts_from():
+def test_the_teacher_starts_with_the_weights_of_the_student():
     method = MeanTeacher(Scaled(1.0))
     move_student(method, 5.0)  # as weights of another run do, once the method is built
     method(BATCH)
     assert method.teacher.scale.item() == 5.0
 
 
-def test_the_teacher_is_the_plain_mean_while_that_is_faster_than_its_decay():
+def test_the_teacher_starts_as_a_plain_mean():
     method = MeanTeacher(Scaled(), decay=0.99)
     for scale in (1.0, 2.0, 6.0):
         move_student(method, scale)
@@ -72,7 +72,7 @@ def test_the_teacher_is_the_plain_mean_while_that_is_faster_than_its_decay():
     assert method.teacher.scale.item() == pytest.approx(3.0, rel=1e-6)
 
 
-def test_then_it_is_the_moving_average():
+def test_after_warm_up_the_teacher_is_the_moving_average():
     method = MeanTeacher(Scaled(), decay=0.5)
     for scale in (1.0, 2.0, 6.0, 8.0):
         move_student(method, scale)
@@ -90,7 +90,7 @@ def test_the_teacher_has_no_gradient():
     assert method.teacher.scale.grad is None and not method.teacher.scale.requires_grad
 
 
-def test_state_holds_the_teacher_and_how_far_its_decay_has_warmed_up():
+def test_the_state_holds_the_teacher_and_its_warm_up():
     method, other = MeanTeacher(Scaled()), MeanTeacher(Scaled(7.0))
     for scale in (1.0, 2.0):
         move_student(method, scale)
@@ -111,11 +111,11 @@ def test_the_teacher_keeps_batch_statistics_of_its_own():
     assert differing == {"running_mean", "running_var"}
 
 
-def test_the_teacher_is_what_is_evaluated_and_kept():
+def test_the_teacher_is_evaluated_and_kept():
     assert training(None).network.scale.item() == 3.0
 
 
-def test_an_average_that_the_loop_keeps_comes_before_the_teacher():
+def test_the_average_of_the_loop_takes_precedence_over_the_teacher():
     assert training(ModelEmaV3(Scaled(5.0))).network.scale.item() == 5.0
 
 

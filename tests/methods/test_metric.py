@@ -102,12 +102,12 @@ def test_the_loss_is_classification_plus_weighted_metric_loss():
     assert float(whole) == pytest.approx(math.log(2) + 0.25 * loss_of("method.loss=supcon"), rel=1e-5)
 
 
-def test_the_metric_loss_can_stand_alone():
+def test_without_classification_only_the_metric_loss_counts():
     alone = method("method.loss=supcon", "method.weight=2", "method.classify=false")(batch())["loss"]
     assert float(alone) == pytest.approx(2 * loss_of("method.loss=supcon"), rel=1e-5)
 
 
-def test_logits_mean_the_training_share_though_batches_are_balanced():
+def test_logits_match_the_training_share_although_batches_are_balanced():
     # A classifier that knows only the share of tumor (1 in 5) must have no cheaper logit than that share's log odds.
     def loss(logit):
         return float(method("method.loss=supcon", logits=torch.full((4,), logit), share=0.2)(batch())["loss"])
@@ -143,7 +143,7 @@ def test_slide_aware_mining_leaves_no_anchor_without_a_triplet():
 
 
 @pytest.mark.parametrize("loss", ["arcface", "subcenter_arcface", "proxy_anchor"])
-def test_class_vectors_survive_saving_and_loading_to_the_bit(tmp_path, loss):
+def test_class_vectors_are_saved_and_loaded_to_the_bit(tmp_path, loss):
     from pcam_ssl.models.network import build_network
 
     network = build_network("test_resnet", False, 32, projection=4)

@@ -80,14 +80,14 @@ def test_without_a_miner_every_allowed_pair_counts():
 
 
 @pytest.mark.parametrize("miner", MINERS)
-def test_each_miner_takes_of_the_allowed_pairs_what_its_rule_says(miner):
+def test_each_miner_applies_its_rule_to_the_allowed_pairs(miner):
     allowed = slide_masks(*TWELVE)
     expected = by_loops(miner, *allowed)
     assert expected and as_tuples(mine(POINTS, *allowed, options(miner))) == expected
 
 
 @pytest.mark.parametrize("miner", MINERS)
-def test_where_all_pairs_are_allowed_the_miners_are_the_librarys(miner):
+def test_with_all_pairs_allowed_the_miners_equal_those_of_the_library(miner):
     labels, _ = TWELVE
     same = labels[:, None] == labels[None]
     built = {
@@ -100,7 +100,7 @@ def test_where_all_pairs_are_allowed_the_miners_are_the_librarys(miner):
     assert theirs and as_tuples(mine(POINTS, same & ~torch.eye(12, dtype=torch.bool), ~same, options(miner))) == theirs
 
 
-def test_batch_hard_gives_a_triplet_to_every_anchor_that_may_have_one():
+def test_batch_hard_gives_every_possible_anchor_a_triplet():
     generator = torch.Generator().manual_seed(3)
     embedding = torch.nn.functional.normalize(torch.randn(64, 8, generator=generator))
     positive, negative = slide_masks(torch.arange(64) % 2, torch.randint(0, 12, (64,), generator=generator))

@@ -65,7 +65,7 @@ def test_focal_takes_pos_weight_too():
 
 
 @pytest.mark.parametrize("pos_weight", [1.0, 3.0, 0.2])
-def test_the_logit_that_fits_best_means_the_true_share_whatever_the_weight(pos_weight):
+def test_the_optimal_logit_matches_the_true_share_with_any_weight(pos_weight):
     labels = torch.tensor([1.0] * 3 + [0.0] * 7)
     logit = torch.zeros(10, requires_grad=True)
     method = Supervised(Fixed(), pos_weight=pos_weight)
@@ -100,6 +100,6 @@ def test_no_pos_weight_is_one():
     assert Supervised.build(Fixed(), np.array([0, 1, 0])).pos_weight.item() == 1.0
 
 
-def test_the_logit_comes_along():
+def test_the_logit_is_returned():
     method = Supervised(Fixed())
     assert method({"pixels": torch.tensor(LOGITS), "label": torch.tensor(LABELS)})["logit"].tolist() == list(LOGITS)

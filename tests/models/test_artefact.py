@@ -35,14 +35,14 @@ def refusal(folder) -> str:
     return str(caught.value)
 
 
-def test_what_comes_back_predicts_the_same_to_the_bit(network, folder):
+def test_a_loaded_network_predicts_the_same_to_the_bit(network, folder):
     back, facts = load_network(folder, CPU)
     pixels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
     assert torch.equal(back(pixels)["logit"], network(pixels)["logit"])
     assert (facts["fold"], facts["calibration"]) == (3, {"temperature": 1.5})
 
 
-def test_normalisation_and_batch_norm_counts_travel(network, folder):
+def test_normalisation_and_batch_norm_counts_are_saved(network, folder):
     back, _ = load_network(folder, CPU)
     theirs, mine = back.state_dict(), network.state_dict()
     assert list(theirs) == list(mine)
@@ -50,15 +50,15 @@ def test_normalisation_and_batch_norm_counts_travel(network, folder):
     assert {"mean", "std"} <= set(theirs)
 
 
-def test_it_comes_back_ready_to_predict(folder):
+def test_a_loaded_network_is_in_eval_mode(folder):
     assert not load_network(folder, CPU)[0].training
 
 
-def test_weights_can_be_read_by_others_as_the_facts_can(folder):
+def test_weights_are_as_readable_as_the_facts(folder):
     assert (folder / "model.safetensors").stat().st_mode == (folder / "model.json").stat().st_mode
 
 
-def test_a_pickle_is_never_opened(folder):
+def test_a_pickle_is_never_loaded(folder):
     class Payload:
         def __reduce__(self):
             return (open, (str(folder / "ran"), "w"))
@@ -68,34 +68,34 @@ def test_a_pickle_is_never_opened(folder):
     assert not (folder / "ran").exists()
 
 
-def test_truncated_weights(folder):
+def test_truncated_weights_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     assert refusal(folder).endswith(f"delete {folder} and train that fold again")
 
 
-def test_no_weights(folder):
+def test_absent_weights_are_refused(folder):
     (folder / "model.safetensors").unlink()
     assert "model.safetensors: no such file; train the run to its end first" in refusal(folder)
 
 
-def test_no_facts(folder):
+def test_absent_facts_are_refused(folder):
     (folder / "model.json").unlink()
     assert refusal(folder) == f"{folder}: holds no trained network; train the run to its end first"
 
 
-def test_damaged_facts(folder):
+def test_damaged_facts_are_refused(folder):
     (folder / "model.json").write_text("{")
     assert "model.json: damaged (" in refusal(folder)
 
 
-def test_another_format(folder):
+def test_another_format_is_refused(folder):
     facts = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**facts, "format": 99}))
     assert "model.json: format 99, this pcam-ssl reads 1; use the pcam-ssl that trained it" in refusal(folder)
 
 
-def test_weights_of_another_network(folder):
+def test_weights_of_another_network_are_refused(folder):
     with pytest.raises(
         UserError, match=r"model.safetensors: belongs to another network \(.*\); name a run with the same model section"
     ):

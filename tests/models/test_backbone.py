@@ -23,12 +23,12 @@ def test_an_unknown_tag_lists_the_known_ones():
     assert "resnet34.a1_in1k" in text
 
 
-def test_a_backbone_without_published_weights():
+def test_a_backbone_without_published_weights_is_refused():
     assert refusal("resnet10t_nothing_like_this").startswith("model.name: timm has no backbone")
     assert refusal("test_resnet.none").startswith("model.name: test_resnet has no weights tagged none")
 
 
-def test_weights_out_of_reach_say_how_to_go_on(monkeypatch, tmp_path):
+def test_unreachable_weights_name_the_next_step(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     text = refusal("resnet18")
@@ -36,12 +36,12 @@ def test_weights_out_of_reach_say_how_to_go_on(monkeypatch, tmp_path):
     assert "set model.pretrained=false to train from scratch" in text
 
 
-def test_a_hub_address_out_of_reach(monkeypatch, tmp_path):
+def test_an_unreachable_hub_address_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert refusal("hf-hub:nobody/nothing").startswith("model.name: weights of hf-hub:nobody/nothing cannot be reached (")
 
 
-def test_a_folder_that_holds_no_model(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path):
     assert refusal(f"local-dir:{tmp_path}").startswith(f"model.name: weights of local-dir:{tmp_path} cannot be reached (")
 
 
@@ -53,7 +53,7 @@ def folder(tmp_path):
     return tmp_path, model
 
 
-def test_a_local_folder_brings_weights_and_normalisation(folder):
+def test_a_local_folder_provides_weights_and_normalisation(folder):
     path, model = folder
     resolved = resolve_backbone(f"local-dir:{path}", True)
     backbone = create_backbone(resolved, True, {})

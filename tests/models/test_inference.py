@@ -119,7 +119,7 @@ def test_neighbours_rows_and_batch_size_do_not_matter(pixels):
 
 
 @pytest.mark.processes
-def test_workers_change_no_bit(pixels):
+def test_workers_do_not_change_a_bit(pixels):
     views = TestViews(random_views=1)
     assert all(np.array_equal(a, b) for a, b in zip(predict(pixels, views), predict(pixels, views, workers=2), strict=True))
 
@@ -129,11 +129,11 @@ def test_a_symmetric_patch_has_no_view_std(tmp_path):
     assert predict(Pixels(tmp_path / "pixels.npy"), TestViews(), [0])[1][0] == pytest.approx(0, abs=1e-5)
 
 
-def test_no_rows_are_no_predictions(pixels):
+def test_no_rows_give_empty_predictions(pixels):
     assert [len(part) for part in predict(pixels, TestViews(), [])] == [0, 0, 0]
 
 
-def test_advance_hears_of_every_patch(pixels):
+def test_advance_is_called_for_every_patch(pixels):
     heard = []
     options = {"views": TestViews(), "batch_size": 4, "precision": FP32, "world": ALONE}
     predict_logits(network(), pixels, np.arange(N), IDS, **options, advance=heard.append)

@@ -42,7 +42,7 @@ def test_pixels_are_normalised_once_on_the_0_to_255_scale(network):
     assert torch.equal(network.prepare(torch.full((1, 32, 32, 3), 200, dtype=torch.uint8)), torch.full((1, 3, 32, 32), 2.0))
 
 
-def test_a_backbones_own_normalisation_is_taken(network):
+def test_the_normalisation_of_the_backbone_is_used(network):
     assert network.mean.flatten().tolist() == [127.5] * 3  # test_resnet: mean 0.5 of 255
 
 
@@ -74,7 +74,7 @@ def test_an_edge_does_not_overshoot():
     assert shown.min() >= -1e-3 and shown.max() <= 255 + 1e-3
 
 
-def test_interpolation_travels_with_the_config_and_artefacts_without_it_mean_bilinear():
+def test_interpolation_is_saved_and_bilinear_where_an_artefact_lacks_it():
     config = build_network("test_vit", False, 32, image_size=64).config.to_dict()
     assert config["interpolation"] == "bicubic"
     assert rebuild_network(config).config.interpolation == "bicubic"
@@ -82,18 +82,18 @@ def test_interpolation_travels_with_the_config_and_artefacts_without_it_mean_bil
     assert rebuild_network(config).config.interpolation == "bilinear"
 
 
-def test_a_backbone_that_does_not_say_is_resized_as_timm_does(monkeypatch):
+def test_without_stated_interpolation_the_default_of_timm_is_used(monkeypatch):
     silent = replace(resolve_backbone("test_resnet", False), defaults={})
     monkeypatch.setattr("pcam_ssl.models.network.resolve_backbone", lambda *_: silent)
     assert build_network("test_resnet", False, 32).config.interpolation == resolve_data_config({"img_size": 32})["interpolation"]
 
 
-def test_a_transformer_insists_on_its_size_unless_told():
+def test_a_transformer_has_its_own_size_unless_one_is_set():
     assert build_network("test_vit", False, 32).config.image_size == 160
     assert build_network("test_vit", False, 32, image_size=64).config.image_size == 64
 
 
-def test_frozen_the_backbone_neither_learns_nor_counts(network):
+def test_a_frozen_backbone_keeps_weights_and_statistics(network):
     network.freeze_backbone(True)
     network.train()
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
@@ -103,7 +103,7 @@ def test_frozen_the_backbone_neither_learns_nor_counts(network):
     assert network.head.weight.grad is not None
 
 
-def test_freed_the_backbone_learns_and_counts(network):
+def test_an_unfrozen_backbone_updates_weights_and_statistics(network):
     network.freeze_backbone(True)
     network.freeze_backbone(False)
     network.train()
@@ -113,7 +113,7 @@ def test_freed_the_backbone_learns_and_counts(network):
     assert all(parameter.grad is not None for parameter in network.backbone.parameters())
 
 
-def test_dropout_takes_its_share_of_the_features_before_the_head_and_scales_the_rest():
+def test_dropout_zeroes_its_share_of_the_features_and_scales_the_rest():
     network = build_network("test_resnet", False, 32, drop_rate=0.25).train()
     seen = []
     network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -161,6 +161,6 @@ def test_a_size_the_backbone_cannot_take_is_one_line(size):
     assert "\n" not in str(caught.value)
 
 
-def test_a_backbone_that_fails_without_a_word_is_one_line_too():
+def test_a_backbone_that_fails_without_a_message_is_one_line():
     with pytest.raises(UserError, match=r"model.image_size: halonet26t cannot take 96 px \(AssertionError\); set another size"):
         build_network("halonet26t", False, 96)

@@ -34,7 +34,7 @@ def test_pca_of_a_flat_plane_keeps_every_distance():
     assert flat.dtype == np.float32
 
 
-def test_groups_lie_apart(groups):
+def test_groups_are_separated_in_the_map(groups):
     assert spread(embedding_map(groups)) > 2
 
 
@@ -44,36 +44,36 @@ def test_rows_outside_the_sample_are_placed_with_those_inside(groups):
     assert spread(flat) > 2
 
 
-def test_one_seed_is_one_map(groups):
+def test_the_same_seed_gives_the_same_map(groups):
     assert (embedding_map(groups, seed=3, sample=50) == embedding_map(groups, seed=3, sample=50)).all()
     assert (embedding_map(groups, seed=3, sample=50) != embedding_map(groups, seed=4, sample=50)).any()
 
 
-def test_chunks_change_nothing(groups, monkeypatch):
+def test_chunks_do_not_change_the_map(groups, monkeypatch):
     whole = embedding_map(groups, sample=30)
     monkeypatch.setattr("pcam_ssl.neighbors.embedding_map.CHUNK", 7)
     np.testing.assert_allclose(embedding_map(groups, sample=30), whole, atol=1e-4)
 
 
-def test_memory_mapped_halves_are_taken(groups, tmp_path):
+def test_memory_mapped_half_floats_are_accepted(groups, tmp_path):
     np.save(tmp_path / "e.npy", groups.astype(np.float16))
     mapped = np.load(tmp_path / "e.npy", mmap_mode="r")
     np.testing.assert_allclose(embedding_map(mapped), embedding_map(groups), atol=0.1)
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (2, 8), (5, 1), (0, 8)], ids=["one patch", "two", "one number", "none"])
-def test_too_little_for_two_directions_is_a_map_all_the_same(shape):
+def test_fewer_than_two_directions_still_give_a_map(shape):
     flat = embedding_map(np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape))
     assert flat.shape == (shape[0], 2)
     assert np.isfinite(flat).all()
 
 
-def test_an_unknown_map_names_those_there_are():
+def test_an_unknown_map_names_the_known_ones():
     with pytest.raises(UserError, match="map tsne: choose pca or umap"):
         embedding_map(np.zeros((3, 2)), "tsne")
 
 
-def test_umap_where_it_is_absent_says_how_to_get_it(monkeypatch, groups):
+def test_absent_umap_names_the_install_command(monkeypatch, groups):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(UserError, match=r"pip install 'pcam-ssl\[explore\]'"):
         embedding_map(groups, "umap")
@@ -93,7 +93,7 @@ def test_umap_keeps_groups_together(umapped, groups):
     assert (embedding_map(groups, "umap", sample=90) == flat).all()
 
 
-def test_umap_leaves_the_threads_of_torch_as_they_were(umapped):
+def test_umap_does_not_change_the_threads_of_torch(umapped):
     _, before, after = umapped
     assert after == before
 

@@ -1,4 +1,4 @@
-"""Embedding indexes: what is built, kept, and refused."""
+"""Embedding indexes: building, saving, loading, and refusing."""
 
 import json
 
@@ -34,14 +34,14 @@ def test_vectors_are_unit_rows_slide_by_slide(embeddings):
     assert index.table["wsi"].iloc[index.order].tolist() == sorted(index.table["wsi"])
 
 
-def test_a_slide_is_its_range(embeddings):
+def test_the_range_of_a_slide_holds_its_patches(embeddings):
     index = build_index(embeddings, patches(60))
     for name, (start, stop) in zip(index.slides, index.slide_ranges, strict=True):
         assert set(index.table["wsi"].iloc[index.order[start:stop]]) == {name}
         assert stop - start == 15
 
 
-def test_patches_of_unknown_slide_stand_behind_all_slides(embeddings):
+def test_patches_of_unknown_slide_come_after_all_slides(embeddings):
     table = patches(60)
     table.loc[[0, 5], "wsi"] = None
     index = build_index(embeddings, table)
@@ -56,7 +56,7 @@ def test_the_exact_index_holds_its_vectors_once(embeddings):
 
 
 def test_a_memory_map_of_half_floats_streams_in(tmp_path, embeddings, monkeypatch):
-    monkeypatch.setattr("pcam_ssl.neighbors.vectors.CHUNK", 7)
+    monkeypatch.setattr("pcam_ssl.neighbors.faiss_index.CHUNK", 7)
     mapped = np.lib.format.open_memmap(tmp_path / "e.npy", mode="w+", dtype=np.float16, shape=embeddings.shape)
     mapped[:] = embeddings
     whole = build_index(embeddings, patches(60))
@@ -69,7 +69,7 @@ def test_long_vectors_do_not_overflow():
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF2,Flat", "HNSW8", "PCA4,IVF2,Flat", "SQ8"])
-def test_a_saved_index_answers_as_before(tmp_path, embeddings, factory):
+def test_a_saved_index_finds_the_same_neighbours(tmp_path, embeddings, factory):
     index = build_index(embeddings, patches(60), factory=factory, dataset_digest="d", network_digest="n")
     save_index(index, tmp_path / "index")
     loaded = load_index(tmp_path / "index", rebuild=REBUILD, dataset_digest="d", network_digest="n")
@@ -79,7 +79,7 @@ def test_a_saved_index_answers_as_before(tmp_path, embeddings, factory):
     assert loaded.notes == index.notes
 
 
-def test_saved_ids_stand_in_the_order_of_the_faiss_file(tmp_path, embeddings):
+def test_saved_ids_are_in_the_order_of_the_faiss_file(tmp_path, embeddings):
     index = build_index(embeddings, patches(60))
     save_index(index, tmp_path / "index")
     ids = pd.read_parquet(tmp_path / "index" / "ids.parquet")
@@ -89,7 +89,7 @@ def test_saved_ids_stand_in_the_order_of_the_faiss_file(tmp_path, embeddings):
     assert row == ids["row"][7]
 
 
-def test_notes_tell_where_the_index_came_from(tmp_path, embeddings):
+def test_notes_hold_the_origin_of_the_index(tmp_path, embeddings):
     save_index(build_index(embeddings, patches(60), factory="IVF9,Flat", dataset_digest="d", network_digest="n"), tmp_path / "i")
     notes = json.loads((tmp_path / "i" / "index.json").read_text())
     assert notes.pop("created").endswith("+00:00")
@@ -106,7 +106,7 @@ def test_notes_tell_where_the_index_came_from(tmp_path, embeddings):
     }
 
 
-def test_saving_again_replaces_the_index_and_leaves_nothing_beside_it(tmp_path, embeddings):
+def test_saving_again_replaces_the_index_and_leaves_no_other_files(tmp_path, embeddings):
     save_index(build_index(embeddings, patches(60)), tmp_path / "index")
     save_index(build_index(embeddings[:10], patches(10)), tmp_path / "index")
     assert len(load_index(tmp_path / "index", rebuild=REBUILD)) == 10
@@ -123,7 +123,7 @@ def test_a_failed_save_keeps_the_old_index(tmp_path, embeddings, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["dataset", "network"])
-def test_a_foreign_index_is_refused(tmp_path, embeddings, kind):
+def test_an_index_of_another_dataset_or_network_is_refused(tmp_path, embeddings, kind):
     digests = {"dataset_digest": "d" * 64, "network_digest": "n" * 64}
     save_index(build_index(embeddings, patches(60), **digests), tmp_path / "index")
     with pytest.raises(UserError) as caught:
@@ -161,7 +161,7 @@ def test_files_of_two_indexes_are_refused(tmp_path, embeddings):
 
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0, "all zeros")])
 @pytest.mark.parametrize("factory", ["Flat", "HNSW8"])
-def test_embeddings_without_direction_are_named(embeddings, value, what, factory):
+def test_zero_and_non_finite_embeddings_are_named(embeddings, value, what, factory):
     embeddings[[3, 9, 11, 40]] = value
     with pytest.raises(UserError) as caught:
         build_index(embeddings, patches(60), factory=factory)
@@ -172,7 +172,7 @@ def test_an_unknown_factory_is_refused(embeddings):
     with pytest.raises(UserError) as caught:
         build_index(embeddings, patches(60), factory="Flatt")
     assert str(caught.value) == (
-        "--index 'Flatt' is no factory string FAISS takes for 8 values (could not parse index string Flatt); "
+        "--index 'Flatt' is no factory string that FAISS takes for 8 values (could not parse index string Flatt); "
         "try Flat, HNSW32, IVF1024,Flat"
     )
 
@@ -216,13 +216,13 @@ def gpus(monkeypatch):
         (0, "Flat", "cpu", "FAISS sees no GPU"),
     ],
 )
-def test_auto_takes_a_gpu_where_it_can(gpus, count, factory, name, reason):
+def test_auto_takes_a_gpu_where_faiss_supports_it(gpus, count, factory, name, reason):
     gpus(count)
     chosen = choose_backend("auto", factory)
     assert (chosen.name, chosen.reason) == (name, f"FAISS {faiss.__version__}, {reason}")
 
 
-def test_a_gpu_asked_for_in_vain_is_an_error(gpus):
+def test_backend_gpu_without_a_gpu_is_refused(gpus):
     gpus(0)
     with pytest.raises(UserError, match="backend gpu: FAISS sees no GPU; choose backend cpu, and see `pcam-ssl doctor`"):
         choose_backend("gpu")
@@ -248,7 +248,7 @@ def search_that_fits(limit):
     return run, sizes
 
 
-def test_out_of_memory_falls_to_smaller_chunks():
+def test_out_of_memory_halves_the_chunks():
     run, sizes = search_that_fits(30)
     there, negative = in_chunks(run, 100, 1000, "gpu")
     np.testing.assert_array_equal(there, np.arange(100))
@@ -256,7 +256,7 @@ def test_out_of_memory_falls_to_smaller_chunks():
     assert sizes == [100, 50, 25, 25, 25, 25]
 
 
-def test_out_of_memory_ends_in_one_line():
+def test_out_of_memory_in_the_smallest_chunk_is_one_line():
     with pytest.raises(UserError) as caught:
         in_chunks(search_that_fits(3)[0], 100, 1000, "gpu")
     assert str(caught.value) == (

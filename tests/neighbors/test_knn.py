@@ -129,7 +129,7 @@ def test_k_and_temperature_have_the_least_nll_of_the_grid(labelled):
     assert (vote.n, vote.reason) == (20, None)
 
 
-def test_a_nearest_neighbour_that_is_right_wants_a_small_k():
+def test_a_correct_nearest_neighbour_leads_to_a_small_k():
     similarity = np.tile(np.linspace(0.9, 0.8, 20), (30, 1))
     labels = np.arange(30) % 2
     neighbor_labels = np.where(np.arange(20) < 5, labels[:, None], 1 - labels[:, None])
@@ -139,7 +139,7 @@ def test_a_nearest_neighbour_that_is_right_wants_a_small_k():
 @pytest.mark.parametrize(
     ("labels", "reason"), [([], "no labelled inner patches"), ([1, 1], "the 2 inner patches are all of class 1")]
 )
-def test_nothing_to_choose_by_leaves_the_defaults(labels, reason):
+def test_without_two_classes_the_defaults_are_kept(labels, reason):
     shape = len(labels), 8
     vote = choose_k_and_temperature(np.zeros(shape), np.zeros(shape), labels)
     assert (vote.k, vote.temperature, vote.nll) == (8, 0.07, None)
@@ -178,14 +178,14 @@ def test_of_equal_votes_the_smallest_k_is_chosen_whatever_the_order_of_their_sum
         assert choose_k_and_temperature(*votes, np.arange(30) % 2, temperatures=(0.07,)).k == 5
 
 
-def test_of_two_opinions_that_rounding_alone_parts_the_head_stands_alone():
+def test_the_head_stays_alone_where_nlls_differ_by_rounding_only():
     rng = np.random.default_rng(3)
     labels = rng.integers(2, size=300)
     head = 2 * (labels - 0.5) + rng.normal(size=300)
     assert blend_weight(head, head + 1e-15 * (labels - 0.5), labels).weight == 1.0
 
 
-def test_a_query_has_the_same_vote_alone_as_among_others():
+def test_a_query_has_the_same_vote_alone_and_in_a_batch():
     rng = np.random.default_rng(4)
     for k in (1, 5, 20, 200):
         similarity, labels = -np.sort(-rng.uniform(-1, 1, (100, k)).astype(np.float32)), rng.integers(2, size=(100, k))

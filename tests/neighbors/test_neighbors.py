@@ -73,7 +73,7 @@ def test_own_slide_left_out_equals_a_full_sort(embeddings, slides, k, masked, mo
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16", "PCA6,IVF4,Flat"])
-def test_k_neighbours_come_back_past_a_thousand_near_patches(factory):
+def test_k_neighbours_are_found_beyond_a_thousand_excluded_ones(factory):
     rng = np.random.default_rng(3)
     near = np.array([1, 0, 0, 0, 0, 0]) + 0.01 * rng.normal(size=(2000, 6))
     far = np.array([0, 1, 0, 0, 0, 0]) + 0.1 * rng.normal(size=(300, 6))
@@ -107,7 +107,7 @@ def test_a_gallery_of_the_query_slide_alone_has_no_neighbour(factory):
     assert (rows == -1).all()
 
 
-def test_a_gpu_index_answers_as_the_cpu_does(embeddings, slides, monkeypatch):
+def test_a_gpu_index_finds_the_same_neighbours_as_the_cpu(embeddings, slides, monkeypatch):
     """FAISS's GPU calls are answered by its CPU ones: what is tested is which vectors each is asked for."""
 
     def knn_gpu(resources, queries, vectors, k, metric):
@@ -131,7 +131,7 @@ def test_more_neighbours_than_a_gpu_selects_are_refused():
         search(gpu, embeddings[:1], 2016)
 
 
-def test_a_slide_the_gallery_does_not_know_leaves_nothing_out(embeddings, slides):
+def test_a_slide_that_is_not_in_the_gallery_excludes_nothing(embeddings, slides):
     gallery = gallery_of(embeddings, slides)
     exclusion = leave_out_slides(gallery, ["new"])
     assert exclusion.left_out.tolist() == [0]
@@ -170,7 +170,7 @@ def test_near_duplicates_are_left_out_and_counted_where_slides_are_unknown():
     assert search(gallery, embeddings[[0, 4]], 2, exclusion)[1].tolist() == [[3, 4], [3, 2]]
 
 
-def test_known_slides_make_hashes_unnecessary():
+def test_with_known_slides_hashes_are_not_used():
     hashes = ["0" * 16] * 4
     gallery = gallery_of(np.eye(4, dtype=np.float32) + 1, [0, 0, 1, 1], view_hash=hashes)
     queries = pd.DataFrame({"id": ["p0"], "wsi": ["s0"], "view_hash": hashes[:1]})
@@ -179,7 +179,7 @@ def test_known_slides_make_hashes_unnecessary():
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW16"])
-def test_more_duplicates_than_spare_places(factory):
+def test_more_duplicates_than_extra_neighbours_retrieved(factory):
     rng = np.random.default_rng(5)
     repeated = np.tile([[1.0, 0, 0]], (200, 1)) + 1e-3 * rng.normal(size=(200, 3))
     embeddings = np.concatenate([repeated, rng.normal(size=(50, 3))]).astype(np.float32)
@@ -191,7 +191,7 @@ def test_more_duplicates_than_spare_places(factory):
     assert rows.min() >= 200
 
 
-def test_queries_in_chunks_answer_as_one(embeddings, slides, monkeypatch):
+def test_chunks_of_queries_do_not_change_the_neighbours(embeddings, slides, monkeypatch):
     gallery = gallery_of(embeddings, slides)
     exclusion = leave_out(gallery, gallery.table)
     whole = search(gallery, embeddings, 6, exclusion)
@@ -209,7 +209,7 @@ def test_an_ivf_index_probing_all_cells_is_exact(embeddings, slides):
     np.testing.assert_array_equal(rows, search(exact, embeddings, 9, leave_out(exact, table))[1])
 
 
-def test_widening_leaves_the_search_parameters_as_they_were(embeddings, slides):
+def test_widening_restores_the_search_parameters(embeddings, slides):
     gallery = gallery_of(embeddings, slides, "IVF9,Flat")
     search(gallery, embeddings, 100, leave_out(gallery, gallery.table))
     assert faiss.extract_index_ivf(gallery.faiss_index).nprobe == 3
@@ -292,7 +292,7 @@ def repeats(request):
 
 @pytest.mark.parametrize("k", [5, 100, 203])
 @pytest.mark.parametrize("slides", [np.full(203, -1), np.arange(203) % 5], ids=["no slides", "slides"])
-def test_equal_vectors_are_equally_similar_and_stand_in_order_of_row(repeats, slides, k):
+def test_equal_vectors_have_equal_similarity_and_are_in_order_of_row(repeats, slides, k):
     embeddings, queries = repeats
     gallery = gallery_of(embeddings, slides)
     similarity, rows = search(gallery, queries, k, leave_out_slides(gallery, ["s0"] * 40))
@@ -304,7 +304,7 @@ def test_equal_vectors_are_equally_similar_and_stand_in_order_of_row(repeats, sl
 
 
 @pytest.mark.parametrize("masked", [range(0), range(1, 400)], ids=["halved", "masked"])
-def test_a_query_finds_the_same_alone_as_among_others(repeats, masked, monkeypatch):
+def test_a_query_has_the_same_neighbours_alone_and_in_a_batch(repeats, masked, monkeypatch):
     embeddings, queries = repeats
     slides = np.arange(203) % 5
     gallery = gallery_of(

@@ -31,7 +31,7 @@ def test_measures_by_hand(same, expected):
     assert relevance_measures(np.array(same, dtype=bool)) == pytest.approx(expected)
 
 
-def test_nothing_of_its_class_has_no_measure():
+def test_a_query_without_its_class_has_no_score():
     assert np.isnan(relevance_measures(np.zeros(4, dtype=bool))).all()
 
 
@@ -117,19 +117,19 @@ def test_below_the_bound_every_patch_is_queried(embedded):
     assert (scores["patches"], scores["sampled"], scores["queried"]) == (150, False, 150)
 
 
-def test_equal_embeddings_sorted_by_class_score_as_chance():
+def test_equal_embeddings_sorted_by_class_score_at_chance():
     labels = np.repeat([0, 1], 200)
     scores = retrieval_scores(np.ones((400, 3)), labels, resamples=10)["all_slides"]
     assert scores["r_precision"]["value"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_no_slides_means_no_score_across_them(embedded):
+def test_without_slides_there_are_no_scores_across_slides(embedded):
     scores = retrieval_scores(*embedded[:2], resamples=10)
     assert scores["across_slides"] is None
     assert scores["reason"] == "no slides known"
 
 
-def test_one_slide_means_no_score_across_slides_and_no_interval(embedded):
+def test_one_slide_has_no_scores_across_slides_and_no_interval(embedded):
     scores = retrieval_scores(*embedded[:2], ["a"] * 150, resamples=10)
     assert scores["across_slides"] is None
     assert scores["reason"] == "no patch has a patch of its class on another slide"
@@ -191,7 +191,7 @@ def test_without_slides_each_patch_is_drawn_alone():
     assert alone == mean_intervals(values, [f"{row:03}" for row in range(100)], resamples=50)[0]
 
 
-def test_a_column_has_the_same_interval_alone_as_beside_others():
+def test_a_column_has_the_same_interval_alone_and_beside_others():
     rng = np.random.default_rng(1)
     values, slides = rng.uniform(size=(300, 8)), rng.integers(0, 40, 300).astype(str)
     alone = [mean_intervals(values[:, [column]], slides, resamples=101)[0] for column in range(8)]

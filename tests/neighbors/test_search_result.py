@@ -36,15 +36,15 @@ def counted(gallery, any_slide=False, **query) -> dict:
         ({"id": "new", "wsi": "z", "view_hash": "1" * 16}, (0, 0, 0)),
     ],
 )
-def test_itself_its_slide_and_its_duplicates_are_counted_apart(gallery, query, expected):
+def test_the_query_its_slide_and_its_duplicates_are_counted_separately(gallery, query, expected):
     assert tuple(counted(gallery, **query).values()) == expected
 
 
-def test_with_any_slide_only_itself_is_left_out(gallery):
+def test_with_any_slide_only_the_query_itself_is_excluded(gallery):
     assert tuple(counted(gallery, any_slide=True, id="a1", wsi="a", view_hash="0f" * 8).values()) == (1, 0, 0)
 
 
-def test_unknown_values_are_null_and_absent_neighbours_are_no_lines(gallery):
+def test_unknown_values_are_null_and_missing_neighbours_are_dropped(gallery):
     queries = conform(pd.DataFrame({"image": ["x.png"]}).reindex(columns=list(QUERY_COLUMNS)), QUERY_COLUMNS)
     left_out = pd.DataFrame({"itself": [0], "own_slide": [0], "duplicates": [0]})
     similarity = np.array([[0.5, -np.inf]], dtype=np.float32)

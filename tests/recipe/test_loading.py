@@ -81,7 +81,7 @@ def test_yaml_is_read_as_yaml_1_2(write, text, value):
     assert (read, type(read)) == (value, type(value))
 
 
-def test_yes_is_no_boolean():
+def test_yes_is_not_a_boolean():
     assert problems("model.pretrained=yes_please") == [
         "recipe --set: model.pretrained: Input should be a valid boolean (got 'yes_please')"
     ]
@@ -130,7 +130,7 @@ def test_a_section_without_name_means_the_default_name(write):
         ("model.head_first_epochs=99", "model.head_first_epochs leaves the backbone no epoch; raise train.epochs"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_the_key(setting, message):
+def test_a_wrong_setting_is_one_line_with_the_key(setting, message):
     assert problems(setting) == [f"recipe --set: {message}"]
 
 
@@ -183,7 +183,7 @@ def test_every_problem_has_its_own_line(write):
         ("model.name=[a", "--set model.name=[a: the value is not readable as YAML; quote it"),
     ],
 )
-def test_a_setting_that_cannot_be_applied(write, setting, message):
+def test_a_setting_that_cannot_be_applied_is_refused(write, setting, message):
     assert problems(setting, name=write("train: {epochs: 2}")) == [message]
 
 
@@ -193,7 +193,7 @@ def test_an_unknown_recipe_names_the_nearest():
     ]
 
 
-def test_an_absent_file(tmp_path):
+def test_an_absent_file_is_refused(tmp_path):
     assert problems(name=tmp_path / "no.yaml") == [
         f"--recipe {tmp_path}/no.yaml: no such file; `pcam-ssl recipes list` names the shipped ones"
     ]
@@ -214,18 +214,18 @@ def test_broken_yaml_names_file_and_line(write):
         ("train: {epochs: 1}\nmodel: {}\n'train': {}\n", 3, "train", 1),
     ],
 )
-def test_a_key_that_stands_twice_is_refused_naming_both_lines(write, text, line, key, first):
+def test_a_repeated_key_is_refused_naming_both_lines(write, text, line, key, first):
     path = write(text)
     assert problems(name=path) == [f"{path}: line {line} gives the key {key} again, first given in line {first}; keep one"]
 
 
-def test_a_key_that_stands_twice_in_a_setting_is_refused():
+def test_a_repeated_key_in_a_setting_is_refused():
     (problem,) = problems("train={epochs: 1, epochs: 2}")
     assert problem.startswith("--set train={epochs: 1, epochs: 2}: line 1 gives the key epochs again")
 
 
 @pytest.mark.parametrize("text", ["2024-99-99", "!!int ''", "!!bool x", "[" * 5000, "!!python/name:os.system x"])
-def test_yaml_that_its_reader_chokes_on_is_one_line(write, text):
+def test_yaml_that_breaks_the_parser_is_one_line(write, text):
     (problem,) = problems(name=write(f"seed: {text}"))
     assert "mine.yaml: not readable as YAML" in problem
     assert "\n" not in problem
@@ -237,24 +237,24 @@ def test_a_section_must_have_a_name(write):
     assert "mine.yaml: 1 is no section of a recipe" in problem
 
 
-def test_a_value_of_many_aliases_is_told_in_one_short_line():
+def test_a_value_of_many_aliases_is_one_short_line():
     doubled = ", ".join(f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))
     (problem,) = problems(f"seed=[&a0 [x, x], {doubled}]")
     assert problem.startswith("recipe --set: seed: Input should be a valid integer (got [")
     assert len(problem) < 2000
 
 
-def test_a_list_is_no_recipe(write):
+def test_a_list_is_not_a_recipe(write):
     (problem,) = problems(name=write("- train"))
     assert problem.endswith("a recipe is a mapping of sections (model:, train:, ...), this is a list")
 
 
-def test_an_empty_file_is_the_defaults(write):
+def test_an_empty_file_gives_the_defaults(write):
     assert load_recipe(write("# nothing\n")) == Recipe()
 
 
 @pytest.mark.parametrize("key", MACHINE_KEYS)
-def test_the_digest_ignores_how_a_machine_works(key):
+def test_the_digest_ignores_machine_keys(key):
     value = {"train.device": "cpu", "train.tensorboard": "true", "train.mlflow": "true"}.get(key, "7")
     changed = load_recipe(None, [f"{key}={value}"])
     assert changed != Recipe()
@@ -262,7 +262,7 @@ def test_the_digest_ignores_how_a_machine_works(key):
     assert differences(Recipe(), changed) == []
 
 
-def test_the_digest_sees_every_other_key():
+def test_every_other_key_changes_the_digest():
     assert recipe_digest(load_recipe(None, ["seed=1"])) != recipe_digest(Recipe())
 
 

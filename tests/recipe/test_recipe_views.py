@@ -1,4 +1,4 @@
-"""`views.file` in a recipe: read once, chosen by naming it, and part of what identifies a run."""
+"""`views.file` in a recipe: read once, sets the policy, and is part of the digest."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_yaml_and_json_are_the_same_recipe(own):
     assert len(digests) == 1
 
 
-def test_the_content_decides_and_is_shown_key_by_key(own):
+def test_the_content_changes_the_digest_and_differences_are_by_key(own):
     first, other = (load_recipe(None, [f"views.file={own('own.json', p)}"]) for p in (0.5, 0.6))
     assert differences(first, other) == ["views.transform.transform.transforms.0.p: 0.5 -> 0.6"]
     assert recipe_digest(first) != recipe_digest(other)
@@ -54,19 +54,19 @@ def test_a_resolved_recipe_needs_no_file(own, tmp_path):
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-def test_a_recipe_file_chooses_it_as_a_setting_does(own, tmp_path):
+def test_a_recipe_file_sets_the_policy_as_a_setting_does(own, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"views: {{file: {own()}}}")
     assert load_recipe(tmp_path / "mine.yaml") == load_recipe(None, [f"views.file={own()}"])
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_another_policy_may_train_while_the_file_makes_the_noise(own, order):
+def test_the_file_may_be_the_noise_beside_another_training_policy(own, order):
     settings = ["views.policy=standard", "pseudo.noise=file", f"views.file={own()}"][::order]
     recipe = load_recipe(None, settings)
     assert (recipe.views.policy, recipe.pseudo.noise) == ("standard", "file") and recipe.views.transform
 
 
-def test_a_file_in_a_consistency_method(own):
+def test_a_consistency_method_may_use_the_file(own):
     recipe = load_recipe(None, [f"views.file={own()}", "views.policy=d4", "method.name=fixmatch", "method.strong=file"])
     assert (recipe.views.policy, recipe.method.strong) == ("d4", "file") and recipe.views.transform
 
@@ -76,22 +76,22 @@ def test_another_file_replaces_the_one_of_the_run(own):
     assert load_recipe(None, [f"views.file={own(p=0.6)}"], begun).views.transform["transform"]["transforms"][0]["p"] == 0.6
 
 
-def test_a_policy_that_nothing_draws_from_is_dropped(own):
+def test_a_transform_that_nothing_uses_is_dropped(own):
     begun = load_recipe(None, [f"views.file={own()}"])
     assert load_recipe(None, ["views.policy=d4"], begun) == load_recipe(None, ["views.policy=d4"])
 
 
 @pytest.mark.parametrize("key", ["views.policy", "pseudo.noise", "method.strong"])
-def test_file_without_a_file(key):
+def test_policy_file_without_a_file_is_refused(key):
     more = ["method.name=fixmatch"] if key.startswith("method") else []
     assert f"{key} is file and there is none; set views.file=PATH" in problem(*more, f"{key}=file")
 
 
-def test_a_file_that_nothing_draws_from(own):
+def test_a_file_that_nothing_uses_is_refused(own):
     assert "set views.policy=file" in problem(f"views.file={own()}", "views.policy=standard")
 
 
-def test_an_absent_file(tmp_path):
+def test_an_absent_file_is_refused(tmp_path):
     assert problem(f"views.file={tmp_path}/no.yaml").startswith(f"views.file: {tmp_path}/no.yaml: no such file")
 
 
@@ -112,7 +112,7 @@ def test_an_absent_file(tmp_path):
     ],
     ids=repr,
 )
-def test_a_file_that_albumentations_did_not_write(tmp_path, content, named):
+def test_a_file_that_albumentations_did_not_write_is_refused(tmp_path, content, named):
     path = tmp_path / "own.yaml"
     path.write_text(content)
     line = problem(f"views.file={path}")

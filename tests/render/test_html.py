@@ -32,7 +32,7 @@ from pcam_ssl.render.document import (
     Verdict,
     absent,
 )
-from pcam_ssl.render.pictures import picture
+from pcam_ssl.render.html import picture
 
 HOSTILE = '"><script>alert(1)</script>'
 PIXELS = np.full((96, 96, 3), 200, np.uint8)

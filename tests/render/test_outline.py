@@ -24,8 +24,8 @@ from pcam_ssl.render.document import (
     Verdict,
     absent,
 )
-from pcam_ssl.render.outline import entries, outline, sections, values
-from pcam_ssl.render.pictures import picture
+from pcam_ssl.render.html import picture
+from pcam_ssl.render.text import entries, outline, sections, values
 
 
 def told(*blocks) -> list[tuple]:

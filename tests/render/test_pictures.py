@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcam_ssl.render.pictures import encoded, picture, shorten
+from pcam_ssl.render.html import encoded, picture, shorten
 
 
 def decoded(data: bytes) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from pcam_ssl.render import html
 from pcam_ssl.render.document import Group, Paragraph, Section
-from pcam_ssl.render.outline import outline, sections
+from pcam_ssl.render.text import outline, sections
 from pcam_ssl.report import report
 from pcam_ssl.runs.contents import read_facts
 

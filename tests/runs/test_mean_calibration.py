@@ -12,7 +12,7 @@ from pcam_ssl.cross_validation.context import calibrator_of
 from pcam_ssl.data.folds import Folds
 from pcam_ssl.evaluation.calibration import Calibrator, fit_temperature
 from pcam_ssl.files import read_json
-from pcam_ssl.runs.calibration import mean_calibrator
+from pcam_ssl.runs.networks import mean_calibrator
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 

@@ -23,13 +23,13 @@ def flip_byte(path, place: float) -> None:
     path.write_bytes(content)
 
 
-def test_a_state_comes_back(two):
+def test_the_newest_state_is_loaded(two):
     back = load_checkpoint(two)
     assert (back["step"], back["best"]) == (2, {"score": 0.5})
     assert torch.equal(back["weights"], state(2)["weights"])
 
 
-def test_the_one_before_is_kept_and_no_more(two):
+def test_only_the_previous_checkpoint_is_kept(two):
     save_checkpoint(two, state(3))
     assert sorted(path.name for path in two.iterdir()) == ["last.pt", "previous.pt"]
     (two / "last.pt").unlink()
@@ -37,7 +37,7 @@ def test_the_one_before_is_kept_and_no_more(two):
 
 
 @pytest.mark.parametrize("other", [{}, [1], {"step": "two"}])
-def test_a_checkpoint_of_something_else_is_said_and_the_one_before_is_taken(two, capsys, other):
+def test_a_checkpoint_of_something_else_gives_a_warning_and_the_previous_is_loaded(two, capsys, other):
     torch.save(other, two / "last.pt")
     assert load_checkpoint(two)["step"] == 1
     assert "last.pt: damaged (it holds something else); going on from the checkpoint before it" in capsys.readouterr().err
@@ -57,17 +57,17 @@ def test_no_checkpoint_is_none(tmp_path):
     ],
     ids=["truncated", "empty", "one bit flipped", "zeros"],
 )
-def test_damage_is_said_and_the_one_before_is_taken(two, capsys, damage):
+def test_a_damaged_checkpoint_gives_a_warning_and_the_previous_is_loaded(two, capsys, damage):
     damage(two / "last.pt")
     assert load_checkpoint(two)["step"] == 1
     assert "last.pt: damaged (" in capsys.readouterr().err
 
 
-def test_damage_to_both_starts_anew(two, capsys):
+def test_with_both_damaged_training_starts_again(two, capsys):
     for name in ("last.pt", "previous.pt"):
         (two / name).write_bytes(b"x")
     assert load_checkpoint(two) is None
-    assert "training starts anew" in capsys.readouterr().err
+    assert "training starts again" in capsys.readouterr().err
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
@@ -81,14 +81,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
     assert "last.pt: damaged" in capsys.readouterr().err
 
 
-def test_a_failed_write_keeps_the_one_before(two, monkeypatch):
+def test_a_failed_write_keeps_the_previous_checkpoint(two, monkeypatch):
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left on device"):
         save_checkpoint(two, state(3))
     assert load_checkpoint(two)["step"] == 2
 
 
-def test_remove_leaves_nothing_of_the_training(two):
+def test_remove_deletes_all_checkpoints(two):
     (two / "model.safetensors").touch()
     remove_checkpoints(two)
     assert [path.name for path in two.iterdir()] == ["model.safetensors"]

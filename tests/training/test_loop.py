@@ -110,14 +110,14 @@ def equal(a: Training, b: Training) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.method.state_dict().values(), b.method.state_dict().values(), strict=True))
 
 
-def test_it_trains_every_step_and_learns(tmp_path):
+def test_every_step_is_trained_and_the_loss_falls(tmp_path):
     training = new()
     recorder = run(training, tmp_path, epochs=20)
     assert training.step == 80
     assert recorder.events[-1]["train_loss"] < 0.7 * recorder.events[0]["train_loss"], recorder.events
 
 
-def test_an_event_an_epoch_with_its_mean_loss(tmp_path):
+def test_each_epoch_logs_one_event_with_its_mean_loss(tmp_path):
     training, losses = new(), []
     step = train_step(training, training.method.train(), Stream()[0], Plan(3, STEPS, 5), FP32, ALONE)
     losses.append(step.item())
@@ -130,13 +130,13 @@ def test_an_event_an_epoch_with_its_mean_loss(tmp_path):
     assert recorder.events[0]["train_loss"] == pytest.approx(sum(losses) / STEPS)
 
 
-def test_the_last_epoch_is_kept_unless_told(tmp_path):
+def test_the_last_epoch_is_kept_by_default(tmp_path):
     training = new()
     recorder = run(training, tmp_path, Recorder(scores=[0.9, 0.8, 0.7]))
     assert (recorder.kept, training.best) == ([12], {"epoch": 3})
 
 
-def test_the_best_epoch_is_kept_when_told_the_first_of_equals(tmp_path):
+def test_with_keep_best_the_first_of_equally_good_epochs_is_kept(tmp_path):
     training = new()
     recorder = run(training, tmp_path, Recorder(scores=[0.7, 0.8, 0.8]), keep_best=True)
     assert (recorder.kept, training.best) == ([4, 8], {"score": 0.8, "epoch": 2})
@@ -174,7 +174,7 @@ def test_the_average_by_hand():
     torch.testing.assert_close(training.ema.module.head.weight, expected)
 
 
-def test_plateau_hears_the_evaluated_loss(tmp_path):
+def test_plateau_gets_the_evaluated_loss(tmp_path):
     recorder = run(new(Plateau(factor=0.5, patience=0)), tmp_path, Recorder(losses=[1.0, 2.0, 0.5]))
     assert [event["lr"] for event in recorder.events] == [0.1, 0.1, 0.05]
 
@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_naming_the_step(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 6, 11])
-def test_a_stop_at_any_step_goes_on_to_the_same_weights(tmp_path, step):
+def test_a_stop_at_any_step_resumes_to_the_same_weights(tmp_path, step):
     whole, recorder = new(ema=0.9), Recorder()
     run(whole, tmp_path / "whole", recorder)
 
@@ -233,7 +233,7 @@ def test_a_stop_at_any_step_goes_on_to_the_same_weights(tmp_path, step):
     assert second.rewound == [step + 1]
 
 
-def test_a_stop_while_the_last_epoch_is_evaluated_is_heard(tmp_path):
+def test_a_stop_during_the_last_evaluation_is_obeyed(tmp_path):
     class Interrupted(Recorder):
         def evaluate(self, network):
             if len(self.evaluated) == 2:
@@ -246,7 +246,7 @@ def test_a_stop_while_the_last_epoch_is_evaluated_is_heard(tmp_path):
     assert (recorder.evaluated, recorder.kept) == ([], [])
 
 
-def test_checkpoints_within_an_epoch_come_by_the_clock(tmp_path):
+def test_checkpoints_within_an_epoch_are_saved_by_time(tmp_path):
     steps = []
     stream = Stream({step: lambda: steps.append(torch.load(tmp_path / "last.pt", weights_only=True)["step"]) for step in (2, 3)})
     run(new(), tmp_path, stream=stream, checkpoint_s=1e-9)

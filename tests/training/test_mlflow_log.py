@@ -37,12 +37,12 @@ def history(client, number: int, name: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in found]
 
 
-def test_numbers_stand_at_their_steps(client):
+def test_numbers_are_logged_at_their_steps(client):
     assert history(client, 0, "train_loss") == [(16, 1.0), (32, 0.5)]
     assert history(client, 0, "epoch") == [(16, 1.0), (32, 2.0)]
 
 
-def test_what_is_no_number_is_left_out(client):
+def test_values_that_are_not_numbers_are_not_logged(client):
     assert set(of_fold(client, 0).data.metrics) == {"epoch", "train_loss"}
 
 
@@ -53,21 +53,21 @@ def test_each_unit_is_a_run_of_one_experiment_with_the_recipe_as_params(client):
     assert found[0].data.params == {"model.name": "resnet18", "data.label_budget": "None", "optim.lr": "0.001"}
 
 
-def test_a_resumed_unit_goes_on_and_repeats_nothing(client):
+def test_a_resumed_unit_continues_its_run_without_repeats(client):
     assert history(client, 1, "train_loss") == [(16, 1.0), (32, 0.5), (48, 0.1)]
 
 
-def test_an_absent_mlflow_is_told_in_one_line(monkeypatch, tmp_path):
+def test_absent_mlflow_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(UserError, match=r"^train.mlflow: MLflow is not installed; pip install 'pcam-ssl\[mlflow\]', or leave"):
         mlflow_log(tmp_path / "fold-0", {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_takes_no_events_is_told_in_one_line(monkeypatch, tmp_path):
+def test_an_address_that_takes_no_events_is_one_line(monkeypatch, tmp_path):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://nowhere")
     with pytest.raises(
-        UserError, match=r"^train.mlflow: gopher://nowhere takes no events \(.*\); mend that, set MLFLOW_TRACKING_URI"
+        UserError, match=r"^train.mlflow: gopher://nowhere takes no events \(.*\); fix that, set MLFLOW_TRACKING_URI"
     ):
         mlflow_log(tmp_path / "fold-0", {})

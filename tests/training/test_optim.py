@@ -22,7 +22,7 @@ def test_constant_is_constant():
     assert rates(Constant()) == [LR] * 40
 
 
-def test_one_cycle_starts_peaks_and_ends_where_it_says():
+def test_one_cycle_starts_peaks_and_ends_at_its_factors():
     # 41 steps, so that the peak falls on a step: 0.25 x 40 = 10.
     seen = rates(OneCycle(rise_share=0.25, start_factor=0.04, final_factor=1e-4), epochs=1, steps=41)
     assert seen[0] == pytest.approx(0.04 * LR)
@@ -68,15 +68,15 @@ def plateau(losses: list[float], **options) -> list[float]:
     return seen
 
 
-def test_plateau_bears_patience_epochs_and_then_cuts():
+def test_plateau_cuts_the_rate_after_patience_epochs():
     assert plateau([1, 1, 1, 1, 1, 1], factor=0.5, patience=2) == [LR, LR, LR, LR / 2, LR / 2, LR / 2]
 
 
-def test_plateau_counts_anew_after_a_better_loss():
+def test_plateau_counts_from_zero_after_a_better_loss():
     assert plateau([1, 2, 2, 0.9, 2, 2, 2], factor=0.5, patience=2)[-2:] == [LR, LR / 2]
 
 
-def test_plateau_counts_anew_after_a_cut():
+def test_plateau_counts_from_zero_after_a_cut():
     assert plateau([1, 1, 1, 1, 1], factor=0.5, patience=1) == [LR, LR, LR / 2, LR / 2, LR / 4]
 
 
@@ -84,7 +84,7 @@ def test_plateau_stops_at_the_lowest_factor():
     assert plateau([1] * 6, factor=0.5, patience=0, min_factor=0.2)[-1] == pytest.approx(0.2 * LR)
 
 
-def test_plateau_goes_on_from_its_state():
+def test_plateau_continues_from_its_state():
     first, second = schedule(Plateau(patience=1)), schedule(Plateau(patience=1))
     first.epoch_end(1.0)
     first.epoch_end(1.0)
@@ -93,7 +93,7 @@ def test_plateau_goes_on_from_its_state():
     assert second.at(0) == LR / 2
 
 
-def test_only_plateau_listens_to_losses():
+def test_only_plateau_uses_losses():
     built = schedule(Constant())
     for _ in range(50):
         built.epoch_end(1.0)
@@ -130,7 +130,7 @@ def test_weight_decay_spares_biases_and_norms(section):
         ("test_maxvit", None),
     ],
 )
-def test_weight_decay_spares_what_the_backbone_names_deep_in_a_method(name, spared):
+def test_weight_decay_spares_parameters_exempted_by_a_nested_backbone(name, spared):
     backbone = timm.create_model(name, num_classes=0, img_size=32)
     spared = (
         {each for each in backbone.no_weight_decay() if each in dict(backbone.named_parameters())} if spared is None else spared
@@ -144,14 +144,14 @@ def test_weight_decay_spares_what_the_backbone_names_deep_in_a_method(name, spar
     assert {each for each, decay in of.items() if decay == 0} == expected
 
 
-def test_a_backbone_may_name_by_pattern():
+def test_a_backbone_may_exempt_by_pattern():
     module = Small()
     module.no_weight_decay = lambda: {"co*.weight"}
     assert decays_of(module, AdamW(weight_decay=0.3))["conv.weight"] == 0
     assert decays_of(module, AdamW(weight_decay=0.3))["head.weight"] == 0.3
 
 
-def test_plain_adam_decays_tokens_too():
+def test_plain_adam_also_decays_tokens():
     assert set(decays_of(timm.create_model("test_vit", num_classes=0), Adam(weight_decay=0.3)).values()) == {0.3}
 
 

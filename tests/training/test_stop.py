@@ -15,14 +15,14 @@ def test_a_signal_becomes_a_request(number):
         assert stop.came
 
 
-def test_the_handlers_come_back():
+def test_the_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT)
     with stop_requests():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_thread_has_no_say():
+def test_a_thread_sets_no_signal_handlers():
     seen = []
 
     def work():
@@ -35,7 +35,7 @@ def test_a_thread_has_no_say():
     assert seen == [False]
 
 
-def test_ctrl_c_between_trainings_says_how_to_go_on():
+def test_ctrl_c_between_trainings_names_the_next_step():
     with (
         pytest.raises(Stopped, match="runs/a: stopped; what is finished is kept, and the same command goes on from there"),
         interruptible("runs/a"),

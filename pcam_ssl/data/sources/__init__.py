@@ -1,4 +1,4 @@
-"""Where patches come from: one file a format, chosen by looking at the source."""
+"""Sources of patches, one file per format. The format is recognised from the source."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ LOOKED_FOR = (
 
 
 def list_source(source: Path | str, verify: bool = True) -> Listing:
-    """The records of a source in any format this package reads. Raises UserError where it is none of them, or does not hold.
+    """The Listing of a source in any supported format. Raises UserError where the format is not recognised or the source is invalid.
 
-    `verify`: refuse a file that has the name of a published one and another MD5.
+    With `verify` a file with the name of a published file but another MD5 is refused.
     """
     path = Path(source)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Csv files of ids, labels, and slides, read as text so that no id turns into a number."""
+"""Csv files of ids, labels, and slides. They are read as text, so that no id becomes a number."""
 
 import io
 
@@ -14,7 +14,7 @@ LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 def read_csv(content: bytes, name: str, required: list[str]) -> pd.DataFrame:
-    """All columns as stripped strings, "" where empty. Raises UserError naming `name` where it is no csv or lacks a column."""
+    """All columns of a csv as stripped strings, "" where empty. Raises UserError naming `name` where it is not a csv or lacks a column."""
     try:
         frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -30,7 +30,7 @@ def read_csv(content: bytes, name: str, required: list[str]) -> pd.DataFrame:
 
 
 def known(values: pd.Series) -> pd.Series:
-    """Strings, None where a value is empty or says that it is missing."""
+    """The values as stripped strings; None where a value is empty or one of `MISSING`."""
     text = values.astype(str).str.strip()
     return text.where(~text.str.lower().isin(MISSING), None)
 
@@ -55,7 +55,7 @@ def parse_splits(values: pd.Series, name: str) -> pd.Series:
 
 
 def refuse_repeated_rows(frame: pd.DataFrame, column: str, name: str) -> None:
-    """Raises UserError where an id stands twice, saying whether the values of `column` conflict."""
+    """Raises UserError where an id is repeated; the error says whether the values of `column` conflict."""
     if pc.count_distinct(pa.array(frame["id"]), mode="all").as_py() == len(frame):
         return
     repeated = frame["id"].duplicated(keep=False)
@@ -63,5 +63,5 @@ def refuse_repeated_rows(frame: pd.DataFrame, column: str, name: str) -> None:
     conflicting = values[values.map(len) > 1]
     if len(conflicting):
         first = f"{conflicting.index[0]} has {' and '.join(conflicting.iloc[0])}"
-        raise UserError(f"{name}: {len(conflicting):,} ids have conflicting values of {column}, first {first}; keep one row an id")
-    raise UserError(f"{name}: {len(values):,} ids stand more than once: {name_first(values.index)}; keep one row an id")
+        raise UserError(f"{name}: {len(conflicting):,} ids have conflicting values of {column}, first {first}; keep one row per id")
+    raise UserError(f"{name}: {len(values):,} ids occur more than once: {name_first(values.index)}; keep one row per id")

@@ -18,7 +18,7 @@ CLASSES = dict.fromkeys(NORMAL, 0) | dict.fromkeys(TUMOR, 1)
 
 
 def listing(tree: Tree) -> Listing:
-    """Records of an image folder. Raises UserError where folder names or the csv do not say what is what."""
+    """The Listing of an image folder. Raises UserError where neither folder names nor a csv give split and class, or where they conflict."""
     images = image_names(tree)
     tables = _label_tables(tree)
     if len(tables) > 1:
@@ -58,7 +58,7 @@ def _by_folder_names(tree: Tree, images: list[str]) -> pd.DataFrame:
 
 
 def _meaning(folder: str) -> tuple[str, int | None] | None:
-    """(split, label) that a folder's name gives, None where it gives nothing."""
+    """(split, label) from the name of a folder, None where the name is neither a split nor a class."""
     parts = [part.lower().replace("-", "_").replace(" ", "_") for part in PurePosixPath(folder).parts]
     split = next((SPLITS[part] for part in reversed(parts) if part in SPLITS), None)
     if parts and parts[-1] in CLASSES:
@@ -67,7 +67,7 @@ def _meaning(folder: str) -> tuple[str, int | None] | None:
 
 
 def _ids(images: list[str]) -> list[str]:
-    """File names where no two are alike, else paths, both without suffix."""
+    """File names where all are different, else paths; both without suffix."""
     stems = [stem(name) for name in images]
     if len(set(stems)) == len(stems):
         return stems
@@ -106,7 +106,7 @@ def _split_of(name: str) -> str:
 
 
 def _index(tree: Tree, images: list[str], wanted: set[str]) -> dict[str, str]:
-    """Image of each wanted id: its path or file name, with or without suffix. Raises UserError where it could be two."""
+    """The image of each wanted id. An id is a path or file name, with or without suffix. Raises UserError where it matches two images."""
     index: dict[str, str] = {}
     for name in images:
         path = PurePosixPath(name)

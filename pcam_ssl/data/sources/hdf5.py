@@ -1,4 +1,4 @@
-"""PatchCamelyon as published (Veeling et al. 2018): HDF5 files, gzipped or not, and a meta csv a split."""
+"""PatchCamelyon as published (Veeling et al. 2018): HDF5 files, gzipped or not, and one meta csv per split."""
 
 import gzip
 import hashlib
@@ -22,18 +22,18 @@ from pcam_ssl.terminal import say, warn
 
 NAME = re.compile(r"(?P<stem>.*_split_(?P<split>train|valid|test))_x\.h5(\.gz)?")
 MISORDERED_SHARE = 0.05
-"""Where more labels than this differ from the meta csv's, its rows are in another order; by chance half would."""
+"""Where a larger share of labels differs from the meta csv, its rows are in another order. In random order half would differ."""
 COPY_BYTES = 2**20
 BAND_BYTES = 2**27
 
 
 def looks_like(folder: Path) -> bool:
-    """Whether the folder holds the x file of a split."""
+    """Whether the folder has the x file of a split."""
     return any(NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
 def listing(folder: Path, verify: bool) -> Listing:
-    """Records `split-000123` in the order of the files. Raises UserError for damaged files, and a wrong MD5 where `verify`."""
+    """The Listing of the folder, with ids `split-000123` in file order. Raises UserError for damaged files, and with `verify` for a wrong MD5."""
     found = Listing(str(folder), "pcam hdf5", None, None)
     tables, pixels = [], []
     for split in ("train", "valid", "test"):
@@ -49,7 +49,7 @@ def listing(folder: Path, verify: bool) -> Listing:
 def _records(folder: Path, stem: str, split: str, verify: bool, found: Listing) -> pd.DataFrame:
     y = next((path for path in (folder / f"{stem}_y.h5", folder / f"{stem}_y.h5.gz") if path.is_file()), None)
     if y is None:
-        raise UserError(f"{folder / stem}_y.h5: absent, nor gzipped; put the labels of the {split} split beside its x file")
+        raise UserError(f"{folder / stem}_y.h5: absent, also as .gz; put the labels of the {split} split beside its x file")
     labels = _read_labels(y, verify, found.notes)
     ids = [f"{split}-{row:06d}" for row in range(len(labels))]
     table = records(ids, split, labels, place=[f"{stem}_x.h5 row {row}" for row in range(len(labels))])
@@ -69,7 +69,7 @@ def _read_labels(path: Path, verify: bool, notes: dict) -> np.ndarray:
 
 
 def _join_meta(table: pd.DataFrame, path: Path, notes: dict) -> pd.DataFrame:
-    """Slides and coordinates. The published csv has no ids: rows are in the order of the HDF5 files, so that order is checked."""
+    """The table with slides and coordinates. The published csv has no ids and is in the order of the HDF5 files, so the order is checked."""
     meta = read_csv(path.read_bytes(), str(path), ["wsi"])
     if path.name in MD5:
         official = hashlib.md5(path.read_bytes()).hexdigest() == MD5[path.name]
@@ -81,11 +81,11 @@ def _join_meta(table: pd.DataFrame, path: Path, notes: dict) -> pd.DataFrame:
     if "center_tumor_patch" in meta:
         wrong = int((meta["center_tumor_patch"].str.lower().isin(("1", "true", "1.0")) != (table["label"] == 1)).sum())
         if wrong > MISORDERED_SHARE * len(table):
-            message = f"{wrong:,} of {len(table):,} rows name another label than the y file, so its order is another"
+            message = f"{wrong:,} of {len(table):,} rows have another label than the y file, so the order differs"
             raise UserError(f"{path}: {message}; download it again, or remove it to go without slides")
         if wrong:
             notes["meta_labels_differ"] = notes.get("meta_labels_differ", 0) + wrong
-            warn(f"{path}: {wrong:,} of {len(table):,} rows name another label than the y file; the y file's were taken")
+            warn(f"{path}: {wrong:,} of {len(table):,} rows have another label than the y file; the labels of the y file are used")
     for column, name in (("x", "coord_x"), ("y", "coord_y")):
         if name in meta:
             table[column] = pd.to_numeric(meta[name], errors="coerce").round().astype("Int32")
@@ -110,7 +110,7 @@ def _chunks(files: list[tuple[Path, int]], verify: bool, notes: dict, scratch: P
 
 
 def _bands(pixels: h5py.Dataset, first: int) -> Iterator[Chunk]:
-    """Chunks of a dataset, read in bands as high as its own HDF5 chunks: otherwise each of those would be read again and again."""
+    """Yield the pixels in chunks, read in bands as high as the HDF5 chunks, so that no HDF5 chunk is read more than once."""
     height = pixels.chunks[0] if pixels.chunks else CHUNK_PATCHES
     height = max(CHUNK_PATCHES, min(height, BAND_BYTES // int(np.prod(pixels.shape[1:]))))
     for start in range(0, len(pixels), height):
@@ -126,10 +126,10 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
 
 
 def _unpack(path: Path, scratch: Path, verify: bool, notes: dict) -> Path:
-    """HDF5 needs to jump about in its file, so a gzipped one is unpacked beside the dataset to be, one split at a time."""
+    """Unpack a gzipped file, one split at a time, beside the new dataset, because HDF5 needs random access. Returns its path."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 4))
-        size = int.from_bytes(file.read(4), "little")  # modulo 4 GiB, so the true size is the next that is no smaller than the file
+        size = int.from_bytes(file.read(4), "little")  # modulo 4 GiB; the true size is not much below that of the gzipped file
     while size < path.stat().st_size * 0.9:
         size += 2**32
     check_space(scratch.parent, 2 * size)
@@ -140,7 +140,7 @@ def _unpack(path: Path, scratch: Path, verify: bool, notes: dict) -> Path:
 
 
 def _copy(path: Path, out, verify: bool, notes: dict) -> None:
-    """Copy a file's content, unzipped and MD5-checked in the same pass where that applies, in constant memory."""
+    """Copy the content of a file in constant memory. A gzipped file is unzipped, and its MD5 checked, in the same pass."""
     digest = hashlib.md5()
     with open(path, "rb") as raw:
         packed = path.suffix == ".gz"
@@ -159,7 +159,7 @@ def _copy(path: Path, out, verify: bool, notes: dict) -> None:
 
 
 class _Tee(io.RawIOBase):
-    """A readable that tells a digest what was read."""
+    """A readable stream that adds everything read to a digest."""
 
     def __init__(self, raw, digest):
         self._raw, self._digest = raw, digest

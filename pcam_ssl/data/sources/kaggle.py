@@ -11,17 +11,19 @@ LABELS_CSV, SAMPLE_CSV = "train_labels.csv", "sample_submission.csv"
 
 
 def looks_like(tree: Tree) -> bool:
-    """Whether one of Kaggle's csv files is there; images alone are read as an image folder."""
+    """Whether one of Kaggle's csv files is present. Without them, images are read as an image folder."""
     return any(basename(name) in (LABELS_CSV, SAMPLE_CSV) for name in tree.names)
 
 
 def listing(tree: Tree) -> Listing:
-    """Records of the images directly in train/ and test/, labels joined on id. Raises UserError for csv files that do not hold."""
+    """The Listing of the images directly in train/ and test/, with labels joined on id. Raises UserError for invalid csv files."""
     prefix = _prefix(tree)
     train, test = ([name for name in image_names(tree) if dirname(name) == prefix + folder] for folder in ("train", "test"))
     images = train + test
     if not images:
-        raise UserError(f"{tree.path}: has Kaggle's csv files but no images in {prefix}train/ or {prefix}test/; unpack it whole")
+        raise UserError(
+            f"{tree.path}: has Kaggle's csv files but no images in {prefix}train/ or {prefix}test/; unpack it completely"
+        )
     table = records([stem(name) for name in images], ["train"] * len(train) + ["test"] * len(test), place=images)
     refuse_repeated(table["id"], table["place"], str(tree.path))
     found = Listing(str(tree.path), "kaggle", table, image_chunks(tree.read, images))
@@ -33,7 +35,7 @@ def listing(tree: Tree) -> Listing:
 
 
 def _prefix(tree: Tree) -> str:
-    """'' or 'folder/': where the csv files are. Raises UserError where two folders have them."""
+    """The folder of the csv files, '' or 'folder/'. Raises UserError where two folders have them."""
     folders = {name[: -len(basename(name))] for name in tree.names if basename(name) in (LABELS_CSV, SAMPLE_CSV)}
     if len(folders) > 1:
         raise UserError(f"{tree.path}: Kaggle's csv files are in several folders ({', '.join(sorted(folders))}); name one of them")
@@ -53,7 +55,7 @@ def _join_labels(found: Listing, tree: Tree, name: str) -> None:
     unused = places_in(frame["id"], table["id"].where(listed)) < 0
     found.mismatch("labels_without_image", frame["id"][unused], f"ids in {where} have no image in train/")
     found.mismatch("images_without_label", table["id"][train & ~listed], f"images in train/ have no row in {where}")
-    # Not the same as an empty label: nobody said that these are to be used unlabelled.
+    # An image without a row is left out; an image with an empty label is unlabelled.
     keep = ~train | listed
     if not keep.all():
         found.records = table[keep].reset_index(drop=True)

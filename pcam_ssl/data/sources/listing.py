@@ -1,4 +1,4 @@
-"""What every source says before its pixels are read, and the chunks they then come in."""
+"""The records of a source, listed before its pixels are read, and the chunks in which pixels are read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ NAMED = 10
 
 @dataclass
 class Chunk:
-    """Some successive records: encoded images (or why one could not be read), or pixels uint8 [B, H, H, 3]."""
+    """Successive records from `first` on: encoded images (BadImage where one cannot be read), or pixels uint8 [B, H, H, 3]."""
 
     first: int
     images: list[bytes | BadImage] | np.ndarray
@@ -30,7 +30,7 @@ class Chunk:
 
 @dataclass
 class Listing:
-    """The records of a source, in the order in which `chunks(scratch folder)` yields their pixels."""
+    """The records of a source; `chunks(scratch folder)` yields their pixels in the same order."""
 
     source: str
     source_format: str
@@ -38,11 +38,11 @@ class Listing:
     chunks: Callable[[Path], Iterator[Chunk]]
     notes: dict = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """What --skip-bad may pass over, one line each."""
+    """Problems that --skip-bad skips, one line each."""
     sample_submission: list[str] | None = None
 
     def mismatch(self, key: str, ids: Iterable[str], what: str) -> None:
-        """Note ids that lack a partner: a problem unless --skip-bad, and a count in the manifest then."""
+        """Record `ids` without a counterpart as a problem, and in the notes that go to the manifest with --skip-bad."""
         ids = sorted(ids)
         if ids:
             self.notes[key] = {"count": len(ids), "first": ids[:NAMED]}
@@ -50,14 +50,14 @@ class Listing:
 
 
 def records(ids, split, label=None, wsi=None, x=None, y=None, place=None) -> pd.DataFrame:
-    """Records from columns of length N, single values, or None where unknown; `place` names a record in an error."""
+    """A records table from columns of length N, single values, or None where unknown. `place` names a record in errors."""
     columns = {"id": ids, "split": split, "label": label, "wsi": wsi, "x": x, "y": y, "place": ids if place is None else place}
     return pd.DataFrame(columns, index=range(len(ids))).astype(RECORD_COLUMNS)
 
 
 @contextmanager
 def reading(path: Path, *kinds: type[Exception]):
-    """Turns errors of these kinds, which a library raises for a damaged file, into a UserError that names it."""
+    """Turn errors of these kinds, which a library raises for a damaged file, into a UserError that names the file."""
     try:
         yield
     except kinds as error:
@@ -65,7 +65,7 @@ def reading(path: Path, *kinds: type[Exception]):
 
 
 def places_in(ids: pd.Series, among: pd.Series) -> np.ndarray:
-    """int64 [N]: where each of `ids` first stands in `among`, -1 where it does not. Not by dict or set: these take 200 bytes an id."""
+    """int64 [N]: the first position of each of `ids` in `among`, -1 where it is absent. A dict would take 200 bytes per id."""
     return pc.index_in(pa.array(ids), value_set=pa.array(among), skip_nulls=True).fill_null(-1).to_numpy().astype(np.int64)
 
 
@@ -77,19 +77,19 @@ def name_first(names, n: int = 3) -> str:
 
 
 def refuse_repeated(ids: pd.Series, places: pd.Series, source: str) -> None:
-    """Raises UserError where an id stands for two images, naming both."""
+    """Raises UserError where two images have the same id, naming both."""
     if pc.count_distinct(pa.array(ids), mode="all").as_py() < len(ids):
         repeated = ids.duplicated(keep=False)
         first = ids[repeated].iloc[0]
         where = name_first(places[ids == first])
         count = ids[repeated].nunique()
         raise UserError(
-            f"{source}: {count:,} ids stand for more than one image, first {first} ({where}); give each image its own name"
+            f"{source}: {count:,} ids belong to more than one image, first {first} ({where}); give each image its own name"
         )
 
 
 def image_chunks(read: Callable[[str], bytes], places: list[str]) -> Callable[[Path], Iterator[Chunk]]:
-    """For `Listing.chunks`: at most 64 encoded images and about 4 MB each, so that memory stays flat whatever the patch size."""
+    """`Listing.chunks` for encoded images: at most 64 images and about 4 MB per chunk, so memory does not grow with the patch size."""
     return lambda scratch: _chunked(read, places)
 
 

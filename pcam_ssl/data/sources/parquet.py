@@ -1,4 +1,4 @@
-"""Hugging Face image parquet: `image: {bytes, path}`, `label`, one or many files a split."""
+"""Hugging Face image parquet: columns `image: {bytes, path}` and `label`, one or more files per split."""
 
 import re
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ DAMAGED = (pa.ArrowException, OSError)
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The parquet files at or below `path`, sorted, so that 00000-of-00002 comes before 00001-of-00002."""
+    """The parquet files at or below `path`, sorted, so 00000-of-00002 comes before 00001-of-00002."""
     return [path] if path.is_file() else sorted(path.rglob("*.parquet"))
 
 
 def listing(path: Path) -> Listing:
-    """Records of image parquet files. Raises UserError for files that are cut short or hold something else.
+    """The Listing of image parquet files. Raises UserError for files that are truncated or have other columns.
 
-    Ids are the stems of the image paths where each has one and no two are alike, else split and row: `train-000123`.
+    Ids are the stems of the image paths where all have one and all are different, else split and row: `train-000123`.
     """
     files = parquet_files(path)
     parts = pd.concat([_read_records(file) for file in files], ignore_index=True)
@@ -71,7 +71,7 @@ def _labels(table: pa.Table, rows: pd.Series, file: Path):
     if "label" not in table.column_names:
         return None
     values = pd.Series(table.column("label").to_pylist(), dtype="object")
-    values = values.where(values != -1, None)  # how a ClassLabel says that a test label is kept back
+    values = values.where(values != -1, None)  # ClassLabel's value for a withheld test label
     return parse_labels(values, "row " + rows, str(file))
 
 
@@ -86,7 +86,7 @@ def _split_of(file: Path) -> str | None:
 def _chunks(files: list[Path], scratch: Path) -> Iterator[Chunk]:
     first = 0
     for file in files:
-        # Without pre-buffering a row group of any size streams through a small buffer.
+        # Without pre-buffering, row groups of any size are streamed through a small buffer.
         with reading(file, *DAMAGED), pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20) as table:
             for batch in table.iter_batches(batch_size=CHUNK_PATCHES, columns=["image.bytes"]):
                 images = [image["bytes"] if image else None for image in batch.column("image").to_pylist()]

@@ -1,4 +1,4 @@
-"""A folder of files, on disk or inside a zip that is never unpacked."""
+"""A folder of files, on disk or inside a zip file, which is read without unpacking."""
 
 import os
 import zipfile
@@ -15,12 +15,12 @@ from pcam_ssl.data.images import SUFFIXES, BadImage
 from pcam_ssl.errors import UserError, first_line
 
 ENTRY_FIELDS = ("header_offset", "compress_size", "file_size", "CRC", "flag_bits", "compress_type", "_end_offset")
-"""What reading an entry needs of its ZipInfo; the last, where a Python has it, refuses overlapping entries."""
+"""Fields of ZipInfo that reading an entry needs. The last one, where Python has it, serves to refuse overlapping entries."""
 ENTRY_FIELDS = tuple(name for name in ENTRY_FIELDS if name in zipfile.ZipInfo.__slots__)
 
 
 class FolderTree:
-    """Files below a folder; `names` are relative, with /, sorted, without hidden ones."""
+    """The files below a folder. `names` are sorted relative paths with /, without hidden files."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -40,9 +40,9 @@ class FolderTree:
 
 
 class ZipTree:
-    """Files of a zip, in the archive's order of names; see FolderTree.
+    """The files of a zip file; see FolderTree.
 
-    Raises UserError where the archive is cut short or an entry's name climbs out of the folder.
+    Raises UserError where the archive is truncated or an entry's path leads out of the folder.
     """
 
     def __init__(self, path: Path):
@@ -59,11 +59,11 @@ class ZipTree:
         for name in names:
             if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
                 raise UserError(
-                    f"{path}: entry {name!r} climbs out of the folder; do not trust this archive, get it from its source again"
+                    f"{path}: entry {name!r} leads out of the folder; do not trust this archive, get it from its source again"
                 )
         shown = [not any(map(_hidden, name.split("/"))) for name in names]
-        # As objects, the entries of 330,000 patches would take 200 MB to the end of the import. The names are copied because the old
-        # ones lie between those objects; freed in the order in which they were made, these give the system its memory back.
+        # ZipInfo objects of 330,000 patches would take 200 MB until the end of the import. The names are copied because the original
+        # strings lie between these objects in memory; only when both are freed does the memory return to the system.
         self.names = [name.encode().decode() for name in compress(names, shown)]
         self._fields = np.stack(fields, axis=1)[shown]
         del entries
@@ -90,7 +90,7 @@ def image_names(tree: Tree) -> list[str]:
 
 
 def read_whole(tree: Tree, name: str) -> bytes:
-    """The bytes of a file that the import cannot do without. Raises UserError where it cannot be read."""
+    """The bytes of a file that the import needs. Raises UserError where it cannot be read."""
     try:
         return tree.read(name)
     except BadImage as bad:
@@ -98,7 +98,7 @@ def read_whole(tree: Tree, name: str) -> bytes:
 
 
 def stem(name: str) -> str:
-    """File name without folder and suffix."""
+    """The file name without folder and suffix."""
     return splitext(basename(name))[0]
 
 

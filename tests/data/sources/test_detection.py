@@ -11,7 +11,7 @@ def test_absent_source_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "folder/notes.txt"])
-def test_unknown_format_says_what_was_looked_for(tmp_path, name):
+def test_an_unknown_format_names_the_known_ones(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / name).write_text("hello")
     with pytest.raises(UserError, match=r"format not recognised; looked for Kaggle's zip or folder .* or one image"):

@@ -103,7 +103,7 @@ def test_csv_and_images_that_do_not_match_are_problems(make_folder):
         ("id,label\ny,1\nz,0\n", "none of its ids names an image"),
     ],
 )
-def test_csv_that_does_not_hold_is_refused(make_folder, text, message):
+def test_an_invalid_csv_is_refused(make_folder, text, message):
     folder = make_folder("a.png", "b.png")
     (folder / "labels.csv").write_text(text)
     with pytest.raises(UserError, match=message):

@@ -38,7 +38,7 @@ def make_pcam(tmp_path, make_pixels):
 META = ",coord_x,coord_y,tumor_patch,center_tumor_patch,wsi\n0,10,20,True,True,camelyon16_train_normal_001\n1,30,40,True,False,s2\n"
 
 
-def test_splits_labels_slides_and_places_are_read(tmp_path, make_pcam, make_pixels):
+def test_splits_labels_slides_and_coordinates_are_read(tmp_path, make_pcam, make_pixels):
     make_pcam("valid", [0], seed=1)
     dataset = import_source(make_pcam("train", [1, 0], meta=META), tmp_path / "set")
     assert dataset.patches["id"].tolist() == ["train-000000", "train-000001", "valid-000000"]
@@ -48,7 +48,7 @@ def test_splits_labels_slides_and_places_are_read(tmp_path, make_pcam, make_pixe
     assert np.array_equal(dataset.pixels, np.concatenate([make_pixels(2), make_pixels(1, seed=1)]))
 
 
-def test_gzipped_files_give_the_same_dataset_and_leave_nothing_unpacked(tmp_path, make_pcam):
+def test_gzipped_files_give_the_same_dataset_and_no_unpacked_files_remain(tmp_path, make_pcam):
     plain = import_source(make_pcam("train", [1, 0] * 50), tmp_path / "plain")
     for path in (tmp_path / "pcam").iterdir():
         path.unlink()
@@ -64,7 +64,7 @@ def test_wrong_md5_of_an_official_name_is_refused(tmp_path, make_pcam):
         import_source(make_pcam("train", [1, 0], packed=True), tmp_path / "set")
 
 
-def test_wrong_md5_of_the_pixels_leaves_nothing(tmp_path, make_pcam, monkeypatch):
+def test_wrong_md5_of_the_pixels_leaves_no_dataset(tmp_path, make_pcam, monkeypatch):
     folder = make_pcam("train", [1, 0], packed=True)
     labels = f"{STEM}_train_y.h5.gz"
     monkeypatch.setitem(MD5, labels, hashlib.md5((folder / labels).read_bytes()).hexdigest())
@@ -104,7 +104,7 @@ def test_an_hdf5_cut_short_is_refused(tmp_path, make_pcam):
 def test_absent_labels_are_named(make_pcam):
     folder = make_pcam("train", [1, 0])
     (folder / f"{STEM}_train_y.h5").unlink()
-    with pytest.raises(UserError, match=r"train_y.h5: absent, nor gzipped; put the labels of the train split beside its x file"):
+    with pytest.raises(UserError, match=r"train_y.h5: .*; put the labels of the train split beside its x file"):
         list_source(folder)
 
 
@@ -135,7 +135,7 @@ def test_meta_of_another_length_is_refused(make_pcam):
 
 
 def test_meta_in_another_order_is_refused(make_pcam):
-    with pytest.raises(UserError, match="2 of 2 rows name another label than the y file, so its order is another"):
+    with pytest.raises(UserError, match=r"2 of 2 rows .* the y file, .*; download it again"):
         list_source(make_pcam("train", [0, 1], meta=META))
 
 

@@ -36,7 +36,7 @@ def test_files_of_a_split_are_read_in_their_order(tmp_path, write, make_pixels):
     assert np.array_equal(dataset.pixels, np.concatenate([make_pixels(3, seed=0), make_pixels(2, seed=1), make_pixels(1, seed=2)]))
 
 
-def test_ids_are_path_stems_where_no_two_are_alike(write):
+def test_ids_are_path_stems_where_all_are_different(write):
     write("train.parquet", [0, 1], ["a.jpg", "b.jpg"])
     assert list_source(write("test.parquet", [0], ["sub/c.jpg"])).records["id"].tolist() == ["c", "a", "b"]
 
@@ -59,7 +59,7 @@ def test_missing_and_withheld_labels_are_unlabelled(write):
     assert found.records["label"].fillna(-9).tolist() == [-9, -9, 1]
 
 
-def test_slides_and_places_come_along(write):
+def test_slides_and_coordinates_are_read(write):
     found = list_source(write("train.parquet", [0, 1], wsi=pa.array(["s", "t"]), x=pa.array([3, 4]), y=pa.array([5, 6])))
     assert found.records[["wsi", "x", "y"]].values.tolist() == [["s", 3, 5], ["t", 4, 6]]
 

@@ -11,7 +11,7 @@ from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.export.onnx import Exported, Member
 from pcam_ssl.models.inference import TestViews, predict_logits
 from pcam_ssl.models.network import build_network
-from pcam_ssl.runs.calibration import mean_of_folds
+from pcam_ssl.runs.networks import mean_of_folds
 from pcam_ssl.tables import predictions
 
 N, T = 6, 1.7
@@ -46,7 +46,7 @@ def predicted(member, slides, views) -> np.ndarray:
     return predict_logits(member.network, Pixels(slides / PIXELS), np.arange(N), [str(n) for n in range(N)], **scorer)[0]
 
 
-def test_one_view_is_what_the_network_says(members, patches):
+def test_one_view_gives_the_output_of_the_network(members, patches):
     logit, prob, embedding = said(Exported(members[:1], T), patches)
     with torch.inference_mode():
         expected = members[0].network(torch.from_numpy(patches))

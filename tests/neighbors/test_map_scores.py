@@ -1,4 +1,4 @@
-"""What embeddings lie together by, on embeddings laid at known angles."""
+"""Neighbour purity and silhouette, on embeddings at known angles."""
 
 import numpy as np
 import pytest
@@ -17,20 +17,20 @@ def test_neighbours_of_the_same_class_on_other_slides():
     assert found["same_slide"] == {"value": 0.0, "by_chance": pytest.approx(1 / 3)}
 
 
-def test_a_space_of_slides_tells_no_class():
+def test_embeddings_grouped_by_slide_have_no_label_purity():
     found = neighborhood_scores(at(0, 1, 90, 91), [0, 1, 0, 1], ["a", "a", "b", "b"], k=1)
     assert found["same_slide"]["value"] == 1.0
     assert found["silhouette_slide"] > 0.99
     assert found["silhouette_label"] < 0.01
 
 
-def test_fewer_allowed_than_asked_for():
+def test_fewer_allowed_neighbours_than_k():
     found = neighborhood_scores(at(0, 1, 90), [0, 0, 1], ["a", "b", "c"], k=10)
     assert found["same_label"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     assert found["same_label"]["by_chance"] == found["same_label"]["value"]
 
 
-def test_unknown_slides_ask_all_others_and_say_nothing_of_slides():
+def test_with_unknown_slides_all_patches_are_searched_and_slide_scores_are_none():
     found = neighborhood_scores(at(0, 1, 90, 91), [0, 0, 1, 1], k=1)
     assert found["same_label"]["value"] == 1.0
     assert (found["same_slide"]["value"], found["silhouette_slide"]) == (None, None)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.explain.exposure import Exposure
+from pcam_ssl.explain.explain import Exposure
 from pcam_ssl.runs.networks import open_networks
 
 

@@ -1,4 +1,4 @@
-"""A user's own policy of views: what albumentations.save wrote, drawn as purely as ours, refused where it is no view."""
+"""A user's own policy of views: read as albumentations.save wrote it, deterministic, and refused where it changes size or dtype."""
 
 import json
 import warnings
@@ -50,12 +50,12 @@ def test_a_single_step_is_a_policy_too(saved, patches):
     assert {views(patches[0], key).tobytes() for key in KEYS} == elements
 
 
-def test_strength_has_no_say(saved, patches):
+def test_strength_does_not_change_a_users_policy(saved, patches):
     weak, strong = (Views("file", strength, saved(OWN)) for strength in (0.0, 3.0))
     assert all(np.array_equal(weak(patches[0], key), strong(patches[0], key)) for key in KEYS)
 
 
-def test_what_albumentations_saves_is_accepted_where_it_can_read_it_back(saved, patches):
+def test_a_saved_policy_is_accepted_where_albumentations_reads_it_back(saved, patches):
     check_transform(saved(OWN), patches)
 
 
@@ -69,7 +69,7 @@ def problem(content, patches) -> str:
 @pytest.mark.parametrize(
     ("step", "found"),
     [
-        (A.RandomCrop(16, 16, p=0.1), "uint8 (16, 16, 3) of a uint8 patch (32, 32, 3)"),
+        (A.RandomCrop(16, 16, p=0.1), "a uint8 patch (32, 32, 3) into uint8 (16, 16, 3)"),
         (A.Resize(64, 64, p=0.1), "uint8 (64, 64, 3)"),
         (A.ToFloat(p=0.1), "float32 (32, 32, 3)"),
         (A.Normalize(p=0.1), "float32"),
@@ -111,14 +111,14 @@ def test_a_step_that_is_not_seeded_is_refused(saved, patches):
     assert "same key" in problem(saved(A.Compose([Unseeded(p=1)])), patches)
 
 
-def test_a_rare_change_of_dtype_is_told_when_it_is_drawn(saved, patches):
+def test_a_rare_change_of_dtype_is_refused_when_it_is_drawn(saved, patches):
     views = Views("file", transform=saved(A.Compose([A.ToFloat(p=0.02)])))
-    with pytest.raises(UserError, match=r"views\.file: makes float32"):
+    with pytest.raises(UserError, match=r"views\.file: .* float32"):
         for key in range(2000):
             views(patches[0], (key,))
 
 
-def test_nothing_warns_of_a_policy_that_is_taken(patches):
+def test_an_accepted_policy_gives_no_warnings(patches):
     steps = [{"__class_fullname__": "ShiftScaleRotate", "p": 0.5}, {"__class_fullname__": "HorizontalFlip"}]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
