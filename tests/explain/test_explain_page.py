@@ -39,7 +39,7 @@ def test_a_patch_has_four_pictures_that_say_what_they_show():
     images = Elements(page_of(explained())).all("img")
     assert [image["alt"] for image in images[:4]] == [
         "the patch: prob 0.900",
-        "what speaks for tumor: 40 % in the centre",
+        "evidence for tumor: 40 % in the centre",
         "centre blurred: prob 0.100",
         "surround blurred: prob 0.900",
     ]
