@@ -1,4 +1,4 @@
-"""What a document says, without its looks: headings, sentences, tables, and charts and pictures by their words; and that as JSON values."""
+"""The content of a document without layout: headings, sentences, tables, and the alt texts of charts and pictures; and the same as JSON values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from pcam_ssl.render.document import (
 
 @dataclass(frozen=True)
 class Entry:
-    """`kind`: h1, h2, h3, text, item, chart, absent, opens (the name of what a page folds away), pre, or table."""
+    """`kind`: h1, h2, h3, text, item, chart, absent, opens (the summary of folded blocks), pre, or table."""
 
     kind: str
     text: Text = ""
@@ -36,7 +36,7 @@ class Entry:
 
 
 def outline(document: Document) -> Iterator[Entry]:
-    """The document from top to bottom. What a page lays side by side stands one after another; what it folds away is there."""
+    """The document from top to bottom. Blocks that a page lays side by side follow one another; folded blocks are included."""
     yield Entry("h1", document.title)
     yield from entries(document.intro)
     yield from entries(document.body)
@@ -45,18 +45,18 @@ def outline(document: Document) -> Iterator[Entry]:
 
 
 def entries(blocks) -> Iterator[Entry]:
-    """The same of some blocks; a legend repeats the words of its chart and is left out."""
+    """The entries of some blocks; a legend repeats the words of its chart and is left out."""
     for block in blocks:
         yield from (entry for entry in _entries(block) if entry.kind == "table" or plain(entry.text))
 
 
 def values(document: Document) -> dict[str, Any]:
-    """The document as JSON values: `title` and `sections`, of which the first holds what stands before all titles."""
+    """The document as JSON values: `title` and `sections`, of which the first holds everything before the first section."""
     return {"title": document.title, "sections": sections(document)}
 
 
 def sections(document: Document) -> list[dict[str, Any]]:
-    """Sections as JSON values, with their texts, charts and tables; "absent" says why one could not be made, else it is None."""
+    """Sections as JSON values, with their texts, charts and tables; "absent" is the reason why one could not be made, else None."""
     found: list[dict[str, Any]] = []
     for entry in outline(document):
         if entry.kind in ("h1", "h2"):

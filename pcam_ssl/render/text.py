@@ -9,7 +9,7 @@ from pcam_ssl.render.outline import Entry, entries, outline
 
 WIDTH = 100
 LEAST = 20
-"""Columns that the last of a table has even where there is no room for them."""
+"""The least width of the last column of a table, in characters."""
 HEADINGS = {"h1": "# ", "h2": "## ", "h3": "### "}
 NOT_SHOWN = "Not shown: {}."
 # Underscores within a word mean nothing in markdown; three backticks would open a block that swallows the rest.
@@ -20,7 +20,7 @@ BLOCK_START = re.compile(r"^(\d*)(#|~~|--|[+.)-](?=\s|$))")
 
 
 def markdown(document: Document) -> str:
-    """The whole document. Text from data stays text: it makes no HTML, link, image, heading or column."""
+    """The whole document. Text from data is escaped: it makes no HTML, link, image, heading or column."""
     lines: list[str] = []
     before = ""
     for entry in outline(document):
@@ -41,7 +41,7 @@ def aligned(table: Table, width: int | None = None) -> str:
     """The table in columns of text, without a line for an empty head; lines end without spaces. With a `width` the last column is
     wrapped to keep it.
     """
-    # Only tables need the library, and a page has none of them.
+    # Imported here, since only text tables need tabulate.
     from tabulate import tabulate
 
     rows = [[plain(cell) for cell in row] for row in ((table.head, *table.rows) if table.head else table.rows)]
@@ -50,7 +50,7 @@ def aligned(table: Table, width: int | None = None) -> str:
     if width is not None:
         taken = sum(2 + max(len(row[column]) for row in rows) for column in range(len(align) - 1))
         widths = [*[None] * (len(align) - 1), max(width - taken, LEAST)]
-    # As a row of its own the head is not made two columns wider.
+    # The head is passed as a row: tabulate would make a header two columns wider.
     text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align, maxcolwidths=widths)
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
@@ -68,7 +68,7 @@ def opened(line: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text shown as it is, within a fence that it cannot close."""
+    """The text unchanged, within a fence that it cannot close."""
     fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
 
