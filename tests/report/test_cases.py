@@ -17,7 +17,7 @@ def scored() -> pd.DataFrame:
     return predictions(["a", "e", "c", "d", "b"], [1, 0, 1, 1, 1], [None] * 5, 0, [0.0] * 5, probs=probs)
 
 
-def test_the_surest_wrong_come_first_and_right_ones_never(scored):
+def test_the_most_confident_errors_come_first_and_correct_patches_never(scored):
     assert confident_errors(scored).id.tolist() == ["b", "e", "c"]
 
 
@@ -43,5 +43,5 @@ def test_json_holds_all_but_the_pixels():
     assert (told["maps"][0]["patches"], told["maps"][0]["of"]) == (4, 9)
 
 
-def test_nothing_was_asked_unless_it_is_said():
-    assert "`pcam-ssl report RUN` asks them" in Pictures().no_maps
+def test_without_networks_the_reason_names_the_command():
+    assert "`pcam-ssl report RUN`" in Pictures().no_maps

@@ -26,7 +26,7 @@ def test_the_page_has_the_sections_of_the_table_in_its_order(write_run):
 def test_a_section_without_a_title_of_its_own_has_that_of_the_table(write_run):
     titles = {title for _, title, *_ in report.SECTIONS}
     told = [entry.text for entry in outline(report.Report(read_facts(write_run())).document) if entry.kind == "h2"]
-    assert {"Scores out of fold", "Slide by slide", "Fold by fold"} <= titles & set(told)
+    assert {"Scores out of fold", "Scores by slide", "Scores by fold"} <= titles & set(told)
     assert "Operating point: sensitivity of 95%" in told
     assert "" not in told
 
