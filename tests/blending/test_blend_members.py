@@ -1,4 +1,4 @@
-"""What a blend says of its members, in the terminal and on its page."""
+"""The members of a blend, in the terminal and on its page."""
 
 import pytest
 import scored

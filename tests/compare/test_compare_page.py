@@ -1,4 +1,4 @@
-"""The page of a comparison: needs nothing else, escapes what it read, shows ten runs as well as two, and says what is absent."""
+"""The page of a comparison: self-contained, escaped, fit for ten runs as for two, with a reason for each absent part."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A comparison in words: what can be told from the first run, and what cannot."""
+"""A comparison in words: which runs differ measurably from the first, and which do not."""
 
 import copy
 
@@ -89,7 +89,7 @@ def test_no_line_is_wider_than_a_wide_terminal(comparison):
     assert max(map(len, compare_text(comparison).splitlines())) <= 170
 
 
-def test_many_runs_looked_at_are_said_to_flatter_the_best(comparison):
+def test_the_best_of_many_runs_is_said_to_score_too_well(comparison):
     assert "The best of 4 runs is chosen on the scored patches" in " ".join(compare_text(comparison).split())
 
 

@@ -36,7 +36,7 @@ def seeded(compare):
     return compare(*((skill, seed) for skill in (1, 6) for seed in (0, 1, 2)))
 
 
-def test_of_one_seed_each_the_verdict_doubts_the_difference(compare):
+def test_with_one_seed_each_the_seed_may_explain_the_difference(compare):
     found = compare((1, 0), (6, 0))
     assert verdict(found).startswith("Measurably better than net-1+seed-0: ")
     assert DOUBT in verdict(found)

@@ -83,7 +83,7 @@ def test_the_page_fits_its_width_in_its_colours(measured, tmp_path, width_px, da
     assert (found["over_px"], found["background"]) == (0, background)
 
 
-def test_a_patch_where_nothing_speaks_stays_grey():
+def test_a_patch_with_a_flat_map_stays_grey():
     patch = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     shown = laid_over(patch, np.zeros((3, 3)))
     assert (shown[..., 0] == shown[..., 1]).all() and (shown[..., 1] == shown[..., 2]).all()

@@ -19,7 +19,7 @@ def test_a_flat_map_is_said():
     assert views_text(flat) == "7 of 8 D4 views give this call"
 
 
-def test_a_call_that_blurring_turns_is_said():
+def test_a_call_that_blurring_changes_is_named():
     changed = "prob 0.100 with the centre blurred, which changes the call to normal"
     assert blur_text(explained(prob=0.9)) == f"{changed}; prob 0.900 with the surround blurred"
 

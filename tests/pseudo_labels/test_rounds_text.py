@@ -1,4 +1,4 @@
-"""The verdict on rounds as a person reads it: honest words, numbers with their intervals, reasons for what is absent."""
+"""The verdict on rounds as text: numbers with their intervals, and a reason for each absent one."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_a_higher_nll_is_a_loss():
     assert [line.split(")  ")[-1] for line in block.strip().splitlines()[2:]] == ["a loss", "a loss"]
 
 
-def test_the_selection_among_rounds_is_told_where_it_flatters():
+def test_own_is_the_row_to_quote():
     text = rounds_text(verdict())
     assert "(fold 0 round 2, fold 1 round" in text
     assert "quote 'own', not 'best'" in " ".join(text.split())
@@ -80,7 +80,7 @@ def test_the_selection_among_rounds_is_told_where_it_flatters():
     assert "before 'best'" not in rounds_text(one_fold)
 
 
-def test_the_planted_check_says_what_to_expect():
+def test_the_precision_check_is_shown_with_its_intervals():
     text = rounds_text(verdict())
     assert (
         "Pool of a fold: 5,000 patches (4,000 test, 1,000 hidden); 1,000 on slides with training labels\n(transductive).\n" in text
@@ -100,7 +100,7 @@ def test_rounds_that_added_nothing_to_a_fold_are_told_to_be_no_choice_of_it():
     assert "own leaves out" not in rounds_text(verdict())
 
 
-def test_slides_that_nobody_knows_are_told():
+def test_unknown_slides_are_counted():
     pool = verdict()["pool"] | {"on_training_slides": 0.0, "without_slide": 12.0}
     assert "(4,000 test, 1,000 hidden); 12 of unknown slide." in rounds_text(verdict(pool=pool))
 
@@ -112,7 +112,7 @@ def test_a_missed_target_is_told_with_its_reason_and_no_table_of_rounds():
     assert "Out of fold" not in text
 
 
-def test_no_planted_check_and_no_target_are_told():
+def test_without_a_precision_check_or_a_target_the_text_says_so():
     assert "No precision check (pseudo.planted_share=0)" in rounds_text(verdict(planted=None))
     aimless = verdict()["planted"] | {"target": None}
     assert "no target precision (pseudo.precision is null)" in rounds_text(verdict(planted=aimless))

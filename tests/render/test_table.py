@@ -1,4 +1,4 @@
-"""The table of scores as a person reads it."""
+"""The table of scores as text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which patches a report shows, and what it says of them in JSON."""
+"""The patches that a report shows, and their JSON."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_the_most_confident_errors_come_first_and_correct_patches_never(scored):
     assert confident_errors(scored).id.tolist() == ["b", "e", "c"]
 
 
-def test_the_least_sure_come_first_right_or_wrong(scored):
+def test_the_least_confident_come_first_right_or_wrong(scored):
     assert least_confident(scored, 3).id.tolist() == ["d", "c", "b"]
 
 

@@ -1,4 +1,4 @@
-"""The model card: what a run is for, how good it is, and where it ends, from the same facts as the page."""
+"""The model card: intended use, scores and limitations, from the same facts as the page."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Operating points: chosen on inner slides alone, told with what they cost, absent with a reason."""
+"""Operating points: chosen on inner slides alone, shown with their errors, absent with a reason."""
 
 import numpy as np
 import pandas as pd
@@ -159,7 +159,7 @@ def test_without_slides_misses_are_not_told_by_slide(point):
     assert found.slides.empty
 
 
-def test_what_is_short_of_the_target_is_said(write_run, point):
+def test_a_score_below_the_target_is_named(write_run, point):
     found = point(target=Target("sensitivity", 1.0))
     assert "Target: sensitivity of at least 100%. Reached on the scored slides: " in reached(found)
     found.scores["sensitivity"].update(value=0.8, low=0.7, high=0.9)
@@ -175,7 +175,7 @@ def test_names_of_slides_are_escaped(write_run):
     assert "&lt;script&gt;" in page
 
 
-def test_slides_that_are_torn_are_named_as_what_they_are(point):
+def test_slides_split_across_folds_are_named(point):
     torn, whole = point(name="torn", torn=True), point()
     assert all(found.shared_slides for found in torn.thresholds)
     assert "Slides are split across folds" in asked(torn)

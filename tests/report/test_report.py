@@ -1,4 +1,4 @@
-"""Reports with what datasets and networks add, on a real tiny run; what is not there is said, and the page is made all the same."""
+"""Reports with pictures from dataset and networks, on a real tiny run; missing parts have a reason, and the page is still written."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def test_neighbours_are_labelled_patches_of_other_slides(pictures):
         assert cosines == sorted(cosines, reverse=True)
 
 
-def test_a_map_holds_what_its_fold_scored_and_nothing_it_learned_from(pictures, finished):
+def test_a_map_holds_scored_patches_and_no_training_patches(pictures, finished):
     oof = read_table(finished.path / "oof.parquet")[0]
     assert [each.fold for each in pictures.maps] == [0, 1]
     for each in pictures.maps:
@@ -90,7 +90,7 @@ def test_json_and_markdown_say_what_the_page_says(copy):
     facts = json.loads(json.dumps(told.to_dict(), allow_nan=False))
     assert [case["id"] for case in facts["pictures"]["least_sure"]] == [case.id for case in told.pictures.unsure]
     assert facts["scores"] == json.loads(copy.scores.read_text())
-    assert facts["absent"]["Nearest neighbours"].startswith("the run made no kNN")
+    assert facts["absent"]["Nearest neighbours"].startswith("the run has no kNN scores")
     markdown = told.to_markdown()
     assert all(f"\n## {section['title']}\n" in markdown for section in facts["sections"][1:])
     assert f"patch {told.pictures.unsure[0].id}; evidence for" in markdown

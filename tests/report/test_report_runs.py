@@ -1,4 +1,4 @@
-"""`pcam-ssl report` on a run that has all a report reads."""
+"""`pcam-ssl report` on complete runs, and its refusals."""
 
 import json
 

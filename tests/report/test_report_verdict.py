@@ -1,4 +1,4 @@
-"""The verdict says what is wrong with a score, worst first."""
+"""The verdict names the problems of a score, the worst first."""
 
 import pytest
 

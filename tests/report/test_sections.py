@@ -39,7 +39,7 @@ def test_a_section_is_added_by_a_function_and_a_line(write_run, monkeypatch):
     assert '<section class="card">\n<h2>My section</h2>\n<p>288 patches.</p>' in html.page(document)
 
 
-def test_a_section_that_has_nothing_to_say_is_left_out(write_run, monkeypatch):
+def test_a_section_without_content_is_left_out(write_run, monkeypatch):
     monkeypatch.setattr(report, "SECTIONS", (("none", "None", lambda report: None, "columns-1/1"),))
     document = report.Report(read_facts(write_run())).document
     assert keys(document.body) == []

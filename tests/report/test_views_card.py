@@ -1,4 +1,4 @@
-"""The gain of test-time views: shown with its interval, never promised beyond it."""
+"""The gain of test-time views: a gain is stated only where its interval excludes zero."""
 
 import pytest
 from laid_out import markup
