@@ -30,7 +30,7 @@ def case(id: str = "0a1b", label: int = 1, prob: float = 0.02, wsi: str | None =
 def fold_map(fold: int = 1, slides: tuple = ("a", "a", "b", "c"), of: int = 9, **more) -> FoldMap:
     """Four patches on a line, two of each class."""
     places = np.array([[0.0, 0], [1, 0], [2, 0], [4, 1]])
-    known = {"auroc": 0.9, "method": "pca", "likeness": LIKENESS} | more
+    known = {"auroc": 0.9, "method": "pca", "neighborhood": LIKENESS} | more
     return FoldMap(fold=fold, places=places, labels=np.array([0, 0, 1, 1]), slides=list(slides), of=of, **known)
 
 

@@ -30,7 +30,7 @@ from pcam_ssl.render.format import LABELS, count, decimals, sentence
 from pcam_ssl.render.text import aligned
 
 GROUPS, IN_GROUP, DOUBTED = 12, 6, 60
-LOOKS = {"leak": ("bad", "Leak"), "problem": ("bad", "Problem"), "suspect": ("care", "Look here")}
+LOOKS = {"leak": ("bad", "Leak"), "problem": ("bad", "Problem"), "suspect": ("care", "Check")}
 SUSPICIOUS = "suspicious labels"
 SIDE_PX = 112
 OD_NOTE = "OD: mean optical density of a channel."
@@ -50,7 +50,7 @@ def page(audit: Audit) -> str:
 
 
 def audit_document(audit: Audit) -> Document:
-    """The verdict, what is wrong with its patches, suspicious labels, balance, and what was checked and is fine."""
+    """The verdict, findings with their patches, suspicious labels, balance, and the checks that passed."""
     findings = ranked(audit.findings)
     pressing = [finding for finding in findings if finding.level in LOOKS and finding.check != SUSPICIOUS]
     body = (
@@ -88,20 +88,20 @@ def _what(finding: Finding) -> Paragraph:
 
 
 def _examples(finding: Finding) -> Paragraph | None:
-    return Paragraph(f"First: {'; '.join(finding.examples)}", "note") if finding.examples else None
+    return Paragraph(f"Examples: {'; '.join(finding.examples)}", "note") if finding.examples else None
 
 
 def _next(finding: Finding) -> Paragraph | None:
-    return Paragraph((Strong("Next: "), finding.move, ".")) if finding.move else None
+    return Paragraph((Strong("Next step: "), finding.move, ".")) if finding.move else None
 
 
 def _groups(audit: Audit, finding: Finding) -> list[Block]:
-    """The patches of a finding, those that belong together in one frame."""
+    """The patches of a finding, each group in one frame."""
     if not finding.rows:
         return []
     groups = [Gallery([_card(audit, row) for row in rows[:IN_GROUP]], "group") for rows in finding.rows[:GROUPS]]
     hidden = len(finding.rows) - GROUPS
-    rest = [Paragraph(f"{hidden:,} more are not shown; --json names them.", "note")] if hidden > 0 else []
+    rest = [Paragraph(f"{hidden:,} more are not shown; --json lists them.", "note")] if hidden > 0 else []
     return [Group(groups, "patches"), *rest]
 
 
@@ -110,7 +110,7 @@ def _card(audit: Audit, row: int, *more: str) -> Card:
     label = LABELS[None if pd.isna(patch["label"]) else int(patch["label"])]
     slide = [] if pd.isna(patch["wsi"]) else [f"slide {patch['wsi']}"]
     shown = html.picture(audit.dataset.pixels[row], f"patch {patch['id']}", side_px=SIDE_PX, title=patch["id"])
-    # The words of the picture hold the id in full.
+    # The alt text of the picture holds the full id.
     name = Line(html.shorten(patch["id"]), title=patch["id"], strong=True, silent=True)
     return Card((shown,), (name, f"{patch['split']}, {label}", *slide, *more))
 
@@ -124,7 +124,7 @@ def _suspicious(audit: Audit) -> Section | None:
         knn = "" if pd.isna(doubted.doubt_knn) else f", kNN {doubted.doubt_knn:.2f}"
         shown.append(_card(audit, row[0], f"doubt {doubted.doubt:.2f}", f"network {doubted.doubt_network:.2f}{knn}"))
     hidden = len(audit.doubted) - len(shown)
-    note = "Doubt: the prob given to the other class, of the network and of kNN, multiplied; most suspicious first."
+    note = "Doubt: the prob of the other class by the network times that by kNN, the most suspicious first."
     rest = f" {hidden:,} more with --json." if hidden else ""
     blocks = (_what(finding), _next(finding), Paragraph(note + rest, "note"), Gallery(shown, "patches"))
     return Section(sentence(SUSPICIOUS), blocks, badge=LOOKS["suspect"])
@@ -148,17 +148,17 @@ def _balance_table(part: str, balance: pd.DataFrame) -> Table:
 def _notes(audit: Audit, findings: list[Finding]) -> Section | None:
     if not findings:
         return None
-    told = []
+    groups = []
     for finding in findings:
         patches = Details("Patches", _groups(audit, finding)) if finding.rows else None
-        told.append(Group((_what(finding), _examples(finding), _next(finding), patches), "told"))
-    return Section("Good to know", told)
+        groups.append(Group((_what(finding), _examples(finding), _next(finding), patches), "told"))
+    return Section("Notes", groups)
 
 
 def _fine(findings: list[Finding]) -> Section | None:
     if not findings:
         return None
-    return Section("Checked and fine", (Items([f"{finding.check}: {finding.what}" for finding in findings], "listed"),))
+    return Section("Checks passed", (Items([f"{finding.check}: {finding.what}" for finding in findings], "listed"),))
 
 
 LISTED = 20
@@ -177,7 +177,7 @@ def headline(audit: Audit) -> str:
 
 
 def ranked(findings: list[Finding]) -> list[Finding]:
-    """Findings, the gravest first."""
+    """Findings, the most severe first."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -223,9 +223,9 @@ def as_dict(audit: Audit) -> dict:
     ids = audit.dataset.patches["id"].to_numpy()
     findings = []
     for finding in ranked(audit.findings):
-        said = {name: getattr(finding, name) for name in ("level", "check", "what", "count", "move")}
+        values = {name: getattr(finding, name) for name in ("level", "check", "what", "count", "move")}
         findings.append(
-            said | {"examples": list(finding.examples), "patches": [[str(ids[row]) for row in rows] for rows in finding.rows]}
+            values | {"examples": list(finding.examples), "patches": [[str(ids[row]) for row in rows] for rows in finding.rows]}
         )
     return {
         "dataset": str(audit.dataset.path),

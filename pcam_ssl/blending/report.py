@@ -1,4 +1,4 @@
-"""A blend's members, their weights, and what blending them gained: as text, and as a part of its page."""
+"""The members of a blend, their weights, and the gain over the best member: as text, and as a section of a page."""
 
 import shlex
 from textwrap import wrap
@@ -10,8 +10,8 @@ from pcam_ssl.render.text import aligned
 
 WIDTH = 100
 FITTED = (
-    "Weights that score a fold were fitted without its labels, on what the other folds' networks say out of fold; those networks"
-    " had the fold's labels among their training labels, so a trace of them may be in the weights. A plain mean has no such trace."
+    "The weights for a fold were fitted on the out-of-fold predictions of the other folds, without the fold's labels. The networks behind"
+    " those predictions were trained on the fold's labels, so the weights may contain a trace of them. A plain mean does not."
 )
 
 
@@ -54,18 +54,18 @@ def members_section(scores: dict[str, Any]) -> Section | None:
 
 
 def notes(blend: dict[str, Any]) -> list[str]:
-    """What the blend gained over its best member, and how blind its weights are."""
-    gain = f"Against {blend['best']}, the member of best AUROC on these patches (so it looks a little too good), paired:"
+    """The gain of the blend over its best member, and how its weights were fitted."""
+    gain = f"Paired difference to {blend['best']}, the best member on these patches (so its AUROC is a little too good):"
     return [f"{gain} {gain_words(blend['against_best']['auroc'])}.", *([FITTED] if is_fitted(blend) else [])]
 
 
 def is_fitted(blend: dict[str, Any]) -> bool:
-    """Whether weights differ between members or parts, so that labels had a say."""
+    """Whether weights differ between members or parts, which means that they were fitted to labels."""
     return len({weight for member in blend["members"] for weight in (member["weight"], *member["nested"].values())}) > 1
 
 
 def blend_command(info: dict[str, Any], out: str) -> str:
-    """The command that makes a blend again as `out`, from its run.json."""
+    """The command that repeats a blend into `out`, from its run.json."""
     blend = info["blend"]
     specs = [f"{member['run']}:{member['table']}" if member["table"] else member["run"] for member in blend["members"]]
     cap = [] if blend["max_correlation"] is None else ["--max-correlation", f"{blend['max_correlation']:g}"]
@@ -73,6 +73,6 @@ def blend_command(info: dict[str, Any], out: str) -> str:
 
 
 def blend_words(info: dict[str, Any]) -> str:
-    """'nothing: the mean of 3 runs (resnet34, densenet121, metric:knn)', from its run.json."""
+    """'no network; mean of 3 runs (resnet34, densenet121, metric:knn)', from its run.json."""
     used = [member["name"] for member in info["blend"]["members"] if member["weight"] > 0]
-    return f"nothing: {info['blend']['method']} of {len(used)} run{'s' * (len(used) > 1)} ({', '.join(used)})"
+    return f"no network; {info['blend']['method']} of {len(used)} run{'s' * (len(used) > 1)} ({', '.join(used)})"

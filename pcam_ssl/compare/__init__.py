@@ -1,1 +1,1 @@
-"""Runs side by side."""
+"""Comparisons of runs on the same patches."""

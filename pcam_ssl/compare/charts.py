@@ -23,8 +23,8 @@ def score_rows(comparison: dict[str, Any]) -> document.Chart:
     rows = []
     for run in comparison["runs"]:
         score = run["scores"]["auroc"]
-        said = f"{run['name']}: {interval(score)}"
-        rows.append((name_of(run, comparison), [Mark(score["value"], "c1", said, score["low"], score["high"])]))
+        words = f"{run['name']}: {interval(score)}"
+        rows.append((name_of(run, comparison), [Mark(score["value"], "c1", words, score["low"], score["high"])]))
     ends = [end for _, (mark,) in rows for end in (mark.value, mark.low) if end is not None]
     alt = "AUROC out of fold with 95 % intervals. " + "; ".join(mark.title for _, (mark,) in rows)
     return dot_chart(rows, Axis("AUROC out of fold", np.floor(min(ends) * 10) / 10, 1.0), alt)
@@ -54,12 +54,12 @@ def differences(comparison: dict[str, Any]) -> Section:
     gaps = [(name_of(run, comparison), run["name"], gap) for run, gap in runs]
     listed = [[run["name"], gain_numbers(gap), run_word(run, comparison)] for run, gap in runs]
     note = (
-        "Both runs score the same patches of the same resampled slides; a gain or a loss only where the interval leaves out 0, and even"
-        " that may be the seed's."
+        "Both runs score the same patches of the same resampled slides. A gain or a loss is named only where the interval excludes 0;"
+        " even then the seed may explain it."
     )
     blocks = (
         _gap_rows(gaps, "difference in AUROC", "Paired differences in AUROC; numbers below"),
-        Table(("run", "difference", "shows"), listed),
+        Table(("run", "difference", "result"), listed),
         Paragraph(note, "note"),
     )
     return Section(title, blocks)
@@ -77,8 +77,8 @@ def correlations(comparison: dict[str, Any]) -> Section:
         rows.append([f"{i + 1} {name_of(run, comparison)}", *cells])
     head = ["run", *(Cell(str(i + 1), title=run["name"]) for i, run in enumerate(runs))]
     note = (
-        f"Pearson below the diagonal, Spearman above; the bluer, the more alike (from {lowest:.1f} to 1)."
-        " Runs that are less alike have more to give each other in a blend."
+        f"Pearson below the diagonal, Spearman above; stronger blue is higher correlation (from {lowest:.1f} to 1)."
+        " Runs that correlate less usually gain more from a blend."
     )
     return Section("Correlation of calibrated logits, out of fold", (Table(head, rows, look="heat"), Paragraph(note, "note")))
 
@@ -90,9 +90,9 @@ def _shaded(value: float | None, lowest: float) -> Cell:
 
 
 def learning(comparison: dict[str, Any]) -> list[Section]:
-    """AUROC while training and training loss by epoch, a line a run."""
+    """AUROC during training and training loss by epoch, one line for each run."""
     named = [
-        ("AUROC while training", "auroc", "AUROC, one view"),
+        ("AUROC during training", "auroc", "AUROC, one view"),
         ("Training loss", "train_loss", "training loss"),
     ]
     return [_learning(comparison, *words) for words in named]
@@ -106,7 +106,7 @@ def _learning(comparison: dict[str, Any], title: str, key: str, axis: str) -> Se
         if run["learning"] and any(value is not None for value in run["learning"][key]) and run["table"] is None
     ]
     if not curves:
-        return absent(title, "no run has a history of epochs with it")
+        return absent(title, "no run has recorded it by epoch")
     last = max(max(learning["epochs"]) for _, _, learning in curves)
     chart = Chart(
         Axis("epoch", 1, max(last, 2), whole=True),
@@ -126,17 +126,17 @@ def _learning(comparison: dict[str, Any], title: str, key: str, axis: str) -> Se
     where = {"inner": "inner slides", "fold": "the scored patches themselves"}
     watched = "Mean over folds."
     if key == "auroc":
-        watched += f" AUROC on {' or '.join(sorted({where[learning['watched']] for _, _, learning in curves}))}, never to be compared with the scores above."
+        watched += f" AUROC on {' or '.join(sorted({where[learning['watched']] for _, _, learning in curves}))}, not comparable with the scores above."
     others = [run["name"] for run in comparison["runs"] if run["learning"] is None]
-    without = f" Without a history: {', '.join(others)}." if others else ""
+    without = f" Not recorded for: {', '.join(others)}." if others else ""
     numbers = Table(("epoch", *(run["name"] for _, run, _ in curves)), listed)
     blocks = (Legend(entries), chart.block(), Paragraph(watched + without, "note"), Details("Numbers", (numbers,)))
     return Section(f"{title} by epoch", blocks)
 
 
 def held_out(comparison: dict[str, Any]) -> Section:
-    """AUROC out of fold against AUROC on held-out slides; a leak draws a run below the line."""
-    title = "Do the folds keep their promise on held-out slides?"
+    """AUROC out of fold against AUROC on held-out slides; a leak puts a run below the line."""
+    title = "Out-of-fold against held-out AUROC"
     points = [
         (place, run, split, run["scores"]["auroc"]["value"], score["value"])
         for place, run in enumerate(comparison["runs"])
@@ -144,22 +144,22 @@ def held_out(comparison: dict[str, Any]) -> Section:
         if run["scores"]["auroc"]["value"] is not None and score["value"] is not None
     ]
     if not points:
-        return absent(title, "no run has scores on held-out slides, for the dataset has no labelled test split")
+        return absent(title, "no run has scores on held-out slides, because the dataset has no labelled test split")
     ends = spanning("", [value for point in points for value in point[3:]], at_least=0.01)
     chart = Chart(
         Axis("AUROC out of fold", ends.low, ends.high),
         Axis("AUROC on held-out slides", ends.low, ends.high),
         f"AUROC out of fold against AUROC on held-out slides, {len(points)} points; numbers below",
     )
-    chart.line([ends.low, ends.high], [ends.low, ends.high], "c0", "folds as hard as held-out slides", "dashed")
+    chart.line([ends.low, ends.high], [ends.low, ends.high], "c0", "equal AUROC", "dashed")
     for place, run, split, out_of_fold, held in points:
-        said = f"{run['name']}: {three(out_of_fold)} out of fold, {three(held)} on {split_note(run, split)}"
-        chart.dots([out_of_fold], [held], look(place)[0], [said], _dot(place), 5)
+        words = f"{run['name']}: {three(out_of_fold)} out of fold, {three(held)} on {split_note(run, split)}"
+        chart.dots([out_of_fold], [held], look(place)[0], [words], _dot(place), 5)
     entries = [(_dot(place), look(place)[0], run["name"]) for place, run, *_ in points]
     listed = [[run["name"], split_note(run, split), three(a), three(b), f"{b - a:+.3f}"] for _, run, split, a, b in points]
-    note = "Below the line the folds promise more than held-out slides keep: slides shared across folds do that, and so do harder slides."
+    note = "Below the line, out-of-fold AUROC is higher than held-out AUROC. Slides shared across folds cause this, and so do harder held-out slides."
     if any(run["in_pool"].get(split) for _, run, split, *_ in points):
-        note += " Transductive points are no held-out ones: those networks learned from the scored patches, without their labels."
+        note += " Transductive points are not held out: their networks learned from the scored patches, without the labels."
     blocks = (
         Legend([*entries, ("dashed", "c0", "equal")]),
         chart.block(),

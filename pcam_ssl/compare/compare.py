@@ -20,9 +20,9 @@ from pcam_ssl.tables import calibrated_logits
 
 
 def compare_runs(specs: list[str]) -> dict[str, Any]:
-    """Everything there is to say of two runs or more, as JSON values; differences are to the first.
+    """The whole comparison of two runs or more, as JSON values; differences are to the first.
 
-    "groups" gathers runs whose recipes differ in nothing but the seed; None where no two do.
+    "groups" joins runs whose recipes differ only in the seed; None where no two do.
 
     A spec is a run folder, or one of its further tables as RUN:knn or RUN:blend. Raises UserError where the runs cannot be compared.
     """
@@ -47,7 +47,7 @@ def compare_runs(specs: list[str]) -> dict[str, Any]:
         "interval": interval_text(groups, len(labels), options["resamples"], unit),
         "first": first.name,
         "runs": [
-            {**_told(run, options), "scores": scores, "against_first": None if run is first else differences}
+            {**_run_values(run, options), "scores": scores, "against_first": None if run is first else differences}
             for run, (scores, differences) in zip(runs, scored, strict=True)
         ],
         "groups": groups_over_seeds(seed_groups(runs), labels, groups, options),
@@ -55,7 +55,7 @@ def compare_runs(specs: list[str]) -> dict[str, Any]:
     }
 
 
-def _told(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
+def _run_values(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
     facts = run.facts
     constant = facts.oof.prob.nunique() == 1
     return {
@@ -109,7 +109,7 @@ def learning(events: dict[int, list[dict[str, Any]]]) -> dict[str, Any] | None:
 
 
 def write_page(path: Path | str, comparison: dict[str, Any]) -> None:
-    """Write the comparison as one page that needs nothing else. Raises UserError where the file cannot be written."""
+    """Write the comparison as one self-contained page. Raises UserError where the file cannot be written."""
     from pcam_ssl.compare.report import page
     from pcam_ssl.files import write_text
 
@@ -125,7 +125,7 @@ def _plain(matrix: np.ndarray) -> list[list[float | None]]:
 
 WEIGHTS = "model.safetensors"
 LOSS = "metric_loss."
-# Buffers: what a network keeps without learning it by gradient.
+# Buffers: values of a network that are not trained by gradient.
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 PIXELS = ("mean", "std")
 
@@ -143,7 +143,7 @@ def costs(facts: Facts) -> dict[str, Any]:
 
 
 def parameters(run: Run) -> int | None:
-    """Numbers that a fold's network learns; for a blend the sum over the runs it needs, None where one of them is gone."""
+    """Trained parameters of a fold's network; for a blend the sum over the runs it needs, None where one of them is gone."""
     if run.paths.provenance.exists() and (blend := run.info().get("blend")):
         needed = {member["run"] for member in blend["members"] if member["weight"] > 0}
         counted = [parameters(Run(Path(path))) for path in sorted(needed)]
@@ -153,7 +153,7 @@ def parameters(run: Run) -> int | None:
 
 
 def count_parameters(path: Path) -> int:
-    """Parameters in a safetensors file, from its header alone; buffers and what a metric loss learned are left out."""
+    """Parameters in a safetensors file, from its header alone; buffers and the parameters of a metric loss are left out."""
     try:
         with safe_open(path, framework="numpy") as tensors:
             names = tensors.keys()

@@ -51,12 +51,12 @@ def page(comparison: dict[str, Any]) -> str:
 
 
 def compare_text(comparison: dict[str, Any]) -> str:
-    """Scores, differences, costs, correlation and the leak table, then the verdict: a terminal shows the end."""
+    """Scores, differences, costs, correlation and held-out scores, then the verdict, since a terminal shows the end."""
     return text.terminal(_summary(comparison), WIDTH)
 
 
 def comparison_document(comparison: dict[str, Any]) -> Document:
-    """All that a comparison shows, the verdict first."""
+    """The whole comparison, the verdict first."""
     columns = [Group((section,), "column") for section in (differences(comparison), *learning(comparison))]
     body = (
         _verdict(comparison),
@@ -72,10 +72,10 @@ def comparison_document(comparison: dict[str, Any]) -> Document:
 
 
 def _summary(comparison: dict[str, Any]) -> list[Block | None]:
-    """What a terminal shows of it: no charts, fewer scores, and the head of each table says what is in it."""
+    """The comparison for a terminal: no charts, fewer scores, and the content of each table named in its head."""
     notes = [
-        f"Intervals: {comparison['interval']}. NLL and ECE: less is better.",
-        "Patches a second: in training, median over epochs and folds, inner evaluation included.",
+        f"Intervals: {comparison['interval']}. NLL and ECE: lower is better.",
+        "Patches per second: during training, median over epochs and folds, inner evaluation included.",
         "Correlation of calibrated logits: Pearson below the diagonal, Spearman above it.",
         marked_note(comparison),
     ]
@@ -96,7 +96,7 @@ def _summary(comparison: dict[str, Any]) -> list[Block | None]:
 
 
 def _about(name: str, table: Table) -> Table:
-    """The table as a terminal shows it: named in place of its first column, and all to the left, where words begin."""
+    """The table as a terminal shows it: its name in place of the head of the first column, and all columns aligned left."""
     return replace(table, head=(name, *table.head[1:]), align="l" * len(table.head))
 
 
@@ -127,7 +127,7 @@ def _level(comparison: dict[str, Any]) -> tuple[str, str]:
         return "plain", "One recipe, several seeds"
     words = {gain_word(other["against_first"]["auroc"]) for other in compared(comparison)[1:]}
     if words & {"a gain", "a loss"}:
-        return ("good", "There is a difference") if seeds_counted(comparison) else ("plain", "A difference, perhaps the seed's")
+        return ("good", "Measurable difference") if seeds_counted(comparison) else ("plain", "Difference that the seed may explain")
     return "plain", "No measurable difference"
 
 
@@ -138,8 +138,8 @@ def _seeds(comparison: dict[str, Any]) -> Section | None:
         return None
     known = groups[1:] and all(group["against_first"]["auroc"]["value"] is not None for group in groups[1:])
     note = (
-        "Differences of means over seeds, paired by seed where both have the same. Their intervals add the spread over resampled slides and the"
-        " spread over seeds; of one seed the spread over seeds is not known, and its difference may be the seed's."
+        "Differences between means over seeds, paired by seed where both recipes have the same seeds. Their intervals combine the spread over resampled"
+        " slides and the spread over seeds. A recipe with one seed has no known spread over seeds, so the seed may explain its difference."
     )
     blocks = (
         seed_rows(groups[1:]) if known else None,
@@ -147,11 +147,11 @@ def _seeds(comparison: dict[str, Any]) -> Section | None:
         Paragraph(note, "note"),
         Details("Mean over seeds, and difference to the first, all scores", (_all_means(groups),)),
     )
-    return Section("Over seeds", blocks)
+    return Section("Mean over seeds", blocks)
 
 
 def _seeds_table(comparison: dict[str, Any]) -> Table:
-    head = ("recipe", "seeds", "AUROC", f"against {comparison['groups'][0]['name']}", "shows")
+    head = ("recipe", "seeds", "AUROC", f"against {comparison['groups'][0]['name']}", "result")
     return Table(head, over_seeds(comparison))
 
 
@@ -186,7 +186,7 @@ def _scores_table(comparison: dict[str, Any], scores: Sequence[str], head: Seque
 
 
 def _auroc_table(comparison: dict[str, Any]) -> Table:
-    """AUROC of each run, its difference to the first, and what that shows."""
+    """AUROC of each run, its difference to the first, and whether that is a gain."""
     rows = []
     for run in comparison["runs"]:
         gap = run["against_first"] and gain_numbers(run["against_first"]["auroc"])
@@ -204,8 +204,8 @@ def _held_out_table(comparison: dict[str, Any]) -> Table:
 
 
 def _costs(comparison: dict[str, Any]) -> Section:
-    note = "Parameters of one fold's network, of all members for a blend. Patches a second while training: median over epochs and folds, inner evaluation included."
-    return Section("What each costs", (_costs_table(comparison), Paragraph(note, "note")))
+    note = "Parameters of one fold's network; for a blend, of all members. Patches per second during training: median over epochs and folds, inner evaluation included."
+    return Section("Cost", (_costs_table(comparison), Paragraph(note, "note")))
 
 
 def _costs_table(comparison: dict[str, Any]) -> Table:
@@ -228,4 +228,4 @@ def _origin(comparison: dict[str, Any]) -> Section:
     named = [(run["name"], f"{spec}, by pcam-ssl {run['command']}") for run, spec in zip(comparison["runs"], specs, strict=True)]
     named.append(("Dataset", f"{comparison['dataset']}, digest {comparison['dataset_digest']}"))
     command = Preformatted(shlex.join(["pcam-ssl", "compare", *specs]))
-    return Section("Where it comes from, and how to repeat it", (command, Facts(named, "names")))
+    return Section("Provenance", (command, Facts(named, "names")))

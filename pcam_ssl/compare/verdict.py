@@ -1,4 +1,4 @@
-"""What a comparison says in words, shared by text and page."""
+"""The sentences of a comparison, shared by text and page."""
 
 from typing import Any
 
@@ -21,53 +21,53 @@ def title(comparison: dict[str, Any]) -> str:
 
 
 def verdict(comparison: dict[str, Any], numbers: bool = True) -> str:
-    """Which recipes can be told from the first by out-of-fold AUROC, and which cannot; `numbers` adds the differences.
+    """Which recipes differ measurably from the first in out-of-fold AUROC, and which do not; `numbers` adds the differences.
 
-    Where recipes were run with several seeds it speaks of their means over seeds, else of single runs, and says that they are.
+    Means over seeds are compared where recipes were run with several seeds, else single runs; the last sentence says which.
     """
     first, others = compared(comparison)[0], compared(comparison)[1:]
     if first["scores"]["auroc"]["value"] is None:
         return "There is no AUROC: the scored patches hold one class only."
-    told: dict[str, list[str]] = {"a gain": [], "a loss": [], "no measurable gain": [], "gain not known": []}
+    named: dict[str, list[str]] = {"a gain": [], "a loss": [], "no measurable gain": [], "gain not known": []}
     for other in others:
         gap = other["against_first"]["auroc"]
         word = gain_word(gap)
-        told[word].append(f"{other['name']} {gain_numbers(gap)}" if numbers and gap["low"] is not None else other["name"])
+        named[word].append(f"{other['name']} {gain_numbers(gap)}" if numbers and gap["low"] is not None else other["name"])
     sentences = [
-        f"{opening} {first['name']}: {', '.join(told[word])}."
+        f"{opening} {first['name']}: {', '.join(named[word])}."
         for word, opening in (
             ("a gain", "Measurably better than"),
             ("a loss", "Measurably worse than"),
-            ("no measurable gain", "Not to be told from"),
-            ("gain not known", "Not known against"),
+            ("no measurable gain", "Not distinguishable from"),
+            ("gain not known", "No interval for the difference to"),
         )
-        if told[word]
+        if named[word]
     ]
     return " ".join([*sentences, _of_seeds(comparison)])
 
 
 def compared(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """What differences are told of: recipes over their seeds where any has several, else runs. Each has "name", "scores", "against_first"."""
+    """What is compared: recipes over their seeds where any has several, else runs. Each has "name", "scores", "against_first"."""
     return comparison["groups"] or comparison["runs"]
 
 
 def seeds_counted(comparison: dict[str, Any]) -> bool:
-    """Whether every difference that is told knows of the spread over seeds."""
+    """Whether the interval of every difference covers the spread over seeds."""
     groups = comparison["groups"]
     return groups is not None and all(len(group["seeds"]) > 1 for group in groups)
 
 
 def _of_seeds(comparison: dict[str, Any]) -> str:
-    """How far seeds may be behind what was said before."""
+    """Whether the seed may explain the differences."""
     groups = comparison["groups"]
     if groups is None:
-        return "One seed each: another seed moves scores too, so a difference may be the seed's."
+        return "One seed each: another seed also changes the scores, so the seed may explain a difference."
     if len(groups) == 1:
-        return f"One recipe with {len(groups[0]['seeds'])} seeds: AUROC {spread_text(groups[0]['scores']['auroc'])}; what differs between its runs is the seed's."
+        return f"One recipe with {len(groups[0]['seeds'])} seeds: AUROC {spread_text(groups[0]['scores']['auroc'])}; its runs differ only in the seed."
     alone = [group["name"] for group in groups if len(group["seeds"]) == 1]
     if not alone:
-        return "Means over seeds; the intervals hold the spread over slides and over seeds."
-    return f"Of one seed, so that its difference may be the seed's: {', '.join(alone)}."
+        return "Means over seeds; the intervals cover the spread over slides and over seeds."
+    return f"One seed only, so the seed may explain the difference: {', '.join(alone)}."
 
 
 def spread_text(score: dict[str, Any]) -> str:
@@ -80,26 +80,26 @@ def spread_text(score: dict[str, Any]) -> str:
 
 
 def over_seeds(comparison: dict[str, Any]) -> list[list[str]]:
-    """A row for each recipe: name, seeds, AUROC over them, its difference to the first, and what that shows."""
+    """A row for each recipe: name, seeds, AUROC over them, its difference to the first, and whether that is a gain."""
     rows = []
     for group in comparison["groups"]:
         gap = group["against_first"] and group["against_first"]["auroc"]
-        told = [gain_numbers(gap), gain_word(gap)] if gap else ["", ""]
-        rows.append([group["name"], ", ".join(map(str, group["seeds"])), spread_text(group["scores"]["auroc"]), *told])
+        difference = [gain_numbers(gap), gain_word(gap)] if gap else ["", ""]
+        rows.append([group["name"], ", ".join(map(str, group["seeds"])), spread_text(group["scores"]["auroc"]), *difference])
     return rows
 
 
 def run_word(run: dict[str, Any], comparison: dict[str, Any]) -> str:
-    """What the difference of one run to the first shows; nothing where recipes are told over seeds, for one run does not show it."""
+    """Whether the difference of one run to the first is a gain; where recipes are compared over seeds, one run does not show it."""
     if run["against_first"] is None:
         return ""
     if comparison["groups"] is None:
         return gain_word(run["against_first"]["auroc"])
-    return "the seed's" if run["name"] in comparison["groups"][0]["runs"] else "see over seeds"
+    return "seed only" if run["name"] in comparison["groups"][0]["runs"] else "see mean over seeds"
 
 
 def remarks(comparison: dict[str, Any]) -> list[str]:
-    """What else a reader must know: marks of runs, those of all of them once, and how many were compared."""
+    """Further warnings: marks of runs, those of all runs once, the choice among several runs, and different devices."""
     runs = comparison["runs"]
     shared = [mark for mark in runs[0]["marks"] if all(mark in run["marks"] for run in runs)]
     lines = [f"All runs: {mark}." for mark in shared]
@@ -107,26 +107,26 @@ def remarks(comparison: dict[str, Any]) -> list[str]:
     n, kind = len(compared(comparison)), "runs" if comparison["groups"] is None else "recipes"
     if n > 2:
         lines.append(
-            f"The best of {n} {kind} looks a little better than it is, for it is the best on these very patches; each interval is"
-            " of one difference, not of all of them together."
+            f"The best of {n} {kind} is chosen on the scored patches, so its score is a little too good. Each interval covers"
+            " one difference, not all of them together."
         )
     if len({run["device"] for run in runs if run["device"]}) > 1:
-        lines.append("Patches a second were measured on different devices, so they do not compare the networks.")
+        lines.append("Patches per second were measured on different devices, so they do not compare the networks.")
     return lines
 
 
 def name_of(run: dict[str, Any], comparison: dict[str, Any]) -> str:
-    """The run's name, marked where its scores flatter beside others or itself."""
-    flatters = run["selected_on_fold"] or comparison["scheme"] == "random"
-    return f"{run['name']} {MARK}" if flatters else run["name"]
+    """The run's name, marked where its scores are too good."""
+    too_good = run["selected_on_fold"] or comparison["scheme"] == "random"
+    return f"{run['name']} {MARK}" if too_good else run["name"]
 
 
 def marked_note(comparison: dict[str, Any]) -> str | None:
-    """What the mark after a name means, None where no run has it."""
+    """The meaning of the mark after a name, None where no run has it."""
     if comparison["scheme"] == "random":
-        return f"{MARK} too good: folds tear slides apart, so each network was trained on slides that it is scored on"
+        return f"{MARK} too good: slides are split across folds, so each network was trained on slides that it is scored on"
     if any(run["selected_on_fold"] for run in comparison["runs"]):
-        return f"{MARK} too good (selected_on_fold): the epoch was chosen on the very patches that are scored"
+        return f"{MARK} too good (selected_on_fold): the epoch was chosen on the scored patches"
     return None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import expit
 
 from pcam_ssl.explain.centre import centre_share, even_share
+from pcam_ssl.tables import CLASSES
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,6 @@ def _mean_defined(values: list[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-CLASSES = ("normal", "tumor")
 LEARNED = {
     "label": "learned from its label",
     "inner": "was chosen and calibrated on its label",

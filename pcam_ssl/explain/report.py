@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from pcam_ssl import __version__
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.centre import centre_bounds, even_share, without_centre, without_surround
-from pcam_ssl.explain.explanation import CLASSES, Explained
+from pcam_ssl.explain.explanation import Explained
 from pcam_ssl.files import atomic_write, digest_text, write_text
 from pcam_ssl.render import html
 from pcam_ssl.render.document import Card, Document, Facts, Gallery, Group, Line, Paragraph, Scale, Section, Table
 from pcam_ssl.render.format import COLOURS, LABELS, decimals, ends, percent
 from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.render.text import aligned
+from pcam_ssl.tables import CLASSES
 
 PAGE = "explain.html"
 
@@ -39,7 +40,7 @@ def write_explained(folder: Path | str, explained: list[Explained], run: Path, i
 
 
 def picture_name(id: str) -> str:
-    """File name of a patch's PNG: its id where that can be one, else its letters that can and a digest."""
+    """File name of a patch's PNG: its id where that is a safe name, else the safe characters of it and a digest."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", id)[:100].lstrip(".")
     return f"{safe}.png" if safe and safe == id else f"{safe}-{digest_text(id)[:8]}.png"
 
@@ -50,7 +51,7 @@ def explain_page(explained: list[Explained], run: Path, info: dict[str, Any]) ->
 
 
 def explained_document(explained: list[Explained], run: Path, info: dict[str, Any]) -> Document:
-    """A section for each patch, and where it comes from."""
+    """A section for each patch, and the provenance."""
     size_px, grid = len(explained[0].pixels), explained[0].summary.map.shape
     low, high = centre_bounds(size_px)
     notes = [
@@ -61,7 +62,7 @@ def explained_document(explained: list[Explained], run: Path, info: dict[str, An
     return Document(
         f"Explained: {run.resolve().name}",
         (*map(_patch, explained), _provenance(run, info)),
-        intro=(Paragraph(" ".join(notes), "note"), Scale("speaks for the call: not", "most")),
+        intro=(Paragraph(" ".join(notes), "note"), Scale("evidence for the call: none", "strongest")),
         footer=f"Made by pcam-ssl {__version__} for research. Not for diagnosis.",
     )
 
@@ -85,7 +86,7 @@ def _patch(explained: Explained) -> Section:
 
 
 def _found(explained: Explained) -> list[tuple[str, str]]:
-    """What page and text say of a patch beside its call."""
+    """The facts of a patch beside its call, for page and text."""
     return [
         ("network", explained.network),
         ("centre", centre_text(explained)),
@@ -97,7 +98,7 @@ def _found(explained: Explained) -> list[tuple[str, str]]:
 def _panel(name: str, pixels: np.ndarray, words: str) -> Card:
     low, high = centre_bounds(len(pixels))
     shown = picture(pixels, f"{name}: {words}", centre_px=high - low)
-    # The words of the picture say both.
+    # The alt text of the picture says both.
     return Card((shown,), (Line(name, "soft", silent=True), Line(words, silent=True)))
 
 
@@ -112,7 +113,7 @@ def _neighbours(explained: Explained) -> Group | None:
 
 def _neighbour(each: dict[str, Any], pixels: np.ndarray) -> Card:
     shown = picture(pixels, f"patch {each['id']}", side_px=96, title=each["id"])
-    # The words of the picture hold the id in full.
+    # The alt text of the picture holds the full id.
     name = Line(shorten(each["id"]), title=each["id"], strong=True, silent=True)
     lines = (name, LABELS[each["label"]], f"cosine {each['cosine']:.4f}", f"slide {shorten(each['wsi'] or 'unknown')}")
     return Card((shown,), lines, colour=COLOURS[each["label"]], title=each["wsi"] or "")
@@ -126,7 +127,7 @@ def _provenance(run: Path, info: dict[str, Any]) -> Section:
         ("Recipe digest", info["recipe_digest"]),
         ("Method", method),
     ]
-    return Section("Where it comes from", (Facts(named),))
+    return Section("Provenance", (Facts(named),))
 
 
 PANEL_PX, GAP_PX, HEAD_PX, FOOT_PX = 288, 16, 64, 34
@@ -136,12 +137,12 @@ STRONGEST = 0.7
 
 
 def panels(explained: Explained) -> list[tuple[str, np.ndarray, str]]:
-    """(what it is, pixels uint8 `[H, H, 3]`, its number in words) of the four pictures of a patch."""
+    """(name, pixels uint8 `[H, H, 3]`, number in words) of the four pictures of a patch."""
     summary, patch = explained.summary, explained.pixels
     share = "no map" if summary.centre_share is None else f"{percent(summary.centre_share)} in the centre"
     return [
         ("the patch", patch, f"prob {summary.prob:.3f}"),
-        (f"what speaks for {CLASSES[summary.call]}", laid_over(patch, summary.map), share),
+        (f"evidence for {CLASSES[summary.call]}", laid_over(patch, summary.map), share),
         ("centre blurred", without_centre(patch[None])[0], f"prob {summary.prob_without_centre:.3f}"),
         ("surround blurred", without_surround(patch[None])[0], f"prob {summary.prob_without_surround:.3f}"),
     ]
@@ -149,7 +150,7 @@ def panels(explained: Explained) -> list[tuple[str, np.ndarray, str]]:
 
 def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """The map `[h, w]` as colour over the patch in grey: none where it is zero, yellow where it is highest; uint8 `[H, H, 3]`."""
-    import cv2  # here, since reports without explanations do without it
+    import cv2  # here, so that reports without explanations do not load it
 
     size_px = len(patch)
     smooth = cv2.resize(np.asarray(cells, np.float32), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
@@ -180,11 +181,11 @@ def strip(explained: Explained) -> Image.Image:
     return image
 
 
-FLAT = "no part of the patch speaks for the call: the map is flat"
+FLAT = "the map is flat: no part of the patch is evidence for the call"
 
 
 def call_text(explained: Explained) -> str:
-    """The call, its prob, and whether it is the label."""
+    """The call, its prob, and whether it agrees with the label."""
     summary = explained.summary
     verdict = {True: "right", False: f"wrong, the label is {LABELS[explained.label]}", None: "no label to compare with"}
     return f"{CLASSES[summary.call]} (prob {summary.prob:.3f}): {verdict[explained.right]}"
@@ -197,17 +198,17 @@ def centre_text(explained: Explained) -> str:
 
 
 def blur_text(explained: Explained) -> str:
-    """What blurring does to prob, and whether it turns the call."""
+    """The prob with the centre or the surround blurred, and whether the call changes."""
     summary = explained.summary
     parts = []
     for what, prob in (("centre", summary.prob_without_centre), ("surround", summary.prob_without_surround)):
-        turned = "" if (prob >= 0.5) == bool(summary.call) else f", which turns the call to {CLASSES[1 - summary.call]}"
-        parts.append(f"prob {prob:.3f} with the {what} blurred away{turned}")
+        changed = "" if (prob >= 0.5) == bool(summary.call) else f", which changes the call to {CLASSES[1 - summary.call]}"
+        parts.append(f"prob {prob:.3f} with the {what} blurred{changed}")
     return "; ".join(parts)
 
 
 def views_text(explained: Explained) -> str:
-    """How far the D4 views agree on the call, and on where to look."""
+    """How far the D4 views agree in their calls and their maps."""
     summary = explained.summary
     calls = f"{summary.views_alike} of {summary.n_views} D4 views give this call"
     return (
@@ -224,10 +225,10 @@ def neighbours_heading(explained: Explained) -> str:
 def explained_text(explained: Explained) -> str:
     """A block of lines on one patch."""
     network, *found = _found(explained)
-    told = Table((), [network, ("call", call_text(explained)), *found], align="ll")
+    table = Table((), [network, ("call", call_text(explained)), *found], align="ll")
     lines = [
         f"patch {explained.id}: {LABELS[explained.label]}, slide {explained.wsi or 'unknown'}, {explained.split}",
-        indent(aligned(told), "  "),
+        indent(aligned(table), "  "),
     ]
     if explained.neighbours:
         rows = [
@@ -244,7 +245,7 @@ def fold_text(facts: dict[str, Any]) -> str:
     rows = [[title, f"{facts[name]['n']:,}", *_mean(facts[name])] for name, title in titles]
     rows.append(["right - wrong", "", *_mean(facts["difference"], "+.3f")])
     lines = [
-        f"fold {facts['fold']}: {facts['n']:,} patches, explained by the network that never saw their labels, one plain view each",
+        f"fold {facts['fold']}: {facts['n']:,} patches, explained by the network that was not trained on them, one unaugmented view each",
         f"share of the attribution in the centre; {percent(facts['even_share'])} if spread evenly",
         aligned(Table(("", "patches", "mean share", "95 % interval"), rows, align="lrll")),
         f"interval: {facts['interval']}",

@@ -10,12 +10,12 @@ import pandas as pd
 from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.render.document import Table
+from pcam_ssl.render.format import LABELS
 from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.run import DECISIONS, POOLED, Run
 from pcam_ssl.tables import DECISION_COLUMNS, read_table
 
 WIDTH = 100
-NAMES = {0: "normal", 1: "tumor"}
 COLUMNS = ("round", "fold", "prob", "view_std", "knn_prob", "decision", "label", "weight", "change", "reason")
 HEAD = ("round", "fold", "prob", "views", "kNN", "decision", "label", "weight", "change", "reason")
 ALIGN = "rrrrrllrll"
@@ -63,7 +63,7 @@ def _cells(row) -> tuple[str, ...]:
 def _label(label: float) -> str:
     if np.isnan(label):
         return "-"
-    return NAMES[int(label)] if label in (0, 1) else f"{label:.3f}"
+    return LABELS[int(label)] if label in (0, 1) else f"{label:.3f}"
 
 
 def _sentence(rows: pd.DataFrame, truth: int | None) -> str:
@@ -78,7 +78,7 @@ def _sentence(rows: pd.DataFrame, truth: int | None) -> str:
     if truth is None:
         return f"{text} Its true label is not known."
     right = f", so {int((called == (truth == 1)).sum())} of these {len(called)} are right" if len(called) else ""
-    return f"{text} Its hidden label is {NAMES[truth]}{right}."
+    return f"{text} Its hidden label is {LABELS[truth]}{right}."
 
 
 def _times(n: int) -> str:

@@ -1,4 +1,4 @@
-"""Sections on pseudo-label rounds, from the dict of rounds.json, as page and text."""
+"""Sections on pseudo-label rounds from the values of rounds.json, for page and text."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,50 +11,48 @@ from pcam_ssl.render.document import Details, Items, Paragraph, Preformatted, Se
 from pcam_ssl.render.format import gain_numbers, gain_word, interval, three
 from pcam_ssl.render.text import terminal
 from pcam_ssl.runs.run import ROUNDS_FILE
+from pcam_ssl.tables import CLASSES
 
 NAMES = {
     "auroc": "AUROC",
-    "nll": "NLL (less is better)",
+    "nll": "NLL (lower is better)",
     "balanced_accuracy": "balanced accuracy",
     "sensitivity_at_specificity_95": "sens. at 95 % spec.",
 }
 WIDTH = 100
-CLASSES = ("tumor", "normal")
 NO_TRUTH = "no label of the pool is known"
 
 
 def sections(verdict: dict[str, Any]) -> list[Section]:
-    """The verdict, what to do next, then what it rests on."""
+    """The verdict and the next command, then the evidence for it."""
     made = len(verdict["rounds"]) > 1
-    bookkeeping = [learned(verdict), scores(verdict), truth(verdict), apart(verdict)] if made else []
-    return [headline(verdict), planted(verdict), *bookkeeping]
+    evidence = [learned(verdict), scores(verdict), truth(verdict), apart(verdict)] if made else []
+    return [headline(verdict), planted(verdict), *evidence]
 
 
 def headline(verdict: dict[str, Any]) -> Section:
-    """The sentence, why it ended, and the command to use next."""
+    """The verdict, why the rounds stopped, and the next command."""
     lines = [verdict["verdict"]]
     if verdict["stopped"]:
         lines.append(f"Stopped: {verdict['stopped']}.")
     command = f"pcam-ssl predict {verdict['best_folder']} SOURCE --out FILE.parquet"
-    return Section(
-        "Verdict", (*map(Paragraph, lines), Paragraph(f"Use round {verdict['best']} from here on:"), Preformatted(command))
-    )
+    return Section("Verdict", (*map(Paragraph, lines), Paragraph(f"Use round {verdict['best']}:"), Preformatted(command)))
 
 
 def planted(verdict: dict[str, Any]) -> Section:
-    """What the user may expect of the pool, from labels hidden on purpose."""
-    title, pool = "What to expect of the pool", pool_sentence(verdict["pool"])
+    """The pool, and the precision of the selection measured on labels hidden on purpose."""
+    title, pool = "Pool and precision check", pool_sentence(verdict["pool"])
     check = verdict["planted"]
     if check is None:
-        untested = "No planted check (pseudo.planted_share=0): how right this selection is here was not tested before."
+        untested = "No precision check (pseudo.planted_share=0): the precision of this selection was not measured on hidden labels."
         return Section(title, (Paragraph(pool), Paragraph(untested)))
     n = len(check["folds"])
-    told = f"Planted check in {n} fold{'s' if n > 1 else ''}: labels of whole training slides were hidden, and the same selection run on them."
-    sentences = [pool, told]
+    hidden = f"Precision check in {n} fold{'s' if n > 1 else ''}: labels of whole training slides were hidden, and the same selection was run on these slides."
+    sentences = [pool, hidden]
     if check["target"] is None:
-        sentences.append("No precision is asked for (pseudo.precision is null), so there is none to miss.")
+        sentences.append("There is no target precision (pseudo.precision is null).")
     elif not any(entry["added"] for entry in check["classes"].values()):
-        sentences.append(f"Target precision {check['target']:g}: not tested, for nothing was added.")
+        sentences.append(f"Target precision {check['target']:g}: not tested, because nothing was added.")
     else:
         sentences.append(f"Target precision {check['target']:g}: {_met(check)}.")
     rows = [
@@ -71,11 +69,11 @@ def _met(check: dict[str, Any]) -> str:
         return f"MISSED: {check['reason']}"
     lows = {name: entry["precision"]["low"] for name, entry in check["classes"].items()}
     unsure = [name for name, low in lows.items() if low is not None and low < check["target"]]
-    return f"met, though the interval of {' and of '.join(unsure)} reaches below it" if unsure else "met"
+    return f"met, but the interval of {' and of '.join(unsure)} reaches below it" if unsure else "met"
 
 
 def pool_sentence(pool: dict[str, float]) -> str:
-    """How large the pool is, where it comes from, and what of it is transductive; counts are means over folds."""
+    """Size of the pool, its sources, and how much of it is transductive; counts are means over folds."""
     sources = ", ".join(f"{pool[name]:,.0f} {name}" for name in ("test", "unlabelled", "hidden") if pool[name])
     text = f"Pool of a fold: {pool['patches']:,.0f} patches ({sources})"
     if pool["on_training_slides"]:
@@ -86,7 +84,7 @@ def pool_sentence(pool: dict[str, float]) -> str:
 
 
 def learned(verdict: dict[str, Any]) -> Section:
-    """What each round learned from, and its inner scores."""
+    """The training labels of each round, and its inner scores."""
     head = ("round", "labels", "tumor", "normal", "new", "kept", "flipped", "taken back", "inner AUROC", "inner NLL")
     rows, notes = [], []
     for row in verdict["rounds"]:
@@ -100,15 +98,17 @@ def learned(verdict: dict[str, Any]) -> Section:
     n = len(verdict["rounds"])
     chosen = f"Round {verdict['best']} was chosen among {n} (round 0 included) by the mean inner AUROC of the folds."
     if verdict["pooled"]:
-        chosen = f"Round {verdict['best']} is the last: no inner score of pooled rounds is clean enough to choose by."
-    summed = "Labels: mean of folds. Pseudo-labels: summed over folds, so a patch counts once in each fold that learns from it."
-    return _section("What each round learned from", [chosen], Table(head, rows), [summed, *notes])
+        chosen = (
+            f"Round {verdict['best']} is the last: the inner scores of pooled rounds are leaky, so no round was chosen by them."
+        )
+    summed = "Labels: mean of folds. Pseudo-labels: summed over folds, so a patch counts once for each fold that trains on it."
+    return _section("Training labels by round", [chosen], Table(head, rows), [summed, *notes])
 
 
 def nothing_added(row: dict[str, Any]) -> list[str]:
-    """In how many folds a class has no threshold, or nothing was added."""
+    """The number of folds in which a class has no threshold, or nothing was added."""
     facts, lines = row["facts"] or [], []
-    for name in CLASSES:
+    for name in reversed(CLASSES):
         unproven = [fact for fact in facts if fact["thresholds"] and fact["thresholds"][name]["prob"] is None]
         if unproven:
             lines.append(
@@ -121,8 +121,8 @@ def nothing_added(row: dict[str, Any]) -> list[str]:
 
 
 def scores(verdict: dict[str, Any]) -> Section:
-    """Out-of-fold scores by round, each with its paired difference to round 0, and those of each fold's own choice."""
-    title, chosen = "Out of fold", verdict["chosen_by_fold"]
+    """Out-of-fold scores by round, each with its paired difference to round 0, and those of the round that each fold chose on its inner slides."""
+    title, chosen = "Out-of-fold scores", verdict["chosen_by_fold"]
     if verdict["pooled"]:
         return _section(title, [f"{_reason(verdict['rounds'][-1]['out_of_fold']['auroc'])}."])
     entries = [(_name(row["number"], verdict), row) for row in verdict["rounds"]] + [("own", chosen)]
@@ -134,19 +134,15 @@ def scores(verdict: dict[str, Any]) -> Section:
             rows.append(("" if place else NAMES[score], name, interval(row["out_of_fold"][score]), *gain))
     picked = ", ".join(f"fold {fold} round {number}" for fold, number in chosen["rounds"].items())
     notes = [
-        f"own: each fold scored by the round that its own inner slides like best ({picked}): no label it is scored on had a say"
+        f"own: for each fold, the round chosen on its own inner slides ({picked}); no scored label influenced that choice. Quote this row"
     ]
     if any(fact["nothing"] for row in verdict["rounds"] for fact in row["facts"] or []):
-        notes.append(
-            "own leaves out rounds that added nothing to the fold: such a student differs from round 0 by its seed, not by what it learned"
-        )
+        notes.append("own leaves out rounds that added nothing to the fold: such a student differs from round 0 only by its seed")
     if len(chosen["rounds"]) > 1:
-        notes.append(
-            "single rounds: which is best was asked of all folds' inner slides, which other folds score; believe 'own' before 'best'"
-        )
+        notes.append("best: chosen by the inner slides of all folds, which other folds score; so quote 'own', not 'best'")
     notes.append(
-        f"intervals: 95 % bootstrap, {verdict['unit']}s resampled. They hold no other seeds: training anew moves scores too,"
-        " so see a gain under several seeds before you believe it"
+        f"intervals: 95 % bootstrap, {verdict['unit']}s resampled. They do not cover the seed: training with another seed also changes"
+        " the scores, so confirm a gain with several seeds"
     )
     notes += reasons(
         row[part][score] for _, row in entries for part in ("out_of_fold", "against_round_0") if row[part] for score in SCORES
@@ -156,23 +152,23 @@ def scores(verdict: dict[str, Any]) -> Section:
 
 
 def truth(verdict: dict[str, Any]) -> Section:
-    """How right the pseudo-labels were, where the truth is known."""
-    title, rows, found = "Were the pseudo-labels right?", [], []
+    """Precision and coverage of the pseudo-labels, where the true labels are known."""
+    title, rows, found = "Precision and coverage of the pseudo-labels", [], []
     for row in verdict["rounds"][1:]:
         known = row["truth"]
-        for name in CLASSES:
+        for name in reversed(CLASSES):
             shares = known["precision"][name], known["coverage"][name]
             rows.append((f"{row['number']}", name, *map(interval, shares), *(f"{share['n']:,}" for share in shares)))
             found += shares
     if not any(row["truth"]["known"] for row in verdict["rounds"][1:]):
         return _section(title, [f"Not known: {NO_TRUTH}."])
     head = ("round", "class", "precision", "coverage", "added", "of pool")
-    notes = ("over the pool's patches of known label; no choice was made by them", *reasons(found))
+    notes = ("measured on the pool's patches whose label is known; no choice used these labels", *reasons(found))
     return _section(title, [], Table(head, rows, align="llrrrr"), notes)
 
 
 def apart(verdict: dict[str, Any]) -> Section:
-    """AUROC of slides never in the pool beside that of the pool itself."""
+    """AUROC on slides that were never in the pool, beside AUROC on the pool."""
     rows, notes = [], []
     for row in verdict["rounds"]:
         outside, report = row["out_of_fold"]["auroc"], row["transductive"]
@@ -180,9 +176,9 @@ def apart(verdict: dict[str, Any]) -> Section:
         n = f"{report['n']:,}" if report else "-"
         rows.append((_name(row["number"], verdict), interval(outside), interval(inside), n))
         notes += reasons([outside, inside])
-    told = "Inductive: slides that were never in the pool of the network that scores them. Transductive: the pool, where labels are known."
+    terms = "Inductive: slides that were never in the pool of the network that scores them. Transductive: the pool, where labels are known."
     head = ("round", "inductive", "transductive", "pool patches")
-    return _section("AUROC inductive and transductive, apart", [told], Table(head, rows, align="lllr"), list(dict.fromkeys(notes)))
+    return _section("Inductive and transductive AUROC", [terms], Table(head, rows, align="lllr"), list(dict.fromkeys(notes)))
 
 
 def _section(title: str, sentences: list[str], table: Table | None = None, notes: Sequence[str] = ()) -> Section:
@@ -216,12 +212,12 @@ def rounds_text(verdict: dict[str, Any]) -> str:
 
 
 def rounds_section(rounds: dict[Path, dict[str, Any]], pooled: bool = False) -> Section | None:
-    """The verdict and the gains as a chart; what they rest on opens on request. `rounds`: verdicts by the folder of their rounds.json.
+    """The verdict and the gains as a chart; the evidence is folded. `rounds`: verdicts by the folder of their rounds.json.
 
     None where there are none of the kind, `pooled` or not, but some of the other.
     """
     if not rounds and not pooled:
-        return Section(absent="none were made; `pcam-ssl pseudo-label RUN` makes them, and this page again")
+        return Section(absent="the run has no rounds; `pcam-ssl pseudo-label RUN` makes them and updates this page")
     found = {folder: verdict for folder, verdict in rounds.items() if verdict["pooled"] == pooled}
     blocks = [block for folder, verdict in found.items() for block in _blocks(folder, verdict)]
     return Section(blocks=blocks) if blocks else None
@@ -234,7 +230,7 @@ def _blocks(folder: Path, verdict: dict[str, Any]) -> list[document.Block | None
 
 
 def _gains(verdict: dict[str, Any]) -> document.Chart | None:
-    """AUROC of each round less that of round 0, paired; nothing where no round was made or has one."""
+    """Paired difference in AUROC of each round to round 0; None where no round has one."""
     if len(verdict["rounds"]) < 2:
         return None
     entries = [(f"round {row['number']}", row["against_round_0"]) for row in verdict["rounds"]]
@@ -247,6 +243,6 @@ def _gains(verdict: dict[str, Any]) -> document.Chart | None:
     for name, gain in known:
         rows.append((name, [Mark(gain["value"], "c1", f"{name}: {gain_numbers(gain)}", gain["low"], gain["high"])]))
     ends = [gain[end] for _, gain in known for end in ("value", "low", "high")]
-    axis = spanning("AUROC out of fold, less that of round 0", [0.0, *ends])
+    axis = spanning("difference in out-of-fold AUROC to round 0", [0.0, *ends])
     alt = "Gain in AUROC over round 0 with its paired 95 % interval; zero is no gain. " + "; ".join(m.title for _, (m,) in rows)
     return dot_chart(rows, axis, alt, reference=0.0)

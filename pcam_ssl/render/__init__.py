@@ -1,4 +1,4 @@
-"""A document is data; what a person reads is rendered from it: a page, markdown, terminal text, JSON.
+"""A document is data; renderers make a page, markdown, terminal text and JSON from it.
 
 How a page is made:
 
@@ -12,5 +12,5 @@ How a page is made:
     html.page(document); text.markdown(document); text.terminal(document.body, width=100); text.values(document)
 
 Blocks hold plain text, which every renderer escapes; None among blocks is left out. A picture comes from `html.picture(pixels, alt)`,
-a chart from `charts` (`Chart(...).block()`, `dot_chart(...)`). `look` names rules of `templates/page.css` and never changes what is said. Nothing here knows a run.
+a chart from `charts` (`Chart(...).block()`, `dot_chart(...)`). `look` names rules of `templates/page.css` and never changes the content. Nothing in this package depends on a run.
 """

@@ -46,7 +46,7 @@ def spanning(label: str, values, at_least: float = 1e-3) -> Axis:
 
 @dataclass
 class Chart:
-    """An x-y chart; `alt` says in words and numbers what it shows."""
+    """An x-y chart; `alt` describes it in words and numbers."""
 
     x: Axis
     y: Axis
@@ -158,7 +158,7 @@ def dot_map(places: np.ndarray, colours: np.ndarray, alt: str) -> document.Chart
     """
     low, high = places.min(axis=0), places.max(axis=0)
     span = max(float((high - low).max()), 1e-9)
-    # One scale for both axes: a map that stretches one of them shows distances that are not there.
+    # Both axes have one scale, so that distances are not distorted.
     height_px = round(2 * MARGIN_PX + max((high - low)[1] / span, 0.3) * (MAP_PX - 2 * MARGIN_PX))
     centred = (places - (low + high) / 2) / span * [1, -1] * (MAP_PX - 2 * MARGIN_PX)
     drawn = np.rint(np.array([MAP_PX, height_px]) / 2 + centred).astype(int)

@@ -1,4 +1,4 @@
-"""What a page says, as data: sections of paragraphs, tables, charts and pictures. Renderers decide how it looks.
+"""The content of a page as data: sections of paragraphs, tables, charts and pictures. Renderers decide how it looks.
 
 `look` of a block names rules of `templates/page.css`; colours are `c0` (grey) to `c8`. Blocks that are None are left out.
 """
@@ -70,7 +70,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with what they stand for. Look "names": long names may break."""
+    """Names with their values. Look "names": long names may break."""
 
     pairs: Sequence[tuple[str, Any]]
     look: str = ""
@@ -111,7 +111,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing and, in words and numbers, what it shows. The numbers stand in a table of the section too."""
+    """A drawing, and its description in words and numbers. The numbers are in a table of the section too."""
 
     svg: Markup
     alt: str
@@ -182,7 +182,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that a page folds away until they are asked for."""
+    """Blocks that a page shows folded, under their summary."""
 
     summary: str
     blocks: "Blocks"
@@ -204,9 +204,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a page has to say first. `level` is good, care, bad or plain; `said` follows the headline, `shown` stands beside it.
+    """The verdict at the top of a page. `level` is good, care, bad or plain; `said` follows the headline, `shown` stands beside it.
 
-    `look` "compared": remarks are no warnings.
+    `look` "compared": remarks are not shown as warnings.
     """
 
     level: str
@@ -221,7 +221,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a document. `absent` says why there is nothing in it; `badge` is (level, word) before the title."""
+    """A titled part of a document. `absent` is the reason why it is empty; `badge` is (level, word) before the title."""
 
     title: str = ""
     blocks: "Blocks" = ()
@@ -252,7 +252,7 @@ Blocks = Sequence[Block | Section | None]
 
 @dataclass(frozen=True)
 class Document:
-    """A title, what stands under it, sections (in groups where a page lays them side by side), and a last line."""
+    """A title, an introduction, sections (in groups where a page lays them side by side), and a footer."""
 
     title: str
     body: Blocks
@@ -261,7 +261,7 @@ class Document:
 
 
 def absent(title: str, reason: str, key: str = "") -> Section:
-    """A section that could not be made, and why: without a full stop."""
+    """A section that could not be made; `reason` says why, without a full stop."""
     return Section(title, key=key, absent=reason)
 
 
@@ -271,7 +271,7 @@ def pieces(text: Text) -> Sequence[Inline]:
 
 
 def plain(text: Any) -> str:
-    """The words of a text, a Cell, a number or a path, in one line; small print stands in brackets."""
+    """A text, Cell, number or path as one line of plain text; small print is in brackets."""
     if isinstance(text, Cell):
         return plain(text.text) + (f" ({plain(text.below)})" if text.below else "")
     words = (piece.text if isinstance(piece, (Strong, Code, Link)) else str(piece) for piece in pieces(text))

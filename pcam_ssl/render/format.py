@@ -17,9 +17,9 @@ NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "f1": "F1",
-    "nll": "NLL (less is better)",
-    "brier": "Brier (less is better)",
-    "ece": "ECE (less is better)",
+    "nll": "NLL (lower is better)",
+    "brier": "Brier (lower is better)",
+    "ece": "ECE (lower is better)",
     "sensitivity_at_specificity_90": "sensitivity at 90 % specificity",
     "sensitivity_at_specificity_95": "sensitivity at 95 % specificity",
     "sensitivity_at_specificity_98": "sensitivity at 98 % specificity",
@@ -27,7 +27,7 @@ NAMES = {
 }
 
 WITHIN_FOLDS = "AUROC, mean within folds"
-"""What each fold's network ranks among its own patches: no scale is shared between folds."""
+"""The mean of the folds' own AUROCs: probs of different folds are not compared."""
 
 LABELS = {1: "tumor", 0: "normal", None: "unlabelled"}
 COLOURS = {1: "c2", 0: "c1", None: "c0"}
@@ -80,7 +80,7 @@ def gain_numbers(difference: dict[str, Any]) -> str:
 
 
 def gain_word(difference: dict[str, Any], less_is_better: bool = False) -> str:
-    """What a paired difference shows: a gain or a loss only where its interval leaves out zero."""
+    """What a paired difference shows: a gain or a loss only where its interval excludes zero."""
     low, high = difference["low"], difference["high"]
     if low is None:
         return "gain not known"
@@ -100,9 +100,9 @@ def sentence(text: str) -> str:
 
 
 def score_table(scores: dict, title: str, floor: dict | None = None) -> str:
-    """The table of a `score_report`, beside it the floor's `score_report` where given, ending without a newline."""
+    """The table of a `score_report`, beside that of the colour baseline (`floor`) where given, ending without a newline."""
     reports = [scores] if floor is None else [scores, floor]
-    head = ["", "score", "95 % interval", *(["floor", "95 % interval"] if floor else [])]
+    head = ["", "score", "95 % interval", *(["colour", "95 % interval"] if floor else [])]
     rows = []
     for name, label in NAMES.items():
         rows.append([label, *_cells(report["scores"][name] for report in reports)])

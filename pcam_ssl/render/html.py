@@ -1,4 +1,4 @@
-"""A document as one self-contained HTML page (jinja2 templates), and patches as embedded pictures."""
+"""A document as one self-contained page, light and dark, for phone and wide screen; as a part of a notebook; and patches as embedded pictures."""
 
 import base64
 import functools
@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def page(document: Document) -> str:
-    """The whole page; the same document gives the same text. Text from data is escaped, and the page runs and fetches nothing."""
+    """The whole page; the same document gives the same text. Text from data is escaped; the page has no scripts and loads no files."""
     return _environment().get_template("page.html").render(document=document)
 
 
@@ -25,7 +25,7 @@ def fragment(blocks) -> str:
 
 @functools.cache
 def _environment():
-    # A command that writes no page does not wait for the library.
+    # Imported here, so that commands without a page do not load jinja2.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -43,7 +43,7 @@ def kind(value) -> str:
 
 
 def address(picture: Picture) -> str:
-    """A picture as an address that needs no file."""
+    """A picture as a data URL."""
     return f"data:image/{picture.kind};base64,{base64.b64encode(picture.data).decode()}"
 
 

@@ -34,7 +34,7 @@ from pcam_ssl.render.document import (
 
 @dataclass(frozen=True)
 class Entry:
-    """`kind`: h1, h2, h3, text, item, chart, absent, opens (the name of what a page folds away), pre, or table."""
+    """`kind`: h1, h2, h3, text, item, chart, absent, opens (the summary of folded blocks), pre, or table."""
 
     kind: str
     text: Text = ""
@@ -42,7 +42,7 @@ class Entry:
 
 
 def outline(document: Document) -> Iterator[Entry]:
-    """The document from top to bottom. What a page lays side by side stands one after another; what it folds away is there."""
+    """The document from top to bottom. Blocks that a page lays side by side follow one another; folded blocks are included."""
     yield Entry("h1", document.title)
     yield from entries(document.intro)
     yield from entries(document.body)
@@ -51,18 +51,18 @@ def outline(document: Document) -> Iterator[Entry]:
 
 
 def entries(blocks) -> Iterator[Entry]:
-    """The same of some blocks; a legend repeats the words of its chart and is left out."""
+    """The entries of some blocks; a legend repeats the words of its chart and is left out."""
     for block in blocks:
         yield from (entry for entry in _entries(block) if entry.kind == "table" or plain(entry.text))
 
 
 def values(document: Document) -> dict[str, Any]:
-    """The document as JSON values: `title` and `sections`, of which the first holds what stands before all titles."""
+    """The document as JSON values: `title` and `sections`, of which the first holds everything before the first section."""
     return {"title": document.title, "sections": sections(document)}
 
 
 def sections(document: Document) -> list[dict[str, Any]]:
-    """Sections as JSON values, with their texts, charts and tables; "absent" says why one could not be made, else it is None."""
+    """Sections as JSON values, with their texts, charts and tables; "absent" is the reason why one could not be made, else None."""
     found: list[dict[str, Any]] = []
     for entry in outline(document):
         if entry.kind in ("h1", "h2"):
@@ -126,7 +126,7 @@ def _card_words(card: Card) -> str:
 
 WIDTH = 100
 LEAST = 20
-"""Columns that the last of a table has even where there is no room for them."""
+"""The least width of the last column of a table, in characters."""
 HEADINGS = {"h1": "# ", "h2": "## ", "h3": "### "}
 NOT_SHOWN = "Not shown: {}."
 # Underscores within a word mean nothing in markdown; three backticks would open a block that swallows the rest.
@@ -137,7 +137,7 @@ BLOCK_START = re.compile(r"^(\d*)(#|~~|--|[+.)-](?=\s|$))")
 
 
 def markdown(document: Document) -> str:
-    """The whole document. Text from data stays text: it makes no HTML, link, image, heading or column."""
+    """The whole document. Text from data is escaped: it makes no HTML, link, image, heading or column."""
     lines: list[str] = []
     before = ""
     for entry in outline(document):
@@ -158,7 +158,7 @@ def aligned(table: Table, width: int | None = None) -> str:
     """The table in columns of text, without a line for an empty head; lines end without spaces. With a `width` the last column is
     wrapped to keep it.
     """
-    # Only tables need the library, and a page has none of them.
+    # Imported here, since only text tables need tabulate.
     from tabulate import tabulate
 
     rows = [[plain(cell) for cell in row] for row in ((table.head, *table.rows) if table.head else table.rows)]
@@ -167,7 +167,7 @@ def aligned(table: Table, width: int | None = None) -> str:
     if width is not None:
         taken = sum(2 + max(len(row[column]) for row in rows) for column in range(len(align) - 1))
         widths = [*[None] * (len(align) - 1), max(width - taken, LEAST)]
-    # As a row of its own the head is not made two columns wider.
+    # The head is passed as a row: tabulate would make a header two columns wider.
     text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align, maxcolwidths=widths)
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
@@ -185,7 +185,7 @@ def opened(line: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text shown as it is, within a fence that it cannot close."""
+    """The text unchanged, within a fence that it cannot close."""
     fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
 

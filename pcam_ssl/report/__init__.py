@@ -1,1 +1,1 @@
-"""What a finished run looks like to a person."""
+"""Reports of finished runs: the page, the model card, and the summary in the terminal."""

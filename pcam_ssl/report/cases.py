@@ -7,20 +7,21 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.explain.explanation import CLASSES, Explained
+from pcam_ssl.explain.explanation import Explained
+from pcam_ssl.tables import CLASSES
 
 SHOWN = 12
-LATER = "it takes the run's networks, which were not asked; `pcam-ssl report RUN` asks them"
+LATER = "this needs the run's networks; `pcam-ssl report RUN` adds it"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A scored patch, and what is known of it; `explained` and neighbours are absent where no network was asked."""
+    """A scored patch and its prediction; `explained` and the neighbours are empty where the networks were not used."""
 
     id: str
     label: int
     prob: float
-    """Calibrated, of class 1, out of fold."""
+    """Calibrated, out of fold, of class 1."""
     wsi: str | None
     fold: int
     pixels: np.ndarray
@@ -32,11 +33,11 @@ class Case:
 
     @property
     def call(self) -> str:
-        """The class that `prob` speaks for."""
+        """The predicted class: tumor from prob 0.5."""
         return CLASSES[int(self.prob >= 0.5)]
 
     def to_dict(self) -> dict[str, Any]:
-        """All but pictures, in JSON values."""
+        """Everything except the pictures, as JSON values."""
         known = {"id": self.id, "label": self.label, "prob": self.prob, "wsi": self.wsi, "fold": self.fold, "call": self.call}
         summary = self.explained and self.explained.summary
         share = summary and {"centre_share": summary.centre_share, "view_agreement": summary.view_agreement}
@@ -45,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True)
 class FoldMap:
-    """Some patches that a fold scored, laid out in the embedding of that fold's network."""
+    """Patches that a fold scored, projected to two dimensions from the embedding of that fold's network."""
 
     fold: int
     auroc: float | None
@@ -54,38 +55,38 @@ class FoldMap:
     labels: np.ndarray
     slides: list[str | None]
     of: int
-    """Patches that the fold scored; those of the map are a sample."""
+    """Number of patches that the fold scored; the map shows a sample of them."""
     method: str
-    likeness: dict[str, Any]
+    neighborhood: dict[str, Any]
     """See `neighbors.embedding_map.neighborhood_scores`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the places, in JSON values."""
+        """Everything except the positions, as JSON values."""
         return {
             "fold": self.fold,
             "auroc": self.auroc,
             "method": self.method,
             "patches": len(self.labels),
             "of": self.of,
-            **self.likeness,
+            **self.neighborhood,
         }
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Galleries and maps; each `no_...` says why its part is not there, and is None where it is."""
+    """Galleries and maps; each `no_...` is the reason why its part is missing, or None."""
 
     wrong: list[Case] = field(default_factory=list)
     unsure: list[Case] = field(default_factory=list)
     maps: list[FoldMap] = field(default_factory=list)
     asked: str = ""
-    """Among which patches neighbours were looked for."""
+    """The patches among which neighbours were searched, in words."""
     no_cases: str | None = LATER
     no_explanations: str | None = LATER
     no_maps: str | None = LATER
 
     def to_dict(self) -> dict[str, Any]:
-        """All but pictures, in JSON values."""
+        """Everything except the pictures, as JSON values."""
         return {
             "surest_wrong": [case.to_dict() for case in self.wrong],
             "least_sure": [case.to_dict() for case in self.unsure],
@@ -94,13 +95,13 @@ class Pictures:
 
 
 def confident_errors(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
-    """Labelled Predictions on the wrong side of prob 0.5, the surest first; of equals the first by id."""
+    """Labelled Predictions on the wrong side of prob 0.5, the most confident first; ties by id."""
     wrong = scored[(scored.prob >= 0.5) != (scored.label == 1)]
     return _sorted(wrong, -(wrong.prob - 0.5).abs(), n)
 
 
 def least_confident(scored: pd.DataFrame, n: int = SHOWN) -> pd.DataFrame:
-    """Labelled Predictions, the nearest to prob 0.5 first; of equals the first by id."""
+    """Labelled Predictions, the nearest to prob 0.5 first; ties by id."""
     return _sorted(scored, (scored.prob - 0.5).abs(), n)
 
 
@@ -109,7 +110,7 @@ def _sorted(rows: pd.DataFrame, key: pd.Series, n: int) -> pd.DataFrame:
 
 
 def shown_cases(scored: pd.DataFrame, dataset: Dataset) -> Pictures:
-    """Both galleries from labelled out-of-fold Predictions; no network is asked."""
+    """Both galleries from labelled out-of-fold Predictions, without the networks."""
     return Pictures(wrong=_cases(confident_errors(scored), dataset), unsure=_cases(least_confident(scored), dataset), no_cases=None)
 
 

@@ -1,4 +1,4 @@
-"""What only a run's networks can add to its report: explanations, nearest labelled patches, and maps of embeddings."""
+"""The parts of a report that need the run's networks: explanations, nearest labelled patches, and embedding maps."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,31 +20,31 @@ from pcam_ssl.runs.networks import Networks
 from pcam_ssl.search.queries import by_id
 
 MAPS, ON_MAPS = 3, 1500
-"""Folds that get a map, and patches on all maps together."""
+"""The number of folds that get a map, and of patches on all maps together."""
 GALLERY, GALLERIES = 2000, 5000
-"""Labelled patches among which a fold's neighbours are looked for, at most, and of all folds together. Every fold embeds its own: the whole
-of a large dataset would take minutes, for a page."""
+"""The largest number of labelled patches to search for neighbours, for one fold and for all folds together. Every fold embeds its own
+gallery, and embedding the whole of a large dataset would take minutes."""
 NEIGHBOURS = 4
 
 
 def explain_cases(pictures: Pictures, networks: Networks, device: str = "auto") -> Pictures:
-    """The same, each patch explained by the fold that never saw it; where that cannot be, with the reason."""
+    """The pictures with an explanation of each patch by the fold that was not trained on it, or with the reason why there is none."""
     cases = {case.id: case for case in [*pictures.wrong, *pictures.unsure]}
     try:
-        told = {each.id: each for each in explained(networks, cases, neighbours=0, device=device)}
+        explanations = {each.id: each for each in explained(networks, cases, neighbours=0, device=device)}
     except UserError as error:
         return replace(pictures, no_explanations=error.problems[0])
-    return replace(_each(pictures, lambda case: replace(case, explained=told[case.id])), no_explanations=None)
+    return replace(_each(pictures, lambda case: replace(case, explained=explanations[case.id])), no_explanations=None)
 
 
 def lay_out(
     pictures: Pictures, scored: pd.DataFrame, networks: Networks, method: str = "pca", seed: int = 0, device: str = "auto"
 ) -> Pictures:
-    """The same with neighbours of each patch, and maps of the folds of lowest, middle and highest AUROC.
+    """The pictures with the neighbours of each patch, and maps of the folds of lowest, middle and highest AUROC.
 
-    `scored` are the labelled out-of-fold Predictions. Every fold is asked in its own embedding, since no two share one. The
-    maps hold only patches that the fold scored: what it learned from lies apart for having been learned. Raises UserError
-    where an embedding is not finite, and for a `method` that is not there.
+    `scored` are the labelled out-of-fold Predictions. Each fold uses its own embedding, since embeddings of different networks
+    are not comparable. The maps hold only patches that the fold scored: training patches cluster by memorisation. Raises
+    UserError where an embedding is not finite, and for an unknown `method`.
     """
     chosen = map_folds(scored, networks.finished)
     cases = [*pictures.wrong, *pictures.unsure]
@@ -64,13 +64,13 @@ def lay_out(
             found |= _neighbours(networks, gallery, asked, *parts)
     among = f"among {len(gallery):,} labelled patches"
     if len(gallery) < len(visible):
-        among = f"among {len(gallery):,} drawn from {len(visible):,} labelled patches (`pcam-ssl explain RUN --id ID` asks all)"
+        among = f"among {len(gallery):,} drawn from {len(visible):,} labelled patches (`pcam-ssl explain RUN --id ID` searches all)"
     pictures = _each(pictures, lambda case: _with(case, found.get(case.id, []), networks))
     return replace(pictures, maps=maps, no_maps=None, asked=among)
 
 
 def map_folds(scored: pd.DataFrame, finished: tuple[int, ...]) -> dict[int, float | None]:
-    """AUROC of the folds that get a map: all of up to `MAPS`, else the lowest, the middle, and the highest."""
+    """AUROC by fold of the folds that get a map: all if there are at most `MAPS`, else those of lowest, middle and highest AUROC."""
     from pcam_ssl.evaluation.metrics import auroc
 
     scores = {k: auroc(rows.label.to_numpy(np.int64), rows.prob) for k, rows in scored.groupby("fold") if k in finished}
@@ -105,14 +105,14 @@ def _fold_map(
         slides=slides,
         of=int((scored.fold == k).sum()),
         method=method,
-        likeness=neighborhood_scores(embeddings, labels, slides if known else None),
+        neighborhood=neighborhood_scores(embeddings, labels, slides if known else None),
     )
 
 
 def _neighbours(
     networks: Networks, gallery: list[str], asked: list[str], embeddings: np.ndarray, queries: np.ndarray
 ) -> dict[str, list[dict[str, Any]]]:
-    """By id, the nearest of the gallery that are of another slide."""
+    """The nearest gallery patches of other slides, by the id of the query."""
     dataset = networks.dataset
     known = dataset.patches.assign(prob=dataset.patches.id.map(networks.scored().prob)).set_index("id", drop=False)
     index = build_index(embeddings, known.loc[gallery].reset_index(drop=True))

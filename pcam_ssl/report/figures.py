@@ -15,9 +15,9 @@ CHART_SLIDES, TABLE_SLIDES = 48, 1000
 
 
 def forest(facts: Facts) -> document.Chart:
-    """AUROC of network, floor and held-out splits, each with its interval, on one axis."""
+    """AUROC of the network, the colour baseline and held-out splits, each with its interval, on one axis."""
     scores = facts.scores
-    named = [("network, out of fold", "c1", scores["out_of_fold"]), ("colour floor", "c0", scores["floor"])]
+    named = [("network, out of fold", "c1", scores["out_of_fold"]), ("colour baseline", "c0", scores["floor"])]
     named += [(f"network, {split_words(split, report)}", "c2", report) for split, report in (scores["held_out"] or {}).items()]
     rows = []
     for name, colour, report in named:
@@ -26,12 +26,12 @@ def forest(facts: Facts) -> document.Chart:
             text = f"{name}: {interval(score)}"
             rows.append((name, [Mark(score["value"], colour, text, score["low"], score["high"])]))
     lowest = min([0.5] + [mark.value if mark.low is None else mark.low for _, (mark,) in rows])
-    alt = "AUROC with 95 % intervals; 0.5 is guessing. " + "; ".join(mark.title for _, (mark,) in rows)
-    return dot_chart(rows, Axis("AUROC (0.5 is guessing)", np.floor(lowest * 10) / 10, 1.0), alt, reference=0.5)
+    alt = "AUROC with 95 % intervals; 0.5 is chance. " + "; ".join(mark.title for _, (mark,) in rows)
+    return dot_chart(rows, Axis("AUROC (0.5 is chance)", np.floor(lowest * 10) / 10, 1.0), alt, reference=0.5)
 
 
 def reliability_section(facts: Facts) -> Section:
-    """Tumor share against prob, before and after temperature scaling, and what that did to NLL, Brier and ECE."""
+    """Share of tumor by prob before and after temperature scaling, with NLL, Brier and ECE of both."""
     if facts.oof is None:
         return Section(absent=NO_OOF)
     rows = facts.labelled
@@ -52,7 +52,7 @@ def reliability_section(facts: Facts) -> Section:
         "c0",
         [f"{b.n:,} patches" for b in after],
     )
-    chart.line([0, 1], [0, 1], "c0", "probs that mean what they say", "dashed")
+    chart.line([0, 1], [0, 1], "c0", "perfect calibration", "dashed")
     for bins, colour, shape in ((before, "c2", "square"), (after, "c1", "circle")):
         xs, ys = [b.mean_prob for b in bins], [b.tumor_share for b in bins]
         chart.line(xs, ys, colour)
@@ -70,12 +70,12 @@ def reliability_section(facts: Facts) -> Section:
                 [
                     ("circle", "c1", "calibrated"),
                     ("square", "c2", "before calibration"),
-                    ("dashed", "c0", "ideal"),
+                    ("dashed", "c0", "perfect calibration"),
                     ("bar", "c0", "patches"),
                 ]
             ),
             chart.block(),
-            Table(["less is better", "before", "after"], numbers),
+            Table(["lower is better", "before", "after"], numbers),
             Paragraph(_calibration_text(facts), "note"),
             Details("Numbers of the chart", (Table(["calibration", "prob", "patches", "mean prob", "tumor"], listed),)),
         )
@@ -86,7 +86,7 @@ def _calibration_text(facts: Facts) -> str:
     report = facts.scores["out_of_fold"]
     before, after = (report[when]["nll"]["value"] for when in ("scores_before_calibration", "scores"))
     if before == after:
-        return "No fold has a temperature: probs are the network's own."
+        return "No temperature was fitted: the probs are those of the networks."
     if after < before:
         return "Temperatures fitted on inner slides lowered the NLL of the scored slides."
     return "Temperatures fitted on inner slides did not help here: the NLL of the scored slides is higher with them."
@@ -116,7 +116,7 @@ def slides_section(facts: Facts) -> Section:
         else f"The {CHART_SLIDES} least accurate of {len(slides):,} slides."
     ]
     if one_class:
-        notes.append(f"{one_class} of {len(slides)} slides hold one class only: they have no AUROC, which is not an AUROC of zero.")
+        notes.append(f"{one_class} of {len(slides)} slides hold one class only, so their AUROC is not defined.")
     listed = [
         [
             slide["wsi"],
@@ -152,7 +152,7 @@ def training_loss_section(facts: Facts) -> Section:
 
 
 def watched_section(facts: Facts) -> Section | None:
-    """AUROC of each fold by epoch, on the patches that the epoch is chosen by."""
+    """AUROC of each fold by epoch, on the patches by which the epoch is chosen."""
     if not facts.events:
         return None
     first = next(iter(facts.events.values()))[0]
@@ -201,28 +201,30 @@ RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 def roc_section(facts: Facts) -> Section:
-    """The ROC curve with its band."""
+    """The ROC curve with its confidence band."""
     if isinstance(curve := _curve(facts, roc), str):
         return Section(absent=curve)
     area = three(facts.scores["out_of_fold"]["scores"]["auroc"]["value"])
     chart = Chart(
-        Axis("false positive rate", 0, 1), Axis("true positive rate", 0, 1), f"ROC curve, area {area}; {_told(curve, FALSE_RATES)}"
+        Axis("false positive rate", 0, 1),
+        Axis("true positive rate", 0, 1),
+        f"ROC curve, area {area}; {_numbers_at(curve, FALSE_RATES)}",
     )
-    chart.line([0, 1], [0, 1], "c0", "guessing", "dashed")
-    entries = [("line", "c1", f"network, out of fold: AUROC {area}"), ("dashed", "c0", "guessing")]
+    chart.line([0, 1], [0, 1], "c0", "chance", "dashed")
+    entries = [("line", "c1", f"network, out of fold: AUROC {area}"), ("dashed", "c0", "chance")]
     return _curve_section(facts, chart, curve, entries, ("false positive rate", "true positive rate"), FALSE_RATES)
 
 
 def precision_section(facts: Facts) -> Section:
-    """Precision by recall with its band."""
+    """Precision by recall with its confidence band."""
     if isinstance(curve := _curve(facts, precision_recall), str):
         return Section(absent=curve)
     share = facts.labelled.label.to_numpy(np.int64).mean()
     area = three(facts.scores["out_of_fold"]["scores"]["average_precision"]["value"])
-    alt = f"Precision by recall, average precision {area}, guessing {share:.3f}; {_told(curve, RECALLS)}"
+    alt = f"Precision by recall, average precision {area}, chance {share:.3f}; {_numbers_at(curve, RECALLS)}"
     chart = Chart(Axis("recall (true positive rate)", 0, 1), Axis("precision", 0, 1), alt)
-    chart.line([0, 1], [share, share], "c0", f"guessing: {share:.1%} of the patches are tumor", "dashed")
-    entries = [("line", "c1", f"network, out of fold: average precision {area}"), ("dashed", "c0", f"guessing, {share:.3f}")]
+    chart.line([0, 1], [share, share], "c0", f"chance: {share:.1%} of the patches are tumor", "dashed")
+    entries = [("line", "c1", f"network, out of fold: average precision {area}"), ("dashed", "c0", f"chance, {share:.3f}")]
     return _curve_section(facts, chart, curve, entries, ("recall", "precision"), RECALLS)
 
 
@@ -248,24 +250,24 @@ def _curve_section(facts: Facts, chart: Chart, curve: Curve, entries: list, head
         [f"{place:.0%}", f"{value:.1%}", "-" if low is None else f"{low:.1%} to {high:.1%}"]
         for place, (value, low, high) in ((place, curve.at(place)) for place in places)
     ]
-    # One prob for all patches is said once, beside the ROC curve.
+    # Constant predictions are noted once, beside the ROC curve.
     constant = None if curve.steps else _constant(facts.labelled.prob.to_numpy())
     notes = [Paragraph(note, "note") for note in (constant, _band_text(facts, curve)) if note]
     return Section(blocks=(Legend(entries), chart.block(), *notes, Details("Numbers", (Table([*head, "95 % interval"], numbers),))))
 
 
-def _told(curve: Curve, places) -> str:
+def _numbers_at(curve: Curve, places) -> str:
     return ", ".join(f"{curve.at(place)[0]:.1%} at {place:.0%}" for place in places)
 
 
 def _constant(probs: np.ndarray) -> str | None:
     same = len(probs) and probs.min() == probs.max()
-    return f"Every patch has the same prob ({probs[0]:.3f}), so no threshold tells patches apart." if same else None
+    return f"Every patch has the same prob ({probs[0]:.3f}), so no threshold separates the classes." if same else None
 
 
 def _band_text(facts: Facts, curve: Curve) -> str:
     if curve.low is None:
-        return "No band: there is nothing to resample."
+        return "No confidence band: there is nothing to resample."
     unit = "patches" if facts.groups is None else facts.scores["grouping"].replace("none", "slides")
     return (
         f"Band: 95 %, Student's t on {RESAMPLES} resamples of {unit}, at each {'recall' if curve.steps else 'false positive rate'}."

@@ -1,22 +1,24 @@
-"""Sections of a report: galleries of wrong and uncertain patches, and maps of embeddings by label and by slide."""
+"""Sections of a report: galleries of errors and of uncertain patches, and embedding maps by label and by slide."""
 
 from collections import Counter
 
 import numpy as np
 
 from pcam_ssl.explain.centre import centre_bounds, even_share
-from pcam_ssl.explain.explanation import CLASSES
 from pcam_ssl.explain.report import laid_over
 from pcam_ssl.render.charts import dot_map
 from pcam_ssl.render.document import Card, Gallery, Group, Legend, Line, Paragraph, Picture, Section, Table
 from pcam_ssl.render.format import COLOURS, LABELS, percent, three
 from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.report.cases import Case, FoldMap, Pictures
+from pcam_ssl.tables import CLASSES
 
 MOST_PX = 96
-"""Pictures are no larger, so that two dozen patches with neighbours stay under a megabyte."""
-WRONG_TOLD = "On the wrong side of prob 0.5, the surest first: look for wrong labels, artefacts, and what a slide has of its own."
-UNSURE_TOLD = "Nearest to prob 0.5, right or wrong."
+"""Larger patches are scaled down, so that two dozen patches with neighbours stay under a megabyte."""
+WRONG_NOTE = (
+    "On the wrong side of prob 0.5, the most confident first. Look for wrong labels, artefacts, and the stain of single slides."
+)
+UNSURE_NOTE = "Nearest to prob 0.5, right or wrong."
 
 
 def wrong_section(pictures: Pictures) -> Section:
@@ -25,7 +27,7 @@ def wrong_section(pictures: Pictures) -> Section:
         return Section(absent=pictures.no_cases)
     if not pictures.wrong:
         return Section(absent="no scored patch is on the wrong side of prob 0.5")
-    return _gallery(f"{WRONG_TOLD} {_legend(pictures)}", pictures.wrong)
+    return _gallery(f"{WRONG_NOTE} {_legend(pictures)}", pictures.wrong)
 
 
 def unsure_section(pictures: Pictures) -> Section:
@@ -33,23 +35,27 @@ def unsure_section(pictures: Pictures) -> Section:
     if pictures.no_cases:
         return Section(absent=pictures.no_cases)
     legend = "Shown as above." if pictures.wrong else _legend(pictures)
-    return _gallery(f"{UNSURE_TOLD} {legend}", pictures.unsure)
+    return _gallery(f"{UNSURE_NOTE} {legend}", pictures.unsure)
 
 
 def _legend(pictures: Pictures) -> str:
-    """What the pictures of a patch are."""
+    """What the pictures of each patch show."""
     size_px = len(pictures.unsure[0].pixels)
     low, high = centre_bounds(size_px)
-    told = [f"Outlined: the centre {high - low} px, which alone decide the label in PatchCamelyon. Orange: tumor; blue: normal."]
+    sentences = [
+        f"Outlined: the centre {high - low} px, which alone decide the label in PatchCamelyon. Orange: tumor; blue: normal."
+    ]
     if pictures.no_explanations is None:
         even = percent(even_share(size_px))
-        told.append("Beside each patch: what speaks for the call, by Grad-CAM of the fold that never saw it,")
-        told.append(f"and its share in the centre ({even} if spread evenly).")
+        sentences.append(
+            "Beside each patch: the evidence for the call (Grad-CAM of the fold that was not trained on the patch)"
+            f" and the share of it in the centre ({even} if spread evenly)."
+        )
     else:
-        told.append(f"Explanations are not shown: {pictures.no_explanations}.")
+        sentences.append(f"Explanations are not shown: {pictures.no_explanations}.")
     if pictures.asked:
-        told.append(f"Beneath: the nearest labelled patches of other slides, {pictures.asked}.")
-    return " ".join(told)
+        sentences.append(f"Below: the nearest labelled patches of other slides, {pictures.asked}.")
+    return " ".join(sentences)
 
 
 def _gallery(note: str, cases: list[Case]) -> Section:
@@ -62,10 +68,10 @@ def _card(case: Case) -> Card:
     pictures = [_outlined(case.pixels, f"patch {case.id}")]
     if case.explained is not None:
         summary = case.explained.summary
-        pictures.append(_outlined(laid_over(case.pixels, summary.map), f"what speaks for {CLASSES[summary.call]}"))
+        pictures.append(_outlined(laid_over(case.pixels, summary.map), f"evidence for {CLASSES[summary.call]}"))
         lines.append("flat map" if summary.centre_share is None else f"{percent(summary.centre_share)} in the centre")
     call = Line(f"{LABELS[case.label]}, called {case.call}", strong=True)
-    # The words of the first picture hold the id in full.
+    # The alt text of the first picture holds the full id.
     id = Line(shorten(case.id, 22), "id", title=case.id, silent=True)
     return Card(pictures, (call, *lines, id), near=_neighbours(case), colour=COLOURS[case.label])
 
@@ -76,7 +82,7 @@ def _neighbours(case: Case) -> list[Picture]:
     shown = []
     for each, pixels in zip(case.neighbours, case.neighbour_pixels, strict=True):
         slide = f"slide {each['wsi']}" if each["wsi"] else "slide unknown"
-        words = f"near: {LABELS[each['label']]}, cosine {each['cosine']:.2f}, {slide}"
+        words = f"neighbour: {LABELS[each['label']]}, cosine {each['cosine']:.2f}, {slide}"
         shown.append(picture(pixels, words, most_px=MOST_PX, title=words, colour=COLOURS[each["label"]]))
     return shown
 
@@ -87,23 +93,23 @@ def _outlined(pixels: np.ndarray, words: str) -> Picture:
 
 
 SLIDES = 7
-"""Slides that have a colour of their own; all others share grey."""
+"""The number of slides with a colour of their own; all others are grey."""
 
 
 def map_section(pictures: Pictures) -> Section:
-    """Maps and, beneath them, the numbers taken in the whole space."""
+    """Maps, and a table of numbers computed in all dimensions of the embedding."""
     if pictures.no_maps:
         return Section(absent=pictures.no_maps)
     first = pictures.maps[0]
     notes = [
-        "Each fold's network has a space of its own, so folds are not laid over one another. Shown are patches that the network never learned from:"
-        " what it learned by heart would lie apart by itself.",
-        "PCA: the two directions of greatest variance; most of the space is not in the picture, all of it is in the table."
+        "Each fold's network has an embedding of its own, so each fold has its own map. The maps show patches that the fold scored;"
+        " training patches are left out: they cluster by memorisation.",
+        "PCA shows the two directions of greatest variance; the table uses all dimensions of the embedding."
         if first.method == "pca"
-        else "UMAP: who is whose neighbour; distances and densities mean nothing.",
+        else "UMAP shows which patches are neighbours; its distances and densities have no meaning.",
     ]
     if any(slide is not None for slide in first.slides):
-        notes.append(f"On the right, a colour for each of the {SLIDES} slides with most patches, grey for the others.")
+        notes.append(f"On the right, the {SLIDES} slides with the most patches have a colour each; all others are grey.")
     return Section(
         blocks=(
             Paragraph(" ".join(notes), "note"),
@@ -130,15 +136,15 @@ def map_section(pictures: Pictures) -> Section:
 
 
 def _legend_of_numbers(first: FoldMap) -> str:
-    k = first.likeness["k"]
+    k = first.neighborhood["k"]
     return (
-        f"Same label: of the {k} nearest patches of other slides, the share of a patch's own class; same slide: of the {k} nearest of all, the share of its"
-        " own slide, far above chance where the network sees stain or scanner, or where slides hold one class. Silhouette: above 0, a patch is nearer to its own group than to the next."
+        f"Same label: share of a patch's {k} nearest patches of other slides that have its label. Same slide: share of its {k} nearest patches that are from its"
+        " slide; it is far above chance where the network sees stain or scanner, or where slides hold one class. Silhouette: above 0, patches are nearer to their own group than to the next."
     )
 
 
 def _numbers(each: FoldMap) -> list:
-    found = each.likeness
+    found = each.neighborhood
     shares = [three(found[kind][part]) for kind in ("same_label", "same_slide") for part in ("value", "by_chance")]
     slides = len(set(each.slides) - {None})
     counts = f"{len(each.labels):,}" if len(each.labels) == each.of else f"{len(each.labels):,} of {each.of:,}"

@@ -21,9 +21,9 @@ USE = (
     "Choosing which patches of a study to look at or to label next, by someone who knows the scores below.",
 )
 MISUSE = (
-    "Diagnosis, triage, or any other decision on a patient. It is no medical device and was never tested as one.",
-    "A verdict on a whole slide: it scores single patches.",
-    "Other organs, stains, scanners, or magnifications: nothing here says how it does there.",
+    "Diagnosis, triage, or any other decision on a patient. It is not a medical device and was never validated as one.",
+    "Diagnosis of whole slides: it scores single patches.",
+    "Other organs, stains, scanners, or magnifications: it was not tested on them.",
 )
 
 
@@ -33,14 +33,14 @@ def model_card(facts: Facts, verdict: Verdict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.info["versions"].items())
     sections = (
         Section("Intended use", [Items(USE)]),
-        Section("Not intended", [Items(MISUSE)]),
-        Section("What it is", [Items([*done, networks_text(facts)])]),
+        Section("Out-of-scope use", [Items(MISUSE)]),
+        Section("Model details", [Items([*done, networks_text(facts)])]),
         Section("Data", [Items(_data(facts))]),
         Section("Training", [Items(_training(facts))]),
         Section("Scores", _scores(facts, verdict)),
         Section("Scores by slide", _slides(facts.scores["out_of_fold"]["per_slide"])),
-        Section("Limits", [Items(limits(facts, verdict))]),
-        Section("How to repeat it", [Preformatted(repeat_command(facts)), Paragraph(f"With {versions}.")]),
+        Section("Limitations", [Items(limits(facts, verdict))]),
+        Section("Reproduction", [Preformatted(repeat_command(facts)), Paragraph(f"With {versions}.")]),
     )
     warning = Paragraph((Strong("For research. Not for diagnosis."),))
     return markdown(Document(f"Model card: {facts.run.path.resolve().name}", sections, intro=[warning]))
@@ -49,7 +49,7 @@ def model_card(facts: Facts, verdict: Verdict) -> str:
 def networks_text(facts: Facts) -> str:
     """Which networks the run holds."""
     if facts.info["command"] == BLEND:
-        return f"Networks: none of its own; a blend ({facts.info['blend']['method']}) of {len(facts.info['blend']['members'])} runs"
+        return f"Networks: none; the run is a blend ({facts.info['blend']['method']}) of {len(facts.info['blend']['members'])} runs"
     names = [f"fold-{k}" for k in facts.fold_facts] + [REFIT] * facts.run.unit_done(REFIT)
     return f"Networks: {len(names)} (model.safetensors in {', '.join(names)})" if names else "Networks: none in the run folder"
 
@@ -64,7 +64,7 @@ def _data(facts: Facts) -> list[str]:
         f"Folds grouped by {facts.scores['grouping']} (cv.scheme {facts.scores['scheme']})",
     ]
     held = [f"{split} ({report['n']:,} patches)" for split, report in (facts.scores["held_out"] or {}).items()]
-    kind = "Scored too, transductive" if transductive_sentence(facts.scores) else "Held out"
+    kind = "Scored transductively" if transductive_sentence(facts.scores) else "Held out"
     return [*lines, f"{kind}: {', '.join(held) or 'no labelled split'}"]
 
 
@@ -72,7 +72,7 @@ def _training(facts: Facts) -> list[str]:
     seconds = sum(made.get("seconds", 0) for made in facts.fold_facts.values())
     lines = [
         f"Recipe digest: {facts.info['recipe_digest']}",
-        f"Set against the defaults: {changed_keys(facts.recipe) or 'nothing'}",
+        f"Recipe keys that differ from the defaults: {changed_keys(facts.recipe) or 'nothing'}",
         f"Device: {facts.info.get('device', 'not recorded')}; {seconds:,.0f} s for {len(facts.fold_facts)} folds",
     ]
     return lines + [f"Pseudo-label rounds: {rounds['verdict']}" for rounds in facts.rounds.values()]
@@ -82,11 +82,11 @@ def _scores(facts: Facts, verdict: Verdict) -> list[Block]:
     scores = facts.scores
     reports = {"out of fold": scores["out_of_fold"]}
     if scores["floor"]:
-        reports["colour floor"] = scores["floor"]
+        reports["colour baseline"] = scores["floor"]
     for split, report in (scores["held_out"] or {}).items():
         reports[split_words(split, report)] = report
     rows = [[label, *(interval(report["scores"][name]) for report in reports.values())] for name, label in NAMES.items()]
-    note = f"Intervals: {scores['out_of_fold']['interval']}. Each patch was scored by the fold that never trained on it; other splits by the mean of folds."
+    note = f"Intervals: {scores['out_of_fold']['interval']}. Each patch was scored by the fold that was not trained on it; other splits by the mean of all folds."
     return [Paragraph(f"{verdict.badge}: {verdict.headline}"), Table(["score", *reports], rows), Paragraph(note)]
 
 
@@ -99,7 +99,7 @@ def _slides(slides: list[dict[str, Any]] | None) -> list[Block]:
     lines = [f"Accuracy at prob 0.5, {len(slides):,} slides: {_spread(accuracies)}."]
     if aurocs:
         lines.append(f"AUROC, the {len(aurocs):,} slides with both classes: {_spread(aurocs)}.")
-    lines.append("Slide by slide:" if len(worst) == len(slides) else f"The {len(worst)} least accurate; scores.json has all:")
+    lines.append("All slides:" if len(worst) == len(slides) else f"The {len(worst)} least accurate; scores.json has all:")
     rows = [
         [
             slide["wsi"],
@@ -117,7 +117,7 @@ def _spread(values: list[float]) -> str:
 
 
 def limits(facts: Facts, verdict: Verdict) -> list[str]:
-    """What the verdict has against the scores, then folds, floor, calibration, and what the scores do not cover."""
+    """The warnings of the verdict, then folds, colour baseline, calibration, and what the scores do not cover."""
     found = [] if verdict.level == "good" else [verdict.headline]
     return [*found, *verdict.remarks, *_folds(facts), *_floor(facts), *_calibration(facts), *_not_covered(facts)]
 
@@ -125,8 +125,8 @@ def limits(facts: Facts, verdict: Verdict) -> list[str]:
 def _folds(facts: Facts) -> list[str]:
     known = [fold["scores"]["auroc"] for fold in facts.scores["out_of_fold"]["per_fold"] if fold["scores"]["auroc"] is not None]
     if len(known) < 2:
-        return ["One fold only: how far the score moves from fold to fold is not known."]
-    return [f"From fold to fold AUROC moves between {min(known):.3f} and {max(known):.3f}."]
+        return ["There is one fold only, so the spread between folds is not known."]
+    return [f"AUROC by fold ranges from {min(known):.3f} to {max(known):.3f}."]
 
 
 def _floor(facts: Facts) -> list[str]:
@@ -134,7 +134,7 @@ def _floor(facts: Facts) -> list[str]:
     if not floor:
         return []
     return [
-        f"Colour alone reaches AUROC {three(floor['scores']['auroc']['value'])} on the same folds. How much of the score outlasts another stain or scanner was not measured."
+        f"Colour alone reaches AUROC {three(floor['scores']['auroc']['value'])} on the same folds. How well the network does on another stain or scanner was not measured."
     ]
 
 
@@ -142,7 +142,7 @@ def _calibration(facts: Facts) -> list[str]:
     report = facts.scores["out_of_fold"]
     before, after = (report[when]["ece"]["value"] for when in ("scores_before_calibration", "scores"))
     lines = [
-        f"Expected calibration error out of fold: {three(after)} ({three(before)} before calibration): on average a prob is off by that much, on a single slide by more or less."
+        f"Expected calibration error out of fold: {three(after)} ({three(before)} before calibration). This is an average; single slides can be calibrated worse."
     ]
     reasons = [
         f"fold {k}: {reason}" for k, made in facts.fold_facts.items() if (reason := made.get("calibration", {}).get("reason"))
@@ -152,19 +152,19 @@ def _calibration(facts: Facts) -> list[str]:
 
 def _not_covered(facts: Facts) -> list[str]:
     lines = [
-        "The scores are those of each fold's own network. The mean of all folds is another model, scored on held-out splits alone, where there are any."
+        "Out-of-fold scores are those of single networks, one for each fold. The mean of all folds is a different model; only held-out splits can score it."
     ]
     if facts.run.unit_done(REFIT):
         lines.append(
-            "The network in refit/ learned from all labelled slides, so none is left to score it: the folds' scores stand in for it."
+            "The network in refit/ was trained on all labelled slides, so no labelled slide is left to score it. The folds' scores estimate its performance."
         )
     undefined = [
         NAMES[name] for name, score in facts.scores["out_of_fold"]["scores"].items() if name in NAMES and score["value"] is None
     ]
     if undefined:
-        lines.append(f"Not defined here, because a class is absent: {', '.join(undefined)}.")
-    lines.append("Intervals hold the choice of slides, not that of seeds: training anew moves scores too.")
+        lines.append(f"Not defined, because a class is absent: {', '.join(undefined)}.")
+    lines.append("Intervals cover the sampling of slides, not the seed: training with another seed also changes the scores.")
     lines.append(
-        "All slides come from this one dataset: other hospitals and scanners were not scored. Its labels are taken as they are; `pcam-ssl data audit` lists those that look wrong."
+        "All slides come from this one dataset: other hospitals and scanners were not scored. Its labels were not verified; `pcam-ssl data audit` lists suspicious ones."
     )
     return lines

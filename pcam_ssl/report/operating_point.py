@@ -1,4 +1,4 @@
-"""Sections of a report: what a chosen threshold does, and the decision curve. Each fold's threshold is chosen on its inner slides."""
+"""Sections of a report: the operating point and the decision curve. Each fold's threshold is chosen on its inner slides."""
 
 import shlex
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ SHOWN = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 
 
 def operating_section(facts: Facts, point: "OperatingPoint | str", target: Target) -> Section:
-    """Confusion matrix, sensitivity and specificity reached, and what is missed by slide, at thresholds chosen on inner slides."""
+    """Confusion matrix, sensitivity and specificity reached, and missed patches by slide, at thresholds chosen on inner slides."""
     title = f"Operating point: {target.text}"
     if isinstance(point, str):
         return absent(title, point)
@@ -45,14 +45,14 @@ def operating_section(facts: Facts, point: "OperatingPoint | str", target: Targe
             _scores(point),
             *_slides(point),
             Details("Thresholds by fold", (_thresholds(point),)),
-            Paragraph(("For another point: ", Code(how_to_ask(facts, target))), "note"),
+            Paragraph(("For another operating point: ", Code(how_to_ask(facts, target))), "note"),
         ),
     )
 
 
 @dataclass(frozen=True)
 class FoldThreshold:
-    """What a fold's inner slides gave: a threshold of calibrated prob, or the reason why there is none."""
+    """The threshold of calibrated prob chosen on a fold's inner slides, or the reason why there is none."""
 
     fold: int
     threshold: float | None
@@ -61,12 +61,12 @@ class FoldThreshold:
     n_slides: int | None = None
     reason: str | None = None
     shared_slides: int = 0
-    """Inner slides of which the fold scores patches too: none but where folds tear slides."""
+    """Inner slides of which the fold also scores patches: above 0 only where slides are split across folds."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The scored patches of all folds that have a threshold, called by it."""
+    """The scored patches of all folds that have a threshold, and their class at that threshold."""
 
     target: Target
     thresholds: tuple[FoldThreshold, ...]
@@ -75,7 +75,7 @@ class OperatingPoint:
     left_out: int
     """Scored patches of folds without a threshold."""
     groups: np.ndarray | None
-    """What intervals resample, for each row."""
+    """The group of each row, by which intervals resample."""
     seed: int
 
     @cached_property
@@ -101,7 +101,7 @@ class OperatingPoint:
         return counts.sort_values(["missed", "alarms"], ascending=False, kind="stable")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON values; a threshold that no prob reaches is null, with its reason."""
+        """Everything as JSON values; a threshold that no prob reaches is null, with its reason."""
         return {
             "target": {"measure": self.target.measure, "share": self.target.share},
             "chosen_on": "inner slides of each fold",
@@ -116,24 +116,24 @@ class OperatingPoint:
 def _confusion(point: OperatingPoint) -> Table:
     hit, missed, alarm, right = (f"{count:,}" for count in point.confusion)
     rows = [["tumor", hit, Cell(missed, strong=True)], ["normal", Cell(alarm, strong=True), right]]
-    return Table(["patches that are", "called tumor", "called normal"], rows, "Confusion matrix, all folds")
+    return Table(["label, in patches", "called tumor", "called normal"], rows, "Confusion matrix, all folds")
 
 
 def _scores(point: OperatingPoint) -> Table:
-    named = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision (called tumor that is)"}
+    named = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision"}
     rows = [[label, *percent(point.scores[name])] for name, label in named.items()]
     alarms = point.scores["false_positives_per_1000"]
     ends = "-" if alarms["low"] is None else f"{alarms['low']:.1f} to {alarms['high']:.1f}"
     rows.append(["false positives per 1,000 patches", "-" if alarms["value"] is None else f"{alarms['value']:.1f}", ends])
     shown = [[label, Cell(value, below="" if ends == "-" else ends)] for label, value, ends in rows]
-    return Table(["at this point", "value, 95 % interval"], shown)
+    return Table(["score", "value, 95 % interval"], shown)
 
 
 def _slides(point: OperatingPoint) -> list[Block | None]:
     with_tumor = point.slides[point.slides.tumor > 0]
-    told = Paragraph(by_slide(point), "note")
+    summary = Paragraph(by_slide(point), "note")
     if not len(with_tumor):
-        return [told]
+        return [summary]
     rows = [
         (slide, [Mark(row.missed, "c2", f"{slide}: {row.missed} of {row.tumor} tumor patches missed, {row.alarms} false alarms")])
         for slide, row in with_tumor.head(CHART_SLIDES).iterrows()
@@ -150,7 +150,7 @@ def _slides(point: OperatingPoint) -> list[Block | None]:
         if with_tumor.missed.any()
         else None
     )
-    return [told, chart, Details(f"Numbers by slide{more}", (Table(head, listed),))]
+    return [summary, chart, Details(f"Numbers by slide{more}", (Table(head, listed),))]
 
 
 def _thresholds(point: OperatingPoint) -> Table:
@@ -171,8 +171,8 @@ def decision_section(facts: Facts) -> Section:
         return Section(absent=ONE_CLASS)
     curve = decision_curve(labels, rows.prob.to_numpy(), facts.groups, seed=facts.recipe.get("seed", 0))
     note = (
-        "Decision curve (Vickers and Elkin 2006). Whoever acts from prob p on holds one missed tumor patch for as bad as (1 - p) / p "
-        "false alarms. Net benefit: true positives, less false ones at that price, per patch; the band is 95 % at each threshold."
+        "Decision curve (Vickers and Elkin 2006). At threshold p, one missed tumor patch counts as much as (1 - p) / p false alarms. "
+        "Net benefit: true positives minus p / (1 - p) times the false positives, per patch. The band is a 95 % interval at each threshold."
     )
     numbers = [[f"{p:.2f}", *_numbers(curve, round(100 * p) - 1)] for p in SHOWN]
     entries = [("line", "c1", "network"), ("line", "c2", "treat all"), ("dashed", "c0", "treat none")]
@@ -182,7 +182,7 @@ def decision_section(facts: Facts) -> Section:
             Legend(entries),
             _decision_chart(curve, better_where(curve)).block(),
             Paragraph(note, "note"),
-            Details("Numbers", (Table(["from prob", "network", "95 % interval", "treat all"], numbers),)),
+            Details("Numbers", (Table(["threshold", "network", "95 % interval", "treat all"], numbers),)),
         )
     )
 
@@ -214,13 +214,13 @@ def _plain(found: FoldThreshold) -> dict[str, Any]:
 
 
 def operating_point(facts: Facts, target: Target) -> OperatingPoint | str:
-    """The run at the target, or why there is none."""
+    """The operating point of the run at the target, or the reason why there is none."""
     if facts.oof is None:
         return "oof.parquet is not in the run folder"
     if facts.info["command"] == BLEND and not any(facts.run.path.glob(f"fold-*/{INNER}")):
         return (
-            "this blend keeps no inner slides, so no threshold can be chosen apart from the patches it scores; ask it of its members"
-            " (a blend by mean or logit-mean keeps them, where its members keep the same)"
+            "this blend has no predictions on inner slides, so a threshold could only be chosen on the scored patches; report its members"
+            " instead (a blend by mean or logit-mean has them, where its members have the same inner slides)"
         )
     rows = facts.labelled
     found = tuple(_fold_threshold(facts, int(k), rows[rows.fold == k], target) for k in sorted(rows.fold.unique()))
@@ -237,9 +237,7 @@ def operating_point(facts: Facts, target: Target) -> OperatingPoint | str:
 def _fold_threshold(facts: Facts, k: int, scored: pd.DataFrame, target: Target) -> FoldThreshold:
     path = facts.run.fold(k) / INNER
     if not path.exists():
-        return FoldThreshold(
-            k, None, reason=f"folds keep no {INNER} in this run (an older pcam-ssl made it, or files were removed)"
-        )
+        return FoldThreshold(k, None, reason=f"the folds have no {INNER} (an older pcam-ssl made the run, or files were removed)")
     inner = read_predictions(path)
     inner = inner[inner.label.notna()]
     labels, n_slides = inner.label.to_numpy(np.int64), inner.wsi.nunique() or None
@@ -264,33 +262,33 @@ def percent(score: dict) -> tuple[str, str]:
 
 
 def reached(point: OperatingPoint) -> str:
-    """What was asked for, what the scored slides gave, and whether that is short of it."""
+    """The target, the score reached on the scored slides, and whether it is below the target."""
     measure, share = point.target.measure, point.target.share
     score = point.scores[measure]
     if score["value"] is None:
         return f"{measure.capitalize()} is not defined: the scored patches hold one class only."
     value, ends = percent(score)
-    text = f"Asked for: {measure} of at least {100 * share:.6g}%. Reached on the scored slides: {value}"
+    text = f"Target: {measure} of at least {100 * share:.6g}%. Reached on the scored slides: {value}"
     if score["low"] is None:
-        return f"{text}, and how sure that is cannot be said: there is nothing to resample."
+        return f"{text}, without an interval: there is nothing to resample."
     text += f" ({ends})"
     if score["high"] < share:
-        return f"{text}: measurably less than asked for."
+        return f"{text}: measurably below the target."
     if score["value"] < share:
-        return f"{text}: less than asked for, though the interval reaches it."
+        return f"{text}: below the target, but the interval includes it."
     return f"{text}."
 
 
 def asked(point: OperatingPoint) -> str:
-    """Where the thresholds come from, and what weakens them."""
+    """How the thresholds were chosen, and their weaknesses."""
     known = [found for found in point.thresholds if found.threshold is not None]
     text = "Each fold's threshold was chosen on its inner slides, which it neither trains on nor scores."
     if any(found.shared_slides for found in known):
-        text = "Each fold's threshold was chosen on inner patches. Folds tear slides here, so patches of the same slides are scored: the point flatters."
+        text = "Each fold's threshold was chosen on inner patches. Slides are split across folds, so patches of the same slides are scored: these scores are too good."
     slides = [found.n_slides for found in known if found.n_slides]
     if slides and min(slides) < FEW_INNER_SLIDES:
         few = f"{min(slides)}" if min(slides) == max(slides) else f"{min(slides)} to {max(slides)}"
-        text += f" Those are {few} slides a fold, few for a threshold: more with a larger cv.inner_share."
+        text += f" These are only {few} slides per fold; a larger cv.inner_share gives more."
     if any(found.threshold == np.inf for found in known):
         text += " Where no prob was high enough, nothing is called tumor."
     if point.left_out:
@@ -301,16 +299,16 @@ def asked(point: OperatingPoint) -> str:
 
 
 def by_slide(point: OperatingPoint) -> str:
-    """How the misses lie over slides with tumor."""
+    """How missed patches are distributed over slides with tumor."""
     if not len(point.slides):
         return "Missed patches by slide are not shown: slides are not known."
     with_tumor = point.slides[point.slides.tumor > 0]
     if not len(with_tumor):
         return "No slide holds tumor, so none can be missed."
     missed = with_tumor.missed
-    text = f"{(missed == 0).sum():,} of {len(with_tumor):,} slides with tumor have no missed patch; {missed.mean():.1f} are missed in the mean"
+    text = f"{(missed == 0).sum():,} of {len(with_tumor):,} slides with tumor have no missed patch; the mean is {missed.mean():.1f} missed patches per slide"
     return (
-        f"{text}, at most {missed.iloc[0]:,} of {with_tumor.tumor.iloc[0]:,} (slide {missed.index[0]})."
+        f"{text}, the maximum {missed.iloc[0]:,} of {with_tumor.tumor.iloc[0]:,} (slide {missed.index[0]})."
         if missed.any()
         else f"{text}."
     )
@@ -324,18 +322,18 @@ def threshold_text(found: FoldThreshold) -> str:
 
 
 def how_to_ask(facts: Facts, target: Target) -> str:
-    """The command for another point."""
+    """The command for another operating point."""
     measure, share = (SPECIFICITY, "0.95") if target.measure == SENSITIVITY else (SENSITIVITY, "0.98")
     return shlex.join(["pcam-ssl", "report", str(facts.run.path), f"--{measure}", share])
 
 
 def better_where(curve: DecisionCurve) -> str:
-    """Between which thresholds the network is measurably worth more than treating all or none."""
+    """The thresholds at which the net benefit of the network is measurably above treating all and treating none."""
     if curve.gain_low is None:
-        return "Where acting on the network is worth more than treating all or none cannot be told: there is nothing to resample."
+        return "Whether the network has more net benefit than treating all or treating none is not known: there is nothing to resample."
     better = curve.better
     if not better.any():
-        return "At no threshold is acting on the network measurably worth more than treating all patches alike."
+        return "At no threshold does the network have measurably more net benefit than treating all or treating none."
     edges = np.flatnonzero(np.diff(np.concatenate([[0], better.astype(int), [0]])))
     spans = [f"{THRESHOLDS[a]:.2f} to {THRESHOLDS[b - 1]:.2f}" for a, b in zip(edges[::2], edges[1::2], strict=True)]
     where = (
@@ -343,4 +341,4 @@ def better_where(curve: DecisionCurve) -> str:
         if len(spans) <= 2
         else f"{better.sum()} of {len(better)} thresholds between {spans[0][:4]} and {spans[-1][-4:]}"
     )
-    return f"Acting on the network is measurably worth more than treating all patches alike from prob {where}."
+    return f"The network has measurably more net benefit than treating all or treating none from prob {where}."

@@ -1,4 +1,4 @@
-"""`pcam-ssl report RUN...`: a page of each run, with what its dataset and networks add. All runs are read before the first page is written."""
+"""`pcam-ssl report RUN...`: a page for each run, from its folder, dataset and networks. All runs are read before the first page is written."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -46,8 +46,8 @@ from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
 REPORT = "report.html"
 
 # In the order of the page: key, title (a section may have one of its own), function of a Report that makes a Section or None, place.
-# Sections of one row stand side by side where the page is wide enough: `columns` have numbers, in a `pair` each section has half of
-# the width, in a `wide` row and without a row all of it.
+# Sections of one row stand side by side where the page is wide enough: `columns` are numbered, a `pair` gives each section half of
+# the width, and a `wide` row or no row gives it the whole width.
 SECTIONS: tuple[tuple[str, str, Callable[["Report"], Section | None], str], ...] = (
     ("scores", "Scores out of fold", lambda report: score_section(report.facts), "columns-1/1"),
     ("held-out", "Scores on held-out slides", lambda report: held_out_section(report.facts), "columns-1/1"),
@@ -59,27 +59,27 @@ SECTIONS: tuple[tuple[str, str, Callable[["Report"], Section | None], str], ...]
         lambda report: operating_section(report.facts, report.point, report.target),
         "columns-1/3",
     ),
-    ("slides", "Slide by slide", lambda report: slides_section(report.facts), "columns-2/1"),
-    ("reliability", "Does a probability mean what it says?", lambda report: reliability_section(report.facts), "columns-2/2"),
-    ("views", "What the test-time views are worth", lambda report: views_section(report.facts), "columns-2/2"),
-    ("decision", "Is it worth acting on?", lambda report: decision_section(report.facts), "columns-2/3"),
+    ("slides", "Scores by slide", lambda report: slides_section(report.facts), "columns-2/1"),
+    ("reliability", "Calibration", lambda report: reliability_section(report.facts), "columns-2/2"),
+    ("views", "Test-time views", lambda report: views_section(report.facts), "columns-2/2"),
+    ("decision", "Decision curve", lambda report: decision_section(report.facts), "columns-2/3"),
     ("training-loss", "Training loss by epoch", lambda report: training_loss_section(report.facts), "pair-1"),
     ("auroc-by-epoch", "AUROC by epoch", lambda report: watched_section(report.facts), "pair-1"),
-    ("wrong", "Surest wrong", lambda report: wrong_section(report.pictures), "wide"),
-    ("unsure", "Least sure", lambda report: unsure_section(report.pictures), "wide"),
+    ("wrong", "Most confident errors", lambda report: wrong_section(report.pictures), "wide"),
+    ("unsure", "Least confident", lambda report: unsure_section(report.pictures), "wide"),
     ("rounds", "Pseudo-label rounds", lambda report: rounds_section(report.facts.rounds), "pair-2"),
     ("pooled", "Pseudo-label rounds, pooled", lambda report: rounds_section(report.facts.rounds, pooled=True), "pair-2"),
     ("retrieval", "Nearest neighbours", lambda report: retrieval_section(report.facts.scores), "pair-2"),
     ("map", "Embedding map", lambda report: map_section(report.pictures), ""),
     ("members", "Members of this blend", lambda report: members_section(report.facts.scores), ""),
-    ("folds", "Fold by fold", lambda report: folds_section(report.facts), ""),
-    ("provenance", "Where it comes from, and how to repeat it", lambda report: provenance_section(report.facts), ""),
+    ("folds", "Scores by fold", lambda report: folds_section(report.facts), ""),
+    ("provenance", "Provenance", lambda report: provenance_section(report.facts), ""),
 )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a report asks of a run's networks: nothing where `explain` is false. `data`: where its dataset lies, where that has moved."""
+    """How a report uses the run's networks: not at all where `explain` is false. `data`: the path of the dataset, if it has moved."""
 
     explain: bool = True
     method: str = METHODS[0]
@@ -89,7 +89,7 @@ class Asked:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What a page shows of a run: its files, the operating point asked for, and pictures that dataset and networks add."""
+    """A run's report: the files of its folder, the target of its operating point, and pictures from its dataset and networks."""
 
     facts: Facts
     target: Target = field(default_factory=Target)
@@ -100,7 +100,7 @@ class Report:
 
     @property
     def path(self) -> Path:
-        """Where the page lies."""
+        """The path of the page."""
         return self.facts.run.path / REPORT
 
     @cached_property
@@ -109,7 +109,7 @@ class Report:
 
     @cached_property
     def point(self) -> OperatingPoint | str:
-        """The run at the target, or why there is none."""
+        """The operating point at the target, or the reason why there is none."""
         return operating_point(self.facts, self.target)
 
     @cached_property
@@ -132,9 +132,9 @@ class Report:
         return self.path
 
     def to_dict(self) -> dict[str, Any]:
-        """All that the page says, and what it was read from, in JSON values; "absent" says why a section is not there."""
+        """The content of the page and the files behind it, as JSON values; "absent" holds the reason for each missing section."""
         facts, verdict, point = self.facts, self.verdict, self.point
-        said = sections(self.document)
+        shown = sections(self.document)
         return {
             "report": str(self.path),
             "model_card": str(facts.run.path / FILE),
@@ -150,12 +150,12 @@ class Report:
             "rounds": {str(folder): rounds for folder, rounds in facts.rounds.items()},
             "pictures": self.pictures.to_dict(),
             "provenance": {**facts.info, "repeat": repeat_command(facts), "recipe": facts.recipe},
-            "sections": said,
-            "absent": {section["title"]: section["absent"] for section in said if section["absent"]},
+            "sections": shown,
+            "absent": {section["title"]: section["absent"] for section in shown if section["absent"]},
         }
 
     def to_markdown(self) -> str:
-        """The page as markdown, charts and pictures by their words."""
+        """The page as markdown, with the alt texts of charts and pictures."""
         return markdown(self.document)
 
     def _made(self) -> Iterable[tuple[str, str, Section, str]]:
@@ -180,15 +180,15 @@ def report_runs(paths: Iterable[Path], target: Target, asked: Asked) -> list[Rep
 
 
 def first_report(run: Run) -> Path:
-    """The page of a run that has just ended: all but what its networks would have to be asked for. Raises UserError as `read_facts` does."""
+    """The path of the page of a run that has just ended, written without the parts that need its networks. Raises UserError as `read_facts` does."""
     facts = read_facts(run)
     return Report(facts, pictures=pictures_of(facts, Asked(explain=False))).write()
 
 
 def pictures_of(facts: Facts, asked: Asked) -> Pictures:
-    """Galleries and maps of a run, or the reason why a part is not there.
+    """Galleries and maps of a run, or the reason why a part is missing.
 
-    Raises UserError where `data` is named and is not the run's dataset, and for a map by another method than PCA that cannot be made.
+    Raises UserError where `data` is given and is not the run's dataset, and where a map other than PCA cannot be made.
     """
     try:
         dataset = find_dataset(facts.run.path, facts.info["dataset"], facts.info["dataset_digest"], asked.data)
@@ -203,11 +203,11 @@ def pictures_of(facts: Facts, asked: Asked) -> Pictures:
 
 
 def _asked(facts: Facts, dataset: Dataset, pictures: Pictures, asked: Asked) -> Pictures:
-    """The same with what the networks say."""
+    """The pictures with explanations, neighbours and maps from the networks."""
     from pcam_ssl.report.evidence import explain_cases, lay_out
     from pcam_ssl.runs.networks import open_networks
 
-    # A run that rounds were made on would otherwise stand for the best of them.
+    # Without a number, a run with rounds would open the networks of its best round.
     own = 0 if (facts.run.path / ROUNDS_FILE).exists() else None
     try:
         networks = open_networks(facts.run.path, dataset.path, own)
@@ -230,7 +230,7 @@ def _without(error: UserError) -> Pictures:
 def write_reports(paths: list[Path], target: Target, pictures: Callable[[Facts], Pictures]) -> list[Report]:
     """Write `report.html` and the model card into each run. Raises UserError naming every run that has no report, before anything is written.
 
-    `pictures` gives what dataset and networks of a run add. Where `path` holds pseudo-label rounds alone, the best of them is reported.
+    `pictures` returns the galleries and maps of a run. Where `path` holds only pseudo-label rounds, the best round is reported.
     """
     read, problems = [], []
     for path in dict.fromkeys(paths):

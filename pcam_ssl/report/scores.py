@@ -27,12 +27,12 @@ from pcam_ssl.runs.run import ROUNDS
 
 
 def verdict_block(facts: Facts, verdict: Verdict) -> document.Verdict:
-    """What comes first: the verdict, the score beside its floor, and what was done."""
+    """The top of the page: the verdict, AUROC beside that of the colour baseline, and what was trained."""
     scores = facts.scores
     tiles = [("AUROC out of fold", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "c1")]
     if scores["floor"]:
-        tiles.append(("Colour floor", with_interval(scores["floor"]["scores"]["auroc"]), "c0"))
-        tiles.append(("Above floor, paired", with_interval(scores["above_floor"]["auroc"], signed=True), ""))
+        tiles.append(("Colour baseline", with_interval(scores["floor"]["scores"]["auroc"]), "c0"))
+        tiles.append(("Above colour, paired", with_interval(scores["above_floor"]["auroc"], signed=True), ""))
     for split, report in (scores["held_out"] or {}).items():
         tiles.append((f"AUROC {split_words(split, report)}", with_interval(report["scores"]["auroc"]), "c2"))
     shown = (Tiles(tiles), forest(facts), Paragraph(scores["out_of_fold"]["interval"], "note"))
@@ -41,7 +41,7 @@ def verdict_block(facts: Facts, verdict: Verdict) -> document.Verdict:
 
 
 def score_section(facts: Facts) -> Section:
-    """Every out-of-fold score with its interval, the floor's, and the paired difference."""
+    """All out-of-fold scores with intervals, those of the colour baseline, and paired differences."""
     scores = facts.scores
     out, floor, above = scores["out_of_fold"], scores["floor"], scores["above_floor"]
     columns = [out["scores"]] + ([floor["scores"], above] if floor else [])
@@ -51,15 +51,15 @@ def score_section(facts: Facts) -> Section:
         rows.insert(1, [WITHIN_FOLDS, *within, *(["-"] if floor else [])])
     notes = [f"{counts_text(out)}. Intervals: {out['interval']}."]
     if not floor:
-        notes.append("No colour floor: the recipe has score.floor false.")
+        notes.append("No colour baseline: the recipe sets score.floor to false.")
     if any(row[1] == "-" for row in rows):
         notes.append("- : not defined, because a class is absent.")
-    head = ["score", "network", *(["colour floor", "difference"] if floor else [])]
+    head = ["score", "network", *(["colour baseline", "difference"] if floor else [])]
     return Section(blocks=(Paragraph(" ".join(notes), "note"), Table(head, rows)))
 
 
 def held_out_section(facts: Facts) -> Section:
-    """Scores on splits whose labels no fold trained on or was chosen by, the mean of all folds' networks."""
+    """Scores of the mean of all folds on splits whose labels were used neither for training nor for any choice."""
     if not facts.scores["held_out"]:
         return Section(absent="the dataset has no labelled test split")
     parts: list[Paragraph | Table] = []
@@ -129,14 +129,14 @@ def provenance_section(facts: Facts) -> Section:
     precision, processes = info.get("precision", {}), info.get("processes", 1)
     named = [
         ("Run", run.path),
-        ("Begun by", shlex.join(["pcam-ssl", *info["argv"][1:]])),
+        ("Command", shlex.join(["pcam-ssl", *info["argv"][1:]])),
         ("Dataset", f"{info['dataset']}, digest {info['dataset_digest']}"),
         ("Recipe digest", info["recipe_digest"]),
         (
             "Device",
             f"{info.get('device', 'not recorded')}, {processes} process{'es' if processes > 1 else ''}, {precision.get('name', '?')} ({precision.get('why', '?')})",
         ),
-        ("Time", f"{seconds:,.0f} s for {len(facts.fold_facts)} folds, begun {info['begun']}"),
+        ("Time", f"{seconds:,.0f} s for {len(facts.fold_facts)} folds, started {info['begun']}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
     ]
     recipe = [f"{key}: {value}" for key, value in facts.recipe.items()]
@@ -144,21 +144,21 @@ def provenance_section(facts: Facts) -> Section:
         blocks=(
             Preformatted(repeat_command(facts)),
             document.Facts(named),
-            Paragraph(("Set by the recipe, against the defaults: ", changed_keys(facts.recipe) or "nothing", "."), "note"),
+            Paragraph(("Recipe keys that differ from the defaults: ", changed_keys(facts.recipe) or "nothing", "."), "note"),
             Details("The whole recipe", (Preformatted("\n".join(recipe)),)),
         )
     )
 
 
 def repeat_command(facts: Facts) -> str:
-    """The command that makes the run again, beside the first one."""
+    """The command that repeats the run into a new folder beside it."""
     path = facts.run.path
     if "blend" in facts.info:
         return blend_command(facts.info, f"{path}-again")
     same = ["--data", facts.info["dataset"], "--recipe", str(facts.run.paths.recipe), "--out"]
     if facts.info["command"] == ROUNDS:
         start, number = facts.info["round_0"], str(facts.info["round"])
-        # A round begins with the rounds before it.
+        # A round needs the rounds before it.
         return shlex.join(["pcam-ssl", ROUNDS, start, "--rounds", number, *same, f"{path.resolve().parent}-again"])
     return shlex.join(["pcam-ssl", facts.info["command"], *same, f"{path}-again"])
 
@@ -169,7 +169,7 @@ def changed_keys(recipe: dict) -> str:
     return ", ".join(f"{key}={value}" for key, value in recipe.items() if key not in defaults or defaults[key] != value)
 
 
-SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL (less is better)", "ece": "ECE (less is better)"}
+SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL (lower is better)", "ece": "ECE (lower is better)"}
 
 
 def views_section(facts: Facts) -> Section:
@@ -182,29 +182,31 @@ def views_section(facts: Facts) -> Section:
         [label, *(with_interval(scores[name], scores is views["gain"]) for scores in (views["one_view"], every, views["gain"]))]
         for name, label in SHOWN.items()
     ]
-    note = "One view: the patch as it is, with temperatures of its own. Difference: paired, on the same resampled slides."
+    note = "One view: the patch as it is, calibrated by its own temperatures. Difference: paired, on the same resampled slides."
     head = ["score", "one view", f"mean of {views['count']}", "difference"]
     return Section(blocks=(Paragraph(gain_sentence(views)), Table(head, rows), Paragraph(note, "note")))
 
 
 def gain_sentence(views: dict[str, Any]) -> str:
-    """Whether the views change the AUROC, as far as the interval says."""
+    """Whether the mean of all views changes the AUROC, judged by the paired interval."""
     gain, count = views["gain"]["auroc"], views["count"]
     if gain["low"] is None:
-        return f"Whether the mean of {count} views helps cannot be told: {gain['reason']}."
+        return f"Whether the mean of {count} views helps is not known: {gain['reason']}."
     if gain["low"] > 0:
-        return f"The mean of {count} views gains {gain['value']:+.3f} AUROC on one view."
+        return f"The mean of {count} views gains {gain['value']:+.3f} AUROC over one view."
     if gain["high"] < 0:
         return f"The mean of {count} views is worse than one view, by {gain['value']:+.3f} AUROC."
-    return f"The mean of {count} views gains nothing measurable in AUROC ({gain['value']:+.3f}), at {count} times the work of one."
+    return (
+        f"The mean of {count} views has no measurable gain in AUROC ({gain['value']:+.3f}), at {count} times the cost of one view."
+    )
 
 
 def _reason(facts: Facts) -> str:
     if facts.info["command"] == "blend":
-        return "a blend is made of predictions, and keeps none of single views"
+        return "a blend has no predictions of single views"
     if not facts.recipe.get("predict.d4", True) and not facts.recipe.get("predict.random_views", 0):
-        return "one view was scored (predict.d4 is false), so there is nothing to compare it with"
-    return "the run was made by an older pcam-ssl, which kept no score of one view; train it again"
+        return "one view was scored (predict.d4 is false), so there is no mean of views to compare it with"
+    return "an older pcam-ssl made the run and stored no score of one view; train it again"
 
 
 MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
@@ -215,9 +217,9 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
     """From scores.json: AUROC of kNN and blend with the paired difference to the head, then retrieval in all slides and across them."""
     neighbours = scores.get("neighbours")
     if not neighbours:
-        return Section(absent="the run made no kNN; `pcam-ssl metric-train`, or neighbours.use=true, does")
+        return Section(absent="the run has no kNN scores; `pcam-ssl metric-train`, or neighbours.use=true, makes them")
     if by_knn(scores):
-        note = "The scores of this page are those of kNN: the fold's training patches vote; no patch that it trained on is scored."
+        note = "The scores of this page are those of kNN: the fold's training patches vote, and the fold scores none of them."
         return Section(blocks=(Paragraph(note, "note"), *_retrieval(neighbours["retrieval"])))
     head = scores["out_of_fold"]["scores"]["auroc"]
     rows: list[list] = [["head", with_interval(head), "-"]]
@@ -227,8 +229,8 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
         rows.append([name, with_interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
     return Section(
         blocks=(
-            Paragraph("kNN: the fold's training patches vote; no patch that it trained on is scored.", "note"),
-            Table(["AUROC out of fold", "score", "less the head, paired"], rows),
+            Paragraph("kNN: the fold's training patches vote, and the fold scores none of them.", "note"),
+            Table(["AUROC out of fold", "score", "difference to the head, paired"], rows),
             *_retrieval(neighbours["retrieval"]),
         )
     )
@@ -239,9 +241,11 @@ def _retrieval(retrieval: dict[str, Any]) -> list[Paragraph | Table]:
     rows = [
         [name, *(with_interval(scope[key]) if scope else "-" for scope in (everywhere, across))] for key, name in MEASURES.items()
     ]
-    note = f"{retrieval['queried']:,} patches asked, each among the others that its fold scored, in that fold's embedding."
+    note = (
+        f"{retrieval['queried']:,} queries, each searched among the other patches that its fold scored, in that fold's embedding."
+    )
     if across is None:
-        note += f" None across slides: {retrieval['reason']}."
+        note += f" Not defined across slides: {retrieval['reason']}."
     else:
-        note += " Across slides is the one to believe: within a slide, likeness of stain answers as well."
+        note += " Quote the scores across slides: within a slide, similar stain alone finds the same class."
     return [Paragraph(note, "note"), Table(["retrieval", "all slides", "across slides"], rows)]

@@ -1,4 +1,4 @@
-"""What a finished run prints: can the score be believed, the score beside its floor, and what to open."""
+"""The terminal summary of a finished run: scores beside those of the colour baseline, warnings, and the files to open."""
 
 from pcam_ssl.evaluation.scores import score_warnings
 from pcam_ssl.render.document import Table
@@ -31,7 +31,7 @@ def run_summary(run: Run, scores: dict) -> str:
 
 
 def neighbours_table(scores: dict) -> str:
-    """kNN and blend beside the head, paired, and how well neighbours agree in class."""
+    """Scores of kNN and blend with their paired differences to the head, and retrieval scores."""
     neighbours = scores["neighbours"]
     rows = []
     for kind, name in KINDS.items():
@@ -41,7 +41,7 @@ def neighbours_table(scores: dict) -> str:
     tables = []
     if rows:
         head = ["head", interval(scores["out_of_fold"]["scores"]["auroc"]), ""]
-        tables.append(Table(["AUROC out of fold", "score", "against the head, paired"], [head, *rows], align="lll"))
+        tables.append(Table(["AUROC out of fold", "score", "difference to the head, paired"], [head, *rows], align="lll"))
     everywhere, across = (neighbours["retrieval"][scope] for scope in ("all_slides", "across_slides"))
     rows = [
         [name, interval(everywhere[key]), interval(across[key]) if across else "- (no slides known)"]
@@ -52,11 +52,11 @@ def neighbours_table(scores: dict) -> str:
 
 
 def colour_baseline_sentence(scores: dict) -> str | None:
-    """The AUROC above the colour floor with its paired interval, in words."""
+    """The gain in AUROC over the colour baseline with its paired interval, in words."""
     if scores["above_floor"] is None or scores["above_floor"]["auroc"]["low"] is None:
         return None
     gain = scores["above_floor"]["auroc"]
-    text = f"AUROC above the colour floor: {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}, paired)"
+    text = f"AUROC above the colour baseline: {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}, paired)"
     if gain["low"] <= 0 <= gain["high"]:
         text += "\nNo measurable gain over colour alone."
     elif gain["high"] < 0:
@@ -65,7 +65,7 @@ def colour_baseline_sentence(scores: dict) -> str | None:
 
 
 def files_of(run: Run) -> list[tuple[str, str]]:
-    """Label and name of the files a person opens next, those that exist."""
+    """Label and name of the files to open next, of those that exist."""
     named = [
         ("open", "report.html"),
         ("model card", "model-card.md"),

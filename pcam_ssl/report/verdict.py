@@ -1,4 +1,4 @@
-"""Whether a run's score can be believed, in words; nothing is drawn here."""
+"""The verdict on a run's score, in words."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not be
 
 @dataclass(frozen=True)
 class Verdict:
-    """`level` is good, care or bad; `headline` says why in one sentence; `remarks` are what else a reader must know."""
+    """`level` is good, care or bad; `headline` is the reason in one sentence; `remarks` are further warnings."""
 
     level: str
     headline: str
@@ -25,15 +25,17 @@ class Verdict:
 
 
 def judge(facts: Facts) -> Verdict:
-    """The verdict on the out-of-fold AUROC: leaks first, then doubts, then what is left above colour alone."""
+    """The verdict on the out-of-fold AUROC: leakage first, then uncertainty, then the gain over colour alone."""
     leaks, doubts, gain = _leaks(facts), _doubts(facts), _gain(facts.scores)
     sentence = transductive_sentence(facts.scores)
     remarks = [*leaks, *doubts, *gain, *facts.scores["notes"], *([f"{sentence[0].upper()}{sentence[1:]}."] if sentence else [])]
     if facts.scores["scheme"] == "random":
-        # The note of cv.scheme random says what the headline says.
+        # The note of cv.scheme random repeats the headline.
         remarks = [remark for remark in remarks if not remark.startswith("cv.scheme random")]
     if facts.scores["floor"] is None:
-        remarks.append("No colour floor was computed (score.floor), so how much of the score colour alone explains is not known.")
+        remarks.append(
+            "No colour baseline was computed (score.floor), so it is not known how much of the score colour alone explains."
+        )
     if leaks or doubts or gain:
         headline, *rest = remarks
         return Verdict("bad" if leaks else "care", headline, tuple(rest))
@@ -41,22 +43,20 @@ def judge(facts: Facts) -> Verdict:
 
 
 def _best_case(facts: Facts) -> str:
-    seen = "Every slide was scored by a network that never saw it"
-    return f"{seen}, and the network sees more than colour." if facts.scores["above_floor"] else f"{seen}."
+    clean = "Every slide was scored by a network that was not trained on it"
+    return f"{clean}, and the network is better than colour alone." if facts.scores["above_floor"] else f"{clean}."
 
 
 def _leaks(facts: Facts) -> list[str]:
     scores, torn, lines = facts.scores, facts.slides_split_across_folds, []
     if scores["slides_shared_across_folds"] or torn:
         known = (
-            f"{torn} of {facts.folds.wsi.nunique()} slides stand in two folds or more"
-            if torn
-            else "folds were drawn patch by patch"
+            f"{torn} of {facts.folds.wsi.nunique()} slides are in two folds or more" if torn else "folds were drawn patch by patch"
         )
-        lines.append(f"The score is too good: patches of one slide were both trained on and scored ({known}).")
+        lines.append(f"The score is too good: patches of the same slides were both trained on and scored ({known}).")
     if scores["selected_on_fold"]:
         lines.append(
-            "The score is too good (selected_on_fold): each fold kept the epoch that did best on the very patches it is scored on."
+            "The score is too good (selected_on_fold): each fold kept the epoch with the best AUROC on its own scored patches."
         )
     return lines
 
@@ -64,30 +64,30 @@ def _leaks(facts: Facts) -> list[str]:
 def _doubts(facts: Facts) -> list[str]:
     lines, auroc = [], facts.scores["out_of_fold"]["scores"]["auroc"]
     if facts.scores["grouping"] == "stain clusters" and facts.scores["scheme"] == "official":
-        lines.append("The published split is trusted: without slide ids nobody can check that train and valid share no slide.")
+        lines.append("The published split was not checked: without slide ids it is not known whether train and valid share slides.")
     elif facts.scores["grouping"] == "stain clusters":
-        lines.append("The score may be too good: slides are not used, groups of like stain (proxy groups) stand in for them.")
+        lines.append("The score may be too good: folds are grouped by stain clusters (proxy groups) instead of slides.")
     if auroc["value"] is None:
         lines.append("There is no AUROC: the scored patches hold one class only.")
     elif auroc["low"] is None:
-        lines.append(f"How sure the score is cannot be said: {auroc.get('reason', 'there is no interval')}.")
+        lines.append(f"The uncertainty of the score is not known: {auroc.get('reason', 'there is no interval')}.")
     elif auroc["low"] <= 0.5:
-        lines.append("The score cannot be told from guessing: its interval reaches 0.5.")
+        lines.append("The score is not distinguishable from chance: its interval reaches 0.5.")
     lines += few_slides(facts.scores["out_of_fold"])
     for split, report in (facts.scores["held_out"] or {}).items():
         held = report["scores"]["auroc"]["value"]
         if held is not None and auroc["low"] is not None and held < auroc["low"]:
             lines.append(
-                f"{'The pool' if report.get('transductive') else 'Held-out slides'} ({split}) do not keep what the folds promise: AUROC {held:.3f} there, below the interval here."
+                f"AUROC on {'the pool' if report.get('transductive') else 'held-out slides'} ({split}) is {held:.3f}, below the out-of-fold interval."
             )
     return lines
 
 
 def few_slides(report: dict) -> list[str]:
-    """A sentence where so few slides hold a class that the score is that of a handful of patients."""
+    """A sentence for each class that is in too few slides for a reliable score."""
     few = {name: report.get(f"n_slides_{name}") for name in ("tumor", "normal")}
     return [
-        f"Only {n} of {report['n_slides']} slides hold {name} patches, and every score rests on them; score more such slides."
+        f"Only {n} of {report['n_slides']} slides hold {name} patches, so every score depends on these few; score more such slides."
         for name, n in few.items()
         if n is not None and n < FEW_GROUPS
     ]
@@ -125,12 +125,12 @@ def _folds_text(facts: Facts) -> str:
     kind = {
         "grouped": f"{n} folds grouped by {scores['grouping']}",
         "official": "the published split: trained on train, scored on valid",
-        "random": f"{n} folds of random patches, slides torn on purpose",
+        "random": f"{n} folds of random patches, slides split across folds on purpose",
     }.get(scores["scheme"], scores["scheme"])
     if facts.folds is None:
         return f"{kind}; folds.parquet is not in the run folder, so slides in two folds cannot be counted"
     if torn is None:
-        return f"{kind}; slides are not known, so nobody can count those that are in two folds"
+        return f"{kind}; slides are not known, so slides in two folds cannot be counted"
     return f"{kind}; {torn} of {facts.folds.wsi.nunique()} slides are in two folds or more (counted for this page)"
 
 

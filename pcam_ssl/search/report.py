@@ -18,7 +18,7 @@ from pcam_ssl.render.text import aligned
 
 CENTRE_PX = 32
 SHOWN = {"id": 10, "image": 24, "slide": 40}
-"""Letters of a longer name that are shown; its title has all."""
+"""Characters shown of a longer name; its title has all of them."""
 COLUMNS = ("rank", "cosine", "label", "prob", "split", "slide", "id")
 COLUMNS_OF_PAGE = ("rank", "id", "cosine", "label", "prob", "slide", "split")
 
@@ -50,7 +50,7 @@ def neighbours_document(result: SearchResult, queries: list[np.ndarray], neighbo
     outline = f" Outlined: the centre {CENTRE_PX} px, which alone decide the label in PatchCamelyon." if outlined else ""
     legend = "Orange: tumor; blue: normal; grey: unlabelled."
     if result.gallery["prob"].notna().any():
-        legend += " prob is of tumor, calibrated: out of fold, or on the test split the mean of all folds."
+        legend += " prob: calibrated probability of tumor, out of fold; on the test split, the mean of all folds."
     return Document(
         f"Neighbours in {Path(result.facts['run']).resolve().name}",
         (*sections, _provenance(result.facts)),
@@ -64,27 +64,27 @@ def _query(query: dict[str, Any], k: int, patch: np.ndarray, found: list[np.ndar
     short = shortfall_text(query, k)
     cards = [_card(neighbour, pixels) for neighbour, pixels in zip(neighbours, found, strict=True)]
     name = f"Query {name_of(query)}"
-    asked = (_outlined(patch, f"{name}: {LABELS[query['label']]}, {_slide(query)}"), _facts(query))
+    shown = (_outlined(patch, f"{name}: {LABELS[query['label']]}, {_slide(query)}"), _facts(query))
     table = _table(neighbours, COLUMNS_OF_PAGE, 6, caption=f"Neighbours of {name_of(query)}")
-    answer = (
+    results = (
         Gallery(cards, "found") if cards else None,
         Paragraph(short, "warning") if short else None,
         Paragraph(f"Left out: {left_out_text(query)}.", "note"),
         Details("As a table, with full ids", (table,)) if neighbours else None,
     )
-    return Section(name, (Paragraph(_tally(neighbours), "tally"), Group(asked), Group(answer)), look="query")
+    return Section(name, (Paragraph(_tally(neighbours), "tally"), Group(shown), Group(results)), look="query")
 
 
 def _card(neighbour: dict[str, Any], pixels: np.ndarray) -> Card:
     label, cosine = LABELS[neighbour["label"]], decimals(neighbour["cosine"], 4)
     shown = _outlined(pixels, f"Neighbour {neighbour['rank']}: {label}, {_slide(neighbour)}, cosine {cosine}")
-    # The words of the picture say both.
+    # The alt text of the picture says both.
     lines = [Line(str(neighbour["rank"]), "rank", silent=True), Line(label, "class", silent=True)]
     return Card((shown,), lines, _facts(neighbour, cosine), colour=COLOURS[neighbour["label"]])
 
 
 def _facts(patch: dict[str, Any], cosine: str | None = None) -> Facts:
-    """What is known of a query, or with `cosine` of a neighbour."""
+    """Label, prob, slide, split and name of a query; with `cosine`, of a neighbour."""
     named = [("cosine", cosine)] if cosine else [("label", LABELS[patch["label"]])]
     named += [("prob", decimals(patch["prob"])), ("slide", patch["wsi"] or "unknown"), ("split", patch["split"] or "-")]
     named.append(("id", patch["id"]) if patch["id"] else ("image", patch["image"]))
@@ -92,7 +92,7 @@ def _facts(patch: dict[str, Any], cosine: str | None = None) -> Facts:
 
 
 def _outlined(pixels: np.ndarray, alt: str) -> Picture:
-    # As PNG the pixels are those that were searched, to the bit.
+    # PNG keeps the pixels that were searched, to the bit.
     return picture(pixels, alt, "png", centre_px=CENTRE_PX)
 
 
@@ -100,14 +100,14 @@ def _table(neighbours: list[dict[str, Any]], columns: Sequence[str], digits: int
     """A row a neighbour; cosines with so many `digits`."""
     rows = []
     for neighbour in neighbours:
-        told = {
+        values = {
             **{name: str(neighbour[name]) for name in ("rank", "id", "split")},
             "cosine": decimals(neighbour["cosine"], digits),
             "label": LABELS[neighbour["label"]],
             "prob": decimals(neighbour["prob"]),
             "slide": neighbour["wsi"] or "-",
         }
-        rows.append([told[name] for name in columns])
+        rows.append([values[name] for name in columns])
     return Table(columns, rows, **more)
 
 
@@ -135,9 +135,12 @@ def _provenance(facts: dict[str, Any]) -> Section:
         ("Dataset", f"{facts['dataset']}, digest {facts['dataset_digest']}"),
         ("Index", f"{index['factory']} ({exact}), built {index['created']}"),
         ("Backend", f"{facts['backend']['name']} ({facts['backend']['reason']})"),
-        ("Own slide", "kept, by --any-slide" if facts["any_slide"] else "left out; where slides are unknown, duplicates are"),
+        (
+            "Own slide",
+            "included (--any-slide)" if facts["any_slide"] else "left out; where the slide is unknown, duplicates are left out",
+        ),
     ]
-    return Section("Where it comes from", (Facts(named),))
+    return Section("Provenance", (Facts(named),))
 
 
 def _lines(query: dict[str, Any], k: int) -> list[str]:
@@ -157,7 +160,7 @@ def name_of(query: dict[str, Any]) -> str:
 
 
 def left_out_text(query: dict[str, Any]) -> str:
-    """Which gallery patches the query could not find, counted."""
+    """Gallery patches that were left out for the query, with counts."""
     counts = query["left_out"]
     parts = ["the patch itself"] if counts["itself"] else []
     if counts["own_slide"]:

@@ -43,7 +43,7 @@ def test_clean_patches_make_a_page_without_pictures(audited):
     text = page(audit)
     assert audit_document(audit).body[0].level == "good"
     assert "<img" not in text
-    assert "Checked and fine" in text
+    assert "Checks passed" in text
 
 
 def test_names_are_escaped(audited):
@@ -67,7 +67,7 @@ def test_groups_beyond_twelve_are_counted(audited):
     audit.findings[:] = [Finding("suspect", "near duplicates", "15 pairs", 15, (), "look", tuple((i, i + 1) for i in range(15)))]
     text = page(audit)
     assert text.count("<img") == 24
-    assert "3 more are not shown; --json names them." in text
+    assert "3 more are not shown; --json lists them." in text
 
 
 def test_doubted_labels_are_shown_with_their_doubts(audited):

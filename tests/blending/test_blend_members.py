@@ -1,4 +1,4 @@
-"""What a blend says of its members, in the terminal and on its page."""
+"""The members of a blend, in the terminal and on its page."""
 
 import pytest
 import scored
@@ -37,19 +37,19 @@ def test_members_stand_with_score_weight_and_the_weights_of_each_fold(fitted):
 def test_the_gain_is_paired_and_against_the_best_member(fitted):
     blend = read_json(fitted.paths.scores)["blend"]
     text = " ".join(blend_text({"blend": blend}).split())
-    assert f"Against {blend['best']}, the member of best AUROC on these patches" in text
+    assert f"Paired difference to {blend['best']}, the best member on these patches" in text
     assert f"{blend['against_best']['auroc']['value']:+.3f} (" in text
 
 
 def test_only_fitted_weights_are_said_to_bear_a_trace_of_labels(fitted, plain):
     texts = [" ".join(blend_text(read_json(run.paths.scores)).split()) for run in (fitted, plain)]
-    assert ["a trace of them may be in the weights" in text for text in texts] == [True, False]
+    assert ["weights may contain a trace of them" in text for text in texts] == [True, False]
 
 
 def test_the_page_lists_the_members_escaped_and_no_network(fitted):
     page = (fitted.path / "report.html").read_text()
     assert "Members of this blend: weights" in page and "&lt;b&gt;harmful" in page and "<b>harmful" not in page
-    assert "nothing: weights of 2 runs (run 1, run 2)" in page
+    assert "no network; weights of 2 runs (run 1, run 2)" in page
     assert "unknown network" not in page
 
 
@@ -67,4 +67,4 @@ def test_the_command_repeats_the_blend(fitted, tmp_path):
 
 
 def test_the_words_for_a_mean_name_its_members(plain):
-    assert blend_words(plain.info()) == "nothing: mean of 2 runs (run1, run2)"
+    assert blend_words(plain.info()) == "no network; mean of 2 runs (run1, run2)"

@@ -1,4 +1,4 @@
-"""The page of a comparison: needs nothing else, escapes what it read, shows ten runs as well as two, and says what is absent."""
+"""The page of a comparison: self-contained, escaped, fit for ten runs as for two, with a reason for each absent part."""
 
 import re
 
@@ -89,17 +89,17 @@ def test_held_out_scores_are_drawn_against_those_out_of_fold(three):
 
 
 def test_what_is_absent_says_why(two):
-    assert "Not shown: no run has scores on held-out slides, for the dataset has no labelled test split." in page(two)
+    assert "Not shown: no run has scores on held-out slides, because the dataset has no labelled test split." in page(two)
     for run in two["runs"]:
         run["learning"] = None
-    assert page(two).count("Not shown: no run has a history of epochs with it.") == 2
+    assert page(two).count("Not shown: no run has recorded it by epoch.") == 2
 
 
 def test_scores_marked_too_good_are_said_first(write_runs, tmp_path):
     marked = scored.write_scored(tmp_path / "marked", marks={"selected_on_fold": True})
     shown = page(compare_runs([str(marked.path), *write_runs(1)]))
     assert shown.index("Scores marked too good") < shown.index("marked *")
-    assert "the epoch was chosen on the very patches that are scored" in shown
+    assert "the epoch was chosen on the scored patches" in shown
 
 
 def test_one_class_leaves_the_charts_of_auroc_out(write_runs):

@@ -1,4 +1,4 @@
-"""Which runs are one recipe with several seeds, what they are called together, and what is told of them."""
+"""Runs of one recipe with several seeds: grouping, names of groups, and their values."""
 
 import json
 

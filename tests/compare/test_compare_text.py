@@ -1,4 +1,4 @@
-"""A comparison in words: what can be told from the first run, and what cannot."""
+"""A comparison in words: which runs differ measurably from the first, and which do not."""
 
 import copy
 
@@ -68,7 +68,7 @@ def lines(comparison) -> list[str]:
 def test_the_verdict_sorts_runs_by_what_their_interval_leaves_out(comparison):
     assert verdict(comparison).startswith(
         "Measurably better than first: better +0.100 (+0.050 to +0.150). Measurably worse than first: worse -0.100 (-0.150 to -0.050)."
-        " Not to be told from first: same +0.010 (-0.020 to +0.040)."
+        " Not distinguishable from first: same +0.010 (-0.020 to +0.040)."
     )
 
 
@@ -89,8 +89,8 @@ def test_no_line_is_wider_than_a_wide_terminal(comparison):
     assert max(map(len, compare_text(comparison).splitlines())) <= 170
 
 
-def test_many_runs_looked_at_are_said_to_flatter_the_best(comparison):
-    assert "The best of 4 runs looks a little better than it is" in " ".join(compare_text(comparison).split())
+def test_the_best_of_many_runs_is_said_to_score_too_well(comparison):
+    assert "The best of 4 runs is chosen on the scored patches" in " ".join(compare_text(comparison).split())
 
 
 def test_a_mark_of_all_runs_is_said_once(comparison):

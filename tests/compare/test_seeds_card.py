@@ -1,4 +1,4 @@
-"""What text and page say of seeds: a difference of one seed may be the seed's, one over seeds knows of their spread."""
+"""Sentences on seeds, in text and page: with one seed the seed may explain a difference; over seeds the interval covers their spread."""
 
 from html import unescape
 
@@ -10,7 +10,7 @@ from pcam_ssl.compare.report import compare_text, comparison_document, page
 from pcam_ssl.compare.verdict import verdict
 from pcam_ssl.render.text import values
 
-DOUBT = "a difference may be the seed's"
+DOUBT = "the seed may explain a difference"
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +36,32 @@ def seeded(compare):
     return compare(*((skill, seed) for skill in (1, 6) for seed in (0, 1, 2)))
 
 
-def test_of_one_seed_each_the_verdict_doubts_the_difference(compare):
+def test_with_one_seed_each_the_seed_may_explain_the_difference(compare):
     found = compare((1, 0), (6, 0))
     assert verdict(found).startswith("Measurably better than net-1+seed-0: ")
     assert DOUBT in verdict(found)
-    assert "There is a difference" not in page(found) and DOUBT in unescape(page(found))
+    assert "Measurable difference" not in page(found) and DOUBT in unescape(page(found))
 
 
 def test_over_seeds_the_verdict_is_of_recipes(seeded):
     gap = seeded["groups"][1]["against_first"]["auroc"]
     assert verdict(seeded).startswith(f"Measurably better than net-1: net-6 {gap['value']:+.3f} ({gap['low']:+.3f} to ")
     assert DOUBT not in verdict(seeded)
-    assert "There is a difference" in page(seeded)
+    assert "Measurable difference" in page(seeded)
 
 
 def test_a_gain_of_every_run_is_no_gain_where_seeds_spread_too_far(seeded):
     other = {**seeded["groups"][1], "against_first": {"auroc": {"value": 0.1, "low": -0.1, "high": 0.3}}}
     doubted = {**seeded, "groups": [seeded["groups"][0], other]}
     assert all(run["against_first"]["auroc"]["low"] > 0 for run in seeded["runs"][3:])
-    assert verdict(doubted).startswith("Not to be told from net-1: net-6")
+    assert verdict(doubted).startswith("Not distinguishable from net-1: net-6")
     assert "a gain" not in compare_text(doubted)
 
 
 def test_a_recipe_with_one_seed_among_others_is_named(compare):
     found = compare((1, 0), (1, 1), (6, 0))
-    assert "Of one seed, so that its difference may be the seed's: net-6+seed-0." in verdict(found)
-    assert "There is a difference" not in page(found)
+    assert "One seed only, so the seed may explain the difference: net-6+seed-0." in verdict(found)
+    assert "Measurable difference" not in page(found)
 
 
 def test_seeds_of_one_recipe_are_not_ranked(compare):

@@ -39,7 +39,7 @@ def test_a_patch_has_four_pictures_that_say_what_they_show():
     images = Elements(page_of(explained())).all("img")
     assert [image["alt"] for image in images[:4]] == [
         "the patch: prob 0.900",
-        "what speaks for tumor: 40 % in the centre",
+        "evidence for tumor: 40 % in the centre",
         "centre blurred: prob 0.100",
         "surround blurred: prob 0.900",
     ]
@@ -83,7 +83,7 @@ def test_the_page_fits_its_width_in_its_colours(measured, tmp_path, width_px, da
     assert (found["over_px"], found["background"]) == (0, background)
 
 
-def test_a_patch_where_nothing_speaks_stays_grey():
+def test_a_patch_with_a_flat_map_stays_grey():
     patch = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     shown = laid_over(patch, np.zeros((3, 3)))
     assert (shown[..., 0] == shown[..., 1]).all() and (shown[..., 1] == shown[..., 2]).all()

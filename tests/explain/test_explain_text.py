@@ -15,13 +15,13 @@ def test_the_centre_share_stands_beside_an_even_spread():
 
 def test_a_flat_map_is_said():
     flat = explained(share=None)
-    assert centre_text(flat) == "no part of the patch speaks for the call: the map is flat"
+    assert centre_text(flat) == "the map is flat: no part of the patch is evidence for the call"
     assert views_text(flat) == "7 of 8 D4 views give this call"
 
 
-def test_a_call_that_blurring_turns_is_said():
-    turned = "prob 0.100 with the centre blurred away, which turns the call to normal"
-    assert blur_text(explained(prob=0.9)) == f"{turned}; prob 0.900 with the surround blurred away"
+def test_a_call_that_blurring_changes_is_named():
+    changed = "prob 0.100 with the centre blurred, which changes the call to normal"
+    assert blur_text(explained(prob=0.9)) == f"{changed}; prob 0.900 with the surround blurred"
 
 
 def test_a_patch_is_a_block_of_lines():
@@ -64,7 +64,7 @@ def fold_facts(**more) -> dict:
 
 def test_a_fold_is_a_table():
     lines = fold_text(fold_facts()).splitlines()
-    assert lines[0] == "fold 1: 12 patches, explained by the network that never saw their labels, one plain view each"
+    assert lines[0] == "fold 1: 12 patches, explained by the network that was not trained on them, one unaugmented view each"
     assert lines[3].split() == ["all", "10", "0.250", "0.200", "to", "0.300"]
     assert lines[5].split(maxsplit=4) == ["called", "wrong", "0", "-", "(all calls are right)"]
     assert lines[-2:] == ["interval: 95 % slide-clustered bootstrap", "2 patches whose map is flat are left out"]

@@ -13,7 +13,7 @@ from pcam_ssl.runs.run import Run
 
 
 def test_no_rounds_says_how_to_make_them():
-    assert "none were made; `pcam-ssl pseudo-label RUN` makes them" in rounds_section({}).absent
+    assert "the run has no rounds; `pcam-ssl pseudo-label RUN` makes them" in rounds_section({}).absent
     assert rounds_section({}, pooled=True) is None
 
 
@@ -56,7 +56,7 @@ def test_a_run_shows_the_rounds_on_top_of_it_and_a_round_those_it_is_one_of(writ
     round_1 = write_run(name="run/round-1")
     edit(round_1.paths.provenance, lambda info: info.update(command="pseudo-label", round_0=str(run.path), round=1))
     assert list(read_facts(round_1).rounds) == [run.path]
-    assert "Use round 2 from here on" in write_report(round_1).read_text()
+    assert "Use round 2:" in write_report(round_1).read_text()
 
 
 def test_a_pooled_round_says_whose_page_shows_it(write_run, edit):

@@ -1,4 +1,4 @@
-"""The verdict on rounds as a person reads it: honest words, numbers with their intervals, reasons for what is absent."""
+"""The verdict on rounds as text: numbers with their intervals, and a reason for each absent one."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_the_verdict_ends_the_terminal_text_with_the_command_to_use_next():
         "-------",
         "A gain.",
         "Stopped: round 3 is no better.",
-        "Use round 2 from here on:",
+        "Use round 2:",
         "  pcam-ssl predict runs/k/round-2 SOURCE --out FILE.parquet",
     ]
 
@@ -61,31 +61,31 @@ def test_a_round_says_what_it_learned_from():
 
 def test_scores_stand_beside_their_difference_to_round_0():
     lines = rounds_text(verdict()).splitlines()
-    assert "AUROC                 0       0.945 (0.935 to 0.955)" in lines
-    assert "                      1       0.948 (0.938 to 0.958)  +0.003 (-0.001 to +0.007)  no measurable gain" in lines
-    assert "                      2 best  0.957 (0.947 to 0.967)  +0.012 (+0.008 to +0.016)  a gain" in lines
-    assert "                      own     0.956 (0.946 to 0.966)  +0.011 (+0.007 to +0.015)  a gain" in lines
+    assert "AUROC                  0       0.945 (0.935 to 0.955)" in lines
+    assert "                       1       0.948 (0.938 to 0.958)  +0.003 (-0.001 to +0.007)  no measurable gain" in lines
+    assert "                       2 best  0.957 (0.947 to 0.967)  +0.012 (+0.008 to +0.016)  a gain" in lines
+    assert "                       own     0.956 (0.946 to 0.966)  +0.011 (+0.007 to +0.015)  a gain" in lines
 
 
 def test_a_higher_nll_is_a_loss():
-    block = rounds_text(verdict()).split("NLL (less is better)")[1].split("balanced accuracy")[0]
+    block = rounds_text(verdict()).split("NLL (lower is better)")[1].split("balanced accuracy")[0]
     assert [line.split(")  ")[-1] for line in block.strip().splitlines()[2:]] == ["a loss", "a loss"]
 
 
-def test_the_selection_among_rounds_is_told_where_it_flatters():
+def test_own_is_the_row_to_quote():
     text = rounds_text(verdict())
     assert "(fold 0 round 2, fold 1 round" in text
-    assert "believe\n  'own' before 'best'" in text
+    assert "quote 'own', not 'best'" in " ".join(text.split())
     one_fold = verdict(chosen_by_fold=verdict()["chosen_by_fold"] | {"rounds": {"0": 2}})
     assert "before 'best'" not in rounds_text(one_fold)
 
 
-def test_the_planted_check_says_what_to_expect():
+def test_the_precision_check_is_shown_with_its_intervals():
     text = rounds_text(verdict())
     assert (
         "Pool of a fold: 5,000 patches (4,000 test, 1,000 hidden); 1,000 on slides with training labels\n(transductive).\n" in text
     )
-    assert "Target precision 0.98: met, though the interval of tumor and of normal reaches below it.\n" in text
+    assert "Target precision 0.98: met, but the interval of tumor and of normal reaches below it.\n" in text
     assert "tumor   0.985 (0.975 to 0.995)  0.550 (0.540 to 0.560)    412        760" in text
 
 
@@ -100,7 +100,7 @@ def test_rounds_that_added_nothing_to_a_fold_are_told_to_be_no_choice_of_it():
     assert "own leaves out" not in rounds_text(verdict())
 
 
-def test_slides_that_nobody_knows_are_told():
+def test_unknown_slides_are_counted():
     pool = verdict()["pool"] | {"on_training_slides": 0.0, "without_slide": 12.0}
     assert "(4,000 test, 1,000 hidden); 12 of unknown slide." in rounds_text(verdict(pool=pool))
 
@@ -112,23 +112,23 @@ def test_a_missed_target_is_told_with_its_reason_and_no_table_of_rounds():
     assert "Out of fold" not in text
 
 
-def test_no_planted_check_and_no_target_are_told():
-    assert "No planted check (pseudo.planted_share=0)" in rounds_text(verdict(planted=None))
+def test_without_a_precision_check_or_a_target_the_text_says_so():
+    assert "No precision check (pseudo.planted_share=0)" in rounds_text(verdict(planted=None))
     aimless = verdict()["planted"] | {"target": None}
-    assert "No precision is asked for" in rounds_text(verdict(planted=aimless))
+    assert "no target precision (pseudo.precision is null)" in rounds_text(verdict(planted=aimless))
 
 
 def test_precision_and_coverage_stand_where_truth_is_known():
     text = rounds_text(verdict())
     assert "1      tumor   0.990 (0.985 to 0.995)  0.600 (0.550 to 0.650)  1,500    2,500" in text
-    assert "no choice was made by them" in text
+    assert "no choice used these labels" in text
 
 
 def test_unknown_truth_is_told_with_the_reason():
     rows = verdict()["rounds"]
     for entry in rows[1:]:
         entry["truth"] = shares() | {"known": 0}
-    text = rounds_text(verdict(rounds=rows)).split("Were the pseudo-labels right?")[1]
+    text = rounds_text(verdict(rounds=rows)).split("Precision and coverage of the pseudo-labels")[1]
     assert text.splitlines()[2] == "Not known: no label of the pool is known."
 
 
@@ -151,7 +151,7 @@ def test_classes_without_threshold_and_folds_without_additions_are_told():
 
 
 def test_inductive_and_transductive_stand_apart():
-    text = rounds_text(verdict()).split("AUROC inductive and transductive, apart")[1]
+    text = rounds_text(verdict()).split("Inductive and transductive AUROC")[1]
     assert "2 best  0.957 (0.947 to 0.967)  0.930 (0.920 to 0.940)         5,000" in text
 
 
@@ -192,7 +192,9 @@ def test_pooled_rounds_claim_nothing():
 
 
 def test_pooled_rounds_are_not_said_to_be_chosen():
-    assert "Round 1 is the last: no inner score of pooled rounds is clean enough to choose by." in rounds_text(pooled())
+    assert "Round 1 is the last: the inner scores of pooled rounds are leaky, so no round was chosen by them." in rounds_text(
+        pooled()
+    )
 
 
 def test_scores_of_one_class_claim_nothing():

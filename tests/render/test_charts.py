@@ -1,4 +1,4 @@
-"""Charts put values where they belong, and say them."""
+"""Charts: positions of values, and alt texts."""
 
 import xml.etree.ElementTree as ElementTree
 

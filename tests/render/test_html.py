@@ -1,4 +1,4 @@
-"""A page: every block is there, text from data stays text, and nothing is fetched or run."""
+"""A page: every block is there, text from data is escaped, and nothing is fetched or run."""
 
 import re
 from html.parser import HTMLParser

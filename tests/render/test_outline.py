@@ -1,4 +1,4 @@
-"""What a document says, without its looks, and as JSON values."""
+"""The content of a document without layout, and as JSON values."""
 
 import numpy as np
 from markupsafe import Markup

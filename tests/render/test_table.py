@@ -1,4 +1,4 @@
-"""The table of scores as a person reads it."""
+"""The table of scores as text."""
 
 import pytest
 
@@ -25,19 +25,19 @@ def test_every_score_has_a_line():
     assert list(NAMES) == list(point_scores([0, 1], [0.1, 0.9]))
 
 
-def test_value_interval_and_floor_stand_in_one_line():
+def test_a_score_its_interval_and_the_colour_baseline_stand_in_one_line():
     lines = score_table(report(0.9651, 0.951, 0.9772), "out of fold", floor=report(0.8, 0.75, 0.85)).splitlines()
     assert lines[:4] == [
         "out of fold: 1,243 patches (447 tumor) of 34 slides, 21 with tumor",
-        "                                 score  95 % interval   floor  95 % interval",
-        "AUROC                            0.965  0.951 to 0.977  0.800  0.750 to 0.850",
-        "AUROC, mean within folds         0.965  0.951 to 0.977  0.800  0.750 to 0.850",
+        "                                 score  95 % interval   colour  95 % interval",
+        "AUROC                            0.965  0.951 to 0.977  0.800   0.750 to 0.850",
+        "AUROC, mean within folds         0.965  0.951 to 0.977  0.800   0.750 to 0.850",
     ]
     assert lines[-1] == "interval: 95 %, Student's t on 2000 resamples of 34 slides"
 
 
-def test_without_floor_there_is_no_floor_column():
-    assert "floor" not in score_table(report(0.9, 0.8, 0.95), "out of fold")
+def test_without_a_colour_baseline_there_is_no_column_for_it():
+    assert "colour" not in score_table(report(0.9, 0.8, 0.95), "out of fold")
 
 
 @pytest.mark.parametrize("floor", [None, report(0.8, 0.75, 0.85)])

@@ -1,4 +1,4 @@
-"""Markdown and terminal text of a document: what a real parser makes of markdown is the text of the data, and nothing else."""
+"""Markdown and terminal text of a document: a real markdown parser gives back exactly the text of the data."""
 
 import pytest
 from markdown_it import MarkdownIt

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing sticks out sideways, on a telephone or a wide screen, light or dark."""
+"""The page in a real browser: no horizontal overflow, on a phone or a wide screen, light or dark."""
 
 import pytest
 from laid_out import write_report

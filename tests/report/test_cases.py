@@ -1,4 +1,4 @@
-"""Which patches a report shows, and what it says of them in JSON."""
+"""The patches that a report shows, and their JSON."""
 
 import json
 
@@ -17,11 +17,11 @@ def scored() -> pd.DataFrame:
     return predictions(["a", "e", "c", "d", "b"], [1, 0, 1, 1, 1], [None] * 5, 0, [0.0] * 5, probs=probs)
 
 
-def test_the_surest_wrong_come_first_and_right_ones_never(scored):
+def test_the_most_confident_errors_come_first_and_correct_patches_never(scored):
     assert confident_errors(scored).id.tolist() == ["b", "e", "c"]
 
 
-def test_the_least_sure_come_first_right_or_wrong(scored):
+def test_the_least_confident_come_first_right_or_wrong(scored):
     assert least_confident(scored, 3).id.tolist() == ["d", "c", "b"]
 
 
@@ -43,5 +43,5 @@ def test_json_holds_all_but_the_pixels():
     assert (told["maps"][0]["patches"], told["maps"][0]["of"]) == (4, 9)
 
 
-def test_nothing_was_asked_unless_it_is_said():
-    assert "`pcam-ssl report RUN` asks them" in Pictures().no_maps
+def test_without_networks_the_reason_names_the_command():
+    assert "`pcam-ssl report RUN`" in Pictures().no_maps

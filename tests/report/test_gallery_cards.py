@@ -27,9 +27,9 @@ def test_every_picture_has_its_words():
     alts = re.findall(r'<img [^>]*alt="([^"]*)"', markup(wrong_section(pictures())))
     assert alts == [
         "patch 0a1b",
-        "what speaks for normal",
-        "near: tumor, cosine 0.99, slide slide-a-b",
-        "near: normal, cosine 0.98, slide unknown",
+        "evidence for normal",
+        "neighbour: tumor, cosine 0.99, slide slide-a-b",
+        "neighbour: normal, cosine 0.98, slide unknown",
     ]
 
 

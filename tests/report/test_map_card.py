@@ -54,8 +54,8 @@ def test_unknown_slides_have_no_map_by_slide():
 
 
 def test_says_what_the_method_keeps():
-    assert "PCA: the two directions of greatest variance" in words(map_section(pictures()))
-    assert "UMAP: who is whose neighbour" in words(map_section(pictures(maps=[fold_map(method="umap")])))
+    assert "PCA shows the two directions of greatest variance" in words(map_section(pictures()))
+    assert "UMAP shows which patches are neighbours" in words(map_section(pictures(maps=[fold_map(method="umap")])))
 
 
 def test_without_networks_it_says_why():

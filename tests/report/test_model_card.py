@@ -1,4 +1,4 @@
-"""The model card: what a run is for, how good it is, and where it ends, from the same facts as the page."""
+"""The model card: intended use, scores and limitations, from the same facts as the page."""
 
 import json
 
@@ -31,14 +31,14 @@ def test_has_every_part_that_a_reader_looks_for(card):
     titles = [line.removeprefix("## ") for line in card().splitlines() if line.startswith("## ")]
     assert titles == [
         "Intended use",
-        "Not intended",
-        "What it is",
+        "Out-of-scope use",
+        "Model details",
         "Data",
         "Training",
         "Scores",
         "Scores by slide",
-        "Limits",
-        "How to repeat it",
+        "Limitations",
+        "Reproduction",
     ]
 
 
@@ -68,8 +68,8 @@ def test_unknown_slides_are_said(card):
 
 def test_a_leak_is_the_first_limit(card):
     shown = card(torn=True, marks={"scheme": "random", "grouping": "none", "slides_shared_across_folds": True})
-    limits = shown[shown.index("## Limits") :].splitlines()
-    assert limits[2].startswith("- The score is too good: patches of one slide were both trained on and scored")
+    limits = shown[shown.index("## Limitations") :].splitlines()
+    assert limits[2].startswith("- The score is too good: patches of the same slides were both trained on and scored")
 
 
 def test_a_fold_without_calibration_is_a_limit(card, write_run, edit):
@@ -83,7 +83,7 @@ def test_the_floor_is_a_limit_where_it_is_known(card):
 
 
 def test_no_floor_is_said(card):
-    assert "No colour floor was computed" in card(floor=False)
+    assert "No colour baseline was computed" in card(floor=False)
 
 
 def test_a_refit_network_is_named_and_its_missing_score_is_a_limit(card, write_run, edit):
@@ -92,7 +92,7 @@ def test_a_refit_network_is_named_and_its_missing_score_is_a_limit(card, write_r
     (run.path / "refit" / "fold.json").write_text("{}")
     shown = card(run)
     assert "model.safetensors in fold-0, fold-1, refit" in shown
-    assert "- The network in refit/ learned from all labelled slides" in shown
+    assert "- The network in refit/ was trained on all labelled slides" in shown
 
 
 def test_text_from_data_stays_text(card, write_run, edit):

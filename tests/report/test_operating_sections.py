@@ -1,4 +1,4 @@
-"""Operating points: chosen on inner slides alone, told with what they cost, absent with a reason."""
+"""Operating points: chosen on inner slides alone, shown with their errors, absent with a reason."""
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ def test_intervals_resample_slides(point):
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda run: [path.unlink() for path in run.path.glob("fold-*/inner.parquet")], "folds keep no inner.parquet"),
+        (lambda run: [path.unlink() for path in run.path.glob("fold-*/inner.parquet")], "the folds have no inner.parquet"),
         (
             lambda run: [change(path, lambda inner: inner.assign(label=1)) for path in run.path.glob("fold-*/inner.parquet")],
             "inner slides hold one class only",
@@ -109,7 +109,7 @@ def test_a_blend_says_why_it_has_none(write_run, edit):
     edit(run.paths.provenance, lambda info: info.update(blend_info("a")))
     for path in run.path.glob("fold-*/inner.parquet"):
         path.unlink()
-    assert "Not shown: this blend keeps no inner slides" in shown(run)
+    assert "Not shown: this blend has no predictions on inner slides" in shown(run)
 
 
 def test_a_fold_without_a_threshold_is_left_out_and_named(write_run, point):
@@ -117,7 +117,7 @@ def test_a_fold_without_a_threshold_is_left_out_and_named(write_run, point):
     (run.fold(1) / "inner.parquet").unlink()
     found = point(run)
     assert (found.left_out, set(found.rows.fold)) == (144, {0})
-    assert "144 patches of fold 1 are left out: folds keep no inner.parquet" in asked(found)
+    assert "144 patches of fold 1 are left out: the folds have no inner.parquet" in asked(found)
 
 
 def test_nothing_is_called_where_no_prob_is_high_enough(write_run, point):
@@ -159,13 +159,13 @@ def test_without_slides_misses_are_not_told_by_slide(point):
     assert found.slides.empty
 
 
-def test_what_is_short_of_the_target_is_said(write_run, point):
+def test_a_score_below_the_target_is_named(write_run, point):
     found = point(target=Target("sensitivity", 1.0))
-    assert "Asked for: sensitivity of at least 100%. Reached on the scored slides: " in reached(found)
+    assert "Target: sensitivity of at least 100%. Reached on the scored slides: " in reached(found)
     found.scores["sensitivity"].update(value=0.8, low=0.7, high=0.9)
-    assert reached(found).endswith("80.0% (70.0% to 90.0%): measurably less than asked for.")
+    assert reached(found).endswith("80.0% (70.0% to 90.0%): measurably below the target.")
     found.scores["sensitivity"].update(value=0.95, low=0.7, high=1.0)
-    assert reached(found).endswith("less than asked for, though the interval reaches it.")
+    assert reached(found).endswith("below the target, but the interval includes it.")
 
 
 def test_names_of_slides_are_escaped(write_run):
@@ -175,10 +175,10 @@ def test_names_of_slides_are_escaped(write_run):
     assert "&lt;script&gt;" in page
 
 
-def test_slides_that_are_torn_are_named_as_what_they_are(point):
+def test_slides_split_across_folds_are_named(point):
     torn, whole = point(name="torn", torn=True), point()
     assert all(found.shared_slides for found in torn.thresholds)
-    assert "Folds tear slides here" in asked(torn)
+    assert "Slides are split across folds" in asked(torn)
     assert "neither trains on nor scores" in asked(whole)
 
 
@@ -193,7 +193,7 @@ def test_the_json_is_plain(write_run, point):
 
 def test_the_decision_curve_is_told_with_its_numbers(write_run):
     page = markup(decision_section(read_facts(write_run())))
-    assert "Acting on the network is measurably worth more than treating all patches alike from prob " in page
+    assert "The network has measurably more net benefit than treating all or treating none from prob " in page
     assert "<summary>Numbers</summary>" in page
     assert 'role="img"' in page
 
@@ -208,4 +208,4 @@ def test_where_a_network_is_better_in_words():
     labels = pd.Series(np.arange(400) // 20 % 2)
     better = decision_curve(labels, np.where(labels == 1, 0.75, 0.25), slides)
     assert better_where(better).endswith("from prob 0.26 to 0.75.")
-    assert "cannot be told" in better_where(decision_curve([0, 1], [0.2, 0.8], ["a", "a"]))
+    assert "is not known" in better_where(decision_curve([0, 1], [0.2, 0.8], ["a", "a"]))

@@ -80,8 +80,8 @@ def test_score_floor_and_difference_stand_together(report, write_run):
     values = [scores["out_of_fold"]["scores"]["auroc"], scores["floor"]["scores"]["auroc"]]
     shown = "".join(f"{v['value']:.3f}{v['low']:.3f} to {v['high']:.3f}" for v in values[:1])
     text = report(run).text
-    assert f"AUROC out of fold{shown}Colour floor{values[1]['value']:.3f}" in text
-    assert f"Above floor, paired{scores['above_floor']['auroc']['value']:+.3f}" in text
+    assert f"AUROC out of fold{shown}Colour baseline{values[1]['value']:.3f}" in text
+    assert f"Above colour, paired{scores['above_floor']['auroc']['value']:+.3f}" in text
 
 
 def test_a_leak_is_loud(report):
@@ -113,7 +113,7 @@ def test_every_chart_says_what_it_shows_and_has_its_numbers(report):
 
 def test_a_slide_of_one_class_has_no_auroc(report):
     page = report(one_class="slide-05")
-    assert "1 of 12 slides hold one class only: they have no AUROC, which is not an AUROC of zero." in page.text
+    assert "1 of 12 slides hold one class only, so their AUROC is not defined." in page.text
     assert re.search(r"slide-05240-\d\.\d{3}", page.text)
 
 
@@ -124,7 +124,7 @@ def test_many_slides_are_shown_as_the_least_accurate(report):
 
 def test_calibration_before_and_after(report):
     text = report().text
-    assert "less is betterbeforeafter" in text
+    assert "lower is betterbeforeafter" in text
     assert "Temperatures fitted on inner slides" in text
 
 
@@ -163,10 +163,10 @@ def test_a_section_that_cannot_be_made_says_why(write_run, report, gone, reason)
     ("choices", "reason"),
     [
         ({}, "Not shown: the dataset has no labelled test split."),
-        ({"floor": False}, "No colour floor: the recipe has score.floor false."),
+        ({"floor": False}, "No colour baseline: the recipe sets score.floor to false."),
         ({"slides": (None,) * 12}, "Not shown: slides are not known; import again with `--wsi CSV`."),
         ({"slides": ("a",), "one_class": "a"}, "Not shown: the scored patches hold one class only."),
-        ({"slides": ("a",)}, "No band: there is nothing to resample."),
+        ({"slides": ("a",)}, "No confidence band: there is nothing to resample."),
     ],
 )
 def test_what_is_not_there_is_explained(report, choices, reason):
@@ -184,8 +184,8 @@ def test_constant_predictions_are_called_what_they_are(write_run, report):
     for path in (run.path / "oof.parquet", *run.path.glob("fold-*/inner.parquet")):
         write_table(path, read_table(path)[0].assign(prob=0.4, logit=-0.4))
     page = report(run)
-    assert "Every patch has the same prob (0.400), so no threshold tells patches apart." in page.text
-    assert "At no threshold is acting on the network measurably worth more" in page.text
+    assert "Every patch has the same prob (0.400), so no threshold separates the classes." in page.text
+    assert "At no threshold does the network have measurably more net benefit" in page.text
     assert page.open == []
 
 

@@ -1,4 +1,4 @@
-"""A run's page as markdown: the same sections, numbers and absences, charts and pictures by their words."""
+"""A run's page as markdown: the same sections, numbers and reasons for absent ones, with the alt texts of charts and pictures."""
 
 import re
 

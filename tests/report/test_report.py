@@ -1,4 +1,4 @@
-"""Reports with what datasets and networks add, on a real tiny run; what is not there is said, and the page is made all the same."""
+"""Reports with pictures from dataset and networks, on a real tiny run; missing parts have a reason, and the page is still written."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def report(run: Run, **asked):
     return told
 
 
-def test_the_galleries_are_the_runs_surest_wrong_and_least_sure(pictures, finished):
+def test_the_galleries_are_the_most_confident_errors_and_least_confident_patches(pictures, finished):
     oof = read_table(finished.path / "oof.parquet")[0].set_index("id")
     assert len(pictures.unsure) == 12
     assert all(case.call != ("normal", "tumor")[case.label] for case in pictures.wrong)
@@ -62,7 +62,7 @@ def test_neighbours_are_labelled_patches_of_other_slides(pictures):
         assert cosines == sorted(cosines, reverse=True)
 
 
-def test_a_map_holds_what_its_fold_scored_and_nothing_it_learned_from(pictures, finished):
+def test_a_map_holds_scored_patches_and_no_training_patches(pictures, finished):
     oof = read_table(finished.path / "oof.parquet")[0]
     assert [each.fold for each in pictures.maps] == [0, 1]
     for each in pictures.maps:
@@ -90,16 +90,16 @@ def test_json_and_markdown_say_what_the_page_says(copy):
     facts = json.loads(json.dumps(told.to_dict(), allow_nan=False))
     assert [case["id"] for case in facts["pictures"]["least_sure"]] == [case.id for case in told.pictures.unsure]
     assert facts["scores"] == json.loads(copy.paths.scores.read_text())
-    assert facts["absent"]["Nearest neighbours"].startswith("the run made no kNN")
+    assert facts["absent"]["Nearest neighbours"].startswith("the run has no kNN scores")
     markdown = told.to_markdown()
     assert all(f"\n## {section['title']}\n" in markdown for section in facts["sections"][1:])
-    assert f"patch {told.pictures.unsure[0].id}; what speaks for" in markdown
+    assert f"patch {told.pictures.unsure[0].id}; evidence for" in markdown
 
 
 def test_a_run_that_has_just_ended_has_its_page_with_patches_and_says_how_to_have_the_rest(finished):
     page = (finished.path / "report.html").read_text()
     assert page.count("<img") >= 12
-    assert "it takes the run's networks, which were not asked; `pcam-ssl report RUN` asks them" in unescape(page)
+    assert "this needs the run's networks; `pcam-ssl report RUN` adds it" in unescape(page)
     assert (finished.path / "model-card.md").exists()
 
 
@@ -118,7 +118,7 @@ def test_a_dataset_that_is_gone_is_said_in_every_part_that_needs_it(copy):
     info = json.loads(copy.paths.provenance.read_text())
     write_json(copy.paths.provenance, {**info, "dataset": "/gone/away"})
     absent = report(copy).to_dict()["absent"]
-    for title in ("Surest wrong", "Least sure", "Embedding map"):
+    for title in ("Most confident errors", "Least confident", "Embedding map"):
         assert absent[title] == f"{copy.path}: its dataset /gone/away is not there any more; say where it is with --data DATASET"
 
 
@@ -157,7 +157,7 @@ def test_unknown_slides_still_have_neighbours_and_maps_by_label(train, slides, r
     for case in told.pictures.unsure:
         assert case.wsi is None and len(case.neighbours) == 4
         assert case.id not in [each["id"] for each in case.neighbours]
-    assert all(each.likeness["same_slide"]["value"] is None for each in told.pictures.maps)
+    assert all(each.neighborhood["same_slide"]["value"] is None for each in told.pictures.maps)
     assert told.path.read_text().count('class="map"') == len(told.pictures.maps)
 
 

@@ -1,4 +1,4 @@
-"""`pcam-ssl report` on a run that has all a report reads."""
+"""`pcam-ssl report` on complete runs, and its refusals."""
 
 import json
 
@@ -19,7 +19,9 @@ def invoke():
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
 
 
-GOOD = "Can be believed. Every slide was scored by a network that never saw it, and the network sees more than colour."
+GOOD = (
+    "Can be believed. Every slide was scored by a network that was not trained on it, and the network is better than colour alone."
+)
 
 
 def test_prints_what_to_open_and_the_verdict(invoke, write_run):
@@ -116,7 +118,7 @@ def test_a_folder_of_rounds_alone_is_reported_by_its_best_round(invoke, write_ru
     write_json(out / "rounds.json", verdict(best=1))
     edit(out / "round-1" / "run.json", lambda info: info.update(command="pseudo-label", round_0="runs/k", round=1))
     assert invoke(out).stdout.startswith(f"{out / 'round-1' / 'report.html'}: ")
-    assert "Use round 1 from here on" in (out / "round-1" / "report.html").read_text()
+    assert "Use round 1:" in (out / "round-1" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

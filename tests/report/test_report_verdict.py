@@ -1,4 +1,4 @@
-"""The verdict says what is wrong with a score, worst first."""
+"""The verdict names the problems of a score, the worst first."""
 
 import pytest
 
@@ -16,7 +16,10 @@ def verdict(write_run):
 def test_grouped_and_above_the_floor_can_be_believed(verdict):
     found = verdict()
     assert (found.level, found.badge) == ("good", "Can be believed")
-    assert found.headline == "Every slide was scored by a network that never saw it, and the network sees more than colour."
+    assert (
+        found.headline
+        == "Every slide was scored by a network that was not trained on it, and the network is better than colour alone."
+    )
     assert found.remarks == ()
 
 
@@ -27,7 +30,7 @@ def test_few_slides_of_a_class_are_a_doubt(write_run, edit, name):
     found = judge(read_facts(run))
     assert (found.level, found.headline) == (
         "care",
-        f"Only 9 of 12 slides hold {name} patches, and every score rests on them; score more such slides.",
+        f"Only 9 of 12 slides hold {name} patches, so every score depends on these few; score more such slides.",
     )
 
 
@@ -38,7 +41,7 @@ def test_random_folds_are_a_leak(verdict):
     )
     assert (found.level, found.badge) == ("bad", "Do not believe")
     assert found.headline == (
-        "The score is too good: patches of one slide were both trained on and scored (12 of 12 slides stand in two folds or more)."
+        "The score is too good: patches of the same slides were both trained on and scored (12 of 12 slides are in two folds or more)."
     )
     assert found.remarks == ()
 
@@ -61,15 +64,13 @@ def test_a_choice_on_the_scored_fold_is_marked(verdict):
 def test_proxy_groups_are_read_with_care(verdict):
     found = verdict(slides=NO_SLIDES, marks={"grouping": "stain clusters", "notes": ["import again with --wsi CSV"]})
     assert found.level == "care"
-    assert (
-        found.headline == "The score may be too good: slides are not used, groups of like stain (proxy groups) stand in for them."
-    )
+    assert found.headline == "The score may be too good: folds are grouped by stain clusters (proxy groups) instead of slides."
     assert found.remarks == ("import again with --wsi CSV",)
 
 
-def test_a_published_split_without_slides_is_trusted_and_said(verdict):
+def test_a_published_split_without_slides_was_not_checked(verdict):
     found = verdict(slides=NO_SLIDES, marks={"scheme": "official", "grouping": "stain clusters"})
-    assert (found.level, "published split is trusted" in found.headline) == ("care", True)
+    assert (found.level, "published split was not checked" in found.headline) == ("care", True)
 
 
 def test_no_gain_over_colour(verdict):
@@ -84,14 +85,14 @@ def test_worse_than_colour(verdict):
     assert verdict(skill=0.5, floor_skill=3.0).headline.startswith("The network is worse than colour alone")
 
 
-def test_guessing(verdict):
-    assert verdict(skill=0.0, floor=False).headline == "The score cannot be told from guessing: its interval reaches 0.5."
+def test_a_score_at_chance_level(verdict):
+    assert verdict(skill=0.0, floor=False).headline == "The score is not distinguishable from chance: its interval reaches 0.5."
 
 
 def test_without_floor_the_verdict_says_so(verdict):
     found = verdict(floor=False)
-    assert found.headline == "Every slide was scored by a network that never saw it."
-    assert found.remarks[0].startswith("No colour floor was computed (score.floor)")
+    assert found.headline == "Every slide was scored by a network that was not trained on it."
+    assert found.remarks[0].startswith("No colour baseline was computed (score.floor)")
 
 
 def test_one_class_has_no_auroc(verdict):
@@ -101,7 +102,7 @@ def test_one_class_has_no_auroc(verdict):
 
 def test_one_slide_says_nothing_about_others(verdict):
     assert verdict(slides=("only",)).headline.startswith(
-        "How sure the score is cannot be said: fewer than two slides hold the rarer class"
+        "The uncertainty of the score is not known: fewer than two slides hold the rarer class"
     )
 
 
@@ -111,7 +112,7 @@ def test_held_out_slides_below_the_interval_are_a_doubt(write_run, edit):
     found = judge(read_facts(run))
     assert (found.level, found.headline) == (
         "care",
-        "Held-out slides (test) do not keep what the folds promise: AUROC 0.600 there, below the interval here.",
+        "AUROC on held-out slides (test) is 0.600, below the out-of-fold interval.",
     )
 
 

@@ -32,15 +32,15 @@ def test_knn_and_blend_stand_beside_the_head_with_the_paired_difference():
 
 def test_retrieval_stands_in_all_slides_and_across_them():
     shown = words(retrieval_section(scores()))
-    assert "1,243 patches asked" in shown
+    assert "1,243 queries" in shown
     assert shown.count("0.700|0.690 to 0.710|0.700|0.690 to 0.710") == 4
 
 
 def test_unknown_slides_have_no_retrieval_across_them_and_say_so():
     shown = words(retrieval_section(scores(across=False)))
-    assert "None across slides: no slides known." in shown
+    assert "Not defined across slides: no slides known." in shown
     assert shown.count("0.700|0.690 to 0.710|-|") == 4
 
 
 def test_a_run_without_knn_says_how_to_have_it():
-    assert "`pcam-ssl metric-train`, or neighbours.use=true, does" in retrieval_section({"out_of_fold": {}}).absent
+    assert "`pcam-ssl metric-train`, or neighbours.use=true" in retrieval_section({"out_of_fold": {}}).absent

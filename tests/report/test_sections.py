@@ -26,7 +26,7 @@ def test_the_page_has_the_sections_of_the_table_in_its_order(write_run):
 def test_a_section_without_a_title_of_its_own_has_that_of_the_table(write_run):
     titles = {title for _, title, *_ in report.SECTIONS}
     told = [entry.text for entry in outline(report.Report(read_facts(write_run())).document) if entry.kind == "h2"]
-    assert {"Scores out of fold", "Slide by slide", "Fold by fold"} <= titles & set(told)
+    assert {"Scores out of fold", "Scores by slide", "Scores by fold"} <= titles & set(told)
     assert "Operating point: sensitivity of 95%" in told
     assert "" not in told
 
@@ -39,7 +39,7 @@ def test_a_section_is_added_by_a_function_and_a_line(write_run, monkeypatch):
     assert '<section class="card">\n<h2>My section</h2>\n<p>288 patches.</p>' in html.page(document)
 
 
-def test_a_section_that_has_nothing_to_say_is_left_out(write_run, monkeypatch):
+def test_a_section_without_content_is_left_out(write_run, monkeypatch):
     monkeypatch.setattr(report, "SECTIONS", (("none", "None", lambda report: None, "columns-1/1"),))
     document = report.Report(read_facts(write_run())).document
     assert keys(document.body) == []

@@ -1,4 +1,4 @@
-"""The gain of test-time views: shown with its interval, never promised beyond it."""
+"""The gain of test-time views: a gain is stated only where its interval excludes zero."""
 
 import pytest
 from laid_out import markup
@@ -15,9 +15,9 @@ def views(low, value, high, count=8, reason=None) -> dict:
 @pytest.mark.parametrize(
     ("gain", "sentence"),
     [
-        ((0.001, 0.004, 0.007), "The mean of 8 views gains +0.004 AUROC on one view."),
+        ((0.001, 0.004, 0.007), "The mean of 8 views gains +0.004 AUROC over one view."),
         ((-0.007, -0.004, -0.001), "The mean of 8 views is worse than one view, by -0.004 AUROC."),
-        ((-0.001, 0.002, 0.005), "The mean of 8 views gains nothing measurable in AUROC (+0.002), at 8 times the work of one."),
+        ((-0.001, 0.002, 0.005), "The mean of 8 views has no measurable gain in AUROC (+0.002), at 8 times the cost of one view."),
     ],
 )
 def test_the_sentence_follows_the_interval(gain, sentence):
@@ -25,7 +25,7 @@ def test_the_sentence_follows_the_interval(gain, sentence):
 
 
 def test_without_an_interval_nothing_is_claimed():
-    assert gain_sentence(views(None, 0.01, None, reason="one slide only")).endswith("cannot be told: one slide only.")
+    assert gain_sentence(views(None, 0.01, None, reason="one slide only")).endswith("is not known: one slide only.")
 
 
 def test_one_view_all_views_and_difference_stand_in_a_row(write_run):
@@ -41,9 +41,9 @@ def test_one_view_all_views_and_difference_stand_in_a_row(write_run):
     ("recipe", "command", "reason"),
     [
         ("predict: {d4: false}", "baseline", "one view was scored"),
-        ("predict: {d4: true}", "baseline", "made by an older pcam-ssl"),
-        ("predict: {d4: false, random_views: 2}", "baseline", "made by an older pcam-ssl"),
-        ("seed: 0", "blend", "a blend is made of predictions"),
+        ("predict: {d4: true}", "baseline", "an older pcam-ssl made the run"),
+        ("predict: {d4: false, random_views: 2}", "baseline", "an older pcam-ssl made the run"),
+        ("seed: 0", "blend", "a blend has no predictions of single views"),
     ],
 )
 def test_where_there_is_none_it_says_why(write_run, edit, recipe, command, reason):

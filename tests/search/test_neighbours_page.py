@@ -141,4 +141,4 @@ def test_the_page_fits_its_width_in_its_colours(measured, tmp_path, width_px, da
 def test_prob_is_explained_where_there_is_one():
     known = search_result()
     unknown = replace(known, gallery=known.gallery.assign(prob=np.nan))
-    assert ["prob is of tumor" in page_of(result) for result in (known, unknown)] == [True, False]
+    assert ["prob: calibrated" in page_of(result) for result in (known, unknown)] == [True, False]
