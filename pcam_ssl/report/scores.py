@@ -32,7 +32,7 @@ def verdict_block(facts: Facts, verdict: Verdict) -> document.Verdict:
     tiles = [("AUROC out of fold", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "c1")]
     if scores["floor"]:
         tiles.append(("Colour baseline", with_interval(scores["floor"]["scores"]["auroc"]), "c0"))
-        tiles.append(("Above colour, paired", with_interval(scores["above_floor"]["auroc"], signed=True), ""))
+        tiles.append(("Paired difference", with_interval(scores["above_floor"]["auroc"], signed=True), ""))
     for split, report in (scores["held_out"] or {}).items():
         tiles.append((f"AUROC {split_words(split, report)}", with_interval(report["scores"]["auroc"]), "c2"))
     shown = (Tiles(tiles), forest(facts), Paragraph(scores["out_of_fold"]["interval"], "note"))

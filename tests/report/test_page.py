@@ -81,7 +81,7 @@ def test_score_floor_and_difference_stand_together(report, write_run):
     shown = "".join(f"{v['value']:.3f}{v['low']:.3f} to {v['high']:.3f}" for v in values[:1])
     text = report(run).text
     assert f"AUROC out of fold{shown}Colour baseline{values[1]['value']:.3f}" in text
-    assert f"Above colour, paired{scores['above_floor']['auroc']['value']:+.3f}" in text
+    assert f"Paired difference{scores['above_floor']['auroc']['value']:+.3f}" in text
 
 
 def test_a_leak_is_loud(report):
