@@ -166,7 +166,7 @@ def count_parameters(path: Path) -> int:
 
 
 def patches_per_s(facts: Facts) -> float | None:
-    """Training patches a second: the median over all epochs of all folds, inner evaluation included."""
+    """Training patches per second: the median over all epochs of all folds, inner evaluation included."""
     batch = facts.recipe.get("train.batch_size")
     rates = []
     for events in facts.events.values():

@@ -153,5 +153,5 @@ def epochs_text(run: dict[str, Any]) -> str:
 
 
 def rate_text(run: dict[str, Any]) -> str:
-    """Patches a second, or '-'."""
+    """Patches per second, or '-'."""
     return "-" if run["patches_per_s"] is None else f"{run['patches_per_s']:,.0f}"
