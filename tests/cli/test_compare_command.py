@@ -37,7 +37,7 @@ def test_blend_prints_scores_and_members(command, runs, tmp_path):
     done = command("blend", *runs, "--method", "rank-mean", "--out", tmp_path / "blend")
     assert done.code == 0
     assert done.out.startswith("Out of fold, folds grouped by slides: 120 patches")
-    assert "member  AUROC  weight\n" in done.out and "paired:" in done.out
+    assert "member  AUROC  weight\n" in done.out and "Paired difference to" in done.out
     assert len(read_table(tmp_path / "blend" / "oof.parquet")[0]) == 120
 
 
