@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pcam_ssl.data.folds import Folds
     from pcam_ssl.doctor import Finding
     from pcam_ssl.evaluation.scores import Score, Scores
+    from pcam_ssl.pseudo_labels.patch_history import PatchHistory
     from pcam_ssl.pseudo_labels.thresholds import Threshold
     from pcam_ssl.recipe.schema import Recipe
     from pcam_ssl.report.report import Report
@@ -310,11 +311,11 @@ def pseudo_label(
 
 
 @verb
-def patch_history(run: StrPath, id: str, *, out: StrPath | None = None, pooled: bool = False) -> str:
-    """One patch over rounds and folds, what was decided and why (`pcam-ssl pseudo-label RUN --explain ID`), as text."""
-    from pcam_ssl.pseudo_labels.patch_history import patch_history_text
+def patch_history(run: StrPath, id: str, *, out: StrPath | None = None, pooled: bool = False) -> "PatchHistory":
+    """One patch over rounds and folds, what was decided and why (`pcam-ssl pseudo-label RUN --explain ID`); `rows` is a DataFrame."""
+    from pcam_ssl.pseudo_labels.patch_history import patch_history
 
-    return patch_history_text(Path(run), id, _path(out), pooled)
+    return patch_history(Path(run), id, _path(out), pooled)
 
 
 @verb

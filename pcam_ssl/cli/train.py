@@ -83,7 +83,8 @@ def pseudo_label(
     from pcam_ssl.pseudo_labels.report import rounds_text
 
     if explain is not None:
-        print(patch_history(run, explain, out=out, pooled=pooled))
+        history = patch_history(run, explain, out=out, pooled=pooled)
+        print(json.dumps(history.to_dict(), indent=2) if as_json else history)
         return
     verdict = pseudo_label(run, rounds=rounds, out=out, data=data, recipe=recipe, settings=set or [], pooled=pooled)
     if not own_rank():

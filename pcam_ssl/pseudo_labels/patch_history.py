@@ -1,8 +1,10 @@
 """`pcam-ssl pseudo-label RUN --explain ID`: the decisions on one patch over rounds and folds, and their reasons."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,23 +23,27 @@ HEAD = ("round", "fold", "prob", "views", "kNN", "decision", "label", "weight", 
 ALIGN = "rrrrrllrll"
 
 
-def patch_story(
-    decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str], truth: int | None = None
-) -> str:
-    """A table of the decisions on one patch by round and fold, and sentences on the latest round.
+@dataclass(frozen=True)
+class PatchHistory:
+    """The decisions on one pool patch; printed as a table, and sentences on the latest round."""
 
-    `decisions_of`: by round, the decisions of all folds. `nearest_ids(id, ids)` returns a suggestion for an unknown id, or ''.
-    `truth`: the patch's label where it is known; no decision has used it. Raises UserError as `patch_rows` does.
-    """
-    rows = patch_rows(decisions_of, id, nearest_ids)
-    return "\n".join(
-        [
-            f"patch {id}",
-            aligned(Table(HEAD, [_cells(row) for row in rows.itertuples()], align=ALIGN), WIDTH),
-            "",
-            *wrap(_sentence(rows, truth), WIDTH),
+    id: str
+    rows: pd.DataFrame
+    """`COLUMNS`, by round and fold."""
+    truth: int | None = None
+    """The patch's label where it is known; no decision has used it."""
+
+    def __str__(self) -> str:
+        table = aligned(Table(HEAD, [_cells(row) for row in self.rows.itertuples()], align=ALIGN), WIDTH)
+        return "\n".join([f"patch {self.id}", table, "", *wrap(_sentence(self.rows, self.truth), WIDTH)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: `id`, `truth`, and `decisions`, a dict of `COLUMNS` for each round and fold; fold -1 stands for all folds together."""
+        decisions = [
+            {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
+            for row in self.rows.to_dict("records")
         ]
-    )
+        return {"id": self.id, "truth": self.truth, "decisions": decisions}
 
 
 def patch_rows(decisions_of: dict[int, pd.DataFrame], id: str, nearest_ids: Callable[[str, pd.Index], str]) -> pd.DataFrame:
@@ -85,14 +91,14 @@ def _times(n: int) -> str:
     return "once" if n == 1 else f"{n} times"
 
 
-def patch_history_text(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> str:
-    """The decisions on patch `id` over the rounds of the run at `path`, as text. Raises UserError for an id that is in no pool."""
+def patch_history(path: Path | str, id: str, out: Path | str | None = None, pooled: bool = False) -> PatchHistory:
+    """The decisions on patch `id` over the rounds of the run at `path`. Raises UserError for an id that is in no pool."""
     folder = Path(out) if out is not None else Path(path) / POOLED if pooled else Path(path)
     decisions_of = {
         int(each.parent.name.removeprefix("round-")): read_table(each, DECISION_COLUMNS)[0]
         for each in sorted(folder.glob(f"round-*/{DECISIONS}"))
     }
-    return patch_story(decisions_of, id, nearest_ids, _truth(Run(path), id))
+    return PatchHistory(id, patch_rows(decisions_of, id, nearest_ids), _truth(Run(path), id))
 
 
 def _truth(run: Run, id: str) -> int | None:
