@@ -189,17 +189,26 @@ def _leaves(old, new, where: str):
         for key in [*old, *(key for key in new if key not in old)]:
             at = f"{where}.{key}" if where else str(key)
             if key not in new or key not in old:
-                yield "data", f"{at}: only {'before' if key in old else 'after'}", ()
+                yield (
+                    "words" if _of_a_page(at) else "data",
+                    f"{at}: only {'before' if key in old else 'after'}",
+                    (f"{at}: only {'before' if key in old else 'after'}",),
+                )
             else:
                 yield from _leaves(old[key], new[key], at)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for place, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from _leaves(one, other, f"{where}[{place}]")
     elif type(old) is not type(new) or repr(old) != repr(new):
-        if _sentence(old) and _sentence(new) and NUMBER.findall(old) == NUMBER.findall(new):
+        if (_sentence(old) and _sentence(new) and NUMBER.findall(old) == NUMBER.findall(new)) or _of_a_page(where):
             yield "words", where, (f"- {where}: {old}", f"+ {where}: {new}")
         else:
             yield "data", f"{where}: {_short(old)} -> {_short(new)}", ()
+
+
+def _of_a_page(where: str) -> bool:
+    """Whether a key of `report --json` repeats the page, which is compared by itself."""
+    return where.startswith(("sections[", "absent."))
 
 
 def _sentence(value) -> bool:
