@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from pcam_ssl.errors import UserError
@@ -44,6 +42,8 @@ def embedding_map(embeddings, method: str = "pca", seed: int = 0, sample: int = 
 
 def _pca(sampled: np.ndarray, seed: int):
     """The fitted PCA and its coordinates. Embeddings of one dimension give one column; the other column of the map stays 0."""
+    from sklearn.decomposition import PCA  # here, since a report without maps does without it
+
     fitted = PCA(min(2, *sampled.shape), random_state=seed).fit(sampled)
     return fitted, fitted.transform(sampled)
 
@@ -103,6 +103,8 @@ def _among(similarity: np.ndarray, same: np.ndarray, allowed: np.ndarray, k: int
 
 
 def _silhouette(embeddings, groups: np.ndarray) -> float | None:
+    from sklearn.metrics import silhouette_score  # here, since a report without maps does without it
+
     if not 1 < len(np.unique(groups)) < len(groups):
         return None
     return float(silhouette_score(np.asarray(embeddings, np.float32), groups, metric="cosine"))
