@@ -7,7 +7,6 @@ from textwrap import indent
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from pcam_ssl import __version__
 from pcam_ssl.errors import UserError
@@ -163,6 +162,8 @@ def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def strip(explained: Explained) -> Image.Image:
     """All four pictures side by side with their words: the PNG of a patch."""
+    from PIL import Image, ImageDraw, ImageFont  # here, since reports without explanations do without it
+
     shown = panels(explained)
     width = len(shown) * (PANEL_PX + GAP_PX) + GAP_PX
     image = Image.new("RGB", (width, HEAD_PX + PANEL_PX + FOOT_PX), "white")

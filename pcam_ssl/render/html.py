@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pcam_ssl.render.document import Cell, Document, Line, Picture, pieces
 
@@ -76,6 +75,8 @@ def picture(
     Shown `side_px` wide (the size of the patch without it). `most_px` makes larger patches smaller. `centre_px` outlines the centre
     where the patch is larger.
     """
+    from PIL import Image  # here, since pages without pictures do without it
+
     size_px = len(pixels)
     edge = 100 * ((size_px - centre_px) // 2) / size_px if centre_px is not None and size_px > centre_px else None
     if most_px is not None and size_px > most_px:
@@ -86,6 +87,8 @@ def picture(
 
 def encoded(pixels: np.ndarray, kind: str = "jpeg") -> bytes:
     """Pixels uint8 `[H, W, 3]` as the bytes of an image file, jpeg or png."""
+    from PIL import Image  # here, since pages without pictures do without it
+
     buffer = io.BytesIO()
     choices = {"quality": QUALITY, "subsampling": 0} if kind == "jpeg" else {}
     Image.fromarray(pixels).save(buffer, kind.upper(), **choices)
