@@ -4,7 +4,7 @@ import io
 import re
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from pcam_ssl.render.format import COLOURS, LABELS, decimals, ends, percent
 from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.render.text import aligned
 from pcam_ssl.tables import CLASSES
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PAGE = "explain.html"
 
@@ -160,7 +163,7 @@ def laid_over(patch: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return np.uint8(np.rint(opacity * colour + (1 - opacity) * grey))
 
 
-def strip(explained: Explained) -> Image.Image:
+def strip(explained: Explained) -> "Image.Image":
     """All four pictures side by side with their words: the PNG of a patch."""
     from PIL import Image, ImageDraw, ImageFont  # here, since reports without explanations do without it
 
