@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, metavar="BEFORE_TREE")
     parser.add_argument("after", type=Path, metavar="AFTER_TREE")
-    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds the runs `baseline` and `metric`")
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder that `same_runs.py make` made")
     parser.add_argument("--turns", type=int, default=10)
     options = parser.parse_args()
     trees = [options.before.resolve(), options.after.resolve()]
@@ -36,8 +36,9 @@ def main() -> None:
     print("| CPU time | before, s | after, s | ratio of medians | ratio by turn |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-start-") as folder:
         # `report` writes into its run.
-        for run in ("baseline", "metric"):
-            shutil.copytree(options.runs / run, Path(folder) / run)
+        # Their dataset goes along, so that pages have their galleries.
+        for name in ("baseline", "metric", "slides"):
+            shutil.copytree(options.runs / name, Path(folder) / name)
         for name, words in COMMANDS.items():
             # It is over in a twentieth of a second, so few turns say little.
             turns = options.turns * (5 if name == "--help" else 1)
