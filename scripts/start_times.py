@@ -62,7 +62,8 @@ def cpu_seconds(words: tuple[str, ...], tree: Path, folder: Path) -> float:
     path = [str(tree), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "PCAM_SSL_DATA")}
     environment |= {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pcam_ssl", *words]
+    # What the script `pcam-ssl` runs.
+    command = [sys.executable, "-c", "from pcam_ssl.cli import main; main()", *words]
     started = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     told = started.stderr.read()
     _, status, used = os.wait4(started.pid, 0)

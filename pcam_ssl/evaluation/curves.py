@@ -68,7 +68,10 @@ def _called(labels, probs, groups, resamples: int, seed: int):
 
 def _summed(totals: np.ndarray) -> np.ndarray:
     """Cumulative counts [2, C + 1] from counts [2C]."""
-    return np.pad(np.cumsum(totals.reshape(2, -1), axis=1), ((0, 0), (1, 0)))
+    counts = np.cumsum(totals.reshape(2, -1), axis=1)
+    from_zero = np.zeros((2, counts.shape[1] + 1), counts.dtype)  # np.pad takes longer than the sum, a thousand times a page
+    from_zero[:, 1:] = counts
+    return from_zero
 
 
 def _precision(false: np.ndarray, true: np.ndarray) -> np.ndarray:
