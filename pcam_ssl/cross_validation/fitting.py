@@ -1,5 +1,6 @@
 """Train the network of a unit: build method, optimizer and batches from the recipe, then run the training loop."""
 
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
+from pcam_ssl.cross_validation.checks import starts_from_published
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.neighbor_votes import watched_logits
 from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set, with_pool
@@ -18,8 +20,10 @@ from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.evaluation.metrics import auroc, nll
 from pcam_ssl.methods import build_method
 from pcam_ssl.models.artefact import load_weights, save_weights
+from pcam_ssl.models.backbone import package_for
 from pcam_ssl.models.inference import PLAIN
 from pcam_ssl.models.network import Network, build_network
+from pcam_ssl.models.weights_file import load_weights_file
 from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Metrics, Run
@@ -118,12 +122,21 @@ def unit_seed(seed: int, unit: Unit) -> int:
     return seed * 1009 + unit.number + 101 * unit.round
 
 
-def new_network(recipe: Recipe, size_px: int) -> Network:
-    """The recipe's network before any training. Raises UserError where it cannot be built or its pretrained weights cannot be loaded."""
+def new_network(recipe: Recipe, size_px: int, tell: Callable[[str], None] = lambda line: None) -> Network:
+    """The recipe's network before any training; `tell` gets a line about weights that do not come from the hub.
+
+    Raises UserError where it cannot be built, or its weights cannot be loaded.
+    """
     model = recipe.model
-    pretrained = model.pretrained and model.init is None
+    pretrained = starts_from_published(recipe)
     projection = getattr(recipe.method, "projection", None)
-    return build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
+    network = build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
+    if model.weights is not None:
+        loaded = load_weights_file(network, Path(model.weights), model.weights_digest)
+        tell(loaded.line(model.name))
+    elif pretrained and (package := package_for(model.name)) is not None:
+        tell(package.line)
+    return network
 
 
 def _network(context: RunContext) -> Network:

@@ -47,13 +47,16 @@ def resolve_backbone(name: str, pretrained: bool) -> Resolved:
             f"model.name: timm knows no published weights for {name}; set model.pretrained=false, or take another backbone"
         )
     resolved = Resolved(name, architecture, {}, defaults.to_dict() if defaults else {})
-    package = installed_package(name, defaults.hf_hub_id) if pretrained else None
-    return resolved if package is None else _from_package(resolved, package)
-
-
-def _from_package(resolved: Resolved, package: WeightPackage) -> Resolved:
+    package = package_for(name) if pretrained else None
+    if package is None:
+        return resolved
     trained = {"mean": package.mean, "std": package.std, "interpolation": package.interpolation}
     return replace(resolved, package=package, defaults={**resolved.defaults, **trained})
+
+
+def package_for(name: str) -> WeightPackage | None:
+    """The installed package that `model.pretrained` loads for a backbone name; None where the hub, its cache or a folder provides the weights."""
+    return installed_package(name, get_pretrained_cfg(name).hf_hub_id) if name in PACKAGES else None
 
 
 def create_backbone(resolved: Resolved, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:

@@ -13,6 +13,8 @@ from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import digest_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import nn
 
@@ -20,18 +22,21 @@ EXTRA = "pip install 'pcam-ssl[weights]'"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """The files in which timm looks for weights on the hub, in its order."""
 
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
 
 @dataclass(frozen=True)
 class WeightPackage:
     """A package of weights: its tensors are those of timm's `architecture` in the same order, under other names.
 
-    `mean` and `std` are on the scale 0..1 of pixels, `interpolation` is that of the training; `source` is where the weights were published.
+    `mean` and `std` are on the scale 0..1 of pixels, `interpolation` is that of the training; `release` is the known version, `source` where the weights were published.
     """
 
     architecture: str
     distribution: str
     file: str
     sha256: str
+    release: str = "0.1.0"
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = (127 / 255,) * 3
     std: tuple[float, ...] = (128 / 255,) * 3
@@ -60,6 +65,15 @@ class WeightPackage:
     def title(self) -> str:
         """Name and version of the installed package."""
         return f"{self.distribution} {self.version}"
+
+    @property
+    def line(self) -> str:
+        """What to tell the user who starts from it, in one line."""
+        return f"model.pretrained: weights of {self.architecture} are those of the package {self.title} ({self.licence})"
+
+    @property
+    def reinstall(self) -> str:
+        return f"run `pip install --force-reinstall --no-deps {self.distribution}=={self.release}`"
 
     @property
     def problem(self) -> str | None:
@@ -116,15 +130,44 @@ def in_hub_cache(hub_id: str | None) -> bool:
     return any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in HUB_FILES)
 
 
+def package_line(package: WeightPackage) -> str:
+    """An installed package in one line, with whether its file is the known one."""
+    return f"{package.title} has {package.architecture} ({package.licence}), {package.problem or 'digest ok'}"
+
+
+def hub_cache_models() -> list[str]:
+    """Sorted `OWNER/NAME` of the models whose weights lie in the hub's cache of this machine."""
+    from huggingface_hub import constants
+
+    found = [path for path in Path(constants.HF_HUB_CACHE).glob("models--*") if any(_weights_in(path))]
+    return sorted(path.name.removeprefix("models--").replace("--", "/", 1) for path in found)
+
+
+def _weights_in(model: Path) -> "Iterator[Path]":
+    return (file for suffix in WEIGHT_SUFFIXES for file in model.glob(f"snapshots/*/*{suffix}"))
+
+
+def hub_cache_line() -> str:
+    """The models of the hub's cache in one line."""
+    from huggingface_hub import constants
+
+    models = hub_cache_models()
+    names = f": {', '.join(models)}" if models else ""
+    return f"{len(models)} models of the hub cached in {constants.HF_HUB_CACHE}{names}"
+
+
+def weight_lines() -> list[str]:
+    """What `model.pretrained` finds without a network, one line each: the hub's cache, then the installed packages."""
+    return [hub_cache_line(), *(package_line(package) for package in PACKAGES.values() if package.path is not None)]
+
+
 def load_package(package: WeightPackage, network: "nn.Module") -> None:
     """Load the weights of an installed package into timm's network, with its classifier or without (`num_classes=0`).
 
     Raises UserError where the file is not the known one, or a tensor has another kind or shape than that of the network in its place.
     """
     if (problem := package.problem) is not None:
-        raise UserError(
-            f"{package.title}: {problem}; run `pip install --force-reinstall --no-deps {package.distribution}`, or uninstall it"
-        )
+        raise UserError(f"{package.title}: {problem}; {package.reinstall}, or uninstall it")
     import torch
 
     try:

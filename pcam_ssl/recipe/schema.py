@@ -77,6 +77,16 @@ class Model(Section):
     init: str | None = Field(
         None, min_length=1, description="RUN whose fold-K weights fold K starts from; it must have the same folds"
     )
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="your own weights of the backbone, safetensors or a torch state dict, instead of published ones; model.weights_digest stands for the content",
+    )
+    weights_digest: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of model.weights, filled in when the recipe is read; a file that differs from it is refused",
+    )
 
 
 class Neighbours(Section):
@@ -411,6 +421,10 @@ class Recipe(Section):
             raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
         if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs leaves the backbone no epoch; raise train.epochs")
+        if self.model.weights is not None and self.model.init is not None:
+            raise ValueError("model.weights and model.init both give the first weights; drop one")
+        if self.model.weights is None and self.model.weights_digest is not None:
+            raise ValueError("model.weights_digest is that of model.weights, which is not set; set model.weights")
         if self.predict.random_views and self.views.policy == "none":
             raise ValueError("predict.random_views draws from views.policy, which is none; set views.policy")
         return self
@@ -456,6 +470,8 @@ class Recipe(Section):
 
 # Keys of how the work is done, not of what is computed. They are not part of a run's identity.
 MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
+# Keys that say where a file lies. Another key holds the digest of its content, which is part of the identity.
+PLACE_KEYS = ("model.weights",)
 # Keys that decide whether a round begins, not what it contains. They may change between two calls of the command.
 STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")
 
