@@ -501,6 +501,7 @@ def embed(
     run: StrPath | None = None,
     model: str | None = None,
     pretrained: bool = True,
+    weights: StrPath | None = None,
     image_size: int | None = None,
     fold: int | None = None,
     split: str | None = None,
@@ -511,7 +512,7 @@ def embed(
 ) -> "Embeddings":
     """Embeddings of patches by a `run`, or by the frozen backbone `model`, as the new folder `out`; returns Embeddings: `vectors` [N, D], `ids`.
 
-    `knn`, with `model`, also scores labelled patches by their neighbours of other slides. Raises UserError where run, model or source do not hold.
+    `weights`: a file of your own weights for `model`. `knn`, with `model`, also scores labelled patches by their neighbours of other slides. Raises UserError where run, model or source do not hold.
     """
     from pcam_ssl.results import Embeddings
     from pcam_ssl.search.embed import embed_source
@@ -520,8 +521,10 @@ def embed(
         raise UserError(EMBED_USAGE)
     if model is not None and fold is not None:
         raise UserError("--fold: a backbone named by --model has no folds; drop one of the two")
-    if model is None and (not pretrained or image_size):
-        raise UserError("--no-pretrained and --image-size: only with --model; a run's network is as it was trained")
+    if model is None and (not pretrained or image_size or weights):
+        raise UserError("--no-pretrained, --weights and --image-size: only with --model; a run's network is as it was trained")
+    if weights and not pretrained:
+        raise UserError("--weights: is given, and so is --no-pretrained, which asks for random weights; drop one of the two")
     if run is not None and knn:
         raise UserError(
             f"--knn: only with --model; {os.fspath(run)} has learned from labels, and its scores.json holds its kNN scores out of fold"
@@ -534,6 +537,7 @@ def embed(
         fold=fold,
         model=model,
         pretrained=pretrained,
+        weights=_path(weights),
         image_size=image_size,
         split=split,
         half=half,
@@ -771,7 +775,8 @@ def _recipe(name: "StrPath | Recipe", settings: Settings) -> "Recipe":
     from pcam_ssl.recipe.schema import Recipe
 
     if isinstance(name, Recipe):
-        return load_recipe(None, _settings(settings), name) if settings else name
+        # Also without settings: files that it names (views.file, model.weights) are read here.
+        return load_recipe(None, _settings(settings), name)
     return load_recipe(os.fspath(name), _settings(settings))
 
 

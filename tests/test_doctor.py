@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 from importlib import import_module
 
 import numpy as np
@@ -7,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from pcam_ssl.data.synthetic import write_synthetic
+from pcam_ssl.models.weights import WeightPackage
 
 # The package's own `doctor` is the function.
 doctor = import_module("pcam_ssl.doctor")
@@ -108,6 +110,42 @@ def test_precision_has_a_reason():
 def test_disk_space_is_measured(tmp_path):
     finding = doctor.check_disk(tmp_path)
     assert "GB free in" in finding.text and (finding.state == "ok") == (float(finding.text.split()[0]) >= doctor.PACKED_KAGGLE_GB)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """package(content): a package of weights whose file holds `content`; its known content is b"weights"."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "pcam_fake_weights" / "weights.pth"
+
+    def put(content: bytes):
+        file.parent.mkdir()
+        file.write_bytes(content)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        known = WeightPackage("tiny", "pcam-fake-weights", "weights.pth", sha256(b"weights").hexdigest())
+        monkeypatch.setattr(doctor, "PACKAGES", {"tiny": known})
+        return [finding for finding in doctor.examine() if finding.topic == "weights"]
+
+    return put
+
+
+def test_an_installed_package_of_weights_is_listed(package):
+    cache, known = package(b"weights")
+    assert (cache.state, cache.mend) == ("ok", "") and cache.text.startswith("0 models of the hub cached in ")
+    assert (known.state, known.text) == ("ok", "pcam-fake-weights of unknown version has tiny (Apache-2.0), digest ok")
+
+
+def test_changed_weights_of_a_package_fail(package):
+    _, changed = package(b"other weights")
+    assert changed.state == "fail" and "SHA-256 of " in changed.text
+    assert changed.mend == "run `pip install --force-reinstall --no-deps pcam-fake-weights==0.1.0`"
+
+
+def test_without_any_weights_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor, "PACKAGES", {})
+    finding = doctor.check_hub_cache()
+    assert finding.state == "ok" and finding.mend.startswith("`pip install 'pcam-ssl[weights]'`")
 
 
 def test_dataset_shows_counts_and_digest(dataset):

@@ -22,6 +22,9 @@ def embed(
         str | None, Option("--model", metavar="NAME", help="a frozen timm, hf-hub: or local-dir: backbone instead of a run")
     ] = None,
     no_pretrained: Annotated[bool, Option("--no-pretrained", help="with --model: random weights")] = False,
+    weights: Annotated[
+        Path | None, Option("--weights", metavar="FILE", help="with --model: your own weights, safetensors or a torch state dict")
+    ] = None,
     image_size: Annotated[
         int | None, Option("--image-size", metavar="PX", min=16, max=4096, help="with --model: resize patches")
     ] = None,
@@ -53,6 +56,7 @@ def embed(
         run=places[0] if len(places) == 2 else None,
         model=model,
         pretrained=not no_pretrained,
+        weights=weights,
         image_size=image_size,
         fold=fold,
         split=split,

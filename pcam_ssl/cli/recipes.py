@@ -11,14 +11,17 @@ app = typer.Typer(help="List, show, and copy the shipped recipes.", no_args_is_h
 
 @app.command("list")
 def list_recipes() -> None:
-    """One line a recipe: its name and what it is for.
+    """One line a recipe: its name and what it is for. Then the weights that are on this machine.
 
     Example: pcam-ssl recipes list
     """
     from pcam_ssl.api import recipes
+    from pcam_ssl.models.weights import weight_lines
 
     for name, purpose in recipes().items():
         print(f"{name:<20} {purpose}")
+    print("\nweights on this machine:")
+    print("\n".join(weight_lines()))
 
 
 @app.command("show")

@@ -21,13 +21,13 @@ from pcam_ssl.evaluation.bootstrap import TOO_FEW, _resampled
 from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes
 from pcam_ssl.evaluation.metrics import point_scores
 from pcam_ssl.recipe.loading import flatten, read_yaml
-from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS
+from pcam_ssl.recipe.schema import MACHINE_KEYS, PLACE_KEYS, STOP_KEYS
 from pcam_ssl.runs.comparable import ScoredRun
 from pcam_ssl.runs.contents import Facts
 from pcam_ssl.runs.run import ROUNDS, Run
 
 # The folds themselves are compared, so the keys that made them do not separate runs.
-FREE = ("seed", "cv.seed", "cv.folds_file", *MACHINE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
+FREE = ("seed", "cv.seed", "cv.folds_file", *MACHINE_KEYS, *PLACE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
 
 
 def seed_groups(runs: list[ScoredRun]) -> list[list[ScoredRun]]:

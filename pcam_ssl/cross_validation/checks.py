@@ -9,7 +9,10 @@ from pcam_ssl.data.duplicates import conflicting_duplicates, duplicate_keys
 from pcam_ssl.data.folds import Folds, labelled_rows
 from pcam_ssl.data.views import check_transform
 from pcam_ssl.errors import UserError
+from pcam_ssl.models.artefact import FORMAT, WEIGHTS
+from pcam_ssl.models.backbone import package_for
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
+from pcam_ssl.records import read_model
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_table
 from pcam_ssl.terminal import warn
@@ -66,6 +69,53 @@ def learned_from_pool(recipe: Recipe) -> bool:
     if learns_from_pool(recipe.method):
         return True
     return recipe.model.init is not None and Run(Path(recipe.model.init)).info().get("learned_from_pool", False)
+
+
+def published_from(recipe: Recipe) -> str | None:
+    """Where published weights come from on this machine: a package, or else the hub or its cache. None where a recipe takes none."""
+    if not recipe.starts_from_published:
+        return None
+    package = package_for(recipe.model.name)
+    return "hub" if package is None else f"{package.title} (SHA-256 {package.sha256[:12]})"
+
+
+def check_published(run: Run, recipe: Recipe) -> None:
+    """Raises UserError where published weights come from elsewhere than those that `run` began with, which may differ from them."""
+    here, began = published_from(recipe), run.info().get("published_weights")
+    if began is not None and here != began:
+        raise UserError(
+            f"{run.path}: begun with weights of {recipe.model.name} from {began}, here they would come from {here};"
+            " make the same weights available (docs/weights.md), or choose another --out"
+        )
+
+
+def check_start(recipe: Recipe, dataset: Dataset) -> None:
+    """Raises UserError where `model.weights` is a network of a run on this dataset; warns where it may have seen its slides in another way.
+
+    Warns, too, where a backbone of random weights is frozen.
+    """
+    model = recipe.model
+    if model.freeze_backbone and not model.pretrained and model.init is None and model.weights is None:
+        warn(
+            "model.freeze_backbone: the backbone keeps RANDOM weights, and the head learns from their features;"
+            " set model.pretrained=true, model.weights or model.init"
+        )
+    if model.weights is None or Path(model.weights).name != WEIGHTS:
+        return
+    unit = Path(model.weights).parent
+    try:
+        trained_on = read_model(unit, FORMAT).get("dataset_digest")
+    except UserError:  # no unit of a run: others name their files so, too
+        return
+    run = unit.parent
+    if trained_on == dataset.digest:
+        raise UserError(
+            f"model.weights: {model.weights} learned from labels of this dataset, perhaps of slides that this run scores;"
+            f" set model.init={run} and cv.folds_file={run / 'folds.parquet'}, which keep folds apart"
+        )
+    warn(
+        f"model.weights: {model.weights} learned from labels of another dataset; scores are too high if it shares slides with this one"
+    )
 
 
 def check_initial_run(recipe: Recipe, folds: Folds) -> None:

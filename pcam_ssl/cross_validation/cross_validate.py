@@ -8,19 +8,28 @@ import numpy as np
 import torch
 
 from pcam_ssl.cross_validation.aggregate import aggregate_run
-from pcam_ssl.cross_validation.checks import check_dataset, check_initial_run, check_views, learned_from_pool, selected_on_fold
+from pcam_ssl.cross_validation.checks import (
+    check_dataset,
+    check_initial_run,
+    check_published,
+    check_start,
+    check_views,
+    learned_from_pool,
+    published_from,
+    selected_on_fold,
+)
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import train_unit
 from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.training_data import check_batches, check_pools
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.folds import Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
+from pcam_ssl.data.folds import REFIT, Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
 from pcam_ssl.data.splits import make_folds, with_budget, with_inner
 from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
-from pcam_ssl.models.network import new_network
+from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
 from pcam_ssl.terminal import say, warn
@@ -92,9 +101,12 @@ def _begin(
         if not run.paths.provenance.exists():
             # Refuse what cannot be trained before anything is written: a run folder fixes the recipe.
             world.share(recipe.train.batch_size, "train.batch_size")
-            new_network(recipe, dataset.size_px)
+            check_start(recipe, dataset)
+            new_network(recipe, dataset.size_px, say)
             check_views(recipe, dataset)
             begin_run(run, *identity)
+        elif not all(run.unit_done(name) for name in _units(folds, recipe)):
+            check_published(run, recipe)
         if not run.paths.folds.exists():
             write_folds(folds, run.paths.folds, run.table_notes(run.info()))
         device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type
@@ -106,11 +118,16 @@ def _begin(
             argv=sys.argv,
             selected_on_fold=selected_on_fold(recipe),
             learned_from_pool=learned_from_pool(recipe),
+            published_weights=run.info().get("published_weights", published_from(recipe)),
         )
     say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
     for note in folds.notes:
         warn(note)
     return run
+
+
+def _units(folds: Folds, recipe: Recipe) -> list[str]:
+    return [*(f"fold-{k}" for k in range(folds.n_folds)), *([REFIT] if recipe.cv.refit else [])]
 
 
 def _lock(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:

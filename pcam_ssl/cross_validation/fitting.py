@@ -20,7 +20,8 @@ from pcam_ssl.evaluation.metrics import auroc, nll
 from pcam_ssl.methods import build_method
 from pcam_ssl.models.artefact import load_weights, save_weights
 from pcam_ssl.models.inference import PLAIN
-from pcam_ssl.models.network import Network, new_network
+from pcam_ssl.models.network import Network
+from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Metrics, Run

@@ -54,7 +54,9 @@ def train_unit(context: RunContext, unit: Unit) -> None:
         machine = {"processes": context.world.size, "precision": context.precision.to_dict()}
         more = {"neighbours": result.neighbours} if result.neighbours else {}
         for part in (*unit.parts, unit):  # the unit last: its file says that all is there
-            write_json(context.run.unit(part.name) / "fold.json", {**facts, **counts, **machine, "calibration": result.calibration, **more})
+            write_json(
+                context.run.unit(part.name) / "fold.json", {**facts, **counts, **machine, "calibration": result.calibration, **more}
+            )
         for part in (*unit.parts, unit):
             remove_checkpoints(context.run.unit(part.name))
 

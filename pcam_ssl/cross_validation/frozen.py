@@ -13,9 +13,9 @@ from pcam_ssl.data.views import id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.models.features import cached_features
-from pcam_ssl.models.network import Network, new_network
+from pcam_ssl.models.network import Network
+from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
-from pcam_ssl.terminal import warn
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ def open_frozen(
     """
     if not recipe.trains_on_features:
         return None
-    if not recipe.model.pretrained and world.is_main:
-        warn("model.freeze_backbone without published weights (model.pretrained=false): the features are those of a random network")
     # Backbones from random weights must be the same in every process and fold.
     torch.manual_seed(recipe.seed)
     network = new_network(recipe, dataset.size_px)
@@ -88,7 +86,9 @@ def pixels_of(dataset: Dataset) -> Pixels:
     return Pixels(dataset.path / PIXELS)
 
 
-def features_of_rows(frozen: Frozen, inputs: Inputs, rows: np.ndarray, views: FixedViews, precision: Precision, world: World, batch_size: int) -> torch.Tensor:
+def features_of_rows(
+    frozen: Frozen, inputs: Inputs, rows: np.ndarray, views: FixedViews, precision: Precision, world: World, batch_size: int
+) -> torch.Tensor:
     """Features float32 `[n, D]` of the patches `rows`, each the mean over the fixed `views`."""
     if isinstance(inputs, Features):
         return torch.from_numpy(inputs.mean_of(rows, views.names))

@@ -46,10 +46,14 @@ def fit_linear_heads(context: RunContext, unit: Unit) -> Fitted:
         chosen, evidence = _choose(context, inner_units, sets, labels, solved, features)
     whole = solved if not unit.parts else _Solved(features, labels, offset, context.recipe, [(0, chosen)])
     own = _saved(context, unit, network, whole.head(0, chosen))
-    inner = [(part, _saved(context, part, network, solved.head(number, chosen))) for number, part in zip(sets, unit.parts, strict=False)]
+    inner = [
+        (part, _saved(context, part, network, solved.head(number, chosen))) for number, part in zip(sets, unit.parts, strict=False)
+    ]
     context.world.gather(None)
     if evidence is not None and context.world.is_main:
-        say(f"{unit.name}: C = {chosen:.2g} of {cs[0]:g} to {cs[-1]:g}, chosen on {evidence['n']:,} patches that its heads did not learn from")
+        say(
+            f"{unit.name}: C = {chosen:.2g} of {cs[0]:g} to {cs[-1]:g}, chosen on {evidence['n']:,} patches that its heads did not learn from"
+        )
     facts = {"epoch": 1, "steps": solved.steps, "c": chosen}
     return Fitted(own, inner or [(unit, own)], facts if evidence is None else {**facts, "c_losses": evidence["losses"]})
 
@@ -104,7 +108,9 @@ class _Solved:
         targets = labels.targets * (1 - smoothing) + smoothing / 2
         # Weighting tumor patches by w shifts the best logits by log w; `offset` takes the shift out, as in `methods.supervised`.
         weights = labels.weights * np.where(labels.targets > 0.5, np.exp(offset), 1.0)
-        problems = Problems(torch.from_numpy(weights), torch.from_numpy(targets), [each for each, _ in pairs], [c for _, c in pairs])
+        problems = Problems(
+            torch.from_numpy(weights), torch.from_numpy(targets), [each for each, _ in pairs], [c for _, c in pairs]
+        )
         weight, bias, self.steps = fit_logistic(
             features, problems, offset=offset, max_steps=options.max_steps, tolerance=options.tolerance
         )

@@ -218,6 +218,8 @@ def with_parts(unit: Unit, part: np.ndarray) -> Unit:
     for number in np.unique(part[unit.train & (part >= 0)]):
         left_out = part == number
         name = f"{unit.name}/inner-{number}"
-        parts.append(Unit(name, unit.number, unit.train & ~left_out, unit.train & left_out, unit.score, part=int(number), test=False))
+        parts.append(
+            Unit(name, unit.number, unit.train & ~left_out, unit.train & left_out, unit.score, part=int(number), test=False)
+        )
     inner = unit.train & (part >= 0)
     return replace(unit, inner=inner, parts=tuple(parts))

@@ -54,7 +54,9 @@ def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None =
         tensors = load_file(folder / WEIGHTS)
         mine = {name: value for name, value in tensors.items() if not name.startswith(LOSS_PREFIX)}
         if heads_only:
-            backbone = {f"backbone.{name}": value for name, value in network.backbone.state_dict().items()} if network.backbone else {}
+            backbone = (
+                {f"backbone.{name}": value for name, value in network.backbone.state_dict().items()} if network.backbone else {}
+            )
             mine = {name: value for name, value in mine.items() if not name.startswith("backbone.")} | backbone
         network.load_state_dict(mine)
         if metric_loss is not None:

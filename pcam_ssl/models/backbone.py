@@ -1,7 +1,7 @@
 """timm backbones by name: timm's own architectures, `hf-hub:OWNER/NAME`, and `local-dir:PATH`."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -9,18 +9,23 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pcam_ssl.errors import UserError, nearest
+from pcam_ssl.models.weights import EXTRA, PACKAGES, WeightPackage, installed_package, load_package
 
 PROBE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A backbone name after lookup. `architecture` and `arguments` rebuild it without a hub; `defaults` is timm's input configuration."""
+    """A backbone name after lookup. `architecture` and `arguments` rebuild it without a hub; `defaults` is the input configuration.
+
+    `package` holds the weights where an installed package does; `defaults` then has its normalisation, not timm's.
+    """
 
     name: str
     architecture: str
     arguments: dict[str, Any]
     defaults: dict[str, Any]
+    package: WeightPackage | None = None
 
 
 def resolve_backbone(name: str, pretrained: bool) -> Resolved:
@@ -41,13 +46,27 @@ def resolve_backbone(name: str, pretrained: bool) -> Resolved:
         raise UserError(
             f"model.name: timm knows no published weights for {name}; set model.pretrained=false, or take another backbone"
         )
-    return Resolved(name, architecture, {}, defaults.to_dict() if defaults else {})
+    resolved = Resolved(name, architecture, {}, defaults.to_dict() if defaults else {})
+    package = package_for(name) if pretrained else None
+    if package is None:
+        return resolved
+    trained = {"mean": package.mean, "std": package.std, "interpolation": package.interpolation}
+    return replace(resolved, package=package, defaults={**resolved.defaults, **trained})
+
+
+def package_for(name: str) -> WeightPackage | None:
+    """The installed package that `model.pretrained` loads for a backbone name; None where the hub, its cache or a folder provides the weights."""
+    return installed_package(name, get_pretrained_cfg(name).hf_hub_id) if name in PACKAGES else None
 
 
 def create_backbone(resolved: Resolved, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     """The backbone without a classifier, `[B, 3, S, S]` to `[B, D]`. Raises UserError where its weights cannot be reached."""
     if not pretrained:
         return _create(resolved.architecture, resolved.name, False, arguments)
+    if resolved.package is not None:
+        backbone = _create(resolved.architecture, resolved.name, False, arguments)
+        load_package(resolved.package, backbone)
+        return backbone
     if not resolved.name.startswith("local-dir:"):
         _go_offline_without_hub()
     try:
@@ -98,7 +117,12 @@ def _go_offline_without_hub() -> None:
 
 def _unreachable(name: str, error: Exception) -> str:
     first = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    architecture = name.partition(".")[0]
+    install = ""
+    if architecture in PACKAGES:
+        install = f"run `{EXTRA}`{f' and set model.name={architecture}' if architecture != name else ''}, which needs no hub, or "
     return (
-        f"model.name: weights of {name} cannot be reached ({first}); set model.pretrained=false to train from scratch, or where there "
-        f"is a network run `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` and copy its cache ($HF_HOME) here"
+        f"model.name: weights of {name} cannot be reached ({first}); {install}set model.pretrained=false to train from scratch, "
+        "or give a file as model.weights, or where there is a network run "
+        f"`python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` and copy its cache ($HF_HOME) here"
     )

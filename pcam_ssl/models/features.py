@@ -92,7 +92,10 @@ def _missing(features: Features, views: Sequence[FixedViews], lock: ExitStack) -
     """The groups of views that are not there, under the lock of the folder where there are any."""
 
     def absent() -> list[_Group]:
-        groups = [_Group(D4 if each.names == D4 else PLAIN) if each.policy in ("none", "d4") else _Group(each.names, each) for each in views]
+        groups = [
+            _Group(D4 if each.names == D4 else PLAIN) if each.policy in ("none", "d4") else _Group(each.names, each)
+            for each in views
+        ]
         groups = [group for group in groups if not all([features.whole(name) for name in group.names])]
         wide = any(group.names == D4 for group in groups)
         return list({group.names: group for group in groups if not (wide and group.names == PLAIN)}.values())

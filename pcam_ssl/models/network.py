@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.models.backbone import create_backbone, resolve_backbone
-from pcam_ssl.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -148,23 +147,6 @@ def shrinks(backbone: nn.Module) -> bool:
     """Whether later stages see the patch at a lower resolution, as in CNNs; plain vision transformers do not."""
     described = getattr(backbone.feature_info, "info", backbone.feature_info)
     return hasattr(backbone, "forward_intermediates") and len({each["reduction"] for each in described}) > 1
-
-
-def new_network(recipe: Recipe, size_px: int) -> Network:
-    """The recipe's network before any training. Raises UserError where it cannot be built or its pretrained weights cannot be loaded."""
-    model, frozen = recipe.model, recipe.trains_on_features
-    return build_network(
-        model.name,
-        model.pretrained and model.init is None,
-        size_px,
-        model.image_size,
-        model.drop_rate,
-        model.drop_path_rate,
-        getattr(recipe.method, "projection", None),
-        model.hidden if model.head == "mlp" else None,
-        recipe.features.layers if frozen else "last",
-        frozen,
-    )
 
 
 def build_network(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pcam_ssl.blending.members import members_of, own_recipe
-from pcam_ssl.cross_validation.checks import check_views
+from pcam_ssl.cross_validation.checks import check_published, check_start, check_views
 from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_workers, metric_train
 from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
 from pcam_ssl.data.dataset import Dataset, open_dataset
@@ -54,6 +54,9 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     folds = read_folds(start.paths.folds, dataset.patches)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
     world.run_on_main(lambda: check_views(chosen, dataset))
+    world.run_on_main(lambda: check_start(chosen, dataset))
+    if chosen.model == own.model:
+        world.run_on_main(lambda: check_published(start, chosen))
     world.run_on_main(lambda: check_round_0(rounds))
     world.run_on_main(lambda: _check_pools(rounds))
     world.run_on_main(lambda: _check_batches(rounds))

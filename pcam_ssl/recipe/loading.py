@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
 from pcam_ssl.errors import UserError, first_line, nearest
-from pcam_ssl.files import digest_text
+from pcam_ssl.files import digest_file, digest_text
 from pcam_ssl.recipe.extensions import METHODS, SELECTORS, extension_names, load_extension
-from pcam_ssl.recipe.schema import MACHINE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
+from pcam_ssl.recipe.schema import MACHINE_KEYS, PLACE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
 
 LONGEST_VALUE = 80
 """An error shows at most this many characters of a wrong value. YAML aliases can turn one line into gigabytes."""
@@ -83,7 +83,9 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
     source = "--set"
     if name is not None:
         source = str(name)
-        _overlay(values, _with_names(_with_file_policy(read_yaml(recipe_path(name)))))
+        stated = _with_names(_with_file_policy(read_yaml(recipe_path(name))))
+        _overlay(values, stated)
+        _drop_old_digest(values, stated)
     # Names first: a name clears its section before the section's keys are set, in whatever order they were typed.
     settings = sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name"))
     changes: dict[str, Any] = {}
@@ -93,7 +95,8 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
         settings.append("views.policy=file")
     for setting in settings:
         apply_setting(values, setting)
-    return _with_transform(validate(_with_frozen_defaults(values), source))
+    _drop_old_digest(values, changes)
+    return _with_weights_digest(_with_transform(validate(_with_frozen_defaults(values), source)))
 
 
 def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -142,6 +145,28 @@ def _with_transform(recipe: Recipe) -> Recipe:
     if recipe.views.file is not None:
         transform = _read_transform(Path(recipe.views.file))
     return recipe.model_copy(update={"views": recipe.views.model_copy(update={"file": None, "transform": transform})})
+
+
+def _drop_old_digest(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Forget the digest of `model.weights` in place where `changes` name another file without one."""
+    section, changed = values.get("model"), changes.get("model")
+    if isinstance(section, dict) and isinstance(changed, dict) and "weights" in changed and "weights_digest" not in changed:
+        section["weights_digest"] = None
+
+
+def _with_weights_digest(recipe: Recipe) -> Recipe:
+    """The recipe with the SHA-256 of `model.weights`, because the content decides numbers and the path does not.
+
+    A digest that is there stays: a run's recipe is read when its file may be gone, and loading the weights compares them.
+    """
+    model = recipe.model
+    if model.weights is None or model.weights_digest is not None:
+        return recipe
+    try:
+        digest = digest_file(model.weights)
+    except OSError as error:
+        raise UserError(f"model.weights: {model.weights}: {error.strerror.lower()}; name a file of weights") from None
+    return recipe.model_copy(update={"model": model.model_copy(update={"weights_digest": digest})})
 
 
 def _read_transform(path: Path) -> dict[str, Any]:
@@ -321,7 +346,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
     """The flat keys that decide a run's numbers. The `pseudo` section is part of them for pseudo-label `rounds` only."""
-    free = (*MACHINE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
+    free = (*MACHINE_KEYS, *PLACE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
     flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
     # Recipes of runs made before this key existed.
     flat["cv.inner_folds"] = 0 if flat["cv.inner_folds"] == "auto" else flat["cv.inner_folds"]

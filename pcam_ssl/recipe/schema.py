@@ -86,6 +86,16 @@ class Model(Section):
     init: str | None = Field(
         None, min_length=1, description="RUN whose fold-K weights fold K starts from; it must have the same folds"
     )
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="your own weights of the backbone, safetensors or a torch state dict, instead of published ones; model.weights_digest stands for the content",
+    )
+    weights_digest: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of model.weights, filled in when the recipe is read; a file that differs from it is refused",
+    )
 
 
 class Features(Section):
@@ -98,7 +108,10 @@ class Features(Section):
         description="features of a frozen backbone. last: its pooled last stage; stages: the pooled outputs of all stages side by side; auto: stages for CNNs, last for transformers",
     )
     random_views: int = Field(
-        0, ge=0, le=64, description="with a frozen backbone: random views kept of each patch, for the policies that draw more than D4"
+        0,
+        ge=0,
+        le=64,
+        description="with a frozen backbone: random views kept of each patch, for the policies that draw more than D4",
     )
 
 
@@ -163,9 +176,7 @@ class LBFGS(Section):
         description="inverse strength of the L2 penalty on standardised features (C of scikit-learn's LogisticRegression); inner: chosen on patches that the inner networks did not see",
     )
     max_steps: int = Field(200, ge=1, le=100_000, description="at most this many steps of L-BFGS")
-    tolerance: float = Field(
-        1e-5, gt=0, le=1, description="largest gradient of the mean loss at which the head counts as fitted"
-    )
+    tolerance: float = Field(1e-5, gt=0, le=1, description="largest gradient of the mean loss at which the head counts as fitted")
 
 
 class WarmUp(Section):
@@ -447,6 +458,10 @@ class Recipe(Section):
             raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
         if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs leaves the backbone no epoch; raise train.epochs")
+        if self.model.weights is not None and self.model.init is not None:
+            raise ValueError("model.weights and model.init both give the first weights; drop one")
+        if self.model.weights is None and self.model.weights_digest is not None:
+            raise ValueError("model.weights_digest is that of model.weights, which is not set; set model.weights")
         if self.predict.random_views and self.views.policy == "none":
             raise ValueError("predict.random_views draws from views.policy, which is none; set views.policy")
         return self
@@ -465,6 +480,11 @@ class Recipe(Section):
         return self
 
     @property
+    def starts_from_published(self) -> bool:
+        """Whether networks start from published weights (`model.pretrained`): not where `model.init` or `model.weights` is set."""
+        return self.model.pretrained and self.model.init is None and self.model.weights is None
+
+    @property
     def trains_on_features(self) -> bool:
         """Whether units share a frozen backbone and train heads on its features. Weights of `model.init` differ by fold."""
         return self.model.freeze_backbone and self.model.init is None
@@ -474,7 +494,9 @@ class Recipe(Section):
         if not self.trains_on_features:
             return self
         kept = self.features.random_views
-        random = [key for key, policy in self.policies.items() if policy in ("standard", "strong", "file") and key != "pseudo.noise"]
+        random = [
+            key for key, policy in self.policies.items() if policy in ("standard", "strong", "file") and key != "pseudo.noise"
+        ]
         if random and not kept:
             policy = self.policies[random[0]]
             raise ValueError(
@@ -515,7 +537,9 @@ class Recipe(Section):
             key = "train.choose=last" if self.train.choose != "last" else "another schedule than plateau"
             raise ValueError(f"cv.inner_folds leaves no inner slides to watch during training; set {key}, or cv.inner_folds=0")
         if not self.trains_on_features:
-            raise ValueError("cv.inner_folds trains that many further networks a fold; set model.freeze_backbone=true, or cv.inner_folds=0")
+            raise ValueError(
+                "cv.inner_folds trains that many further networks a fold; set model.freeze_backbone=true, or cv.inner_folds=0"
+            )
         return self
 
     @property
@@ -550,6 +574,8 @@ class Recipe(Section):
 
 # Keys of how the work is done, not of what is computed. They are not part of a run's identity.
 MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
+# Keys that say where a file lies. Another key holds the digest of its content, which is part of the identity.
+PLACE_KEYS = ("model.weights",)
 # Keys that decide whether a round begins, not what it contains. They may change between two calls of the command.
 STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")
 

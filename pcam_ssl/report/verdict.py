@@ -106,7 +106,8 @@ def what_was_done(facts: Facts) -> list[tuple[str, str]]:
     """(name, sentence) pairs: what was trained, on what, in which folds, and what was chosen by score."""
     recipe, scores = facts.recipe, facts.scores
     start = "published weights" if recipe.get("model.pretrained") else "random weights"
-    start = f"the weights of {recipe['model.init']}" if recipe.get("model.init") else start
+    given = recipe.get("model.init") or recipe.get("model.weights")
+    start = f"the weights of {given}" if given else start
     trained = f"{recipe.get('model.name', 'unknown network')} from {start}, {recipe.get('train.epochs', '?')} epochs"
     if by_knn(scores):
         trained += "; no classifier (method.classify=false): kNN among each fold's training patches makes the predictions"

@@ -21,11 +21,14 @@ from pcam_ssl.distributed import World, choose_device
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.models.artefact import WEIGHTS, load_trained
+from pcam_ssl.models.backbone import package_for
 from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import Network, build_network
+from pcam_ssl.models.weights import PACKAGES
+from pcam_ssl.models.weights_file import load_weights_file
 from pcam_ssl.runs.networks import Networks
 from pcam_ssl.runs.run import Run
-from pcam_ssl.terminal import progress, warn
+from pcam_ssl.terminal import progress, say, warn
 
 FROZEN_BATCH = 128
 RANDOM_SEED = 0
@@ -92,29 +95,41 @@ def _absent(run: Run, info: dict[str, Any], fold: int | None) -> str:
 
 
 def frozen_embedder(
-    name: str, size_px: int, pretrained: bool = True, image_size: int | None = None, device: str = "auto"
+    name: str,
+    size_px: int,
+    pretrained: bool = True,
+    image_size: int | None = None,
+    device: str = "auto",
+    weights: Path | str | None = None,
 ) -> Embedder:
-    """A timm or `hf-hub:` backbone as it is published, for patches of `size_px`; pooled features, no head.
+    """A timm or `hf-hub:` backbone as it is published, or with the file `weights`, for patches of `size_px`; pooled features, no head.
 
-    Raises UserError for an unknown name and for weights out of reach.
+    Raises UserError for an unknown name, for weights out of reach, and for a file that does not fit.
     """
     world = World(0, 1, choose_device(device))
     precision = choose_precision(world.device)
-    if not pretrained:
+    if not pretrained and weights is None:
         warn(f"{name}: --no-pretrained gives RANDOM weights; such embeddings know next to nothing of tissue")
         torch.manual_seed(RANDOM_SEED)
     try:
-        network = build_network(name, pretrained, size_px, image_size)
+        network = build_network(name, pretrained and weights is None, size_px, image_size)
+        if weights is not None:
+            say(_for_the_command(load_weights_file(network, Path(weights)).line(name)))
+        elif pretrained and (package := package_for(name)) is not None:
+            say(_for_the_command(package.line))
     except UserError as error:
         raise UserError(*map(_for_the_command, error.problems)) from None
     # The unused head is random and no part of what embeds.
-    weights = save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})
+    tensors = save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})
     # Nor did embeddings differ by how patches are resized while all were resized by bilinear interpolation.
+    # Packages and the hub have weights of one name under two normalisations.
+    normalised = repr((network.config.mean, network.config.std)).encode() if name in PACKAGES or weights is not None else b""
     resized = network.config.image_size is not None and network.config.interpolation != "bilinear"
-    digest = hashlib.sha256(weights + (network.config.interpolation.encode() if resized else b"")).hexdigest()
+    digest = hashlib.sha256(tensors + (network.config.interpolation.encode() if resized else b"") + normalised).hexdigest()
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network = network.to(world.device, memory_format=layout).eval()
     identity = {"model": name, "pretrained": pretrained, "image_size": image_size, "digest": digest}
+    identity |= {} if weights is None else {"weights": str(Path(weights).resolve())}
     return Embedder(network, precision, world, FROZEN_BATCH, identity)
 
 
@@ -125,6 +140,8 @@ def _for_the_command(problem: str) -> str:
         "set model.pretrained=false": "add --no-pretrained",
         "set another size": "give another --image-size",
         "model.image_size": "--image-size",
+        "model.weights": "--weights",
+        "model.pretrained": "--model",
         "model.name": "--model",
     }
     for recipe, option in words.items():

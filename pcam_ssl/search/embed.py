@@ -40,6 +40,7 @@ def embed_source(
     fold: int | None = None,
     model: str | None = None,
     pretrained: bool = True,
+    weights: Path | str | None = None,
     image_size: int | None = None,
     split: str | None = None,
     half: bool = False,
@@ -47,7 +48,7 @@ def embed_source(
     device: str = "auto",
     skip_bad: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Write the embeddings of `source` by a run's network, or by the frozen backbone `model`, into the new folder `out`.
+    """Write the embeddings of `source` by a run's network, or by the frozen backbone `model` (with the file `weights`), into the new folder `out`.
 
     Embeddings are float32, or float16 with `half`; they are streamed, so memory does not grow with N. Returns the values of
     embedding.json and, with `knn`, the kNN scores of the labelled patches. Raises UserError where run, model or source cannot be used,
@@ -58,7 +59,7 @@ def embed_source(
     with open_source(source, skip_bad) as dataset:
         patches = split_rows(dataset, source, split)
         if embedder is None:
-            embedder = frozen_embedder(model, dataset.size_px, pretrained, image_size, device)
+            embedder = frozen_embedder(model, dataset.size_px, pretrained, image_size, device, weights)
         described = {"path": str(Path(source).resolve()), "digest": dataset.digest, "split": split, "packed": is_dataset(source)}
         facts = _facts(embedder, described, len(patches), half)
         with _new_folder(Path(out), len(patches) * embedder.dimension * np.dtype(facts["dtype"]).itemsize) as folder:

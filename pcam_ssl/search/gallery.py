@@ -175,6 +175,7 @@ def _load(folder: Path) -> np.ndarray:
 
 def _rebuild_embedder(network: dict, dataset: Dataset, device: str) -> Embedder:
     if "model" in network:
-        return frozen_embedder(network["model"], dataset.size_px, network["pretrained"], network["image_size"], device)
+        options = network["pretrained"], network["image_size"], device, network.get("weights")
+        return frozen_embedder(network["model"], dataset.size_px, *options)
     fold = None if network["unit"] == REFIT else int(network["unit"].removeprefix("fold-"))
     return run_embedder(Run(Path(network["run"])), fold, device)

@@ -103,7 +103,9 @@ class _State:
         residual = self.weights * (self.logits.sigmoid() - self.targets)
         return torch.cat([features.T @ residual + self.ridge * self.solution[:-1], residual.sum(0, keepdim=True)])
 
-    def search(self, direction: torch.Tensor, change: torch.Tensor, loss: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def search(
+        self, direction: torch.Tensor, change: torch.Tensor, loss: torch.Tensor, slope: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step lengths `[P]` by halving until the loss falls enough (Armijo), 0 where it never does; and the losses there."""
         size = torch.ones_like(slope)
         for _ in range(HALVINGS):

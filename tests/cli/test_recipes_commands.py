@@ -1,5 +1,6 @@
 import pytest
 
+from pcam_ssl.models.weights import PACKAGES
 from pcam_ssl.recipe.loading import load_recipe, recipe_names, recipe_path
 from pcam_ssl.recipe.schema import Recipe
 
@@ -7,9 +8,20 @@ from pcam_ssl.recipe.schema import Recipe
 def test_list_names_every_recipe_and_its_purpose(command):
     finished = command("recipes", "list")
     assert finished.code == 0
-    listed = dict(line.split(maxsplit=1) for line in finished.out.splitlines())
+    listed = dict(line.split(maxsplit=1) for line in finished.out.partition("\n\n")[0].splitlines())
     assert list(listed) == recipe_names()
     assert "trains in seconds" in listed["smoke"]
+
+
+def test_list_names_the_weights_on_this_machine(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "abc").mkdir(parents=True)
+    (tmp_path / "models--timm--resnet18.a1_in1k" / "snapshots" / "abc" / "model.safetensors").touch()
+    (tmp_path / "models--timm--unfinished" / "snapshots" / "abc").mkdir(parents=True)
+    cache, *packages = command("recipes", "list").out.partition("weights on this machine:\n")[2].splitlines()
+    assert cache == f"1 models of the hub cached in {tmp_path}: timm/resnet18.a1_in1k"
+    there = [package for package in PACKAGES.values() if package.path is not None]
+    assert packages == [f"{each.title} has {each.architecture} (Apache-2.0), digest ok" for each in there]
 
 
 def test_show_prints_a_recipe_that_reads_back(command, tmp_path):
