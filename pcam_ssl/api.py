@@ -100,13 +100,15 @@ def download(name: str = "pcam", folder: StrPath | None = None, *, sample: int |
         if sample is not None or url is not None:
             option = "--url" if sample is None else "--sample"
             raise UserError(f"{option}: is for `pcam-ssl data download pcam`; leave it out, because Kaggle sends all or nothing")
-        return download_kaggle("data/kaggle-download" if folder is None else folder)
+        return download_kaggle(Path("data/kaggle-download" if folder is None else folder))
     if name != "pcam":
-        raise UserError(f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam` or `... kaggle`")
+        raise UserError(
+            f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`, or kaggle in place of pcam"
+        )
     if sample is not None:
         sample_url = pcam_sample.URL if url is None else url
-        return pcam_sample.download_sample("data/pcam-sample" if folder is None else folder, sample, sample_url)
-    return pcam.download_pcam("data/pcam-download" if folder is None else folder, pcam.URL if url is None else url)
+        return pcam_sample.download_sample(Path("data/pcam-sample" if folder is None else folder), sample, sample_url)
+    return pcam.download_pcam(Path("data/pcam-download" if folder is None else folder), pcam.URL if url is None else url)
 
 
 @verb

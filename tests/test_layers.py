@@ -59,7 +59,6 @@ TORCH_FREE = [
     "data.kaggle_command",
     "data.pcam_sample",
     "data.pool",
-    "data.ranges",
     "data.show",
     "data.sources",
     "data.splits",

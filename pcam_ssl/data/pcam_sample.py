@@ -13,9 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pcam_ssl.data.connection import Lost, check_address
+from pcam_ssl.data.connection import Lost, RangedFile, check_address
 from pcam_ssl.data.download import writing_in
-from pcam_ssl.data.ranges import RangedFile
 from pcam_ssl.data.writer import check_space
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
@@ -24,7 +23,7 @@ from pcam_ssl.terminal import progress, say
 URL = "https://huggingface.co/datasets/1aurent/PatchCamelyon/resolve/refs%2Fconvert%2Fparquet/default"
 SPLITS = {"train": (13, 262_144), "valid": (2, 32_768), "test": (2, 32_768)}
 """Files and patches of each split. The files are SPLIT/0000.parquet, SPLIT/0001.parquet, ..."""
-SHARD_PATCHES = 1000
+SHARD_PATCHES = 500
 """Patches of a written file. An interrupted sample keeps its whole files."""
 BATCH_PATCHES = 50
 BUFFER_BYTES = 2**17
@@ -114,7 +113,9 @@ def _fetch(split: str, shards: list[tuple[Path, int]], url: str, files: int, pau
             try:
                 table = next(tables)
             except Lost as lost:
-                raise UserError(f"{source.url}: {lost}; {done:,} patches are kept: run the same command to continue") from None
+                raise UserError(
+                    f"{source.url}: {lost}; {done:,} patches of {split} are kept: run the same command to continue"
+                ) from None
             if len(table) < rows:
                 raise UserError(f"{url}: {split} has {done + len(table):,} patches, not {total:,}; name another with --url")
             with atomic_write(path) as temporary:

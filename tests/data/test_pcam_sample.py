@@ -8,7 +8,7 @@ import pytest
 from file_server import FileServer
 from PIL import Image
 
-from pcam_ssl.data import pcam_sample, ranges
+from pcam_ssl.data import connection, pcam_sample
 from pcam_ssl.data.connection import TRIES
 from pcam_ssl.data.importing import import_source
 from pcam_ssl.data.pcam_sample import download_sample
@@ -53,7 +53,7 @@ def published():
 
 @pytest.fixture
 def server(published, monkeypatch):
-    monkeypatch.setattr(ranges, "BLOCK_BYTES", 2**14)
+    monkeypatch.setattr(connection, "BLOCK_BYTES", 2**14)
     monkeypatch.setattr(pcam_sample, "SHARD_PATCHES", 40)
     monkeypatch.setattr(pcam_sample, "BATCH_PATCHES", 7)
     monkeypatch.setattr(pcam_sample, "BUFFER_BYTES", 2**13)
@@ -147,7 +147,7 @@ def test_a_cut_connection_is_continued_in_the_same_run(tmp_path, server):
 def test_an_interrupted_sample_keeps_its_shards_and_goes_on(tmp_path, server):
     server.breaks_after = 240_000  # the footer and about 55 patches
     told = problem(tmp_path / "sample", server, 100)
-    assert told.startswith(f"{server.url}/train/0000.parquet: connection lost; 40 patches are kept: run the same command")
+    assert told.startswith(f"{server.url}/train/0000.parquet: connection lost; 40 patches of train are kept: run the same command")
     assert [path.name for path in (tmp_path / "sample").iterdir()] == ["train-00000.parquet"]
     server.breaks_after, server.sent = None, 0
     kept = (tmp_path / "sample" / "train-00000.parquet").stat().st_mtime_ns
@@ -231,11 +231,11 @@ def test_an_absent_file_and_a_busy_server_are_one_line(tmp_path, server):
     server.files.clear()
     assert "train/0000.parquet: the server answered 404 Not Found; check the address" in problem(tmp_path, server)
     server.status = 503
-    assert "the server answered 503; 0 patches are kept: run the same command to continue" in problem(tmp_path, server)
+    assert "the server answered 503; 0 patches of train are kept: run the same command to continue" in problem(tmp_path, server)
 
 
 def test_no_server_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"cannot be reached \(ConnectionError\); 0 patches are kept"):
+    with pytest.raises(UserError, match=r"cannot be reached \(ConnectionError\); 0 patches of train are kept"):
         download_sample(tmp_path, 5, "http://127.0.0.1:9", SPLITS, pause_s=0)
     with pytest.raises(UserError, match="--url ftp://x: not the address of a server"):
         download_sample(tmp_path, 5, "ftp://x", SPLITS)
