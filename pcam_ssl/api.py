@@ -84,16 +84,31 @@ def import_dataset(
 
 
 @verb
-def download(name: str = "pcam", folder: StrPath = "data/pcam-download", *, url: str | None = None) -> list[Path]:
-    """Fetch the PatchCamelyon files (7 GB) into `folder`; returns their paths. A broken transfer is continued.
+def download(name: str = "pcam", folder: StrPath | None = None, *, sample: int | None = None, url: str | None = None) -> list[Path]:
+    """Fetch PatchCamelyon (`pcam`) or Kaggle's competition data (`kaggle`), 7 GB each, into `folder`; returns the paths.
 
-    Raises UserError where the server cannot be reached, the disk is full, or an MD5 is wrong.
+    `sample=N` fetches the first N patches of each split of PatchCamelyon alone, 24 kB a patch. `kaggle` is fetched by the command of that
+    name, with your account. A broken transfer is continued. The folder is `data/pcam-download`, `data/pcam-sample` or
+    `data/kaggle-download` by default. Raises UserError where the server cannot be reached or refuses, the disk is full, or a file is not
+    the published one.
     """
-    from pcam_ssl.data.download import URL, download_pcam
+    from pcam_ssl.data import download as pcam
+    from pcam_ssl.data import pcam_sample
+    from pcam_ssl.data.kaggle_command import download_kaggle
 
+    if name == "kaggle":
+        if sample is not None or url is not None:
+            option = "--url" if sample is None else "--sample"
+            raise UserError(f"{option}: is for `pcam-ssl data download pcam`; leave it out, because Kaggle sends all or nothing")
+        return download_kaggle(Path("data/kaggle-download" if folder is None else folder))
     if name != "pcam":
-        raise UserError(f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`")
-    return download_pcam(Path(folder), URL if url is None else url)
+        raise UserError(
+            f"{name}: not a dataset that can be fetched; write `pcam-ssl data download pcam`, or kaggle in place of pcam"
+        )
+    if sample is not None:
+        sample_url = pcam_sample.URL if url is None else url
+        return pcam_sample.download_sample(Path("data/pcam-sample" if folder is None else folder), sample, sample_url)
+    return pcam.download_pcam(Path("data/pcam-download" if folder is None else folder), pcam.URL if url is None else url)
 
 
 @verb

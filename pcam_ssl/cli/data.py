@@ -42,16 +42,40 @@ def import_command(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to fetch: pcam.", show_default=False)],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")] = Path("data/pcam-download"),
-    url: Annotated[str | None, typer.Option(help="Another address that holds the files (default: Zenodo record 2546921).")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to fetch: pcam or kaggle.", show_default=False)],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR",
+            help="Where the files go (default: data/pcam-download, data/pcam-sample or data/kaggle-download).",
+            show_default=False,
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Only the first N patches of each split of pcam (24 kB each).", show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Another address that holds the files (default: Zenodo record 2546921; with --sample, Hugging Face)."),
+    ] = None,
 ) -> None:
-    """Fetch the PatchCamelyon files (7 GB); run it again to continue a broken transfer."""
+    """Fetch PatchCamelyon, or Kaggle's data by the command kaggle (7 GB each); run it again to continue a broken transfer.
+
+    Example: pcam-ssl data download pcam --sample 1000
+    """
     from pcam_ssl.api import download
 
-    files = download(name, folder, url=url)
-    print(f"{folder}: {len(files)} files, MD5 verified")
-    print(f"next: pcam-ssl data import {folder} data/pcam")
+    files = download(name, folder, sample=sample, url=url)
+    place = files[0].parent
+    if name == "kaggle":
+        print(files[0])
+        print(f"next: pcam-ssl data import {files[0]} data/kaggle")
+        return
+    print(
+        f"{place}: {len(files)} files" + (", MD5 verified" if sample is None else f", the first {sample:,} patches of each split")
+    )
+    print(f"next: pcam-ssl data import {place} data/pcam")
 
 
 @app.command()

@@ -1,26 +1,18 @@
 """Downloading PatchCamelyon (Zenodo, record 2546921). Interrupted transfers continue, and every file is checked by its published MD5."""
 
 import hashlib
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import requests
-
+from pcam_ssl.data.connection import Lost, answer, check_address, insist
 from pcam_ssl.data.writer import FULL_DISK, check_space
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.terminal import progress, say
 
-TRIES = 5
-TIMEOUT_S = 60
 BLOCK_BYTES = 2**16
 """Size of a block. An incomplete block is dropped, so a broken connection loses less than this."""
-
-
-class _Lost(Exception):
-    """A transfer was interrupted and can be continued."""
-
-
 URL = "https://zenodo.org/records/2546921/files"
 _STEM = "camelyonpatch_level_2_split"
 MD5 = {
@@ -44,11 +36,17 @@ def download_pcam(folder: Path | str, url: str = URL, sums: dict[str, str] = MD5
     MD5 is wrong.
     """
     folder = Path(folder)
-    if not url.startswith(("http://", "https://")):
-        raise UserError(f"--url {url}: not the address of a server; name one that begins with https://")
-    try:
+    check_address(url)
+    with writing_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return [_fetch(folder / name, f"{url.rstrip('/')}/{name}?download=1", md5, pause_s) for name, md5 in sums.items()]
+
+
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Tell an OSError of files that are written in `folder` as a UserError: a full disk, a folder that cannot be written."""
+    try:
+        yield
     except OSError as error:
         full = error.errno in FULL_DISK
         what = "the disk is full" if full else f"cannot be written ({error.strerror})"
@@ -62,16 +60,11 @@ def _fetch(target: Path, url: str, md5: str, pause_s: float) -> Path:
         say(f"{target.name}: already present, MD5 verified")
         return target
     part = target.with_name(f"{target.name}.part")
-    for attempt in range(TRIES):
-        try:
-            got = _transfer(part, url)
-            break
-        except _Lost as lost:
-            if attempt == TRIES - 1:
-                held = part.stat().st_size if part.exists() else 0
-                raise UserError(f"{url}: {lost}; {held:,} bytes are kept: run the same command to continue") from None
-            say(f"{target.name}: {lost}; trying again")
-            time.sleep(pause_s * 2**attempt)
+    try:
+        got = insist(lambda: _transfer(part, url), target.name, pause_s)
+    except Lost as lost:
+        held = part.stat().st_size if part.exists() else 0
+        raise UserError(f"{url}: {lost}; {held:,} bytes are kept: run the same command to continue") from None
     if got != md5:
         part.unlink()
         raise UserError(f"{target}: downloaded bytes have MD5 {got}, the published file has {md5}; they were removed: run it again")
@@ -80,42 +73,32 @@ def _fetch(target: Path, url: str, md5: str, pause_s: float) -> Path:
 
 
 def _transfer(part: Path, url: str) -> str:
-    """Append the missing bytes to `part` and return the MD5 of the whole file. Raises _Lost where the connection breaks."""
+    """Append the missing bytes to `part` and return the MD5 of the whole file. Raises Lost where the connection breaks."""
     digest, held = hashlib.md5(), 0
     if part.exists():
         digest, held = _digest_so_far(part)
-    try:
-        with requests.get(url, headers={"Range": f"bytes={held}-"} if held else {}, stream=True, timeout=TIMEOUT_S) as answer:
-            if answer.status_code == 416:  # no bytes follow: the part is complete, or it is not the beginning of this file
-                return digest.hexdigest()
-            if answer.status_code == 429 or answer.status_code >= 500:
-                raise _Lost(f"the server answered {answer.status_code}")
-            if answer.status_code not in (200, 206):
-                raise UserError(
-                    f"{url}: the server answered {answer.status_code} {answer.reason}; check the address given with --url"
-                )
-            if answer.status_code == 200:  # the server ignores Range, so start over
-                digest, held = hashlib.md5(), 0
-            remaining = int(answer.headers.get("Content-Length", 0))
-            check_space(part.parent, remaining)
-            _receive(answer, part, held, remaining, digest)
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        reason = "connection lost" if held or part.exists() else f"cannot be reached ({type(error).__name__})"
-        raise _Lost(reason) from None
+    with answer(url, held) as got:
+        if got.status_code == 416:  # no bytes follow: the part is complete, or it is not the beginning of this file
+            return digest.hexdigest()
+        if got.status_code == 200:  # the server ignores Range, so start over
+            digest, held = hashlib.md5(), 0
+        remaining = int(got.headers.get("Content-Length", 0))
+        check_space(part.parent, remaining)
+        _receive(got, part, held, remaining, digest)
     return digest.hexdigest()
 
 
-def _receive(answer, part: Path, held: int, remaining: int, digest) -> None:
+def _receive(got, part: Path, held: int, remaining: int, digest) -> None:
     received = 0
     with open(part, "ab" if held else "wb") as out, progress(part.stem, (held + remaining) / 1e6, unit="MB") as advance:
         advance(held / 1e6)
-        for block in answer.iter_content(BLOCK_BYTES):
+        for block in got.iter_content(BLOCK_BYTES):
             out.write(block)
             digest.update(block)
             received += len(block)
             advance(len(block) / 1e6)
     if remaining and received < remaining:
-        raise _Lost("connection lost")
+        raise Lost("connection lost")
 
 
 def _digest_so_far(part: Path):

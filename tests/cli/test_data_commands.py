@@ -3,7 +3,10 @@ import json
 import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from file_server import FileServer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -63,6 +66,46 @@ def test_show_prints_text_or_json_and_writes_the_sheet(source, tmp_path):
     assert [slide["wsi"] for slide in shown["slides"]] == ["s", "t"]
 
 
-def test_download_knows_pcam_alone(tmp_path):
+def test_download_refuses_other_names_and_options_that_do_not_apply(tmp_path):
     with pytest.raises(UserError, match="imagenet: not a dataset that can be fetched; write `pcam-ssl data download pcam`"):
         run("download", "imagenet", tmp_path)
+    for option in ("--sample", "5"), ("--url", "https://x"):
+        with pytest.raises(UserError, match=f"{option[0]}: is for `pcam-ssl data download pcam`; leave it out"):
+            run("download", "kaggle", tmp_path, *option)
+
+
+@pytest.fixture
+def sample_server(make_pixels, encode):
+    """A server of the first parquet file of each split, with 30 patches."""
+    image = pa.array([{"bytes": encode(pixels), "path": None} for pixels in make_pixels(30)])
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image": image, "label": [True, False] * 15}), sink)
+    server = FileServer({f"/{split}/0000.parquet": sink.getvalue().to_pybytes() for split in ("train", "valid", "test")})
+    yield server
+    server.close()
+
+
+def test_download_of_a_sample_prints_the_next_command_which_works(tmp_path, sample_server, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run("download", "pcam", "--sample", 20, "--url", sample_server.url)
+    assert outcome.stdout.splitlines() == [
+        "data/pcam-sample: 3 files, the first 20 patches of each split",
+        "next: pcam-ssl data import data/pcam-sample data/pcam",
+    ]
+    assert "60 patches of 16 px" in run("import", "data/pcam-sample", "data/pcam").stdout
+
+
+def test_download_of_a_sample_of_nothing_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="--sample 0: not a number of patches; give 1 or more"):
+        run("download", "pcam", tmp_path, "--sample", 0)
+
+
+def test_download_by_kaggle_prints_the_next_command(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    zipped = tmp_path / "data" / "kaggle-download" / "histopathologic-cancer-detection.zip"
+    zipped.parent.mkdir(parents=True)
+    source.rename(zipped)
+    outcome = run("download", "kaggle")
+    shown = zipped.relative_to(tmp_path)
+    assert outcome.stdout.splitlines() == [str(shown), f"next: pcam-ssl data import {shown} data/kaggle"]
+    assert "3 patches of 16 px" in run("import", shown, "data/kaggle").stdout

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pcam_ssl.data import download as downloading
+from pcam_ssl.data.connection import TRIES
 from pcam_ssl.data.download import download_pcam
 from pcam_ssl.errors import UserError
 
@@ -85,7 +86,7 @@ def test_a_broken_transfer_continues_where_it_stopped(tmp_path, zenodo):
 
 
 def test_a_lost_connection_keeps_its_bytes_and_the_next_run_continues(tmp_path, zenodo):
-    zenodo.breaks = downloading.TRIES
+    zenodo.breaks = TRIES
     with pytest.raises(UserError, match=r"connection lost; [\d,]+ bytes are kept: run the same command to continue"):
         fetch(tmp_path, zenodo)
     held = (tmp_path / "train_x.h5.gz.part").stat().st_size
@@ -138,7 +139,7 @@ def test_a_busy_server_is_retried_then_named(tmp_path, zenodo):
     zenodo.status = 503
     with pytest.raises(UserError, match="the server answered 503; 0 bytes are kept"):
         fetch(tmp_path, zenodo)
-    assert len(zenodo.asked) == downloading.TRIES
+    assert len(zenodo.asked) == TRIES
 
 
 def test_no_server_is_one_line(tmp_path):
