@@ -167,6 +167,26 @@ def show(dataset: StrPath | None = None, *, sheet: StrPath | None = None) -> dic
 
 
 @verb
+def cached_features(dataset: StrPath | None = None, *, prune: bool = False) -> dict[str, Any]:
+    """The cached features of frozen backbones on a dataset: `folder`, and `sets` with `name`, `image_size`, `views`, `bytes` each.
+
+    `prune` also removes them; commands that need them compute them anew. Raises UserError where they cannot be removed.
+    """
+    from pcam_ssl.data.dataset import open_dataset
+    from pcam_ssl.data.features import features_root, remove_features, stored_features
+
+    opened = open_dataset(_data(dataset))
+    root = features_root(opened.path, opened.digest)
+    sets = [
+        {"name": each.name, "image_size": each.identity.get("image_size"), "views": len(each.views), "bytes": each.n_bytes}
+        for each in stored_features(root)
+    ]
+    if prune:
+        remove_features(root)
+    return {"folder": str(root), "sets": sets}
+
+
+@verb
 def audit(
     dataset: StrPath | None = None,
     *,

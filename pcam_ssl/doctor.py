@@ -51,6 +51,7 @@ def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
         ("weights", check_hub_cache),
         *(("weights", partial(check_weight_package, package)) for package in PACKAGES.values() if package.path is not None),
         ("dataset", lambda: check_dataset(data, verify)),
+        ("features", lambda: check_features(data)),
     ]
     return [_guarded(topic, check) for topic, check in checks]
 
@@ -203,6 +204,28 @@ def check_dataset(data: Path | None, verify: bool) -> Finding:
     if verify and digest_again(dataset) != dataset.digest:
         return Finding("dataset", "fail", f"{text}, digest differs from the manifest", "delete the folder and import it again")
     return Finding("dataset", "ok", f"{text}, digest {dataset.digest[:12]}{' verified' if verify else ''}")
+
+
+def check_features(data: Path | None) -> Finding:
+    """Size of the cached features of the dataset, and where they lie."""
+    from pcam_ssl.data.dataset import is_dataset, open_dataset
+    from pcam_ssl.data.features import features_root, stored_features
+    from pcam_ssl.render.format import size
+
+    path = data or Path(os.environ.get("PCAM_SSL_DATA", "data/pcam"))
+    if not is_dataset(path):
+        return Finding("features", "ok", "none cached: there is no dataset")
+    try:
+        dataset = open_dataset(path)
+    except UserError:  # check_dataset says why
+        return Finding("features", "ok", "none looked at: the dataset cannot be opened")
+    root = features_root(dataset.path, dataset.digest)
+    sets = stored_features(root)
+    total = size(sum(each.n_bytes for each in sets))
+    names = ", ".join(f"{each.name} ({len(each.views)} views)" for each in sets) or "none cached"
+    if damaged := [each.folder for each in sets if not each.identity]:
+        return Finding("features", "warn", f"{damaged[0]}: damaged", f"run `pcam-ssl data features {path} --prune`")
+    return Finding("features", "ok", f"{names}; {total} in {root}" if sets else f"none cached in {root}")
 
 
 def digest_again(dataset) -> str:

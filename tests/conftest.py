@@ -53,6 +53,8 @@ def tiny():
 
     def settings(*more: str) -> list[str]:
         changed = {setting.partition("=")[0] for setting in more}
+        # L-BFGS has no learning rate.
+        changed |= {"optim.lr"} if "optim.name=lbfgs" in more else set()
         return [setting for setting in TINY if setting.partition("=")[0] not in changed] + list(more)
 
     return settings

@@ -150,3 +150,30 @@ def audit(
     if html is not None and not as_json:
         print(f"page {html}")
     found.raise_leaks()
+
+
+@app.command()
+def features(
+    dataset: Annotated[Path | None, Argument(metavar="DATASET", help="default $PCAM_SSL_DATA, else data/pcam")] = None,
+    prune: Annotated[bool, Option("--prune", help="remove them; runs keep their heads and make the features anew")] = False,
+    as_json: Annotated[bool, Option("--json", help="print them as JSON")] = False,
+) -> None:
+    """Cached features of frozen backbones: which there are and how large, or --prune to remove them.
+
+    Example: pcam-ssl data features data/pcam --prune
+    """
+    from pcam_ssl.api import cached_features
+    from pcam_ssl.render.document import Table
+    from pcam_ssl.render.format import size
+    from pcam_ssl.render.text import aligned
+
+    found = cached_features(dataset, prune=prune)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found["sets"]:
+        print(f"{found['folder']}: no features")
+        return
+    rows = [[each["name"], f"{each['image_size'] or '-'}", f"{each['views']}", size(each["bytes"])] for each in found["sets"]]
+    print(aligned(Table(["backbone", "image px", "views", "size"], rows, align="lrrr")))
+    print(f"{'removed from' if prune else 'in'} {found['folder']}: {size(sum(each['bytes'] for each in found['sets']))}")

@@ -1,6 +1,8 @@
 """The frozen backbone that the units of a run share, and its cached features."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.data.views import id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
+from pcam_ssl.models.artefact import load_network
 from pcam_ssl.models.features import cached_features
 from pcam_ssl.models.network import Network
 from pcam_ssl.models.new_network import new_network
@@ -36,6 +39,13 @@ class Frozen:
             network.backbone = self.network.backbone
         network.freeze_backbone(True)
         return network
+
+    def load(self, folder: Path, device: torch.device) -> tuple[Network, dict[str, Any]]:
+        """The heads in a unit's folder as a network for what the units are fed with, and its model.json. Raises UserError as `load_network` does."""
+        network, facts = load_network(folder, device, heads_of=self.network)
+        if self.features is None:
+            network.backbone = self.network.backbone
+        return network, facts
 
     def views(self, recipe: Recipe, policy: str) -> FixedViews:
         """The fixed views of a policy."""

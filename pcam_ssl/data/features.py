@@ -94,26 +94,27 @@ class Features:
 
 @dataclass(frozen=True)
 class Stored:
-    """One set of features on the disk: its folder, what decides its numbers, its finished views, and its size."""
+    """One set of features on the disk: its folder, the backbone's name, what decides its numbers, its finished views, and its size."""
 
     folder: Path
+    name: str
     identity: dict[str, Any]
     views: tuple[str, ...]
     n_bytes: int
 
 
 def stored_features(root: Path) -> list[Stored]:
-    """The sets of features in a folder of `features_root`, in order of name. Unreadable ones have an empty identity."""
+    """The sets of features in a folder of `features_root`, in order of name. Damaged ones have an empty identity."""
     sets = []
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):
         try:
-            identity = read_json(folder / FACTS, {"identity": dict})["identity"]
+            facts = read_json(folder / FACTS, {"identity": dict, "name": str})
         except UserError:
-            identity = {}
+            facts = {"identity": {}, "name": f"{folder.name} (damaged)"}
         files = [path for path in folder.iterdir() if path.is_file()]
         views = tuple(sorted(path.stem for path in files if path.suffix == ".npy" and not path.name.startswith(".")))
         # Blocks, not lengths: a file that is being filled is allocated in full.
-        sets.append(Stored(folder, identity, views, sum(path.stat().st_blocks * 512 for path in files)))
+        sets.append(Stored(folder, facts["name"], facts["identity"], views, sum(path.stat().st_blocks * 512 for path in files)))
     return sets
 
 

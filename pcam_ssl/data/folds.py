@@ -61,6 +61,10 @@ class Folds:
         """Whether inner networks score the rows that a fold trains on, in place of held-out inner slides."""
         return "part_0" in self.frame
 
+    def parts(self, number: int) -> np.ndarray:
+        """Int [N]: the inner network of fold `number` that scores the row, -1 where none does; of the refit where `number` is `n_folds`."""
+        return self.frame[f"part_{number}"].to_numpy(np.int64, na_value=-1)
+
     def train_mask(self, fold: int) -> np.ndarray:
         """Bool [N]: rows whose labels train fold `fold`."""
         rows = ~self.score_mask(fold) & self.learnable if self.cross_fitted else self.pool_mask(fold)
@@ -182,6 +186,11 @@ class Unit:
     """Which inner network this is; None for a unit with a network of its own."""
 
     @property
+    def whole(self) -> str:
+        """The name of the unit with a network of its own that this is, or is a part of."""
+        return self.name.partition("/")[0]
+
+    @property
     def held_out(self) -> np.ndarray:
         """Bool [N]: rows that the unit's own network must not learn from, in whatever way: those it scores, and inner ones it does not train on."""
         return self.score | (self.inner & ~self.train)
@@ -209,7 +218,7 @@ def _with_parts(folds: Folds, unit: Unit) -> Unit:
     """The unit with its inner networks, where folds cross-fit."""
     if not folds.cross_fitted:
         return unit
-    return with_parts(unit, folds.frame[f"part_{unit.number}"].to_numpy(np.int64, na_value=-1))
+    return with_parts(unit, folds.parts(unit.number))
 
 
 def with_parts(unit: Unit, part: np.ndarray) -> Unit:

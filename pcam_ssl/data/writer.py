@@ -19,6 +19,7 @@ from pcam_ssl.data.dataset import MANIFEST, PATCHES, PIXELS, SAMPLE_SUBMISSION
 from pcam_ssl.data.images import measure
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder, write_json
+from pcam_ssl.render.format import size
 from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
 
 DIGEST_COLUMNS = ["id", "split", "label", "wsi", "x", "y"]
@@ -40,12 +41,8 @@ def check_space(folder: Path, needed_bytes: int) -> None:
     """Raises UserError where the disk of `folder` has fewer than `needed_bytes` free."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + SPARE_BYTES:
-        wanted = f"{_size(needed_bytes + SPARE_BYTES)} needed, {_size(free)} free"
+        wanted = f"{size(needed_bytes + SPARE_BYTES)} needed, {size(free)} free"
         raise UserError(f"{folder}: not enough disk space ({wanted}); free some, or name a dataset on another disk")
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 class DatasetWriter:

@@ -1,10 +1,11 @@
 """A pseudo-label experiment: round 0 is a finished run, later rounds are runs in `OUT/round-R`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pcam_ssl.blending.members import Member
 from pcam_ssl.cross_validation.context import RunContext
+from pcam_ssl.cross_validation.frozen import Frozen
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.device import Precision
@@ -32,6 +33,10 @@ class Rounds:
     workers: int
     members: tuple[Member, ...] = ()
     """Member runs of round 0 where it is a blend, which has no networks of its own."""
+    frozen: Frozen | None = None
+    """The frozen backbone of the students."""
+    frozen_0: Frozen | None = None
+    """That of round 0."""
 
     def run(self, number: int) -> Run:
         """The run of a round."""
@@ -44,11 +49,12 @@ class Rounds:
 
     def context(self, number: int) -> RunContext:
         """The context of a round."""
-        return self.context_of(self.run(number), number)
+        context = self.context_of(self.run(number), number)
+        return context if number else replace(context, frozen=self.frozen_0)
 
     def context_of(self, run: Run, number: int = 0) -> RunContext:
         """The context of units in the folder of `run`."""
-        return RunContext(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number)
+        return RunContext(self.recipe, self.dataset, self.folds, run, self.world, self.precision, self.workers, number, self.frozen)
 
     @property
     def units(self) -> list[Unit]:

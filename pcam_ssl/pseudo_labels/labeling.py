@@ -25,7 +25,7 @@ def select(rounds: Rounds, number: int) -> list[dict]:
     if rounds.recipe.pseudo.pooled:
         _select_pooled(rounds, number)
     else:
-        for unit in rounds.units:
+        for unit in (each for whole in rounds.units for each in (whole, *whole.parts)):
             digest = _digest(rounds, number, [unit])
             # Rank 0 answers for all processes: it may write the decisions before another process has looked.
             if not rounds.world.run_on_main(lambda unit=unit, digest=digest: _decided(rounds, number, unit, digest)):
@@ -48,10 +48,15 @@ def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
     for unit in rounds.units:
         if rounds.recipe.pseudo.pooled:
             unit = replace(unit, score=np.zeros_like(unit.score))
-        decisions = _decisions(rounds, number, unit)
-        added = decisions.loc[decisions.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
-        units.append(replace(unit, round=number, pseudo=added))
+        parts = tuple(replace(part, round=number, pseudo=_added(rounds, number, part)) for part in unit.parts)
+        units.append(replace(unit, round=number, pseudo=_added(rounds, number, unit), parts=parts))
     return units
+
+
+def _added(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
+    """The pseudo-labels of a unit: `id`, `label`, `weight`."""
+    decisions = _decisions(rounds, number, unit)
+    return decisions.loc[decisions.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
 
 
 def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
@@ -59,10 +64,12 @@ def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
 
     def decide_and_write() -> None:
         previous = _previous(rounds, number, [unit])
-        inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds)
+        # An inner network labels its own pool; thresholds rest on what all inner networks of the fold say.
+        inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.whole), rounds.folds)
         decisions, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
         _write(rounds, number, unit, decisions, facts)
-        say(f"round {number}, {unit.name}: {_words(facts)}")
+        if unit.part is None:
+            say(f"round {number}, {unit.name}: {_words(facts)}")
 
     rounds.world.run_on_main(decide_and_write)
 
@@ -73,7 +80,8 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
     digest = _digest(rounds, number, folds)
     if rounds.world.run_on_main(lambda: all([_decided(rounds, number, unit, digest) for unit in rounds.units])):
         return
-    pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in rounds.units}
+    units = [each for unit in rounds.units for each in (unit, *unit.parts)]
+    pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in units}
     whole = pd.concat(pools.values()).drop_duplicates("id").sort_values("row").reset_index(drop=True)
     tables = [teacher_predictions(rounds, number - 1, unit, whole) for unit in folds]
 
@@ -82,7 +90,7 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
         inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
         decisions, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest, cluster)
-        for unit in rounds.units:
+        for unit in units:
             own = decisions[decisions.id.isin(pools[unit.name].id)].reset_index(drop=True)
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
         say(f"round {number}, all folds together: {_words(facts)}")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pcam_ssl.cross_validation.cross_validate import train_missing
 from pcam_ssl.cross_validation.training_data import scarce_words
-from pcam_ssl.data.folds import Unit
+from pcam_ssl.data.folds import Unit, with_parts
 from pcam_ssl.data.splits import inner_groups
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.confidence import share_interval
@@ -64,7 +64,9 @@ def check_unit(rounds: Rounds, unit: Unit) -> Unit:
             f"{unit.name} without {pseudo_share(rounds)} of its slides trains on one class; lower pseudo.planted_share, or set it to 0 to skip the precision check"
         )
     # Another number: first weights and batches of the check differ from those of the fold.
-    return replace(unit, number=rounds.folds.n_folds + 1 + unit.number, train=unit.train & ~planted, score=planted, test=False)
+    number = rounds.folds.n_folds + 1 + unit.number
+    check = replace(unit, number=number, train=unit.train & ~planted, inner=unit.inner & ~planted, score=planted, test=False)
+    return with_parts(check, rounds.folds.parts(unit.number)) if unit.parts else check
 
 
 def pseudo_share(rounds: Rounds) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from pcam_ssl.blending.members import members_of, own_recipe
 from pcam_ssl.cross_validation.checks import check_published, check_start, check_views
 from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_workers, metric_train
+from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.folds import Folds, labelled_rows, read_folds
@@ -52,7 +53,11 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     world = join_world(chosen.train.device)
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
     folds = read_folds(start.paths.folds, dataset.patches)
-    rounds = Rounds(chosen, dataset, folds, start, out, world, precision, loader_workers(chosen, world), members)
+    workers = loader_workers(chosen, world)
+    frozen = open_frozen(chosen, dataset, world, precision, workers, rounds=True)
+    same = (chosen.model, chosen.features) == (own.model, own.features)
+    frozen_0 = frozen if same or members else open_frozen(own, dataset, world, precision, workers)
+    rounds = Rounds(chosen, dataset, folds, start, out, world, precision, workers, members, frozen, frozen_0)
     world.run_on_main(lambda: check_views(chosen, dataset))
     world.run_on_main(lambda: check_start(chosen, dataset))
     if chosen.model == own.model:
@@ -170,7 +175,7 @@ def _check_pools(rounds: Rounds) -> None:
         n, batch = pool_facts(rounds.dataset, rounds.folds, unit)["patches"], rounds.recipe.train.batch_size
         if not n:
             raise UserError(f"{unit.name} of {rounds.start.path} has no unlabelled patches to learn from: {MORE_UNLABELLED}")
-        if n < batch:
+        if n < batch and rounds.recipe.optim.name != "lbfgs":
             raise UserError(
                 f"{unit.name} of {rounds.start.path} has a pool of {n} patches, fewer than a batch of {batch}; import more, or lower train.batch_size"
             )
@@ -183,7 +188,7 @@ def _check_batches(rounds: Rounds) -> None:
         raise UserError(
             f"train.batch_size is {recipe.train.batch_size}; labels and pseudo-labels of two classes share a batch, so set it to 4 or more"
         )
-    for unit in rounds.units:
+    for unit in (each for whole in rounds.units for each in (whole, *whole.parts)):
         check_batches(recipe, labels[unit.train])
 
 

@@ -10,6 +10,7 @@ from pcam_ssl.blending.members import INNER, Member
 from pcam_ssl.blending.tables import as_member, blended_table
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import predict_rows
+from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.neighbor_votes import vote_logits, vote_probs
 from pcam_ssl.data.folds import Folds, Unit, score_groups
 from pcam_ssl.device import choose_precision
@@ -58,10 +59,10 @@ def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
 def check_teachers(run: Run, units: list[Unit]) -> None:
     """Raises UserError where a unit of a run lacks what rounds need: weights, calibration, inner Predictions."""
     for unit in units:
-        folder = run.unit(unit.name)
-        teacher_digest(folder)
-        _check_calibration(folder)
-        inner_table(folder)
+        for part in (unit, *unit.parts):
+            teacher_digest(run.unit(part.name))
+            _check_calibration(run.unit(part.name))
+        inner_table(run.unit(unit.name))
 
 
 def pool_table(context: RunContext, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +124,10 @@ def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
 
 def _predict(context: RunContext, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
     _check_calibration(folder)
-    network, facts = load_network(folder, context.world.device, context.precision.channels_last)
+    if context.frozen is None:
+        network, facts = load_network(folder, context.world.device, context.precision.channels_last)
+    else:
+        network, facts = context.frozen.load(folder, context.world.device)
     neighbours = read_neighbours(folder) if read_fold(folder).get("neighbours") else None
     by_knn = facts.get("scored_by") == "knn"
     if by_knn:
@@ -184,4 +188,5 @@ def _member_context(rounds: Rounds, member: Member) -> RunContext:
     """The context of a member: its own test views, kNN and number format."""
     recipe = member.recipe
     precision = choose_precision(rounds.world.device, recipe.train.precision, recipe.train.channels_last)
-    return replace(rounds.context_of(member.run), recipe=recipe, precision=precision)
+    context = replace(rounds.context_of(member.run), recipe=recipe, precision=precision)
+    return replace(context, frozen=open_frozen(recipe, rounds.dataset, rounds.world, precision, rounds.workers))

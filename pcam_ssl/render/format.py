@@ -49,6 +49,11 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def size(n_bytes: int) -> str:
+    """A number of bytes as GB or MB."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
 def percent(share: float) -> str:
     """'34 %'."""
     return f"{100 * share:.0f} %"

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.batches import Inputs, Pixels
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.data.writer import check_space
@@ -52,7 +52,7 @@ class Embedder:
     def digest(self) -> str:
         return self.identity["digest"]
 
-    def embed(self, pixels: Pixels, rows, label: str = "embedding", out: np.ndarray | None = None, workers: int | None = None):
+    def embed(self, pixels: Inputs, rows, label: str = "embedding", out: np.ndarray | None = None, workers: int | None = None):
         """Embeddings of unit length float `[n, D]` of the patches `rows`, into `out` where given. Raises UserError where one is not finite."""
         with progress(label, len(rows)) as advance:
             return embed_rows(

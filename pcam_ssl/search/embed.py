@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.batches import Pixels
-from pcam_ssl.data.dataset import PIXELS, is_dataset, split_rows
+from pcam_ssl.data.batches import Inputs, Pixels
+from pcam_ssl.data.dataset import PIXELS, Dataset, is_dataset, split_rows
+from pcam_ssl.data.features import Features
+from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.data.importing import open_source
 from pcam_ssl.data.writer import check_space, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import part_of, write_json
+from pcam_ssl.models.features import cached_features
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.knn import knn_predictions
@@ -63,9 +66,22 @@ def embed_source(
         described = {"path": str(Path(source).resolve()), "digest": dataset.digest, "split": split, "packed": is_dataset(source)}
         facts = _facts(embedder, described, len(patches), half)
         with _new_folder(Path(out), len(patches) * embedder.dimension * np.dtype(facts["dtype"]).itemsize) as folder:
-            _write(folder, embedder, Pixels(dataset.path / PIXELS), patches, facts)
+            inputs = _cached(dataset, embedder) if run is None and is_dataset(source) else Pixels(dataset.path / PIXELS)
+            _write(folder, embedder, inputs, patches, facts)
         embeddings = np.load(Path(out) / EMBEDDINGS, mmap_mode="r")
         return facts, knn_scores(embeddings, patches) if knn else None
+
+
+def _cached(dataset: Dataset, embedder: Embedder) -> Features:
+    """The features of all patches by a frozen backbone, kept beside the dataset for the next command that wants them."""
+    return cached_features(
+        dataset,
+        embedder.network,
+        [FixedViews("none")],
+        precision=embedder.precision,
+        world=embedder.world,
+        workers=embedder.world.loader_workers,
+    )
 
 
 def _facts(embedder: Embedder, dataset: dict[str, Any], n: int, half: bool) -> dict[str, Any]:
@@ -83,10 +99,10 @@ def _facts(embedder: Embedder, dataset: dict[str, Any], n: int, half: bool) -> d
     }
 
 
-def _write(folder: Path, embedder: Embedder, pixels: Pixels, patches: pd.DataFrame, facts: dict[str, Any]) -> None:
+def _write(folder: Path, embedder: Embedder, inputs: Inputs, patches: pd.DataFrame, facts: dict[str, Any]) -> None:
     shape = facts["n"], facts["dimension"]
     embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, "w+", np.dtype(facts["dtype"]), shape)
-    embedder.embed(pixels, patches.row.to_numpy(), out=embeddings)
+    embedder.embed(inputs, patches.row.to_numpy(), out=embeddings)
     embeddings.flush()
     notes = {"dataset_digest": facts["dataset"]["digest"], "network_digest": facts["network"]["digest"]}
     write_table(folder / IDS, patches[ID_COLUMNS].reset_index(drop=True), notes)

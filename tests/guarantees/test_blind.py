@@ -21,6 +21,8 @@ RECIPES = {
         "predict.d4=true",
         "predict.random_views=1",
     ],
+    "a linear head on frozen features": ["model.freeze_backbone=true", "optim.name=lbfgs", "cv.inner_folds=3", "predict.d4=true"],
+    "an MLP on frozen features": ["model.freeze_backbone=true", "model.head=mlp", "model.hidden=8", "cv.inner_folds=2"],
 }
 BLIND = 0
 
@@ -65,6 +67,8 @@ def scores_of_patches(run, k: int, name: str) -> pd.DataFrame:
 
 
 def losses(run, k: int) -> list[dict]:
+    if run.recipe.optim.name == "lbfgs":
+        return json.loads((run.fold(k) / "fold.json").read_text())["c_losses"]
     events = [json.loads(line) for line in (run.fold(k) / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in event.items() if key != "seconds"} for event in events]
 
