@@ -23,7 +23,7 @@ OWN = ("mean", "std", "head.weight", "backbone.")
 """Keys of `model.safetensors` of this package; its normalisation is taken too."""
 OWN_EXTRAS = ("mean", "std", "projection", "metric_loss")
 SHOWN_KEYS = 5
-SAVE = "save it with safetensors.torch.save_file(model.state_dict(), FILE)"
+SAVE = "save it with safetensors.torch.save_file(network.state_dict(), FILE)"
 
 
 @dataclass(frozen=True)
