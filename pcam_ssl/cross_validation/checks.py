@@ -71,14 +71,9 @@ def learned_from_pool(recipe: Recipe) -> bool:
     return recipe.model.init is not None and Run(Path(recipe.model.init)).info().get("learned_from_pool", False)
 
 
-def starts_from_published(recipe: Recipe) -> bool:
-    """Whether networks of this recipe start from published weights (`model.pretrained`): not where `model.init` or `model.weights` is set."""
-    return recipe.model.pretrained and recipe.model.init is None and recipe.model.weights is None
-
-
 def published_from(recipe: Recipe) -> str | None:
     """Where published weights come from on this machine: a package, or else the hub or its cache. None where a recipe takes none."""
-    if not starts_from_published(recipe):
+    if not recipe.starts_from_published:
         return None
     package = package_for(recipe.model.name)
     return "hub" if package is None else f"{package.title} (SHA-256 {package.sha256[:12]})"

@@ -19,16 +19,17 @@ from pcam_ssl.cross_validation.checks import (
     selected_on_fold,
 )
 from pcam_ssl.cross_validation.context import RunContext
-from pcam_ssl.cross_validation.fitting import new_network
 from pcam_ssl.cross_validation.fold import train_unit
+from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.training_data import check_batches, check_pools
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.folds import REFIT, Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
-from pcam_ssl.data.splits import make_folds, with_budget
+from pcam_ssl.data.splits import make_folds, with_budget, with_inner
 from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
+from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
 from pcam_ssl.terminal import say, warn
@@ -53,7 +54,9 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
         run = world.run_on_main(lambda: _begin(recipe, dataset, Path(out), command, only, locks, world, precision))
         folds = read_folds(run.paths.folds, dataset.patches)
         wanted = sorted(set(only)) if only is not None else range(folds.n_folds)
-        context = RunContext(recipe, dataset, folds, run, world, precision, loader_workers(recipe, world))
+        workers = loader_workers(recipe, world)
+        frozen = open_frozen(recipe, dataset, world, precision, workers)
+        context = RunContext(recipe, dataset, folds, run, world, precision, workers, frozen=frozen)
         for k in wanted:
             train_missing(context, fold_unit(folds, k))
         if world.run_on_main(lambda: _folds_complete(context)):
@@ -135,9 +138,20 @@ def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
     """The recipe with its `auto` values replaced by those of device and method. They change numbers, so they belong to the run's identity."""
     metric = recipe.method.name == "metric"
     train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
-    cv = recipe.cv.model_copy(update={"refit": metric}) if recipe.cv.refit == "auto" else recipe.cv
+    refit = metric if recipe.cv.refit == "auto" else recipe.cv.refit
+    inner_folds = _inner_folds(recipe) if recipe.cv.inner_folds == "auto" else recipe.cv.inner_folds
+    cv = recipe.cv.model_copy(update={"refit": refit, "inner_folds": inner_folds})
     neighbours = recipe.neighbours.model_copy(update={"use": metric}) if recipe.neighbours.use == "auto" else recipe.neighbours
     return recipe.model_copy(update={"train": train, "cv": cv, "neighbours": neighbours})
+
+
+INNER_FOLDS = 5
+
+
+def _inner_folds(recipe: Recipe) -> int:
+    """Cross-fitting is the default where further heads cost next to nothing, and where no inner slide has to watch the training."""
+    watched = recipe.train.choose != "last" or recipe.schedule.name == "plateau"
+    return INNER_FOLDS if recipe.trains_on_features and not watched else 0
 
 
 def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
@@ -152,6 +166,7 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
         inner_share=cv.inner_share,
         label_budget=recipe.data.label_budget,
         seed=_fold_seed(recipe),
+        inner_folds=cv.inner_folds,
     )
 
 
@@ -168,7 +183,8 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
     cv, budget = recipe.cv, recipe.data.label_budget
     stated = [("cv.scheme", cv.scheme, folds.scheme)]
     stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
-    stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if folds.inner_share is not None else []
+    same_inner = not cv.inner_folds and not folds.cross_fitted
+    stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if same_inner and folds.inner_share is not None else []
     # Hidden labels stay hidden: the file's inner slides were chosen without them.
     stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
     different = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
@@ -178,9 +194,11 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
         )
         settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in different)
         raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({reasons}); add {settings}, or name another file")
-    if budget is None or folds.label_budget is not None:
+    if budget is not None and folds.label_budget is None:
+        folds = with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
+    if same_inner:
         return folds
-    return with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
+    return with_inner(folds, dataset.patches, cv.inner_share, cv.inner_folds, _fold_seed(recipe))
 
 
 def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
@@ -194,7 +212,11 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
             raise UserError(
                 f"{unit.name} has no labelled inner patches to choose an epoch and calibrate on; raise data.label_budget or cv.inner_share"
             )
-        check_batches(recipe, labels[unit.train])
+        for each in (unit, *unit.parts):
+            if len(np.unique(labels[each.train])) < 2:
+                raise UserError(f"{each.name} would train on one class only; set cv.inner_folds=0, change seed, or add slides")
+            if recipe.optim.name != "lbfgs":
+                check_batches(recipe, labels[each.train])
         k, n = recipe.neighbours.k, int(unit.train.sum())
         if recipe.neighbours.use and k != "inner" and k > n:
             raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower neighbours.k")

@@ -1,6 +1,5 @@
 """Train the network of a unit: build method, optimizer and batches from the recipe, then run the training loop."""
 
-from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
-from pcam_ssl.cross_validation.checks import starts_from_published
 from pcam_ssl.cross_validation.context import RunContext
+from pcam_ssl.cross_validation.frozen import features_of_rows
 from pcam_ssl.cross_validation.neighbor_votes import watched_logits
 from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set, with_pool
 from pcam_ssl.data.folds import Unit
@@ -20,10 +19,9 @@ from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.evaluation.metrics import auroc, nll
 from pcam_ssl.methods import build_method
 from pcam_ssl.models.artefact import load_weights, save_weights
-from pcam_ssl.models.backbone import package_for
 from pcam_ssl.models.inference import PLAIN
-from pcam_ssl.models.network import Network, build_network
-from pcam_ssl.models.weights_file import load_weights_file
+from pcam_ssl.models.network import Network
+from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Metrics, Run
@@ -41,7 +39,7 @@ def fit_unit(context: RunContext, unit: Unit) -> Training:
     patches = training_set(context, unit)
     seed = unit_seed(recipe.seed, unit)
     torch.manual_seed(seed)
-    network = _network(context)
+    network = _network(context, unit)
     steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
     training = _training(context, unit, network, patches.labels, steps)
     stream = train_stream(context, unit, patches, seed)
@@ -77,7 +75,7 @@ def fit_unit(context: RunContext, unit: Unit) -> Training:
             precision=context.precision,
             world=world,
             evaluate=partial(_evaluate, context, unit, chosen_by, "fold" if on_fold else "inner"),
-            keep=partial(_keep, folder) if world.is_main else lambda training: None,
+            keep=partial(_keep, folder, context.frozen is not None) if world.is_main else lambda training: None,
             log=_logger(metrics, folder, recipe) if world.is_main else lambda event: None,
             rewind=metrics.rewind if world.is_main else lambda step: None,
             advance=lambda n, text: advance(n, f"{unit.name} {text}"),
@@ -101,8 +99,8 @@ def _compiler_errors():
         raise UserError(f"train.compile: torch cannot compile here ({reason}); fix that, or set train.compile=false") from None
 
 
-def _keep(folder: Path, training: Training) -> None:
-    save_weights(folder, training.network, getattr(training.method, "metric_loss", None))
+def _keep(folder: Path, heads_only: bool, training: Training) -> None:
+    save_weights(folder, training.network, getattr(training.method, "metric_loss", None), heads_only)
 
 
 def _logger(metrics: Metrics, folder: Path, recipe: Recipe):
@@ -119,34 +117,30 @@ def _logger(metrics: Metrics, folder: Path, recipe: Recipe):
 
 def unit_seed(seed: int, unit: Unit) -> int:
     """The seed of a unit's first weights and batches, another one for each unit and round."""
-    return seed * 1009 + unit.number + 101 * unit.round
+    part = 0 if unit.part is None else 1 + unit.part
+    return seed * 1009 + unit.number + 101 * unit.round + 1_000_003 * part
 
 
-def new_network(recipe: Recipe, size_px: int, tell: Callable[[str], None] = lambda line: None) -> Network:
-    """The recipe's network before any training; `tell` gets a line about weights that do not come from the hub.
-
-    Raises UserError where it cannot be built, or its weights cannot be loaded.
-    """
-    model = recipe.model
-    pretrained = starts_from_published(recipe)
-    projection = getattr(recipe.method, "projection", None)
-    network = build_network(model.name, pretrained, size_px, model.image_size, model.drop_rate, model.drop_path_rate, projection)
-    if model.weights is not None:
-        loaded = load_weights_file(network, Path(model.weights), model.weights_digest)
-        tell(loaded.line(model.name))
-    elif pretrained and (package := package_for(model.name)) is not None:
-        tell(package.line)
-    return network
-
-
-def _network(context: RunContext) -> Network:
+def _network(context: RunContext, unit: Unit) -> Network:
+    """The network of a unit before training: with a backbone of its own, or new heads on the features of the frozen one."""
     model = context.recipe.model
+    if context.frozen is not None:
+        network = context.frozen.heads(model.drop_rate)
+        network.standardise(unit_features(context, context.rows[unit.train].row.to_numpy(), "none"))
+        return network.to(context.world.device)
     network = new_network(context.recipe, context.dataset.size_px)
     if context.world.size > 1:
         share_batch_norms(network, context.world.device)
     network.freeze_backbone(model.freeze_backbone)
     layout = torch.channels_last if context.precision.channels_last else torch.contiguous_format
     return network.to(context.world.device, memory_format=layout)
+
+
+def unit_features(context: RunContext, rows: np.ndarray, policy: str) -> torch.Tensor:
+    """Features float32 `[n, D]` of patches by the frozen backbone, each the mean over the fixed views of a policy."""
+    views = context.frozen.views(context.recipe, policy)
+    options = {"precision": context.precision, "world": context.world, "batch_size": context.recipe.predict.batch_size}
+    return features_of_rows(context.frozen, context.inputs, rows, views, **options)
 
 
 def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndarray, steps: int) -> Training:
@@ -157,7 +151,7 @@ def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndar
     optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
     schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps)
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None
-    if recipe.train.compile:
+    if recipe.train.compile and context.frozen is None:
         network.compile()
     scaler = torch.amp.GradScaler(device.type, enabled=context.precision.name == "fp16")
     return Training(method, optimizer, schedule, ema, scaler)
@@ -165,6 +159,9 @@ def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndar
 
 def _evaluate(context: RunContext, unit: Unit, rows, name: str, network: torch.nn.Module) -> dict[str, float | None]:
     """AUROC and NLL (nats) of one plain view after an epoch: of the classifier, or of kNN where there is no classifier."""
+    if unit.parts and name == "inner":
+        # No patch is left that the unit does not train on.
+        return {"score": None, "loss": None}
     labels = rows.label.to_numpy(np.int64)
     if context.recipe.scored_by == "knn":
         logits = watched_logits(context, unit, network, rows)

@@ -5,18 +5,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pcam_ssl.cross_validation.context import RunContext, calibrate, calibrator_of
+from pcam_ssl.cross_validation.context import Fitted, RunContext, calibrate, calibrator_of
 from pcam_ssl.cross_validation.fitting import fit_unit
+from pcam_ssl.cross_validation.linear_heads import fit_linear_heads
 from pcam_ssl.cross_validation.neighbor_votes import knn_tables, save_retrieval, score_neighbours
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.files import write_json
-from pcam_ssl.models.artefact import load_weights, save_facts
+from pcam_ssl.models.artefact import add_backbone, load_weights, save_facts
 from pcam_ssl.models.network import Network
 from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import progress
 from pcam_ssl.training.checkpoint import remove_checkpoints
+from pcam_ssl.training.loop import Training
 
 PLAIN_TABLE = "oof-plain"
 """Table of the fold's Predictions from one plain view, with their own calibration; it shows what the other views gain."""
@@ -27,31 +30,51 @@ def train_unit(context: RunContext, unit: Unit) -> None:
     folder = context.run.unit(unit.name)
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.time()
-    training = fit_unit(context, unit)
-    network = training.method.network
-    load_weights(folder, network)
-    result = (_by_neighbours if context.recipe.scored_by == "knn" else _by_head)(context, unit, network)
+    fitted = (fit_linear_heads if context.recipe.optim.name == "lbfgs" else fit_by_gradient)(context, unit)
+    result = (_by_neighbours if context.recipe.scored_by == "knn" else _by_head)(context, unit, fitted)
     if context.world.is_main:
-        save_facts(
-            folder,
-            network,
-            fold=unit.number,
-            scored_by=context.recipe.scored_by,
-            calibration=result.calibration,
-            precision=context.precision.to_dict(),
-            recipe=context.recipe.dump(),
-            dataset_digest=context.dataset.digest,
-        )
+        facts = {
+            "fold": unit.number,
+            "scored_by": context.recipe.scored_by,
+            "calibration": result.calibration,
+            "precision": context.precision.to_dict(),
+            "recipe": context.recipe.dump(),
+            "dataset_digest": context.dataset.digest,
+        }
+        for part, network in [(unit, fitted.network), *fitted.inner]:
+            save_facts(context.run.unit(part.name), network, **facts)
+        if context.frozen is not None:
+            add_backbone(folder, context.frozen.network.backbone)
     save_retrieval(context, unit, result.retrieval)
     for name, table in result.tables.items():
         save_predictions(context, unit, name, table)
     if context.world.is_main:
-        facts = {"fold": unit.number, "epoch": training.best["epoch"], "seconds": round(time.time() - begun, 1)}
+        facts = {"fold": unit.number, **fitted.facts, "seconds": round(time.time() - begun, 1)}
         counts = {name: int(getattr(unit, name).sum()) for name in ("train", "inner", "score")}
         machine = {"processes": context.world.size, "precision": context.precision.to_dict()}
         more = {"neighbours": result.neighbours} if result.neighbours else {}
-        write_json(folder / "fold.json", {**facts, **counts, **machine, "calibration": result.calibration, **more})
-        remove_checkpoints(folder)
+        for part in (*unit.parts, unit):  # the unit last: its file says that all is there
+            write_json(
+                context.run.unit(part.name) / "fold.json", {**facts, **counts, **machine, "calibration": result.calibration, **more}
+            )
+        for part in (*unit.parts, unit):
+            remove_checkpoints(context.run.unit(part.name))
+
+
+def fit_by_gradient(context: RunContext, unit: Unit) -> Fitted:
+    """Train the unit's inner networks, where it cross-fits, and its own network, each by the training loop."""
+    inner = [(part, _trained(context, part)[0]) for part in unit.parts]
+    network, training = _trained(context, unit)
+    return Fitted(network, inner or [(unit, network)], {"epoch": training.best["epoch"]})
+
+
+def _trained(context: RunContext, unit: Unit) -> tuple[Network, Training]:
+    folder = context.run.unit(unit.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    training = fit_unit(context, unit)
+    network = training.method.network
+    load_weights(folder, network, heads_only=context.frozen is not None)
+    return network, training
 
 
 @dataclass(frozen=True)
@@ -64,24 +87,34 @@ class UnitPredictions:
     retrieval: pd.DataFrame | None = None
 
 
-def _by_head(context: RunContext, unit: Unit, network: Network) -> UnitPredictions:
+def _by_head(context: RunContext, unit: Unit, fitted: Fitted) -> UnitPredictions:
     """Predictions of the classifier, and of kNN where the recipe uses it."""
-    inner, inner_plain = predict_views(context, network, context.rows[unit.inner], unit, "inner")
+    network = fitted.network
+    inner, inner_plain = inner_predictions(context, unit, fitted)
     calibrator = calibrate(context, inner)
     scored = {name: predict_views(context, network, rows, unit, name) for name, rows in scored_rows(context, unit).items()}
     tables = {"inner": inner, **{name: table for name, (table, _) in scored.items()}}
     tables = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}
-    found = score_neighbours(context, unit, network, tables) if context.recipe.neighbours.use else {"tables": {}}
+    found = score_neighbours(context, unit, fitted, tables) if context.recipe.neighbours.use else {"tables": {}}
     if context.test_views.count > 1 and "oof" in scored:
         plain = scored["oof"][1]
         tables[PLAIN_TABLE] = plain.assign(prob=calibrator_of(context, inner_plain).prob(plain.logit))
     return UnitPredictions({**tables, **found["tables"]}, calibrator.to_dict(), found.get("facts"), found.get("retrieval"))
 
 
-def _by_neighbours(context: RunContext, unit: Unit, network: Network) -> UnitPredictions:
+def inner_predictions(context: RunContext, unit: Unit, fitted: Fitted) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Uncalibrated Predictions of the unit's inner patches, each by a network that did not learn from it: under all test-time views, and the plain one."""
+    if len(fitted.inner) == 1:
+        return predict_views(context, fitted.network, context.rows[unit.inner], unit, "inner")
+    scored = [predict_views(context, network, context.rows[part.inner], part, "inner") for part, network in fitted.inner]
+    order = np.argsort(np.concatenate([np.flatnonzero(part.inner) for part, _ in fitted.inner]))
+    return tuple(pd.concat(tables, ignore_index=True).iloc[order].reset_index(drop=True) for tables in zip(*scored, strict=True))
+
+
+def _by_neighbours(context: RunContext, unit: Unit, fitted: Fitted) -> UnitPredictions:
     """Predictions of kNN alone: without a classification loss the head is untrained."""
     patches = {"inner": context.rows[unit.inner], **scored_rows(context, unit)}
-    found = knn_tables(context, unit, network, patches)
+    found = knn_tables(context, unit, fitted, patches)
     return UnitPredictions(found["tables"], found["facts"]["calibration"], found["facts"], found["retrieval"])
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.cross_validation.context import RunContext, calibrate
+from pcam_ssl.cross_validation.context import Fitted, RunContext, calibrate, in_order
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.models.inference import embed_rows
@@ -17,14 +17,16 @@ from pcam_ssl.tables import predictions, write_table
 from pcam_ssl.terminal import say
 
 
-def knn_tables(context: RunContext, unit: Unit, network: Network, patches: dict[str, pd.DataFrame]) -> dict:
+def knn_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[str, pd.DataFrame]) -> dict:
     """Calibrated kNN Predictions of `patches`, by table name (`inner`, and `oof` and `test` where they exist).
 
-    The gallery is the fold's training patches. Inner slides are excluded from it, since they choose k and temperature. Returns
+    The gallery is the fold's training patches. Inner patches, which choose k and temperature, ask the galleries of networks that did
+    not learn from them. Returns
     {"tables": by the same names, "facts": JSON values, "retrieval": measures of each scored patch, None where none is scored}.
     """
+    network = fitted.network
     gallery = training_gallery(context, unit, network)
-    vote, votes = _choose(context, unit, network, gallery)
+    vote, votes = _choose(context, unit, fitted)
     logits = {"inner": knn_logits(*(part[:, : vote["k"]] for part in votes), vote["temperature"])}
     embeddings = {}
     for name, table in patches.items():
@@ -45,12 +47,12 @@ def knn_tables(context: RunContext, unit: Unit, network: Network, patches: dict[
     return {"tables": knn, "facts": facts, "retrieval": retrieval}
 
 
-def score_neighbours(context: RunContext, unit: Unit, network: Network, head: dict[str, pd.DataFrame]) -> dict:
+def score_neighbours(context: RunContext, unit: Unit, fitted: Fitted, head: dict[str, pd.DataFrame]) -> dict:
     """kNN and blended Predictions for each of the head's calibrated tables (`inner`, `oof`, `test`), returned as by `knn_tables`.
 
     The tables are named `oof-knn`, `oof-blend` and so on. Inner slides choose the blend weight too.
     """
-    found = knn_tables(context, unit, network, head)
+    found = knn_tables(context, unit, fitted, head)
     knn, inner = found["tables"], head["inner"]
     blend = blend_weight(_calibrated(inner), _calibrated(knn["inner"]), inner.label.to_numpy(np.int64))
     if blend.reason and context.world.is_main:
@@ -95,14 +97,18 @@ def training_gallery(context: RunContext, unit: Unit, network: Network) -> Embed
     return build_index(embed_patches(context, network, patches), table)
 
 
-def _choose(
-    context: RunContext, unit: Unit, network: Network, gallery: EmbeddingIndex
-) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
+def _choose(context: RunContext, unit: Unit, fitted: Fitted) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
     """k and temperature, from the recipe or chosen on inner slides; and the votes for the inner patches at the largest k."""
     options, patches = context.recipe.neighbours, context.rows[unit.inner]
     labels = patches.label.to_numpy(np.int64)
-    widest = min(max(KS), len(gallery)) if options.k == "inner" else options.k
-    votes = gallery_votes(gallery, embed_patches(context, network, patches), widest)
+    galleries = [training_gallery(context, part, network) for part, network in fitted.inner]
+    widest = min(max(KS), *map(len, galleries)) if options.k == "inner" else options.k
+    asked = [
+        gallery_votes(gallery, embed_patches(context, network, context.rows[part.inner]), widest)
+        for gallery, (part, network) in zip(galleries, fitted.inner, strict=True)
+    ]
+    parts = [part for part, _ in fitted.inner]
+    votes = tuple(in_order(parts, [vote[kind] for vote in asked]) for kind in (0, 1))
     grid = {} if options.k == "inner" else {"ks": (options.k,)}
     if options.temperature != "inner":
         grid["temperatures"] = (options.temperature,)
@@ -117,7 +123,7 @@ def embed_patches(context: RunContext, network: Network, patches: pd.DataFrame) 
     """Embeddings `[n, D]` of patches of the context's dataset."""
     return embed_rows(
         network,
-        context.pixels,
+        context.inputs,
         patches.row.to_numpy(),
         batch_size=context.recipe.predict.batch_size,
         precision=context.precision,

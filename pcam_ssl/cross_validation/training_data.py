@@ -21,7 +21,6 @@ from pcam_ssl.data.batches import (
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows
-from pcam_ssl.data.views import Views
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.terminal import say
@@ -70,14 +69,13 @@ def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: in
     if len(patches) > patches.n_labelled:
         policy = recipe.views.policy if recipe.pseudo.noise == "same" else recipe.pseudo.noise
         ramp_steps = round(recipe.pseudo.ramp_epochs * steps_per_epoch(recipe, len(patches), patches.n_labelled))
-        views = Views(policy, recipe.views.strength, recipe.views.transform)
-        pseudo = PseudoPart(patches.n_labelled, patches.weights.astype(np.float32), views, ramp_steps)
+        pseudo = PseudoPart(patches.n_labelled, patches.weights.astype(np.float32), context.views(policy), ramp_steps)
     return TrainStream(
-        context.pixels,
+        context.inputs,
         patches.rows,
         patches.labels,
         batch_plan(recipe, patches.labels, patches.slides, seed, patches.n_labelled),
-        Views(recipe.views.policy, recipe.views.strength, recipe.views.transform),
+        context.views(recipe.views.policy),
         seed,
         world.rank,
         world.size,
@@ -163,7 +161,8 @@ def check_pools(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
     """Raises UserError where the pool of any unit is empty; consistency methods need one."""
     units = [fold_unit(folds, k) for k in range(folds.n_folds)]
     for unit in [*units, refit_unit(folds)] if recipe.cv.refit is True else units:
-        _pool(recipe, dataset, folds, unit)
+        for each in (unit, *unit.parts):
+            _pool(recipe, dataset, folds, each)
 
 
 def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
@@ -177,11 +176,11 @@ def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_
         say(f"{unit.name}: {describe_pool(pool_facts(context.dataset, context.folds, unit))}")
     return UnlabelledStream(
         stream,
-        context.pixels,
+        context.inputs,
         rows.row.to_numpy(),
         recipe.train.batch_size * method.ratio,
-        weak=Views(method.weak, recipe.views.strength, recipe.views.transform),
-        strong=Views(method.strong, recipe.views.strength, recipe.views.transform),
+        weak=context.views(method.weak),
+        strong=context.views(method.strong),
         ramp_steps=method.ramp_epochs * steps_per_epoch,
         seed=seed,
         rank=world.rank,

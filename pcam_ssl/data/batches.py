@@ -1,5 +1,6 @@
 """Batches as pure functions of (seed, step, rank), for exact resume without sampler state and for any number of processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pcam_ssl.data.features import Features
+from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.data.views import Views
 from pcam_ssl.errors import UserError
 
@@ -45,9 +48,20 @@ class Pixels:
     def __getstate__(self):
         return {"path": self.path, "_array": None}
 
+    def draw(self, rows: np.ndarray, views: Sequence[Views | FixedViews], keys: Sequence[tuple[int, ...]]) -> np.ndarray:
+        """One view of each patch, uint8 `[n, H, W, 3]`; `views` and `keys` `[n]` choose it."""
+        patches = self.array[rows]
+        for i, (row, each, key) in enumerate(zip(rows, views, keys, strict=True)):
+            patches[i] = each(patches[i], key, row)
+        return patches
+
+
+Inputs = Pixels | Features
+"""What networks are fed with: pixels, or the features of a frozen backbone."""
+
 
 class TrainStream(Dataset):
-    """Training batches by step: `pixels` uint8 `[b, H, W, 3]`, `label` float32 `[b]`, `slide` int64 `[b]`, `index` int64 `[b]`.
+    """Training batches by step: `pixels` uint8 `[b, H, W, 3]` (or cached features float32 `[b, D]` in their place), `label` float32 `[b]`, `slide` int64 `[b]`, `index` int64 `[b]`.
 
     `rows`, `labels` and `slides` (codes; zeros where the method needs none) `[n]` are the fold's training patches, and `plan` chooses
     those of a batch. With `pseudo` the batch also holds `weight` float32 `[b]`. Every process takes an equal share `b` of the batch.
@@ -56,7 +70,7 @@ class TrainStream(Dataset):
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Inputs,
         rows: np.ndarray,
         labels: np.ndarray,
         plan,
@@ -76,9 +90,8 @@ class TrainStream(Dataset):
         share = len(whole) // self.size
         places = range(self.rank * share, (self.rank + 1) * share)
         index = whole[places.start : places.stop]
-        patches = self.pixels.array[self.rows[index]]
-        for i, place in enumerate(places):
-            patches[i] = self._views_of(index[i])(patches[i], (self.seed, 2, step, place))
+        keys = [(self.seed, 2, step, place) for place in places]
+        patches = self.pixels.draw(self.rows[index], [self._views_of(each) for each in index], keys)
         batch = {
             "pixels": torch.from_numpy(patches),
             "label": torch.from_numpy(self.labels[index]),
@@ -138,14 +151,14 @@ class UnlabelledStream(Dataset):
     """Batches of `labelled` with patches of the pool added: `weak` and `strong` uint8 `[u, H, W, 3]`, two views of the same
     patches, and `ramp`, a scalar that rises from 0 to 1 in the first `ramp_steps` steps.
 
-    `rows` `[n]` are the patches of the pool. They are drawn in endless passes, each in a new order; a pool smaller than a batch
+    They are features where `pixels` are. `rows` `[n]` are the patches of the pool. They are drawn in endless passes, each in a new order; a pool smaller than a batch
     repeats in it. Every process takes an equal share `u` of `batch_size`, and a view depends on its place in the whole batch.
     """
 
     def __init__(
         self,
         labelled: Dataset,
-        pixels: Pixels,
+        pixels: Inputs,
         rows: np.ndarray,
         batch_size: int,
         *,
@@ -165,11 +178,11 @@ class UnlabelledStream(Dataset):
         whole = self.plan.batch(step)
         share = len(whole) // self.size
         places = range(self.rank * share, (self.rank + 1) * share)
-        weak = self.pixels.array[self.rows[whole[places.start : places.stop]]]
-        strong = weak.copy()
-        for i, place in enumerate(places):
-            weak[i] = self.weak(weak[i], (self.seed, 8, step, place))
-            strong[i] = self.strong(strong[i], (self.seed, 9, step, place))
+        rows = self.rows[whole[places.start : places.stop]]
+        weak, strong = (
+            self.pixels.draw(rows, [views] * share, [(self.seed, kind, step, place) for place in places])
+            for kind, views in ((8, self.weak), (9, self.strong))
+        )
         ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
         return {
             **self.labelled[step],

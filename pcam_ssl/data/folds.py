@@ -1,7 +1,7 @@
 """Folds as a table (which fold scores a patch, and the inner slides of each fold), and units, the networks to train."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ class Folds:
 
     `frame` holds `id`, `wsi`, `group` (never split: slide, stain cluster, or the patch itself), `fold` (the fold that
     scores the row; -1 = never scored), `visible` (False: the label is hidden and used for scoring only), and a bool column
-    `inner_K` per fold. `notes` are sentences the user must see. `inner_share` is the requested share; None where the file lacks it.
+    `inner_K` per fold. Where folds cross-fit, `part_K` names the inner network (0..) that scores the row and never learns from it (-1:
+    none); the last of these columns is that of the refit. `notes` are sentences the user must see. `inner_share` is the requested
+    share; None where the file lacks it.
     """
 
     frame: pd.DataFrame
@@ -54,12 +56,19 @@ class Folds:
         """Bool [N]: rows that fold `fold` may train on, with or without label. They are neither scored by it nor inner."""
         return ~self.score_mask(fold) & ~self.frame[f"inner_{fold}"].to_numpy()
 
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether inner networks score the rows that a fold trains on, in place of held-out inner slides."""
+        return "part_0" in self.frame
+
     def train_mask(self, fold: int) -> np.ndarray:
         """Bool [N]: rows whose labels train fold `fold`."""
-        return self.pool_mask(fold) & self.frame["visible"].to_numpy()
+        rows = ~self.score_mask(fold) & self.learnable if self.cross_fitted else self.pool_mask(fold)
+        return rows & self.frame["visible"].to_numpy()
 
     def inner_mask(self, fold: int) -> np.ndarray:
-        """Bool [N]: rows of the inner slides, whose labels choose the epoch, calibration, and thresholds of fold `fold`."""
+        """Bool [N]: rows whose labels choose calibration and thresholds of fold `fold`: its inner slides (which also choose the epoch),
+        or all training rows where folds cross-fit."""
         return self.frame[f"inner_{fold}"].to_numpy() & self.frame["visible"].to_numpy()
 
     def score_mask(self, fold: int) -> np.ndarray:
@@ -102,6 +111,10 @@ def check_groups(frame: pd.DataFrame, source: str) -> None:
         both = frame[~scored].groupby("group")[name].nunique()
         if (both > 1).any():
             raise LeakError(f"{source}: group {both.idxmax()} is in the training part and in {name}; make the folds again")
+    for name in [name for name in frame.columns if name.startswith("part_")]:
+        split = frame.groupby("group")[name].nunique()
+        if (split > 1).any():
+            raise LeakError(f"{source}: group {split.idxmax()} is in two inner folds of {name}; make the folds again")
 
 
 def write_folds(folds: Folds, path: Path | str, metadata: dict[str, str] | None = None) -> None:
@@ -118,6 +131,7 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
     """
     frame, metadata = read_table(path)
     inner = [name for name in frame.columns if str(name).startswith("inner_")]
+    parts = [name for name in frame.columns if str(name).startswith("part_")]
     valid = inner and sorted(inner) == sorted(f"inner_{k}" for k in range(len(inner)))
     try:
         notes, share = json.loads(metadata["notes"]), metadata.get("inner_share")
@@ -127,7 +141,7 @@ def read_folds(path: Path | str, patches: pd.DataFrame) -> Folds:
     if metadata.get("grouping") not in GROUPINGS or not valid:
         raise UserError(f"{path}: not a folds table; name the folds.parquet of a run")
     try:
-        frame = conform(frame, {**FOLD_COLUMNS, **dict.fromkeys(inner, "bool")})
+        frame = conform(frame, {**FOLD_COLUMNS, **dict.fromkeys(inner, "bool"), **dict.fromkeys(parts, "Int8")})
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not a folds table ({error}); name the folds.parquet of a run") from None
     rows = labelled_rows(patches)
@@ -162,17 +176,50 @@ class Unit:
     """Pseudo-labelled training patches: `id`, `label`, `weight`."""
     test: bool = True
     """Whether it predicts the test split."""
+    parts: tuple["Unit", ...] = ()
+    """Cross-fitting: the inner networks. Each scores its `inner` patches and learns from the others of the unit's training patches."""
+    part: int | None = None
+    """Which inner network this is; None for a unit with a network of its own."""
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Bool [N]: rows that the unit's own network must not learn from, in whatever way: those it scores, and inner ones it does not train on."""
+        return self.score | (self.inner & ~self.train)
 
 
 def fold_unit(folds: Folds, k: int) -> Unit:
     """The unit of fold `k`."""
-    return Unit(f"fold-{k}", k, folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k))
+    return _with_parts(folds, Unit(f"fold-{k}", k, folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k)))
 
 
 def refit_unit(folds: Folds) -> Unit:
-    """The unit trained on all visible labels that any fold trains on, except the inner slides of fold 0, which calibrate it. It scores nothing.
+    """The unit trained on all visible labels that any fold trains on. It scores nothing.
 
-    Under the official scheme it does not train on the valid split.
+    The inner slides of fold 0 calibrate it and are left out, except where folds cross-fit. Under the official scheme it does not train
+    on the valid split.
     """
-    train = folds.learnable & folds.frame["visible"].to_numpy() & ~folds.frame["inner_0"].to_numpy()
-    return Unit(REFIT, folds.n_folds, train, folds.inner_mask(0), np.zeros(len(train), bool))
+    train = folds.learnable & folds.frame["visible"].to_numpy()
+    nothing = np.zeros(len(train), bool)
+    if folds.cross_fitted:
+        return _with_parts(folds, Unit(REFIT, folds.n_folds, train, train, nothing))
+    return Unit(REFIT, folds.n_folds, train & ~folds.frame["inner_0"].to_numpy(), folds.inner_mask(0), nothing)
+
+
+def _with_parts(folds: Folds, unit: Unit) -> Unit:
+    """The unit with its inner networks, where folds cross-fit."""
+    if not folds.cross_fitted:
+        return unit
+    return with_parts(unit, folds.frame[f"part_{unit.number}"].to_numpy(np.int64, na_value=-1))
+
+
+def with_parts(unit: Unit, part: np.ndarray) -> Unit:
+    """The unit with one inner network for each value of `part` `[N]` (-1: none) among its training rows."""
+    parts = []
+    for number in np.unique(part[unit.train & (part >= 0)]):
+        left_out = part == number
+        name = f"{unit.name}/inner-{number}"
+        parts.append(
+            Unit(name, unit.number, unit.train & ~left_out, unit.train & left_out, unit.score, part=int(number), test=False)
+        )
+    inner = unit.train & (part >= 0)
+    return replace(unit, inner=inner, parts=tuple(parts))

@@ -58,7 +58,7 @@ def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     patches, frame = dataset.patches, folds.frame
     rows = labelled_rows(patches).row.to_numpy()
     # A refit scores nothing, but it must not train on a valid split that no fold trains on.
-    kept = unit.score | unit.inner | ~folds.learnable
+    kept = unit.held_out | ~folds.learnable
     source = np.where(patches.split == "test", "test", "unlabelled").astype(object)
     source[rows] = np.where(unit.train | kept, None, "hidden")
     # A slide is a group only where folds keep slides whole. Random folds split slides, to demonstrate leakage.

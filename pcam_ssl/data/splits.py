@@ -2,6 +2,7 @@
 clusters replace slides."""
 
 import hashlib
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -25,12 +26,14 @@ def make_folds(
     label_budget: int | None = None,
     seed: int = 0,
     grouping: str = "auto",
+    inner_folds: int = 0,
 ) -> Folds:
     """Folds of the labelled patches in the splits train and valid.
 
     `grouped` keeps slides whole; `official` trains on train and scores valid as fold 0; `random` ignores slides, to demonstrate
     leakage. `grouping` is `slides`, `stain clusters` (proxy groups), or `auto` (slides where they are known). `inner_share` is the
-    share of a fold's visible training rows that is held out as inner slides. `label_budget` keeps that many labels visible, chosen
+    share of a fold's visible training rows that is held out as inner slides; with `inner_folds` none are, and that many inner networks
+    cross-fit (`part_columns`). `label_budget` keeps that many labels visible, chosen
     independently of the labels. Raises UserError where the patches allow no such folds.
     """
     rows = labelled_rows(patches)
@@ -46,7 +49,7 @@ def make_folds(
         fold = _random(labels, n_folds, seed)
     visible = _visible(rows, scheme, label_budget, seed)
     frame = conform(rows[["id", "wsi"]].assign(group=groups, fold=fold, visible=visible), FOLD_COLUMNS)
-    frame = frame.join(inner_columns(frame, labels, n_folds=n_folds, share=inner_share, seed=seed))
+    frame = frame.join(_inner(frame, labels, n_folds, inner_share, inner_folds, seed))
     check_groups(frame, f"cv.scheme {scheme}")
     folds = Folds(frame, grouping, inner_share=inner_share)
     notes += _class_notes(folds, labels) + _copy_notes(rows, frame, scheme)
@@ -59,6 +62,21 @@ def with_budget(folds: Folds, patches: pd.DataFrame, label_budget: int, seed: in
     hidden = replace(folds, frame=folds.frame.assign(visible=_visible(rows, folds.scheme, label_budget, seed)))
     notes = _class_notes(hidden, rows["label"].to_numpy(dtype=np.int64))
     return replace(hidden, notes=tuple(dict.fromkeys([*folds.notes, *notes])))
+
+
+def with_inner(folds: Folds, patches: pd.DataFrame, inner_share: float, inner_folds: int, seed: int) -> Folds:
+    """The same folds with other inner slides, or inner folds, chosen as by `make_folds`."""
+    labels = labelled_rows(patches)["label"].to_numpy(dtype=np.int64)
+    old = [name for name in folds.frame.columns if name.startswith(("inner_", "part_"))]
+    frame = folds.frame.drop(columns=old)
+    frame = frame.join(_inner(frame, labels, folds.n_folds, inner_share, inner_folds, seed))
+    return replace(folds, frame=frame, inner_share=inner_share)
+
+
+def _inner(frame: pd.DataFrame, labels: np.ndarray, n_folds: int, share: float, inner_folds: int, seed: int) -> pd.DataFrame:
+    if inner_folds:
+        return part_columns(frame, labels, n_folds=n_folds, inner_folds=inner_folds, seed=seed)
+    return inner_columns(frame, labels, n_folds=n_folds, share=share, seed=seed)
 
 
 def _check_request(rows: pd.DataFrame, scheme: str, n_folds: int) -> None:
@@ -241,6 +259,42 @@ def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, shar
                 "to choose by; add slides, ask for more folds (cv.folds), or raise data.label_budget"
             ) from None
         columns[f"inner_{fold}"] = training & np.isin(codes, chosen)
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def part_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, inner_folds: int, seed: int) -> pd.DataFrame:
+    """Columns `inner_K` and `part_K` of each fold, and `part_K` of the refit (K = `n_folds`), for cross-fitting.
+
+    `part_K` assigns each group that fold K trains on to one of `inner_folds` inner folds, or fewer where there are few groups. It depends only
+    on visible labels outside fold K. Raises UserError where the labels of a fold allow no two inner folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    scored, visible = frame["fold"].to_numpy(np.int64), frame["visible"].to_numpy()
+    columns = {}
+    for fold in range(n_folds + 1):
+        # The refit learns from what any fold learns from; the one official fold scores the valid split.
+        training = scored != (0 if n_folds == 1 else fold)
+        usable = training & visible
+        groups = frame["group"][usable].to_numpy()
+        most = min(inner_folds, len(np.unique(groups)))
+        for n_parts in range(most, 1, -1):
+            state = int(np.random.SeedSequence((seed, 11, fold)).generate_state(1)[0])
+            splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=state)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a class with fewer patches than inner folds is looked at below
+                parts = [part for part in splitter.split(groups, labels[usable], groups) if len(part[1])]
+            if all(len(np.unique(labels[usable][rest])) == 2 for rest, _ in parts):
+                break
+        else:
+            raise UserError(
+                f"fold {fold} has too few slides of each class to cross-fit; set cv.inner_folds=0, add slides, or raise data.label_budget"
+            )
+        of_group = pd.Series(_fold_of_row(parts, len(groups)), index=groups).groupby(level=0).first()
+        part = np.where(training, of_group.reindex(frame["group"]).fillna(-1), -1).astype(np.int8)
+        columns[f"part_{fold}"] = pd.array(part, dtype="Int8")
+        if fold < n_folds:
+            columns[f"inner_{fold}"] = part >= 0
     return pd.DataFrame(columns, index=frame.index)
 
 

@@ -106,8 +106,8 @@ class Views:
         ]
         self.compose = A.Compose(steps) if steps and strength else None
 
-    def __call__(self, patch: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
-        """The view of a patch uint8 `[H, W, 3]` for `key`, of the same shape. Raises UserError where a user's own policy changes shape or dtype."""
+    def __call__(self, patch: np.ndarray, key: tuple[int, ...], row: int | None = None) -> np.ndarray:
+        """The view of a patch uint8 `[H, W, 3]` for `key`, of the same shape, whatever its `row`. Raises UserError where a user's own policy changes shape or dtype."""
         if not self.turns:
             return patch
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))

@@ -26,13 +26,20 @@ LOSS_PREFIX = "metric_loss."
 FORMAT = 1
 
 
-def save_weights(folder: Path, network: nn.Module, metric_loss: nn.Module | None = None) -> None:
-    """Write the weights and buffers of a network, and those of its metric loss (class vectors)."""
-    tensors = dict(network.state_dict())
+def save_weights(folder: Path, network: nn.Module, metric_loss: nn.Module | None = None, heads_only: bool = False) -> None:
+    """Write the weights and buffers of a network (`heads_only`: without its backbone), and those of its metric loss (class vectors)."""
+    tensors = {name: value for name, value in network.state_dict().items() if not (heads_only and name.startswith("backbone."))}
     if metric_loss is not None:
         tensors |= {LOSS_PREFIX + name: value for name, value in metric_loss.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         # Not safetensors' save_file: it makes the file readable by its owner only, and wraps the error of a full disk.
+        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+
+
+def add_backbone(folder: Path, backbone: nn.Module) -> None:
+    """Write the weights of the frozen backbone beside those of its heads, so that the file is a whole network."""
+    tensors = load_file(folder / WEIGHTS) | {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+    with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
@@ -41,11 +48,17 @@ def save_facts(folder: Path, network: Network, **facts: Any) -> None:
     write_json(folder / FACTS, {"format": FORMAT, "network": network.config.to_dict(), **facts})
 
 
-def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None = None) -> None:
-    """Load saved weights into a network, and into a metric loss where given. Raises UserError where the file is absent, damaged, or does not fit."""
+def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None = None, heads_only: bool = False) -> None:
+    """Load saved weights into a network (`heads_only`: its backbone stays as it is), and into a metric loss where given. Raises UserError where the file is absent, damaged, or does not fit."""
     try:
         tensors = load_file(folder / WEIGHTS)
-        network.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(LOSS_PREFIX)})
+        mine = {name: value for name, value in tensors.items() if not name.startswith(LOSS_PREFIX)}
+        if heads_only:
+            backbone = (
+                {f"backbone.{name}": value for name, value in network.backbone.state_dict().items()} if network.backbone else {}
+            )
+            mine = {name: value for name, value in mine.items() if not name.startswith("backbone.")} | backbone
+        network.load_state_dict(mine)
         if metric_loss is not None:
             learned = {name.removeprefix(LOSS_PREFIX): value for name, value in tensors.items() if name.startswith(LOSS_PREFIX)}
             metric_loss.load_state_dict(learned)
@@ -60,14 +73,19 @@ def load_weights(folder: Path, network: Network, metric_loss: nn.Module | None =
         ) from None
 
 
-def load_network(folder: Path, device: torch.device, channels_last: bool = False) -> tuple[Network, dict[str, Any]]:
-    """The network of a fold's folder on `device`, in eval mode, and its model.json. Raises UserError where it is absent or damaged."""
+def load_network(
+    folder: Path, device: torch.device, channels_last: bool = False, heads_of: Network | None = None
+) -> tuple[Network, dict[str, Any]]:
+    """The network of a fold's folder on `device`, in eval mode, and its model.json. Raises UserError where it is absent or damaged.
+
+    With `heads_of`, a network with the same backbone, only the heads are loaded; they take its features.
+    """
     facts = read_model(folder, FORMAT)
     try:
-        network = rebuild_network(facts["network"])
+        network = rebuild_network(facts["network"]) if heads_of is None else heads_of.heads()
     except (TypeError, ValueError, RuntimeError) as error:  # timm does not know the architecture or an argument
         raise UserError(f"{folder / FACTS}: damaged ({first_line(error)}); delete {folder} and train that fold again") from None
-    load_weights(folder, network)
+    load_weights(folder, network, heads_only=heads_of is not None)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return network.to(device, memory_format=layout).eval(), facts
 

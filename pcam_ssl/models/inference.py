@@ -12,7 +12,10 @@ import torch
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.data.batches import EvalStream, Pixels, load
+from pcam_ssl.data.batches import EvalStream, Inputs, load
+from pcam_ssl.data.features import Features
+from pcam_ssl.data.fixed_views import D4, random_names
+from pcam_ssl.data.fixed_views import PLAIN as PLAIN_VIEW
 from pcam_ssl.data.views import Views, id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
@@ -40,6 +43,12 @@ class TestViews:
     def count(self) -> int:
         return (8 if self.d4 else 1) + self.random_views
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The views' names in a cache of features."""
+        fixed = D4 if self.d4 else PLAIN_VIEW
+        return fixed + random_names(self.policy, self.strength, self.transform, self.random_views)
+
 
 PLAIN = TestViews(d4=False)
 
@@ -52,7 +61,7 @@ def dihedral(pixels: torch.Tensor, element: int) -> torch.Tensor:
 
 def predict_logits(
     network: Network,
-    pixels: Pixels,
+    pixels: Inputs,
     rows: np.ndarray,
     ids,
     *,
@@ -70,20 +79,38 @@ def predict_logits(
     """
     rows, keys = np.asarray(rows), np.array([id_key(patch_id) for patch_id in ids], np.uint64)
     mine = slice(world.rank, None, world.size)
-    drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
-    stream = EvalStream(pixels, rows[mine], keys[mine], batch_size, drawn, views.random_views, views.seed)
-    logits = np.empty((len(stream.rows), views.count))
+    logits = np.empty((len(rows[mine]), views.count))
     network.eval()
     with torch.inference_mode(), precision.autocast(world.device):
+        if isinstance(pixels, Features):
+            for place in _blocks(len(logits)):
+                for column, name in enumerate(views.names):
+                    features = torch.from_numpy(pixels.of(rows[mine][place], name)).to(world.device)
+                    logits[place, column] = network(features)["logit"].float().cpu().numpy()
+                advance(place.stop - place.start)
+            return _shared(logits, views, world)
+        drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
+        stream = EvalStream(pixels, rows[mine], keys[mine], batch_size, drawn, views.random_views, views.seed)
         for batch in load(stream, range(len(stream)), workers, world.device):
-            columns = [network(view)["logit"].float() for view in _views(batch, views.d4, world.device)]
+            columns = [network(view)["logit"].float() for view in all_views(batch, views.d4, world.device)]
             logits[batch["place"].numpy()] = torch.stack(columns, 1).cpu().numpy()
             advance(len(batch["place"]))
+    return _shared(logits, views, world)
+
+
+FEATURES_BATCH = 4096
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(begin, min(begin + FEATURES_BATCH, n)) for begin in range(0, n, FEATURES_BATCH)]
+
+
+def _shared(logits: np.ndarray, views: TestViews, world: World) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean, spread = _average(logits, views.mean), logits.std(axis=1)
     return tuple(_interleave(world.gather(part)) for part in (mean, spread, logits[:, 0]))
 
 
-def _views(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
+def all_views(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
     """Yield one view after another, uint8 `[B, H, W, 3]`. Pixels are copied to the device once, as uint8."""
     pixels = batch["pixels"].to(device, non_blocking=True)
     for element in range(8 if d4 else 1):
@@ -111,7 +138,7 @@ def _interleave(parts: list[np.ndarray]) -> np.ndarray:
 
 def embed_rows(
     network: Network,
-    pixels: Pixels,
+    pixels: Inputs,
     rows,
     *,
     batch_size: int,
@@ -127,13 +154,11 @@ def embed_rows(
     that are not finite.
     """
     mine = np.asarray(rows)[world.rank :: world.size]
-    stream = EvalStream(pixels, mine, np.zeros(len(mine), np.uint64), batch_size, None, 0, 0)
     part = np.empty((len(mine), network.embedding_size), np.float32) if out is None else out
     network.eval()
     with torch.inference_mode(), precision.autocast(world.device):
-        for batch in load(stream, range(len(stream)), workers, world.device):
-            place = batch["place"].numpy()
-            embedding = network(batch["pixels"].to(world.device, non_blocking=True))["embedding"].cpu().numpy()
+        for place, patches in _plain_batches(pixels, mine, batch_size, world, workers):
+            embedding = network(patches)["embedding"].cpu().numpy()
             if not np.isfinite(embedding).all():
                 row = mine[place[~np.isfinite(embedding).all(axis=1)][0]]
                 raise UserError(
@@ -149,7 +174,20 @@ def embed_rows(
     return whole
 
 
+def _plain_batches(pixels: Inputs, rows: np.ndarray, batch_size: int, world: World, workers: int):
+    """Places in `rows` `[b]` and their plain views on the device: uint8 `[b, H, W, 3]`, or features float32 `[b, D]`."""
+    if isinstance(pixels, Features):
+        for block in _blocks(len(rows)):
+            yield np.arange(block.start, block.stop), torch.from_numpy(pixels.of(rows[block], PLAIN_VIEW[0])).to(world.device)
+        return
+    stream = EvalStream(pixels, rows, np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)
+    for batch in load(stream, range(len(stream)), workers, world.device):
+        yield batch["place"].numpy(), batch["pixels"].to(world.device, non_blocking=True)
+
+
 def test_views(recipe: Recipe) -> TestViews:
     """The test-time views of a recipe."""
     options, views = recipe.predict, recipe.views
-    return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, recipe.seed, views.transform)
+    # Random views of a frozen backbone are kept, so all seeds share them.
+    seed = 0 if recipe.trains_on_features else recipe.seed
+    return TestViews(options.d4, options.random_views, views.policy, views.strength, options.mean, seed, views.transform)

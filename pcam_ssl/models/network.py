@@ -26,42 +26,65 @@ class NetworkConfig:
     projection: int | None = None
     interpolation: str = "bilinear"
     """How patches are resized. Older artefacts lack the key; their patches were resized bilinearly."""
+    layers: str = "last"
+    """`last`: the backbone's pooled last stage; `stages`: the pooled outputs of all stages side by side."""
+    standardised: bool = False
+    """Whether heads see features with mean 0 and standard deviation 1 (over the training patches)."""
+    hidden: int | None = None
+    """Hidden units of an MLP classifier; None for a linear one."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Network(nn.Module):
-    """Backbone and linear head, with `config.projection` also an embedding head. Takes uint8 patches `[B, H, W, 3]` of any square size.
+    """Backbone, classifier, and with `config.projection` also an embedding head. Takes uint8 patches `[B, H, W, 3]` of any square size.
 
-    With `config.image_size` patches are resized on the device, by the interpolation of the backbone's training, antialiased.
+    It also takes features float `[B, D]` of its backbone, as `features` returns them. So heads are trained on cached features, and such a
+    network needs no `backbone` (None). With `config.image_size` patches are resized on the device, by the interpolation of the
+    backbone's training, antialiased.
     """
 
-    def __init__(self, backbone: nn.Module, config: NetworkConfig, drop_rate: float = 0.0):
+    def __init__(self, backbone: nn.Module | None, config: NetworkConfig, drop_rate: float = 0.0, features: int | None = None):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features = getattr(backbone, "head_hidden_size", backbone.num_features)
+        self.n_features = feature_count(backbone, config.layers) if features is None else features
         self.dropout = nn.Dropout(drop_rate)
-        self.head = nn.Linear(features, 1)
-        self.projection = nn.Linear(features, config.projection) if config.projection else None
-        self.embedding_size = config.projection or features
+        self.head = _classifier(self.n_features, config.hidden, drop_rate)
+        self.projection = nn.Linear(self.n_features, config.projection) if config.projection else None
+        self.embedding_size = config.projection or self.n_features
         # Pixels are on the scale 0..255, so mean and std are too.
         self.register_buffer("mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
+        if config.standardised:
+            self.register_buffer("feature_mean", torch.zeros(self.n_features))
+            self.register_buffer("feature_std", torch.ones(self.n_features))
         self.backbone_frozen = False
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone. The batch norms of a frozen backbone keep their statistics."""
         self.backbone_frozen = frozen
-        self.backbone.requires_grad_(not frozen)
+        if self.backbone is not None:
+            self.backbone.requires_grad_(not frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True):
         super().train(mode)
-        if self.backbone_frozen:
+        if self.backbone_frozen and self.backbone is not None:
             self.backbone.eval()
         return self
+
+    def heads(self, drop_rate: float = 0.0) -> "Network":
+        """A new network without a backbone, for this one's features; its heads are as those of a new network."""
+        return Network(None, self.config, drop_rate, self.n_features)
+
+    def standardise(self, features: torch.Tensor) -> None:
+        """Take mean and standard deviation of the features `[N, D]` of training patches; constant features are left as they are."""
+        wide = features.double()
+        std = wide.std(0, unbiased=False)
+        self.feature_mean.copy_(wide.mean(0))
+        self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 `[B, H, W, 3]` to normalised float `[B, 3, S, S]`, channels last in memory."""
@@ -74,14 +97,56 @@ class Network(nn.Module):
                 images = images.clamp(0, 255)
         return (images - self.mean) / self.std
 
-    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the backbone says of patches uint8 `[B, H, W, 3]`: float `[B, D]`."""
+        images = self.prepare(pixels)
+        if self.config.layers == "last":
+            return self.backbone(images)
+        last, maps = self.backbone.forward_intermediates(images, output_fmt="NCHW")
+        pooled = [each.mean((2, 3)) for each in maps[: len(stages(self.backbone))]]
+        return torch.cat([*pooled, self.backbone.forward_head(last)], 1)
+
+    def forward(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length, which is the projection, or else the pooled features."""
-        features = self.backbone(self.prepare(pixels))
+        features = patches if patches.ndim == 2 else self.features(patches)
+        if self.config.standardised:
+            # In float32, so that heads give the same numbers on features from a cache.
+            features = (features.float() - self.feature_mean) / self.feature_std
+            with torch.autocast(features.device.type, enabled=False):
+                return self._heads(features)
+        return self._heads(features)
+
+    def _heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         embedding = self.projection(features) if self.projection is not None else features
         return {
             "embedding": functional.normalize(embedding.float(), dim=1),
             "logit": self.head(self.dropout(features)).squeeze(1).float(),
         }
+
+
+def _classifier(features: int, hidden: int | None, drop_rate: float) -> nn.Module:
+    if hidden is None:
+        return nn.Linear(features, 1)
+    return nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(drop_rate), nn.Linear(hidden, 1))
+
+
+def feature_count(backbone: nn.Module, layers: str) -> int:
+    """Number of features that a backbone gives with these layers."""
+    last = getattr(backbone, "head_hidden_size", backbone.num_features)
+    return last if layers == "last" else last + sum(stage["num_chs"] for stage in stages(backbone))
+
+
+def stages(backbone: nn.Module) -> list[dict[str, Any]]:
+    """timm's descriptions of the stages whose pooled outputs tell more than the last features: those of another width."""
+    last = getattr(backbone, "head_hidden_size", backbone.num_features)
+    described = getattr(backbone.feature_info, "info", backbone.feature_info)
+    return [each for number, each in enumerate(described) if number < len(described) - 1 or each["num_chs"] != last]
+
+
+def shrinks(backbone: nn.Module) -> bool:
+    """Whether later stages see the patch at a lower resolution, as in CNNs; plain vision transformers do not."""
+    described = getattr(backbone.feature_info, "info", backbone.feature_info)
+    return hasattr(backbone, "forward_intermediates") and len({each["reduction"] for each in described}) > 1
 
 
 def build_network(
@@ -92,8 +157,11 @@ def build_network(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     projection: int | None = None,
+    hidden: int | None = None,
+    layers: str = "last",
+    standardised: bool = False,
 ) -> Network:
-    """A new network for patches of `size_px`, with an embedding head of `projection` dimensions where given.
+    """A new network for patches of `size_px`, with an embedding head of `projection` dimensions where given. `layers` is last, stages or auto.
 
     Raises UserError for an unknown backbone, weights that cannot be reached, or a size that the backbone cannot take.
     """
@@ -108,8 +176,23 @@ def build_network(
     )
     # torch antialiases only these two. Bicubic is timm's default where a backbone states none.
     interpolation = "bilinear" if resolved.defaults.get("interpolation") == "bilinear" else "bicubic"
-    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection, interpolation)
-    network = Network(create_backbone(resolved, pretrained, arguments), config, drop_rate).eval()
+    backbone = create_backbone(resolved, pretrained, arguments)
+    if layers == "auto":
+        layers = "stages" if shrinks(backbone) else "last"
+    config = NetworkConfig(
+        resolved.architecture,
+        arguments,
+        image_size,
+        tuple(mean),
+        tuple(std),
+        name,
+        projection,
+        interpolation,
+        layers,
+        standardised,
+        hidden,
+    )
+    network = Network(backbone, config, drop_rate).eval()
     try:
         with torch.no_grad():
             network(torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8))

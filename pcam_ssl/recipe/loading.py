@@ -96,7 +96,7 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
     for setting in settings:
         apply_setting(values, setting)
     _drop_old_digest(values, changes)
-    return _with_weights_digest(_with_transform(validate(values, source)))
+    return _with_weights_digest(_with_transform(validate(_with_frozen_defaults(values), source)))
 
 
 def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -117,6 +117,26 @@ def _with_file_policy(changes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(views, dict) and views.get("file") is not None and "policy" not in views:
         return {**changes, "views": {**views, "policy": "file"}}
     return changes
+
+
+def _with_frozen_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with other defaults where the backbone is frozen: views that its cache holds, and a linear head fitted by L-BFGS."""
+    model, method = _section(values, "model"), _section(values, "method")
+    if model.get("freeze_backbone") is not True or model.get("init") is not None:
+        return values
+    values = dict(values)
+    if not _section(values, "features").get("random_views"):
+        values["views"] = {"policy": "d4", **_section(values, "views")}
+        values["pseudo"] = {"noise": "same", **_section(values, "pseudo")}
+    if "optim" not in values and method.get("name", "supervised") == "supervised" and model.get("head", "linear") == "linear":
+        values["optim"] = {"name": "lbfgs"}
+    return values
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of the values as they were written; empty where it is absent or no mapping, which validation reports."""
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _with_transform(recipe: Recipe) -> Recipe:
@@ -328,6 +348,8 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
     """The flat keys that decide a run's numbers. The `pseudo` section is part of them for pseudo-label `rounds` only."""
     free = (*MACHINE_KEYS, *PLACE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
     flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
+    # Recipes of runs made before this key existed.
+    flat["cv.inner_folds"] = 0 if flat["cv.inner_folds"] == "auto" else flat["cv.inner_folds"]
     return flat if rounds else {key: value for key, value in flat.items() if not key.startswith("pseudo.")}
 
 

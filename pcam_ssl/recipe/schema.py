@@ -47,6 +47,11 @@ class CrossValidation(Section):
         min_length=1,
         description="folds.parquet of another run, to use its folds and inner slides; cv and data.label_budget must agree with it",
     )
+    inner_folds: Annotated[int, Field(ge=0, le=100)] | Literal["auto"] = Field(
+        "auto",
+        description="cross-fit in place of inner slides: a fold's own network learns from all its slides, and each of them is also scored"
+        " by one of this many inner networks that did not see it; 0: hold out inner_share; auto: 5 where heads are trained on cached features, else 0",
+    )
     seed: int | None = Field(
         None,
         ge=0,
@@ -70,7 +75,11 @@ class Model(Section):
     )
     drop_rate: float = Field(0.0, ge=0, lt=1, description="dropout rate before the head")
     drop_path_rate: float = Field(0.0, ge=0, lt=1, description="rate of stochastic depth, where the backbone supports it")
-    freeze_backbone: bool = Field(False, description="train the head only")
+    freeze_backbone: bool = Field(False, description="train the head only, on cached features")
+    head: Literal["linear", "mlp"] = Field(
+        "linear", description="classifier on the features: linear, or an MLP with one hidden layer (model.hidden)"
+    )
+    hidden: int = Field(256, ge=1, le=2**16, description="hidden units of the MLP head")
     head_first_epochs: int = Field(
         0, ge=0, le=MOST_EPOCHS, description="epochs in which only the head is trained, before backbone and head"
     )
@@ -86,6 +95,23 @@ class Model(Section):
         None,
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of model.weights, filled in when the recipe is read; a file that differs from it is refused",
+    )
+
+
+class Features(Section):
+    cache: bool = Field(
+        True,
+        description="with a frozen backbone: keep its features in DATASET/features (or $PCAM_SSL_CACHE) and train on them; false: run it anew for each view. Same numbers up to float16",
+    )
+    layers: Literal["last", "stages", "auto"] = Field(
+        "auto",
+        description="features of a frozen backbone. last: its pooled last stage; stages: the pooled outputs of all stages side by side; auto: stages for CNNs, last for transformers",
+    )
+    random_views: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="with a frozen backbone: random views kept of each patch, for the policies that draw more than D4",
     )
 
 
@@ -141,6 +167,16 @@ class Sgd(Section):
     weight_decay: float = Field(1e-4, ge=0, le=100, description="not applied to biases, norms, position embeddings and tokens")
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
+
+
+class LBFGS(Section):
+    name: Literal["lbfgs"] = "lbfgs"
+    c: Annotated[float, Field(gt=0, le=1e6)] | Literal["inner"] = Field(
+        "inner",
+        description="inverse strength of the L2 penalty on standardised features (C of scikit-learn's LogisticRegression); inner: chosen on patches that the inner networks did not see",
+    )
+    max_steps: int = Field(200, ge=1, le=100_000, description="at most this many steps of L-BFGS")
+    tolerance: float = Field(1e-5, gt=0, le=1, description="largest gradient of the mean loss at which the head counts as fitted")
 
 
 class WarmUp(Section):
@@ -325,7 +361,7 @@ class MeanTeacher(Section):
 
 
 Method = Annotated[Supervised | Metric | FixMatch | MeanTeacher, Field(discriminator="name")]
-Optim = Annotated[Adam | AdamW | Sgd, Field(discriminator="name")]
+Optim = Annotated[Adam | AdamW | Sgd | LBFGS, Field(discriminator="name")]
 Schedule = Annotated[Constant | OneCycle | Cosine | Cyclic | Plateau, Field(discriminator="name")]
 
 
@@ -405,6 +441,7 @@ class Recipe(Section):
     data: Data = Data()
     cv: CrossValidation = CrossValidation()
     model: Model = Model()
+    features: Features = Features()
     method: Method = Supervised()
     views: Views = Views()
     optim: Optim = AdamW()
@@ -443,6 +480,69 @@ class Recipe(Section):
         return self
 
     @property
+    def starts_from_published(self) -> bool:
+        """Whether networks start from published weights (`model.pretrained`): not where `model.init` or `model.weights` is set."""
+        return self.model.pretrained and self.model.init is None and self.model.weights is None
+
+    @property
+    def trains_on_features(self) -> bool:
+        """Whether units share a frozen backbone and train heads on its features. Weights of `model.init` differ by fold."""
+        return self.model.freeze_backbone and self.model.init is None
+
+    @model_validator(mode="after")
+    def _frozen_backbone_has_fixed_views(self):
+        if not self.trains_on_features:
+            return self
+        kept = self.features.random_views
+        random = [
+            key for key, policy in self.policies.items() if policy in ("standard", "strong", "file") and key != "pseudo.noise"
+        ]
+        if random and not kept:
+            policy = self.policies[random[0]]
+            raise ValueError(
+                f"{random[0]} is {policy}, and of a frozen backbone only the eight D4 views are kept; set features.random_views=8, or {random[0]}=d4"
+            )
+        if self.predict.random_views > kept:
+            raise ValueError(
+                f"predict.random_views is {self.predict.random_views}, and features.random_views keeps {kept}; raise the latter"
+            )
+        if self.model.drop_path_rate:
+            raise ValueError("model.drop_path_rate has no effect on a frozen backbone; leave it at 0 (drop_rate acts on the head)")
+        return self
+
+    @model_validator(mode="after")
+    def _lbfgs_fits_a_linear_head(self):
+        if self.optim.name != "lbfgs":
+            return self
+        for wrong, change in (
+            (not self.trains_on_features, "model.freeze_backbone=true without model.init"),
+            (self.method.name != "supervised" or self.method.loss != "bce", "method.name=supervised with loss bce"),
+            (self.model.head != "linear", "model.head=linear"),
+            (self.model.drop_rate > 0, "model.drop_rate=0"),
+            (self.train.choose != "last", "train.choose=last (there are no epochs)"),
+        ):
+            if wrong:
+                raise ValueError(f"optim.name=lbfgs fits a linear head on fixed features; set {change}, or another optim.name")
+        return self
+
+    @model_validator(mode="after")
+    def _cross_fitting_leaves_no_inner_slides(self):
+        if self.cv.inner_folds in ("auto", 0):
+            return self
+        if self.cv.inner_folds == 1:
+            raise ValueError("cv.inner_folds is 1; 2 or more cross-fit, 0 holds out inner slides")
+        if self.model.init is not None:
+            raise ValueError("cv.inner_folds cross-fits, and weights of model.init have seen those slides; set cv.inner_folds=0")
+        if self.train.choose != "last" or self.schedule.name == "plateau":
+            key = "train.choose=last" if self.train.choose != "last" else "another schedule than plateau"
+            raise ValueError(f"cv.inner_folds leaves no inner slides to watch during training; set {key}, or cv.inner_folds=0")
+        if not self.trains_on_features:
+            raise ValueError(
+                "cv.inner_folds trains that many further networks a fold; set model.freeze_backbone=true, or cv.inner_folds=0"
+            )
+        return self
+
+    @property
     def scored_by(self) -> Literal["head", "knn"]:
         """The source of a run's Predictions: the classifier, or kNN where no classifier is trained (`method.classify: false`)."""
         return "knn" if self.method.name == "metric" and not self.method.classify else "head"
@@ -459,9 +559,13 @@ class Recipe(Section):
     @property
     def draws_from_file(self) -> list[str]:
         """The keys that use the views of `views.file`."""
+        return [key for key, policy in self.policies.items() if policy == "file"]
+
+    @property
+    def policies(self) -> dict[str, str | None]:
+        """The policies of all views, by key."""
         policies = {"views.policy": self.views.policy, "pseudo.noise": self.pseudo.noise}
-        policies |= {f"method.{name}": getattr(self.method, name, None) for name in ("weak", "strong")}
-        return [key for key, policy in policies.items() if policy == "file"]
+        return policies | {f"method.{name}": getattr(self.method, name, None) for name in ("weak", "strong")}
 
     def dump(self) -> dict[str, Any]:
         """Every key, as a nested dict of plain values."""

@@ -186,7 +186,9 @@ def _end_epoch(training: Training, plan: Plan, evaluate, keep) -> dict[str, Any]
     lr = training.optimizer.param_groups[0]["lr"]
     result = evaluate(training.network)
     score = result.pop("score")
-    training.schedule.epoch_end(result.pop("loss"))
+    loss = result.pop("loss")
+    if loss is not None:
+        training.schedule.epoch_end(loss)
     epoch = training.step // plan.steps_per_epoch
     if plan.keep_best and score is not None:
         if score > training.best.get("score", float("-inf")):
