@@ -7,6 +7,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+from pcam_ssl.cross_validation.checks import published_from
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file, read_json, write_json
 from pcam_ssl.models.weights import PACKAGES
@@ -173,3 +174,10 @@ def test_a_package_of_weights_is_said_recorded_and_kept_to(train, tmp_path, caps
         UserError, match=r"begun with weights of tf_efficientnet_lite0 from efficientnet-.*, here they would come from hub"
     ):
         train(run.path, *PUBLISHED)
+
+
+def test_the_record_tells_a_folder_from_the_hub():
+    names = ("local-dir:my-model", "resnet18", "tf_efficientnet_lite0.in1k")
+    places = [published_from(load_recipe(None, [f"model.name={name}"])) for name in names]
+    assert places == ["local-dir:my-model", "hub", "hub"]
+    assert published_from(load_recipe(None, ["model.pretrained=false"])) is None
