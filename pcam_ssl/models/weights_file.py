@@ -19,11 +19,11 @@ WRAPPERS = ("state_dict", "model", "teacher")
 PREFIXES = ("module.", "backbone.", "encoder.")
 """What wrapping modules put before the names of a backbone: DataParallel, this package, self-supervised methods."""
 HEADS = ("head", "fc", "classifier")
-OWN = ("mean", "std", "head.weight", "backbone.")
-"""Keys of `model.safetensors` of this package; its normalisation is taken too."""
-OWN_EXTRAS = ("mean", "std", "projection", "metric_loss")
+OWN = ("mean", "std", "head.", "backbone.")
+"""Beginnings of the keys of `model.safetensors` of this package; its normalisation is taken too."""
+OWN_EXTRAS = ("mean", "std", "feature_mean", "feature_std", "projection", "metric_loss")
 SHOWN_KEYS = 5
-SAVE = "save it with safetensors.torch.save_file(model.state_dict(), FILE)"
+SAVE = "save it with safetensors.torch.save_file(network.state_dict(), FILE)"
 
 
 @dataclass(frozen=True)

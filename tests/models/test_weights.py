@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from pcam_ssl.errors import UserError
@@ -30,13 +32,15 @@ def there(package):
     return package
 
 
-def cached(folder: Path, hub_id: str) -> None:
-    """Lay out a model in a hub cache as huggingface_hub does."""
+def cached(folder: Path, hub_id: str) -> Path:
+    """Lay out a model in a hub cache as huggingface_hub does; returns its file of weights, which is empty."""
     model = folder / f"models--{hub_id.replace('/', '--')}"
     (model / "refs").mkdir(parents=True)
     (model / "refs" / "main").write_text("abc")
     (model / "snapshots" / "abc").mkdir(parents=True)
-    (model / "snapshots" / "abc" / "model.safetensors").write_bytes(b"")
+    file = model / "snapshots" / "abc" / "model.safetensors"
+    file.write_bytes(b"")
+    return file
 
 
 @installed
@@ -52,8 +56,6 @@ def test_the_full_classifier_calls_the_sample_photograph_a_palace(package):
         std=package.std,
         crop_pct=config.crop_pct,
     )
-    from PIL import Image
-
     with torch.no_grad():
         logits = network(view(Image.fromarray(load_sample_image("china.jpg")))[None])
     assert logits.argmax() == PALACE
@@ -78,10 +80,11 @@ def test_random_weights_keep_timms_normalisation():
 
 def test_timms_own_weights_in_the_cache_come_first_with_their_own_normalisation(tmp_path):
     there(LITE0)
-    assert resolve_backbone(LITE0.architecture, True).package == LITE0
-    cached(tmp_path / "cache", "timm/tf_efficientnet_lite0.in1k")
-    resolved = resolve_backbone(LITE0.architecture, True)
-    assert (resolved.package, resolved.defaults["mean"]) == (None, (0.5, 0.5, 0.5))
+    theirs = timm.create_model(LITE0.architecture, num_classes=1000).state_dict()
+    save_file(theirs, cached(tmp_path / "cache", "timm/tf_efficientnet_lite0.in1k"))
+    network = build_network(LITE0.architecture, True, 96)
+    assert network.backbone.conv_stem.weight.equal(theirs["conv_stem.weight"])
+    assert network.config.mean == (0.5, 0.5, 0.5)
 
 
 def test_a_tag_asks_for_timms_own_weights():

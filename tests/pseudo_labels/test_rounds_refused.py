@@ -7,6 +7,7 @@ import albumentations as A
 import pytest
 
 from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.runs.run import Run
 
 RERUN = "and run the same command again"
 
@@ -200,3 +201,16 @@ def test_an_id_that_is_in_no_pool(command, two_rounds):
 def test_a_history_without_rounds(command, fresh):
     done = command("pseudo-label", fresh, "--explain", "nobody")
     assert done.problems == ["--explain: no round has been made yet; run `pcam-ssl pseudo-label` with --rounds first"]
+
+
+def test_students_may_not_start_from_a_network_that_saw_the_slides_they_score(refused, fresh):
+    problem = refused(fresh, f"model.weights={fresh / 'fold-0' / 'model.safetensors'}")
+    assert problem.startswith(f"model.weights: {fresh}/fold-0/model.safetensors learned from labels of this dataset")
+    assert f"set model.init={fresh} " in problem
+
+
+def test_students_start_from_the_published_weights_of_round_0(refused, fresh, monkeypatch):
+    Run(fresh).update(published_weights="hub")
+    monkeypatch.setattr("pcam_ssl.cross_validation.checks.published_from", lambda recipe: "a package")
+    problem = refused(fresh)
+    assert problem.startswith(f"{fresh}: begun with weights of test_resnet from hub, here they would come from a package;")

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from pcam_ssl.models.artefact import load_network
 from pcam_ssl.models.backbone import resolve_backbone
 from pcam_ssl.runs.embedder import frozen_embedder
 from pcam_ssl.search.embed import embed_source
+from pcam_ssl.search.gallery import open_embedding_space
 from pcam_ssl.tables import read_table
 
 COLUMNS = ["id", "label", "wsi", "split", "view_hash"]
@@ -125,6 +127,29 @@ def test_weights_out_of_reach_are_refused_in_words_of_the_command(slides, tmp_pa
     ) as caught:
         embed_source(slides, tmp_path / "out", model="resnet18")
     assert "model.pretrained" not in str(caught.value)
+
+
+def test_a_file_gives_the_weights_of_a_backbone(slides, tmp_path, command):
+    torch.manual_seed(1)
+    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "weights.pt")
+    words = ("--model", "test_resnet", "--weights", tmp_path / "weights.pt")
+    done = command("embed", *words, slides, "--out", tmp_path / "own")
+    assert done.code == 0 and "--weights: test_resnet starts from " in done.err and "RANDOM" not in done.err
+    embed_source(slides, tmp_path / "random", model="test_resnet", pretrained=False)
+    (own, _, facts), (random, _, _) = written(tmp_path / "own"), written(tmp_path / "random")
+    assert not np.allclose(own, random) and facts["network"]["weights"] == str(tmp_path / "weights.pt")
+    patch = pd.read_parquet(tmp_path / "own" / "ids.parquet").id.iloc[0]
+    assert command("search", tmp_path / "own", "--id", patch).code == 0
+    (refused,) = command("embed", *words, "--no-pretrained", slides, "--out", tmp_path / "other").problems
+    assert refused.startswith("--weights: is given, and so is --no-pretrained")
+
+
+def test_a_space_of_a_file_that_changed_is_refused(slides, tmp_path):
+    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "weights.pt")
+    embed_source(slides, tmp_path / "own", model="test_resnet", weights=tmp_path / "weights.pt")
+    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="its network has changed since"):
+        open_embedding_space(tmp_path / "own").embedder()
 
 
 def test_an_unknown_backbone_is_refused_with_the_nearest(slides, tmp_path):
