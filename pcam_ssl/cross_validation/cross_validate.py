@@ -139,8 +139,7 @@ def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
     metric = recipe.method.name == "metric"
     train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
     refit = metric if recipe.cv.refit == "auto" else recipe.cv.refit
-    inner_folds = _inner_folds(recipe) if recipe.cv.inner_folds == "auto" else recipe.cv.inner_folds
-    cv = recipe.cv.model_copy(update={"refit": refit, "inner_folds": inner_folds})
+    cv = recipe.cv.model_copy(update={"refit": refit, "inner_folds": _inner_folds(recipe)})
     neighbours = recipe.neighbours.model_copy(update={"use": metric}) if recipe.neighbours.use == "auto" else recipe.neighbours
     return recipe.model_copy(update={"train": train, "cv": cv, "neighbours": neighbours})
 
@@ -149,7 +148,9 @@ INNER_FOLDS = 5
 
 
 def _inner_folds(recipe: Recipe) -> int:
-    """Cross-fitting is the default where further heads cost next to nothing, and where no inner slide has to watch the training."""
+    """`cv.inner_folds`; where it is auto, further heads must cost next to nothing and no inner slide be needed to watch the training."""
+    if recipe.cv.inner_folds != "auto":
+        return recipe.cv.inner_folds
     watched = recipe.train.choose != "last" or recipe.schedule.name == "plateau"
     return INNER_FOLDS if recipe.trains_on_features and not watched else 0
 
@@ -166,7 +167,7 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
         inner_share=cv.inner_share,
         label_budget=recipe.data.label_budget,
         seed=_fold_seed(recipe),
-        inner_folds=cv.inner_folds,
+        inner_folds=_inner_folds(recipe),
     )
 
 
@@ -183,7 +184,7 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
     cv, budget = recipe.cv, recipe.data.label_budget
     stated = [("cv.scheme", cv.scheme, folds.scheme)]
     stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
-    same_inner = not cv.inner_folds and not folds.cross_fitted
+    same_inner = not _inner_folds(recipe) and not folds.cross_fitted
     stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if same_inner and folds.inner_share is not None else []
     # Hidden labels stay hidden: the file's inner slides were chosen without them.
     stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
@@ -198,7 +199,7 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
         folds = with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
     if same_inner:
         return folds
-    return with_inner(folds, dataset.patches, cv.inner_share, cv.inner_folds, _fold_seed(recipe))
+    return with_inner(folds, dataset.patches, cv.inner_share, _inner_folds(recipe), _fold_seed(recipe))
 
 
 def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int] | None, run: Run) -> None:
