@@ -68,6 +68,7 @@ TORCH_FREE = [
     "explain.explanation",
     "explain.report",
     "files",
+    "models.foundation",
     "neighbors",
     "pseudo_labels.patch_history",
     "pseudo_labels.thresholds",

@@ -20,6 +20,7 @@ from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
+from pcam_ssl.models.foundation import resizing
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
 from pcam_ssl.terminal import say, warn
@@ -105,6 +106,8 @@ def _begin(
             learned_from_pool=learned_from_pool(recipe),
         )
     say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
+    if (note := resizing(recipe.model.name, dataset.size_px, recipe.model.image_size)) is not None:
+        say(note)
     for note in folds.notes:
         warn(note)
     return run

@@ -3,14 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.models.backbone import create_backbone, resolve_backbone
+from pcam_ssl.models.backbone import build_backbone, create_backbone, resolve_backbone
+from pcam_ssl.models.tokens import pool_tokens, token_width
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class NetworkConfig:
     projection: int | None = None
     interpolation: str = "bilinear"
     """How patches are resized. Older artefacts lack the key; their patches were resized bilinearly."""
+    tokens: str | None = None
+    """The rule that makes an embedding of the backbone's tokens (`models.tokens`). None, as in older artefacts: the backbone pools by itself."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,7 +43,7 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        features = getattr(backbone, "head_hidden_size", backbone.num_features)
+        features = getattr(backbone, "head_hidden_size", backbone.num_features) * token_width(config.tokens)
         self.dropout = nn.Dropout(drop_rate)
         self.head = nn.Linear(features, 1)
         self.projection = nn.Linear(features, config.projection) if config.projection else None
@@ -74,9 +76,13 @@ class Network(nn.Module):
                 images = images.clamp(0, 255)
         return (images - self.mean) / self.std
 
+    def pool(self, output: torch.Tensor) -> torch.Tensor:
+        """Features `[B, D]` of the backbone's output, which is tokens `[B, T, D]` where the config has a rule for them."""
+        return output if self.config.tokens is None else pool_tokens(output, self.config.tokens, self.backbone.num_prefix_tokens)
+
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length, which is the projection, or else the pooled features."""
-        features = self.backbone(self.prepare(pixels))
+        features = self.pool(self.backbone(self.prepare(pixels)))
         embedding = self.projection(features) if self.projection is not None else features
         return {
             "embedding": functional.normalize(embedding.float(), dim=1),
@@ -103,13 +109,22 @@ def build_network(
         # The position embeddings of a vision transformer are for one size; timm resamples them for another.
         image_size = image_size or resolved.defaults["input_size"][-1]
         arguments["img_size"] = image_size
+    if resolved.tokens is not None:
+        arguments["global_pool"] = ""
     mean, std = (
         resolved.defaults.get(key, default) for key, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD))
     )
     # torch antialiases only these two. Bicubic is timm's default where a backbone states none.
     interpolation = "bilinear" if resolved.defaults.get("interpolation") == "bilinear" else "bicubic"
-    config = NetworkConfig(resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection, interpolation)
-    network = Network(create_backbone(resolved, pretrained, arguments), config, drop_rate).eval()
+    config = NetworkConfig(
+        resolved.architecture, arguments, image_size, tuple(mean), tuple(std), name, projection, interpolation, resolved.tokens
+    )
+    backbone = create_backbone(resolved, pretrained, arguments)
+    if resolved.tokens is None and arguments.get("global_pool") == "":
+        raise UserError(
+            f"model.name: {name} was saved without pooling; copy it to a folder, set global_pool in its config.json (token, or avg), and name local-dir:PATH"
+        )
+    network = Network(backbone, config, drop_rate).eval()
     try:
         with torch.no_grad():
             network(torch.zeros(1, size_px, size_px, 3, dtype=torch.uint8))
@@ -123,4 +138,4 @@ def build_network(
 def rebuild_network(config: dict[str, Any]) -> Network:
     """The network of a saved config, with random weights."""
     saved = NetworkConfig(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
-    return Network(timm.create_model(saved.architecture, pretrained=False, num_classes=0, **saved.arguments), saved)
+    return Network(build_backbone(saved.architecture, saved.arguments), saved)

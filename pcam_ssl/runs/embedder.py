@@ -21,11 +21,12 @@ from pcam_ssl.distributed import World, choose_device
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.models.artefact import WEIGHTS, load_trained
+from pcam_ssl.models.foundation import resizing
 from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.runs.networks import Networks
 from pcam_ssl.runs.run import Run
-from pcam_ssl.terminal import progress, warn
+from pcam_ssl.terminal import progress, say, warn
 
 FROZEN_BATCH = 128
 RANDOM_SEED = 0
@@ -107,11 +108,14 @@ def frozen_embedder(
         network = build_network(name, pretrained, size_px, image_size)
     except UserError as error:
         raise UserError(*map(_for_the_command, error.problems)) from None
+    if (note := resizing(name, size_px, image_size)) is not None:
+        say(note)
     # The unused head is random and no part of what embeds.
     weights = save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})
     # Nor did embeddings differ by how patches are resized while all were resized by bilinear interpolation.
     resized = network.config.image_size is not None and network.config.interpolation != "bilinear"
-    digest = hashlib.sha256(weights + (network.config.interpolation.encode() if resized else b"")).hexdigest()
+    rules = (network.config.interpolation if resized else "") + (network.config.tokens or "")
+    digest = hashlib.sha256(weights + rules.encode()).hexdigest()
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network = network.to(world.device, memory_format=layout).eval()
     identity = {"model": name, "pretrained": pretrained, "image_size": image_size, "digest": digest}
