@@ -72,8 +72,7 @@ def create_backbone(resolved: Resolved, pretrained: bool, arguments: dict[str, A
         _go_offline_without_hub()
     try:
         if resolved.transformers:
-            backbone = _create(resolved.architecture, resolved.name, False, arguments)
-            return dinov2.load_weights(backbone, resolved.source)
+            return dinov2.load_backbone(resolved.source, lambda: _create(resolved.architecture, resolved.name, False, arguments))
         return _create(resolved.source, resolved.name, True, arguments)
     except UserError:
         raise

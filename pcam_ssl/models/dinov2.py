@@ -1,6 +1,7 @@
 """DINOv2 checkpoints of the package transformers (`"model_type": "dinov2"`) as timm backbones, without that package."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,17 @@ def describe(name: str) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
     return *timm_architecture(config), defaults
 
 
-def load_weights(backbone: nn.Module, source: str) -> nn.Module:
-    """The backbone with the weights of the checkpoint at `source`, an address as in `describe`. Raises what the hub raises, or RuntimeError where they do not fit."""
+def load_backbone(source: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """The backbone that `build` makes, with the weights of the checkpoint at `source`, an address as in `describe`.
+
+    Raises what the hub raises, or RuntimeError where the weights do not fit.
+    """
     tensors = load_file(_fetched(source, "model.safetensors"))
-    backbone.load_state_dict(timm_tensors(tensors, backbone.patch_embed.grid_size))
+    # Random weights for a billion parameters would take half a minute, to be replaced at once.
+    with torch.device("meta"):
+        backbone = build()
+    tensors = {name: value.float() for name, value in timm_tensors(tensors, backbone.patch_embed.grid_size).items()}
+    backbone.load_state_dict(tensors, assign=True)
     return backbone
 
 
