@@ -47,6 +47,7 @@ def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
         ("precision", check_precision),
         ("disk", check_disk),
         ("weights", check_weights),
+        ("foundation models", check_foundation_models),
         ("dataset", lambda: check_dataset(data, verify)),
     ]
     return [_guarded(topic, check) for topic, check in checks]
@@ -176,6 +177,16 @@ def check_weights() -> Finding:
     n_models = len(list(cache.glob("models--*")))
     offline = ", HF_HUB_OFFLINE is set: only these can be used" if constants.HF_HUB_OFFLINE else ""
     return Finding("weights", "ok", f"{n_models} pretrained models cached in {cache}{offline}")
+
+
+def check_foundation_models() -> Finding:
+    """Which foundation models are in the hub's cache, and what the others need."""
+    from pcam_ssl.models.foundation import FOUNDATION_MODELS
+
+    cached = [name for name, model in FOUNDATION_MODELS.items() if model.cached]
+    absent = [f"{name} ({model.terms()})" for name, model in FOUNDATION_MODELS.items() if name not in cached]
+    text = f"cached: {', '.join(cached) or 'none'}" + (f"; not cached: {', '.join(absent)}" if absent else "")
+    return Finding("foundation models", "ok", text)
 
 
 def check_dataset(data: Path | None, verify: bool) -> Finding:

@@ -26,7 +26,7 @@ class Resolved:
     arguments: dict[str, Any]
     defaults: dict[str, Any]
     tokens: str | None = None
-    """The rule that makes an embedding of tokens (`models.tokens`); None where the backbone pools by itself."""
+    """The rule that makes an embedding of tokens (`models.network.pool_tokens`); None where the backbone pools by itself."""
     address: str | None = None
     """Where the weights are; None where `name` says it."""
     transformers: bool = False

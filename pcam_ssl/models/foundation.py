@@ -8,6 +8,7 @@ balanced accuracy on PCam's test split, backbone frozen, linear head, mean of 5 
 from dataclasses import dataclass
 from typing import Any
 
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -39,6 +40,14 @@ class FoundationModel:
     def page(self) -> str:
         """The page of the hub where terms are read and access is asked for."""
         return f"https://huggingface.co/{self.address.removeprefix('hf-hub:')}"
+
+    @property
+    def cached(self) -> bool:
+        """Whether its weights are in the hub's cache of this machine."""
+        from huggingface_hub import try_to_load_from_cache
+
+        repository = self.address.removeprefix("hf-hub:")
+        return any(isinstance(try_to_load_from_cache(repository, file), str) for file in WEIGHT_FILES)
 
     def gigabytes(self, bytes_each: int = 4) -> float:
         """Size of the weights in GB, with 4 bytes each (fp32), or 2 (fp16, bf16)."""
@@ -116,7 +125,7 @@ FOUNDATION_MODELS = {
         pcam=0.943,
         mean=(0.707223, 0.578729, 0.703617),
         std=(0.211883, 0.230117, 0.177517),
-        # Its card resizes nothing, so this is timm's default.
+        # Assumed: its card resizes nothing, and bicubic is timm's default.
         interpolation="bicubic",
     ),
     "phikon-v2": FoundationModel(
@@ -133,6 +142,7 @@ FOUNDATION_MODELS = {
         paper="Filiot et al. 2024, arXiv:2409.09173",
         pcam=0.894,
         **IMAGENET,
+        # Assumed: the default of transformers for DINOv2.
         interpolation="bicubic",
         transformers=True,
     ),

@@ -10,7 +10,26 @@ from torch.nn import functional
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.models.backbone import build_backbone, create_backbone, resolve_backbone
-from pcam_ssl.models.tokens import pool_tokens, token_width
+
+TOKEN_RULES = ("cls", "mean", "cls+mean")
+"""How the tokens of a vision transformer become one vector: the class token; the mean of the patch tokens; both, side by side."""
+
+
+def pool_tokens(tokens: torch.Tensor, rule: str, n_prefix: int) -> torch.Tensor:
+    """One vector `[B, D]` of tokens `[B, T, D]`, or `[B, 2 D]` by the rule cls+mean.
+
+    The first `n_prefix` tokens are no patches: the class token, then register tokens, which no rule uses (Darcet et al. 2024,
+    arXiv:2309.16588).
+    """
+    if rule == "cls":
+        return tokens[:, 0]
+    mean = tokens[:, n_prefix:].mean(1)
+    return mean if rule == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+
+
+def token_width(rule: str | None) -> int:
+    """How many times as wide as a token the vector of a rule is; 1 without a rule."""
+    return 2 if rule == "cls+mean" else 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +46,7 @@ class NetworkConfig:
     interpolation: str = "bilinear"
     """How patches are resized. Older artefacts lack the key; their patches were resized bilinearly."""
     tokens: str | None = None
-    """The rule that makes an embedding of the backbone's tokens (`models.tokens`). None, as in older artefacts: the backbone pools by itself."""
+    """The rule that makes an embedding of the backbone's tokens (`pool_tokens`). None, as in older artefacts: the backbone pools by itself."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

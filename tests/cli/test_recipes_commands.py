@@ -1,5 +1,6 @@
 import pytest
 
+from pcam_ssl.models.foundation import FOUNDATION_MODELS
 from pcam_ssl.recipe.loading import load_recipe, recipe_names, recipe_path
 from pcam_ssl.recipe.schema import Recipe
 
@@ -10,6 +11,14 @@ def test_list_names_every_recipe_and_its_purpose(command):
     listed = dict(line.split(maxsplit=1) for line in finished.out.splitlines())
     assert list(listed) == recipe_names()
     assert "trains in seconds" in listed["smoke"]
+
+
+@pytest.mark.parametrize("name", FOUNDATION_MODELS)
+def test_list_says_size_and_gating_of_a_foundation_model(command, name):
+    model = FOUNDATION_MODELS[name]
+    (line,) = [line for line in command("recipes", "list").out.splitlines() if line.startswith(f"{name} ")]
+    assert model.title in line and f"{model.dimension:,} dimensions" in line
+    assert line.endswith(f" ({model.terms()})")
 
 
 def test_show_prints_a_recipe_that_reads_back(command, tmp_path):

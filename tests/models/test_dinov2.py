@@ -11,7 +11,7 @@ from pcam_ssl.models.dinov2 import timm_architecture
 from pcam_ssl.models.foundation import FOUNDATION_MODELS
 from pcam_ssl.models.network import build_network
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed; it comes with pcam-ssl[explore]")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra: explore)")
 
 
 @pytest.fixture(params=[False, True], ids=["mlp", "swiglu"])

@@ -15,8 +15,7 @@ from pcam_ssl.explain.gradcam import GradCam
 from pcam_ssl.models.artefact import load_calibrated
 from pcam_ssl.models.backbone import build_backbone, resolve_backbone
 from pcam_ssl.models.foundation import FOUNDATION_MODELS, foundation_model, resizing
-from pcam_ssl.models.network import build_network
-from pcam_ssl.models.tokens import pool_tokens, token_width
+from pcam_ssl.models.network import build_network, pool_tokens, token_width
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.tables import read_table
 

@@ -112,7 +112,7 @@ def test_a_checkpoint_of_timm_is_downloaded(hub, tmp_path):
 
 
 def test_a_checkpoint_of_transformers_is_downloaded(hub, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed; it comes with pcam-ssl[explore]")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra: explore)")
     config = transformers.Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     model = transformers.Dinov2Model(config)
     model.save_pretrained(tmp_path / "made")

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from pcam_ssl.models.foundation import FOUNDATION_MODELS
-from pcam_ssl.models.network import build_network, rebuild_network
-from pcam_ssl.models.tokens import TOKEN_RULES, pool_tokens, token_width
+from pcam_ssl.models.network import TOKEN_RULES, build_network, pool_tokens, rebuild_network, token_width
 
 # A class token, two register tokens that would spoil any mean, and four patch tokens.
 TOKENS = torch.tensor([[[1.0, 2.0], [900.0, 900.0], [-900.0, 700.0], [0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]]])
