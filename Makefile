@@ -44,6 +44,7 @@ docs: .venv/installed
 	$(BIN)/python -m typer pcam_ssl.cli utils docs --name pcam-ssl --output docs/cli.md
 	$(BIN)/python scripts/recipe_keys.py docs/recipe-keys.md
 	$(BIN)/python scripts/api_page.py docs/api.md
+	$(BIN)/python scripts/foundation_table.py docs/foundation-models.md
 
 # A dead link or a page without a place in the menu stops it.
 docs-site: .venv/installed

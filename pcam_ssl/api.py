@@ -763,11 +763,14 @@ def serve(file: StrPath, *, port: int = 5055) -> None:
 
 @verb
 def recipes() -> dict[str, str]:
-    """The shipped recipes: name, and what it is for."""
+    """The shipped recipes: name, and what it is for; with a foundation model its size in fp32, whether it is gated, and its licence."""
+    from pcam_ssl.models.foundation import FOUNDATION_MODELS
     from pcam_ssl.recipe.loading import recipe_names, recipe_path
 
     first = {name: recipe_path(name).read_text(encoding="utf-8").splitlines()[0] for name in recipe_names()}
-    return {name: line.removeprefix("#").strip() for name, line in first.items()}
+    purposes = {name: line.removeprefix("#").strip() for name, line in first.items()}
+    terms = {name: f" ({model.terms()})" for name, model in FOUNDATION_MODELS.items()}
+    return {name: purpose.removesuffix(".") + terms[name] if name in terms else purpose for name, purpose in purposes.items()}
 
 
 @verb

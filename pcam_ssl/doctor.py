@@ -50,6 +50,7 @@ def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
         ("disk", check_disk),
         ("weights", check_hub_cache),
         *(("weights", partial(check_weight_package, package)) for package in PACKAGES.values() if package.path is not None),
+        ("foundation models", check_foundation_models),
         ("dataset", lambda: check_dataset(data, verify)),
         ("features", lambda: check_features(data)),
     ]
@@ -186,6 +187,16 @@ def check_weight_package(package: WeightPackage) -> Finding:
     """Whether the file of an installed package of weights is the known one."""
     problem = package.problem
     return Finding("weights", "fail" if problem else "ok", package_line(package), package.reinstall if problem else "")
+
+
+def check_foundation_models() -> Finding:
+    """Which foundation models are in the hub's cache, and what the others need."""
+    from pcam_ssl.models.foundation import FOUNDATION_MODELS
+
+    cached = [name for name, model in FOUNDATION_MODELS.items() if model.cached]
+    absent = [f"{name} ({model.terms()})" for name, model in FOUNDATION_MODELS.items() if name not in cached]
+    text = f"cached: {', '.join(cached) or 'none'}" + (f"; not cached: {', '.join(absent)}" if absent else "")
+    return Finding("foundation models", "ok", text)
 
 
 def check_dataset(data: Path | None, verify: bool) -> Finding:

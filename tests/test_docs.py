@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from pcam_ssl.models.foundation import FOUNDATION_MODELS
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.tables import DECISION_COLUMNS, FOLD_COLUMNS, PATCH_COLUMNS, PREDICTION_COLUMNS
 
@@ -33,6 +34,19 @@ def test_the_command_reference_is_current(generated):
 def test_the_reference_of_recipe_keys_is_current():
     made = runpy.run_path(str(ROOT / "scripts" / "recipe_keys.py"))["page"]()
     assert (ROOT / "docs" / "recipe-keys.md").read_text(encoding="utf-8") == made, "run `make docs`"
+
+
+def test_the_tables_of_foundation_models_are_current():
+    page = (ROOT / "docs" / "foundation-models.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "scripts" / "foundation_table.py"))["page"](page) == page, "run `make docs`"
+
+
+@pytest.mark.parametrize("name", FOUNDATION_MODELS)
+def test_the_page_of_foundation_models_has_the_terms_of_each(name):
+    page = (ROOT / "docs" / "foundation-models.md").read_text(encoding="utf-8")
+    model = FOUNDATION_MODELS[name]
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` | [")]
+    assert model.page in row and f"| {model.licence} | {'yes' if model.gated else 'no'} |" in row
 
 
 @pytest.mark.parametrize(

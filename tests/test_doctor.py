@@ -196,3 +196,17 @@ def test_the_command_prints_json(run, dataset):
     result = run("--data", dataset, "--json")
     assert result.exit_code == 0
     assert {"topic", "state", "text", "mend"} == set(json.loads(result.stdout)[0])
+
+
+def test_foundation_models_in_the_cache_are_told_from_others(monkeypatch, tmp_path):
+    snapshot = tmp_path / "models--kaiko-ai--midnight" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "models--kaiko-ai--midnight" / "refs").mkdir()
+    (tmp_path / "models--kaiko-ai--midnight" / "refs" / "main").write_text("abc")
+    (tmp_path / "models--owkin--phikon-v2").mkdir()  # begun, without weights
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    text = doctor.check_foundation_models().text
+    cached, absent = text.split("; not cached: ")
+    assert cached == "cached: midnight"
+    assert "virchow2 (2.5 GB, gated, CC-BY-NC-ND-4.0)" in absent and "phikon-v2 (1.2 GB, not gated" in absent

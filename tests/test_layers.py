@@ -71,6 +71,7 @@ TORCH_FREE = [
     "explain.explanation",
     "explain.report",
     "files",
+    "models.foundation",
     "models.weights",
     "neighbors",
     "pseudo_labels.patch_history",

@@ -29,6 +29,7 @@ from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
+from pcam_ssl.models.foundation import resizing
 from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
@@ -121,6 +122,8 @@ def _begin(
             published_weights=run.info().get("published_weights", published_from(recipe)),
         )
     say(f"{run.path}: {folds.n_folds} folds grouped by {folds.grouping}, on {device} in {precision.name} ({precision.why})")
+    if (note := resizing(recipe.model.name, dataset.size_px, recipe.model.image_size)) is not None:
+        say(note)
     for note in folds.notes:
         warn(note)
     return run

@@ -46,7 +46,7 @@ class GradCam:
         backbone = self.network.backbone
         if hasattr(backbone, "blocks") and hasattr(backbone.blocks[-1], "norm1"):
             with _passing(backbone.blocks[-1].norm1, self._tokens):
-                features = backbone(images)
+                features = self.network.pool(backbone(images))
         else:
             features = backbone.forward_head(self._feature_map(backbone.forward_features(images)))
         return self.network.head(features).squeeze(1)

@@ -37,7 +37,7 @@ LARGEST = float(np.finfo(np.float16).max)
 def backbone_digest(network: Network) -> str:
     """SHA-256 of all that decides what the backbone says of a patch, apart from the image size: weights, normalisation, resizing, layers."""
     config = network.config
-    digest = hashlib.sha256(repr((config.mean, config.std, config.interpolation, config.layers)).encode())
+    digest = hashlib.sha256(repr((config.mean, config.std, config.interpolation, config.layers, config.tokens)).encode())
     for name, value in network.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())

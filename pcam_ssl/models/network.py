@@ -3,14 +3,33 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn import functional
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.models.backbone import create_backbone, resolve_backbone
+from pcam_ssl.models.backbone import build_backbone, create_backbone, resolve_backbone
+
+TOKEN_RULES = ("cls", "mean", "cls+mean")
+"""How the tokens of a vision transformer become one vector: the class token; the mean of the patch tokens; both, side by side."""
+
+
+def pool_tokens(tokens: torch.Tensor, rule: str, n_prefix: int) -> torch.Tensor:
+    """One vector `[B, D]` of tokens `[B, T, D]`, or `[B, 2 D]` by the rule cls+mean.
+
+    The first `n_prefix` tokens are no patches: the class token, then register tokens, which no rule uses (Darcet et al. 2024,
+    arXiv:2309.16588).
+    """
+    if rule == "cls":
+        return tokens[:, 0]
+    mean = tokens[:, n_prefix:].mean(1)
+    return mean if rule == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+
+
+def token_width(rule: str | None) -> int:
+    """How many times as wide as a token the vector of a rule is; 1 without a rule."""
+    return 2 if rule == "cls+mean" else 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,8 @@ class NetworkConfig:
     projection: int | None = None
     interpolation: str = "bilinear"
     """How patches are resized. Older artefacts lack the key; their patches were resized bilinearly."""
+    tokens: str | None = None
+    """The rule that makes an embedding of the backbone's tokens (`pool_tokens`). None, as in older artefacts: the backbone pools by itself."""
     layers: str = "last"
     """`last`: the backbone's pooled last stage; `stages`: the pooled outputs of all stages side by side."""
     standardised: bool = False
@@ -49,7 +70,7 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.n_features = feature_count(backbone, config.layers) if features is None else features
+        self.n_features = feature_count(backbone, config) if features is None else features
         self.dropout = nn.Dropout(drop_rate)
         self.head = _classifier(self.n_features, config.hidden, drop_rate)
         self.projection = nn.Linear(self.n_features, config.projection) if config.projection else None
@@ -101,10 +122,14 @@ class Network(nn.Module):
         """What the backbone says of patches uint8 `[B, H, W, 3]`: float `[B, D]`."""
         images = self.prepare(pixels)
         if self.config.layers == "last":
-            return self.backbone(images)
+            return self.pool(self.backbone(images))
         last, maps = self.backbone.forward_intermediates(images, output_fmt="NCHW")
         pooled = [each.mean((2, 3)) for each in maps[: len(stages(self.backbone))]]
         return torch.cat([*pooled, self.backbone.forward_head(last)], 1)
+
+    def pool(self, output: torch.Tensor) -> torch.Tensor:
+        """Features `[B, D]` of the backbone's output, which is tokens `[B, T, D]` where the config has a rule for them."""
+        return output if self.config.tokens is None else pool_tokens(output, self.config.tokens, self.backbone.num_prefix_tokens)
 
     def forward(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length, which is the projection, or else the pooled features."""
@@ -130,10 +155,12 @@ def _classifier(features: int, hidden: int | None, drop_rate: float) -> nn.Modul
     return nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Dropout(drop_rate), nn.Linear(hidden, 1))
 
 
-def feature_count(backbone: nn.Module, layers: str) -> int:
-    """Number of features that a backbone gives with these layers."""
+def feature_count(backbone: nn.Module, config: NetworkConfig) -> int:
+    """Number of features that a backbone gives with the layers and tokens of a config."""
     last = getattr(backbone, "head_hidden_size", backbone.num_features)
-    return last if layers == "last" else last + sum(stage["num_chs"] for stage in stages(backbone))
+    if config.layers == "last":
+        return last * token_width(config.tokens)
+    return last + sum(stage["num_chs"] for stage in stages(backbone))
 
 
 def stages(backbone: nn.Module) -> list[dict[str, Any]]:
@@ -171,14 +198,22 @@ def build_network(
         # The position embeddings of a vision transformer are for one size; timm resamples them for another.
         image_size = image_size or resolved.defaults["input_size"][-1]
         arguments["img_size"] = image_size
+    if resolved.tokens is not None:
+        arguments["global_pool"] = ""
     mean, std = (
         resolved.defaults.get(key, default) for key, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD))
     )
     # torch antialiases only these two. Bicubic is timm's default where a backbone states none.
     interpolation = "bilinear" if resolved.defaults.get("interpolation") == "bilinear" else "bicubic"
     backbone = create_backbone(resolved, pretrained, arguments)
+    if resolved.tokens is None and arguments.get("global_pool") == "":
+        raise UserError(
+            f"model.name: {name} was saved without pooling; copy it to a folder, set global_pool in its config.json (token, or avg), and name local-dir:PATH"
+        )
+    if layers == "stages" and (resolved.tokens is not None or not hasattr(backbone, "forward_intermediates")):
+        raise UserError(f"features.layers: {name} has no stages to pool; set features.layers=last")
     if layers == "auto":
-        layers = "stages" if shrinks(backbone) else "last"
+        layers = "stages" if resolved.tokens is None and shrinks(backbone) else "last"
     config = NetworkConfig(
         resolved.architecture,
         arguments,
@@ -188,6 +223,7 @@ def build_network(
         name,
         projection,
         interpolation,
+        resolved.tokens,
         layers,
         standardised,
         hidden,
@@ -206,4 +242,4 @@ def build_network(
 def rebuild_network(config: dict[str, Any]) -> Network:
     """The network of a saved config, with random weights."""
     saved = NetworkConfig(**{**config, "mean": tuple(config["mean"]), "std": tuple(config["std"])})
-    return Network(timm.create_model(saved.architecture, pretrained=False, num_classes=0, **saved.arguments), saved)
+    return Network(build_backbone(saved.architecture, saved.arguments), saved)

@@ -65,7 +65,11 @@ MOST_EPOCHS = 100_000
 
 
 class Model(Section):
-    name: str = Field("resnet18", min_length=1, description="timm backbone, also hf-hub:OWNER/NAME or local-dir:PATH")
+    name: str = Field(
+        "resnet18",
+        min_length=1,
+        description="timm backbone, foundation model (uni2, virchow2, h-optimus-0, phikon-v2, midnight), hf-hub:OWNER/NAME or local-dir:PATH",
+    )
     pretrained: bool = Field(True, description="start from published weights")
     image_size: int | None = Field(
         None,

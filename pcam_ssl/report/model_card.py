@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from pcam_ssl.data.folds import REFIT
+from pcam_ssl.models.foundation import foundation_model
 from pcam_ssl.render.document import Block, Document, Items, Paragraph, Preformatted, Section, Strong, Table
 from pcam_ssl.render.format import NAMES, interval, split_words, three, transductive_sentence
 from pcam_ssl.render.text import markdown
@@ -34,7 +35,7 @@ def model_card(facts: Facts, verdict: Verdict) -> str:
     sections = (
         Section("Intended use", [Items(USE)]),
         Section("Out-of-scope use", [Items(MISUSE)]),
-        Section("Model details", [Items([*done, networks_text(facts)])]),
+        Section("Model details", [Items([*done, networks_text(facts), *_backbone(facts)])]),
         Section("Data", [Items(_data(facts))]),
         Section("Training", [Items(_training(facts))]),
         Section("Scores", _scores(facts, verdict)),
@@ -52,6 +53,14 @@ def networks_text(facts: Facts) -> str:
         return f"Networks: none; the run is a blend ({facts.info['blend']['method']}) of {len(facts.info['blend']['members'])} runs"
     names = [f"fold-{k}" for k in facts.fold_facts] + [REFIT] * facts.run.unit_done(REFIT)
     return f"Networks: {len(names)} (model.safetensors in {', '.join(names)})" if names else "Networks: none in the run folder"
+
+
+def _backbone(facts: Facts) -> list[str]:
+    """Whose foundation model the networks hold, and its licence; empty for other backbones, and for a blend, which holds none."""
+    model = foundation_model(str(facts.recipe.get("model.name")))
+    if model is None or not facts.recipe.get("model.pretrained") or facts.info["command"] == BLEND:
+        return []
+    return [f"Backbone: {model.title} ({model.paper}), licence {model.licence}, {model.page}; the networks hold its weights"]
 
 
 def _data(facts: Facts) -> list[str]:

@@ -22,6 +22,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.models.artefact import WEIGHTS, load_trained
 from pcam_ssl.models.backbone import package_for
+from pcam_ssl.models.foundation import resizing
 from pcam_ssl.models.inference import embed_rows
 from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.models.weights import PACKAGES
@@ -119,13 +120,16 @@ def frozen_embedder(
             say(_for_the_command(package.line))
     except UserError as error:
         raise UserError(*map(_for_the_command, error.problems)) from None
+    if (note := resizing(name, size_px, image_size)) is not None:
+        say(note)
     # The unused head is random and no part of what embeds.
     tensors = save({key: value.contiguous() for key, value in network.backbone.state_dict().items()})
     # Nor did embeddings differ by how patches are resized while all were resized by bilinear interpolation.
     # Packages and the hub have weights of one name under two normalisations.
     normalised = repr((network.config.mean, network.config.std)).encode() if name in PACKAGES or weights is not None else b""
     resized = network.config.image_size is not None and network.config.interpolation != "bilinear"
-    digest = hashlib.sha256(tensors + (network.config.interpolation.encode() if resized else b"") + normalised).hexdigest()
+    rules = (network.config.interpolation if resized else "") + (network.config.tokens or "")
+    digest = hashlib.sha256(tensors + rules.encode() + normalised).hexdigest()
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network = network.to(world.device, memory_format=layout).eval()
     identity = {"model": name, "pretrained": pretrained, "image_size": image_size, "digest": digest}

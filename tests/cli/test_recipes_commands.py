@@ -1,5 +1,6 @@
 import pytest
 
+from pcam_ssl.models.foundation import FOUNDATION_MODELS
 from pcam_ssl.models.weights import PACKAGES
 from pcam_ssl.recipe.loading import load_recipe, recipe_names, recipe_path
 from pcam_ssl.recipe.schema import Recipe
@@ -22,6 +23,14 @@ def test_list_names_the_weights_on_this_machine(command, monkeypatch, tmp_path):
     assert cache == f"1 models of the hub cached in {tmp_path}: timm/resnet18.a1_in1k"
     there = [package for package in PACKAGES.values() if package.path is not None]
     assert packages == [f"{each.title} has {each.architecture} (Apache-2.0), digest ok" for each in there]
+
+
+@pytest.mark.parametrize("name", FOUNDATION_MODELS)
+def test_list_says_size_and_gating_of_a_foundation_model(command, name):
+    model = FOUNDATION_MODELS[name]
+    (line,) = [line for line in command("recipes", "list").out.splitlines() if line.startswith(f"{name} ")]
+    assert model.title in line and f"{model.dimension:,} dimensions" in line
+    assert line.endswith(f" ({model.terms()})")
 
 
 def test_show_prints_a_recipe_that_reads_back(command, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 from markdown_it import MarkdownIt
 
+from pcam_ssl.recipe.loading import load_recipe, to_yaml
 from pcam_ssl.report.model_card import model_card
 from pcam_ssl.report.verdict import judge
 from pcam_ssl.runs.contents import read_facts
@@ -110,3 +111,17 @@ def test_text_from_data_stays_text(card, write_run, edit):
 def test_the_same_run_gives_the_same_card(card, write_run):
     run = write_run()
     assert card(run) == card(run)
+
+
+@pytest.mark.parametrize(("pretrained", "lines"), [("true", 1), ("false", 0)])
+def test_names_the_foundation_model_whose_weights_the_networks_hold_and_its_licence(card, write_run, pretrained, lines):
+    run = write_run()
+    recipe = load_recipe(None, ["model.name=virchow2", f"model.pretrained={pretrained}"])
+    run.paths.recipe.write_text(to_yaml(recipe))
+    shown = [line for line in card(run).splitlines() if "licence" in line]
+    assert len(shown) == lines
+    assert all("Backbone: Virchow2 (" in line and "CC-BY-NC-ND-4.0" in line and "paige-ai/Virchow2" in line for line in shown)
+
+
+def test_other_backbones_have_no_licence_line(card):
+    assert "licence" not in card()
