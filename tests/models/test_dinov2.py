@@ -1,15 +1,21 @@
 """Checkpoints of the package transformers, as Phikon-v2 and Midnight are published, against that package itself."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.models.backbone import create_backbone, resolve_backbone
+from pcam_ssl.models.artefact import load_calibrated
+from pcam_ssl.models.backbone import build_backbone, create_backbone, resolve_backbone
 from pcam_ssl.models.dinov2 import timm_architecture
 from pcam_ssl.models.foundation import FOUNDATION_MODELS
 from pcam_ssl.models.network import build_network
+from pcam_ssl.tables import read_table
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra: explore)")
 
@@ -68,8 +74,6 @@ def test_without_a_processor_the_size_is_the_models(checkpoint, tmp_path):
     ],
 )
 def test_published_sizes_make_the_network_of_the_table(name, config):
-    from pcam_ssl.models.backbone import build_backbone
-
     architecture, arguments = timm_architecture(config)
     with torch.device("meta"):
         backbone = build_backbone(architecture, {**arguments, "img_size": 224})
@@ -78,6 +82,29 @@ def test_published_sizes_make_the_network_of_the_table(name, config):
         expected = build_backbone(model.architecture, {**model.arguments, "img_size": 224})
     shapes = {key: value.shape for key, value in backbone.state_dict().items()}
     assert shapes == {key: value.shape for key, value in expected.state_dict().items()}
+
+
+def test_a_run_by_short_name_needs_only_its_artefact(checkpoint, train, slides, tmp_path, monkeypatch):
+    """One epoch on the frozen backbone, in which Phikon-v2 has an MLP and Midnight a SwiGLU."""
+    address, model = checkpoint
+    name = "midnight" if model.config.use_swiglu_ffn else "phikon-v2"
+    _, arguments = timm_architecture(model.config.to_dict())
+    small = replace(FOUNDATION_MODELS[name], address=address, arguments=arguments, size_px=56)
+    monkeypatch.setitem(FOUNDATION_MODELS, name, small)
+    run = train(
+        tmp_path / "run", f"model.name={name}", "model.pretrained=true", "model.freeze_backbone=true", "train.epochs=1", only=[0]
+    )
+    monkeypatch.undo()
+    (tmp_path / "model.safetensors").unlink()
+    trained = load_calibrated(run.fold(0), "cpu")
+    assert torch.equal(trained.network.backbone.cls_token, model.embeddings.cls_token)
+    scored, dataset = read_table(run.fold(0) / "oof.parquet")[0], open_dataset(slides)
+    pixels = np.array(dataset.pixels[dataset.patches.set_index("id").row[scored.id].to_numpy()])
+    with torch.inference_mode():
+        tokens = model(trained.network.prepare(torch.from_numpy(pixels))).last_hidden_state
+        assert scored.logit.to_numpy() == pytest.approx(trained(pixels).numpy(), abs=1e-5)
+        expected = torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1) if name == "midnight" else tokens[:, 0]
+        assert torch.allclose(trained.embedding(pixels), functional.normalize(expected, dim=1), atol=1e-4)
 
 
 def test_another_model_of_transformers_is_refused(tmp_path):
