@@ -1,0 +1,186 @@
+"""Runs on a frozen backbone: heads on cached features, and cross-fitted inner evidence."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pcam_ssl.data.dataset import open_dataset
+from pcam_ssl.data.folds import fold_unit, read_folds
+from pcam_ssl.data.views import dihedral
+from pcam_ssl.errors import UserError
+from pcam_ssl.models.artefact import load_calibrated
+from pcam_ssl.models.network import Network
+from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.tables import read_predictions, read_table
+
+FROZEN = ("model.freeze_backbone=true", "cv.inner_folds=2", "features.layers=stages")
+HEADS = {
+    "linear": ("optim.name=lbfgs", "predict.d4=true"),
+    "mlp": ("model.head=mlp", "model.hidden=8", "predict.d4=true"),
+    "random views": ("views.policy=standard", "features.random_views=2", "predict.random_views=1"),
+    "fixmatch": ("method.name=fixmatch", "method.strong=d4", "data.label_budget=48"),
+    "mean teacher": ("method.name=mean_teacher", "method.strong=d4", "data.label_budget=48"),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.getbasetemp() / "features"))
+
+
+@pytest.fixture(scope="module")
+def linear(train, tmp_path_factory):
+    """A finished run of linear heads. Do not write into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train(tmp_path_factory.mktemp("run") / "linear", *FROZEN, *HEADS["linear"])
+
+
+def table(run, k: int, name: str) -> pd.DataFrame:
+    return read_table(run.fold(k) / f"{name}.parquet")[0]
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_the_cache_changes_no_number(train, tmp_path, head):
+    cached = train(tmp_path / "cached", *FROZEN, *head, only=[0])
+    anew = train(tmp_path / "anew", *FROZEN, *head, "features.cache=false", only=[0])
+    for name in ("oof", "inner", "test"):
+        ours, theirs = table(cached, 0, name), table(anew, 0, name)
+        # Features of random weights hardly differ between patches, so float16 tells them apart less well than those of a trained network.
+        np.testing.assert_allclose(ours.logit, theirs.logit, atol=0.15)
+        assert np.corrcoef(ours.logit, theirs.logit)[0, 1] > 0.995
+
+
+def test_a_metric_run_asks_its_neighbours_on_features(slides, tiny_recipe, tmp_path):
+    from pcam_ssl.api import metric_train
+
+    recipe = tiny_recipe(*FROZEN, "method.name=metric", "method.projection=8", "neighbours.k=inner", "train.batch_size=8")
+    run = metric_train(slides, recipe, out=tmp_path / "metric")
+    facts = json.loads((run.fold(0) / "fold.json").read_text())["neighbours"]
+    assert facts["gallery"] == read_folds(run.paths.folds, open_dataset(slides).patches).train_mask(0).sum()
+    assert set(read_predictions(run.fold(0) / "inner-knn.parquet").id) == set(table(run, 0, "inner").id)
+
+
+def test_the_backbone_is_asked_once(train, tmp_path, monkeypatch):
+    calls = []
+    plain = Network.features
+    monkeypatch.setattr(Network, "features", lambda self, pixels: calls.append(len(pixels)) or plain(self, pixels))
+    train(tmp_path / "first", *FROZEN, *HEADS["linear"])
+    first = sum(calls)
+    calls.clear()
+    train(tmp_path / "second", *FROZEN, *HEADS["linear"], "seed=1")
+    assert first >= 0 and sum(calls) <= 2  # a single patch tries whether the backbone can take it
+
+
+class TestCrossFitting:
+    def test_each_training_patch_is_scored_by_an_inner_network(self, linear, slides):
+        folds = read_folds(linear.paths.folds, open_dataset(slides).patches)
+        for k in range(folds.n_folds):
+            assert set(table(linear, k, "inner").id) == set(folds.frame.id[folds.train_mask(k)])
+
+    def test_no_slide_of_it_trains_that_network(self, linear, slides):
+        folds = read_folds(linear.paths.folds, open_dataset(slides).patches)
+        for unit in (fold_unit(folds, k) for k in range(folds.n_folds)):
+            assert len(unit.parts) == 2
+            for part in unit.parts:
+                groups = folds.frame.group
+                assert not set(groups[part.train]) & set(groups[part.inner])
+                assert not (part.train & part.score).any()
+
+    def test_labels_of_its_patches_do_not_reach_an_inner_network(self, linear, slides, rewrite, train, tmp_path):
+        folds = read_folds(linear.paths.folds, open_dataset(slides).patches)
+        part = fold_unit(folds, 0).parts[0]
+        hidden = set(folds.frame.id[part.inner])
+
+        def scramble(patches):
+            turned = patches.id.isin(hidden)
+            return patches.assign(label=patches.label.where(~turned, 1 - patches.label))
+
+        data = rewrite(slides, tmp_path / "scrambled", scramble)
+        # C is chosen on all inner patches, these among them, so it is fixed here.
+        settings = (*FROZEN, "optim.name=lbfgs", "optim.c=0.01", f"cv.folds_file={linear.paths.folds}")
+        first = train(tmp_path / "true", *settings, only=[0])
+        second = train(tmp_path / "turned", *settings, only=[0], data=data)
+        weights = [(run.unit(part.name) / "model.safetensors").read_bytes() for run in (first, second)]
+        assert weights[0] == weights[1]
+        assert (first.fold(0) / "model.safetensors").read_bytes() != (second.fold(0) / "model.safetensors").read_bytes()
+
+    def test_the_temperature_rests_on_all_of_them(self, linear):
+        facts = json.loads((linear.fold(0) / "fold.json").read_text())
+        assert facts["calibration"]["n"] == len(table(linear, 0, "inner"))
+
+
+def test_the_artefact_is_a_whole_network(linear, slides):
+    trained = load_calibrated(linear.fold(0), "cpu")
+    dataset = open_dataset(slides)
+    scored = table(linear, 0, "oof")
+    patches = np.array(dataset.pixels[dataset.patches.set_index("id").row[scored.id].to_numpy()])
+    with torch.inference_mode():
+        views = [trained(np.stack([dihedral(patch, element) for patch in patches])).numpy() for element in range(8)]
+    np.testing.assert_allclose(scored.logit, np.mean(views, axis=0), atol=0.15)
+
+
+def test_predict_needs_nothing_else(linear, slides, command, tmp_path):
+    done = command("predict", linear.path, slides, "--split", "test", "--out", tmp_path / "new.parquet")
+    assert done.code == 0, done.err
+    ours = read_predictions(tmp_path / "new.parquet").query("fold == 0").set_index("id").logit
+    theirs = table(linear, 0, "test").set_index("id").logit
+    np.testing.assert_allclose(ours.loc[theirs.index], theirs, atol=0.15)
+
+
+def test_rounds_train_inner_networks_on_their_own_pseudo_labels(linear, slides, command, tmp_path):
+    settings = [
+        "pseudo.precision=null",
+        "pseudo.top_share=1",
+        "pseudo.label=soft",
+        "pseudo.planted_share=0",
+        "pseudo.stop_share=null",
+    ]
+    sets = [word for each in settings for word in ("--set", each)]
+    done = command("pseudo-label", linear.path, "--rounds", "2", "--out", tmp_path / "rounds", *sets)
+    assert done.code == 0, done.err
+    for part in ("", "inner-0", "inner-1"):
+        folder = tmp_path / "rounds" / "round-1" / "fold-0" / part
+        decisions = read_table(folder / "pseudo.parquet")[0]
+        assert (decisions.decision == "added").sum() == 16
+    own, inner = (read_table(tmp_path / "rounds" / "round-1" / "fold-0" / part / "pseudo.parquet")[0] for part in ("", "inner-0"))
+    assert not np.array_equal(own.label, inner.label)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (("views.policy=standard",), "set features.random_views=8, or views.policy=d4"),
+        (("predict.random_views=2",), "features.random_views keeps 0"),
+        (("model.drop_path_rate=0.1",), "no effect on a frozen backbone"),
+        (("optim.name=lbfgs", "model.head=mlp"), "model.head=linear"),
+        (("optim.name=lbfgs", "model.drop_rate=0.1"), "model.drop_rate=0"),
+        (("optim.name=lbfgs", "method.name=fixmatch", "method.strong=d4"), "method.name=supervised"),
+        (("cv.inner_folds=1",), "2 or more"),
+        (("cv.inner_folds=3", "train.choose=inner"), "train.choose=last"),
+    ],
+)
+def test_what_a_frozen_backbone_cannot_do_is_refused(settings, told):
+    with pytest.raises(UserError) as refused:
+        load_recipe(None, ["model.freeze_backbone=true", *settings])
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [(("optim.name=lbfgs",), "model.freeze_backbone=true"), (("cv.inner_folds=3",), "model.freeze_backbone=true")],
+)
+def test_what_needs_a_frozen_backbone_says_so(settings, told):
+    with pytest.raises(UserError) as refused:
+        load_recipe(None, settings)
+    assert told in str(refused.value)
+
+
+def test_defaults_of_a_frozen_backbone():
+    recipe = load_recipe(None, ["model.freeze_backbone=true"])
+    assert (recipe.views.policy, recipe.optim.name, recipe.pseudo.noise) == ("d4", "lbfgs", "same")
+    assert load_recipe(None, ["model.freeze_backbone=true", "model.head=mlp"]).optim.name == "adamw"
+    assert load_recipe(None, []).views.policy == "standard"
