@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench_compare import comparing
+from bench_formats import formats
 from bench_inputs import Inputs, machine
 from bench_measure import NotMeasured, Row
 from bench_metric import embedding, metric
@@ -26,6 +27,7 @@ from pcam_ssl.terminal import say
 
 BENCHMARKS = {
     "step": step,
+    "formats": formats,
     "article": against_plain_way,
     "batches": batches,
     "import": importing,
