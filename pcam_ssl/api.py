@@ -794,7 +794,7 @@ def copy_recipe(name: str, target: StrPath) -> Path:
 
 @verb
 def doctor(data: StrPath | None = None, *, verify: bool = False) -> "list[Finding]":
-    """Versions, device, precision, disk and dataset, one finding each; `verify` reads all pixels of the dataset and compares their digest."""
+    """Versions, device, precision, training speed, disk and dataset, one finding each; `verify` reads all pixels of the dataset and compares their digest."""
     from pcam_ssl.doctor import examine
 
     return examine(None if data is None else Path(data), verify=verify)

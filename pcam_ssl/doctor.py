@@ -17,6 +17,8 @@ from pcam_ssl.models.weights import EXTRA, PACKAGES, WeightPackage, hub_cache_li
 PACKED_KAGGLE_GB = 8
 MINIMUM_PYTHON = (3, 11)
 LAST_MIT_ALBUMENTATIONS = "2.0"
+CLEARLY_FASTER = 1.25
+"""Times the rate of the number format that `auto` takes; below it lies the noise of a short measurement."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def examine(data: Path | None = None, *, verify: bool = False) -> list[Finding]:
         ("faiss", check_faiss),
         ("albumentations", check_albumentations),
         ("precision", check_precision),
+        ("speed", check_speed),
         ("disk", check_disk),
         ("weights", check_hub_cache),
         *(("weights", partial(check_weight_package, package)) for package in PACKAGES.values() if package.path is not None),
@@ -162,6 +165,26 @@ def check_precision() -> Finding:
     chosen = choose_precision(device)
     layout = "channels last" if chosen.channels_last else "channels first"
     return Finding("precision", "ok", f"{chosen.name}, {layout} on {device}: {chosen.why}")
+
+
+def check_speed() -> Finding:
+    """Patches/s of a short training in the number format that `auto` takes, and in fp32; takes about a second."""
+    from dataclasses import replace
+
+    from pcam_ssl.device import choose_precision
+    from pcam_ssl.distributed import choose_device
+    from pcam_ssl.training.rates import BACKBONE, SIZE_PX, training_rates
+
+    device = choose_device()
+    auto = choose_precision(device)
+    rates = training_rates(device, [auto] if auto.name == "fp32" else [auto, replace(auto, name="fp32")])
+    shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    text = f"training {BACKBONE} at {SIZE_PX} px, patches/s: {shown}"
+    if rates.get("fp32", 0) > CLEARLY_FASTER * rates[auto.name]:
+        return Finding(
+            "speed", "warn", f"{text}; auto takes {auto.name}", "compare again on the quiet machine, or --set train.precision=fp32"
+        )
+    return Finding("speed", "ok", text)
 
 
 def check_disk(folder: Path | str = ".") -> Finding:

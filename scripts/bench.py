@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench_compare import comparing
+from bench_formats import formats
 from bench_inputs import Inputs, machine
 from bench_measure import NotMeasured, Row
 from bench_metric import embedding, metric
@@ -26,6 +27,7 @@ from pcam_ssl.terminal import say
 
 BENCHMARKS = {
     "step": step,
+    "formats": formats,
     "article": against_plain_way,
     "batches": batches,
     "import": importing,
@@ -39,8 +41,9 @@ BENCHMARKS = {
     "compare": comparing,
     "gpu": gpu,
 }
-# Tables of BENCHMARKS.md; a GPU's numbers come from another machine than the CPU's, so each is written apart.
-TABLES = {"cpu": [name for name in BENCHMARKS if name != "gpu"], "gpu": ["gpu"]}
+# Tables of BENCHMARKS.md; a GPU's numbers come from another machine than the CPU's, so each is written apart. `formats` has a page section
+# of its own, because it measures CPU time.
+TABLES = {"cpu": [name for name in BENCHMARKS if name not in ("gpu", "formats")], "gpu": ["gpu"]}
 HEADER = ["benchmark", "ratio: median (lowest to highest)", "target", "met", "A", "B", "device", "precision", "threads"]
 
 

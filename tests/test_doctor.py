@@ -4,11 +4,14 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from pcam_ssl.data.synthetic import write_synthetic
+from pcam_ssl.device import Precision
 from pcam_ssl.models.weights import WeightPackage
+from pcam_ssl.training.rates import training_rates
 
 # The package's own `doctor` is the function.
 doctor = import_module("pcam_ssl.doctor")
@@ -107,6 +110,25 @@ def test_precision_has_a_reason():
     assert finding.text.startswith(("bf16", "fp16", "fp32")) and ": " in finding.text
 
 
+@pytest.mark.parametrize(("bf16", "state"), [(100.0, "ok"), (60.0, "ok"), (30.0, "warn")])
+def test_speed_warns_where_another_format_is_clearly_faster(bf16, state, monkeypatch):
+    monkeypatch.setattr("pcam_ssl.device.choose_precision", lambda device: Precision("bf16", True, "a test"))
+    monkeypatch.setattr(
+        "pcam_ssl.training.rates.training_rates",
+        lambda device, precisions: {each.name: {"bf16": bf16, "fp32": 50.0}[each.name] for each in precisions},
+    )
+    finding = doctor.check_speed()
+    assert finding.state == state
+    assert finding.text.startswith(f"training resnet18 at 96 px, patches/s: bf16 {bf16:.0f}, fp32 50")
+    assert ("train.precision=fp32" in finding.mend) == (state == "warn")
+
+
+def test_speed_is_measured():
+    cpu = torch.device("cpu")
+    rates = training_rates(cpu, [Precision("fp32", True, "a test"), Precision("bf16", False, "a test")])
+    assert list(rates) == ["fp32", "bf16"] and all(rate > 0 for rate in rates.values())
+
+
 def test_disk_space_is_measured(tmp_path):
     finding = doctor.check_disk(tmp_path)
     assert "GB free in" in finding.text and (finding.state == "ok") == (float(finding.text.split()[0]) >= doctor.PACKED_KAGGLE_GB)
@@ -178,7 +200,8 @@ def test_a_changed_pixel_is_found_by_verify_alone(tmp_path):
 
 
 @pytest.fixture
-def run():
+def run(monkeypatch):
+    monkeypatch.setattr(doctor, "check_speed", lambda: doctor.Finding("speed", "ok", "not measured"))
     from pcam_ssl.cli.recipes import doctor as verb
 
     app = typer.Typer()

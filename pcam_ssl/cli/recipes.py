@@ -63,7 +63,7 @@ def doctor(
     verify: Annotated[bool, Option("--verify", help="read all pixels of the dataset again and compare their digest")] = False,
     as_json: Annotated[bool, Option("--json", help="print the findings as JSON")] = False,
 ) -> None:
-    """Check versions, device, precision, disk, and dataset; one line each, the mend beside what is wrong.
+    """Check versions, device, precision, speed, disk, and dataset; one line each, the mend beside what is wrong.
 
     Exits with 2 where something must be mended. Example: pcam-ssl doctor --data data/pcam --verify
     """

@@ -19,6 +19,7 @@ from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.evaluation.metrics import auroc, nll
 from pcam_ssl.methods import build_method
 from pcam_ssl.models.artefact import load_weights, save_weights
+from pcam_ssl.models.depthwise import speed_up_depthwise
 from pcam_ssl.models.inference import PLAIN
 from pcam_ssl.models.network import Network
 from pcam_ssl.models.new_network import new_network
@@ -131,6 +132,7 @@ def _network(context: RunContext, unit: Unit) -> Network:
     network = new_network(context.recipe, context.dataset.size_px)
     if context.world.size > 1:
         share_batch_norms(network, context.world.device)
+    speed_up_depthwise(network, context.world.device)
     network.freeze_backbone(model.freeze_backbone)
     layout = torch.channels_last if context.precision.channels_last else torch.contiguous_format
     return network.to(context.world.device, memory_format=layout)

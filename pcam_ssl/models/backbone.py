@@ -124,7 +124,9 @@ def _resolve_foundation(name: str, model: FoundationModel) -> Resolved:
         "std": model.std,
         "interpolation": model.interpolation,
     }
-    return Resolved(name, model.architecture, dict(model.arguments), defaults, None, model.tokens, model.address, model.transformers)
+    return Resolved(
+        name, model.architecture, dict(model.arguments), defaults, None, model.tokens, model.address, model.transformers
+    )
 
 
 def _resolve_address(name: str) -> Resolved:
