@@ -2,8 +2,8 @@
 
 python scripts/demo_seeds.py --out runs/demo-seeds --seeds 0 1 2 3 4 5 6 7 8 9
 
-A seed draws the slides, the folds, the first weights and the batches. Statements: leak, random folds keep less on held-out slides than the
-lower end of what they promise; grouped, what grouped folds keep is inside the interval of what they promise; neighbours, kNN in the metric
+A seed draws the slides, the folds, the first weights and the batches. Statements: leak, random folds keep less on held-out slides
+than they promise, and leak beyond the interval, less than the lower end of it; grouped, what grouped folds keep is inside the interval of what they promise; neighbours, kNN in the metric
 embedding is not measurably worse than the head of the grouped run; round, at least 200 patches are added and the gain is above zero by its
 interval. What is finished is not trained again.
 """

@@ -1,19 +1,21 @@
 """`pcam-ssl demo`: one recipe under leaky and grouped folds, an embedding to search with, and one round of pseudo-labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pcam_ssl.api import pseudo_label, search, synth, train
+from pcam_ssl.api import pseudo_label, recipe, search, synth, train
+from pcam_ssl.cross_validation import cross_validate
 from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
 from pcam_ssl.demo.report import Tour, tour_text
 from pcam_ssl.demo.sample import choose_sample
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
+from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
 
-SLIDES = {"slides": 48, "patches": 20, "test_slides": 40, "size": 48, "stain_shift": 1.0, "tumor_signal": 2.0}
+SLIDES = {"slides": 48, "patches": 20, "test_slides": 80, "size": 48, "stain_shift": 0.5, "tumor_signal": 1.45, "coarse": 0.3}
 """The synthetic slides: options of `synth`."""
 NO_SLIDES = (
     "no slide ids: folds group patches by clusters of similar stain, which may split a slide, so every score below may be too good,"
@@ -23,13 +25,16 @@ NO_SLIDES = (
 
 @dataclass(frozen=True)
 class Recipes:
-    """A shipped recipe, and what the metric run changes in it."""
+    """A recipe, what the metric run changes in it, and what the run changes that the round starts from (None: the grouped run itself)."""
 
     name: str
     metric: dict[str, Any]
+    few: dict[str, Any] | None = None
 
 
-SMALL = Recipes("demo", {"method.name": "metric", "method.projection": 32})
+SMALL = Recipes("demo", {"method.name": "metric", "method.projection": 32, "train.epochs": 9})
+# 80 epochs of 4 batches: about as many steps as all labels take in 11 epochs.
+DRAWN = replace(SMALL, few={"data.label_budget": 120, "train.samples_per_epoch": 64, "train.epochs": 80})
 FROZEN = Recipes(
     "demo-data",
     {"method.name": "metric", "method.projection": 128, "optim.name": "adamw", "optim.lr": 1e-3, "train.epochs": 20},
@@ -60,16 +65,24 @@ def take_tour(
     if data is None and wsi is not None:
         raise UserError("--wsi: only with --data; synthetic slides have their own ids")
     dataset = drawn(folder, seed, slides or SLIDES) if data is None else sampled(folder, Path(data), wsi, seed)
-    recipes = SMALL if data is None else recipes_for_patches()
+    recipes = DRAWN if data is None else recipes_for_patches()
     shared = {"seed": seed, **(settings or {})}
     grouped = train(dataset, recipes.name, shared, out=folder / "grouped")
     bare = {**shared, "score.floor": False}
-    leaky = train(dataset, recipes.name, {**bare, "cv.scheme": "random"}, out=folder / "random")
-    metric = train(dataset, recipes.name, {**bare, **recipes.metric}, out=folder / "metric")
+    leaky = _without_page(dataset, recipes.name, {**bare, "cv.scheme": "random"}, folder / "random")
+    metric = _without_page(dataset, recipes.name, {**bare, **recipes.metric}, folder / "metric")
     page = folder / "neighbours.html"
     search(metric, queries(dataset), k=8, html=page)
-    verdict = pseudo_label(grouped, rounds=1)
-    return Tour(dataset, grouped, leaky, metric, verdict, page, "synthetic slides" if data is None else Path(data).name)
+    start = grouped if recipes.few is None else _without_page(dataset, recipes.name, {**bare, **recipes.few}, folder / "few-labels")
+    verdict = pseudo_label(start, rounds=1)
+    return Tour(dataset, grouped, leaky, metric, start, verdict, page, "synthetic slides" if data is None else Path(data).name)
+
+
+def _without_page(dataset: Dataset, name: str, settings: dict[str, Any], out: Path) -> Run:
+    """As `api.train`, without the report: a page takes as long as a fold, and `pcam-ssl report` writes it when it is wanted."""
+    chosen = recipe(name, settings)
+    command = cross_validate.metric_train if chosen.method.name == "metric" else cross_validate.baseline
+    return command(chosen, dataset.path, out)
 
 
 def drawn(folder: Path, seed: int, slides: dict[str, Any]) -> Dataset:

@@ -20,7 +20,7 @@ ROUND = (
     "pseudo.stop_ratio=null",
     "pseudo.balance=none",
 )
-DRAWN = {"slides": 10, "patches": 16, "test_slides": 4, "size": 32}
+SLIDES = {"slides": 10, "patches": 16, "test_slides": 4, "size": 32}
 
 
 @pytest.fixture
@@ -28,9 +28,10 @@ def small(tmp_path, monkeypatch, tiny_recipe):
     """The demo with tiny slides and tiny runs in place of its own."""
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny_recipe(*ROUND).dump()))
-    monkeypatch.setattr(tour, "SLIDES", DRAWN)
+    monkeypatch.setattr(tour, "SLIDES", SLIDES)
     metric = {"method.name": "metric", "method.projection": 8, "neighbours.k": 5}
     monkeypatch.setattr(tour, "SMALL", tour.Recipes(str(recipe), metric))
+    monkeypatch.setattr(tour, "DRAWN", tour.Recipes(str(recipe), metric, {"data.label_budget": 100}))
     monkeypatch.setattr(tour, "recipes_for_patches", lambda: tour.SMALL)
 
 
@@ -67,7 +68,7 @@ def check_screen(text: str, lines: int) -> None:
 def test_the_demo_fits_a_screen_and_goes_on_where_it_is_finished(command, small, tmp_path):
     first = command("demo", "--folder", tmp_path / "demo")
     assert first.code == 0, first.err
-    check_screen(first.out, 6)
+    check_screen(first.out, 7)
     again = command("demo", "--folder", tmp_path / "demo")
     assert again.out == first.out
     (problem,) = command("demo", "--folder", tmp_path / "demo", "--seed", 1).problems
