@@ -102,9 +102,11 @@ class Network(nn.Module):
 
     def standardise(self, features: torch.Tensor) -> None:
         """Take mean and standard deviation of the features `[N, D]` of training patches; constant features are left as they are."""
-        wide = features.double()
-        std = wide.std(0, unbiased=False)
-        self.feature_mean.copy_(wide.mean(0))
+        mean = features.mean(0, dtype=torch.float64)
+        # In blocks, since many features fill much of the memory.
+        squares = sum((block.double() - mean).square().sum(0) for block in features.split(4096))
+        std = (squares / len(features)).sqrt()
+        self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 MEMORY = 10
 """Steps that L-BFGS remembers."""
-EXACT = 50_000_000
+EXACT = 20_000_000
 """Features are float64 up to this many numbers, float32 beyond."""
 SAMPLE, RANK = 8192, 128
 """Rows from which the curvature is estimated, and directions in which it is."""
