@@ -30,7 +30,14 @@ from pcam_ssl.runs.run import Run, begin_run
 from pcam_ssl.tables import read_predictions
 
 SLIDES = 200
-SETTINGS = ["model.freeze_backbone=true", "model.pretrained=false", "views.policy=none", "predict.d4=false", "cv.inner_folds=5", "neighbours.use=false"]
+SETTINGS = [
+    "model.freeze_backbone=true",
+    "model.pretrained=false",
+    "views.policy=none",
+    "predict.d4=false",
+    "cv.inner_folds=5",
+    "neighbours.use=false",
+]
 
 
 def main() -> None:
@@ -46,8 +53,12 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         oof = pd.concat(read_predictions(context.run.fold(k) / "oof.parquet") for k in range(context.folds.n_folds))
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{options.patches:,} x {options.dimension:,}: 5 folds, 5 inner folds each, 7 values of C, in {seconds:.0f} s on {torch.get_num_threads()} threads")
-    print(f"peak of memory {peak_gb:.1f} GB (with the mapped file of features); AUROC {auroc(oof.label.to_numpy(int), oof.prob.to_numpy()):.3f}")
+    print(
+        f"{options.patches:,} x {options.dimension:,}: 5 folds, 5 inner folds each, 7 values of C, in {seconds:.0f} s on {torch.get_num_threads()} threads"
+    )
+    print(
+        f"peak of memory {peak_gb:.1f} GB (with the mapped file of features); AUROC {auroc(oof.label.to_numpy(int), oof.prob.to_numpy()):.3f}"
+    )
 
 
 def synthetic(folder: Path, n: int, dimension: int) -> RunContext:
