@@ -121,6 +121,8 @@ def synth(
     valid_slides: int = 0,
     size: int = 96,
     stain_shift: float = 1.0,
+    tumor_signal: float = 1.0,
+    coarse: float = 0.0,
     seed: int = 0,
     label_test: bool = False,
 ) -> "Dataset":
@@ -136,6 +138,8 @@ def synth(
         patches=patches,
         size_px=size,
         stain_shift=stain_shift,
+        tumor_signal=tumor_signal,
+        coarse=coarse,
         seed=seed,
         label_test=label_test,
     )

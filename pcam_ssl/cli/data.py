@@ -103,6 +103,13 @@ def synth(
     valid_slides: Annotated[int, Option(min=0, max=10_000, help="slides in valid, for cv.scheme official")] = 0,
     size: Annotated[int, Option(min=32, max=256, help="edge of a patch in px")] = 96,
     stain_shift: Annotated[float, Option(min=0, max=3, help="how much stain differs between slides; 0: not at all")] = 1.0,
+    tumor_signal: Annotated[
+        float, Option(min=1, max=3, help="how much larger and darker tumor nuclei are; at 2 a small network learns them soon")
+    ] = 1.0,
+    coarse: Annotated[
+        float,
+        Option(min=0, max=0.5, help="share of tumor patches that show no tumor, as in coarse annotations; only their slide tells"),
+    ] = 0.0,
     seed: Annotated[int, Option(min=0, max=2**31 - 1, help="another seed draws other slides")] = 0,
     label_test: Annotated[bool, Option("--label-test", help="give the test patches labels, which Kaggle keeps")] = False,
 ) -> None:
@@ -120,6 +127,8 @@ def synth(
         valid_slides=valid_slides,
         size=size,
         stain_shift=stain_shift,
+        tumor_signal=tumor_signal,
+        coarse=coarse,
         seed=seed,
         label_test=label_test,
     )

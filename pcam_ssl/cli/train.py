@@ -91,11 +91,22 @@ def pseudo_label(
         print(json.dumps(verdict, indent=2) if as_json else rounds_text(verdict))
 
 
-def demo(folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo")) -> None:
-    """Synthetic slides, a baseline under honest and under leaky folds, metric learning, neighbours, and a pseudo-label round."""
-    from pcam_ssl.demo import demo
+def demo(
+    folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo"),
+    data: Annotated[
+        Path | None,
+        Option("--data", metavar="SOURCE", help="your own patches, as `data import` reads them, in place of synthetic slides"),
+    ] = None,
+    wsi: Annotated[Path | None, Option("--wsi", metavar="CSV", help="with --data: the slide of each patch, csv id,wsi")] = None,
+    seed: Annotated[int, Option("--seed", min=0, max=2**31 - 1, help="another seed draws other slides, folds and weights")] = 0,
+) -> None:
+    """The main job in minutes: leaky and grouped folds, search, and a round of pseudo-labels, on synthetic slides or a sample of your patches.
 
-    print(demo(folder))
+    Example: pcam-ssl demo --data histopathologic-cancer-detection.zip --wsi patch_id_wsi.csv
+    """
+    from pcam_ssl.demo.tour import demo
+
+    print(demo(folder, data=data, wsi=wsi, seed=seed))
 
 
 def show_run(run, as_json: bool = False) -> None:

@@ -4,7 +4,7 @@ import os
 import tempfile
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
 from pcam_ssl.data.images import BadImage, decode, edge_px, measure
@@ -41,14 +42,19 @@ def import_source(
     skip_bad: bool = False,
     workers: int | None = None,
     verify: bool = True,
+    choose: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> Dataset:
     """Import a source into the new dataset `target` and return it. `wsi` is a csv `id,wsi`; `verify` checks published MD5s.
 
-    `workers` threads decode (default: one per core, at most 8). Raises UserError with every problem of the source. With `skip_bad`
+    `workers` threads decode (default: one per core, at most 8). `choose` takes the records (`RECORD_COLUMNS`) and returns the rows to import,
+    in their order and with their index; it may move patches to another split. Raises UserError with every problem of the source. With `skip_bad`
     bad images and unmatched ids are left out instead and counted in the manifest. A failed import leaves nothing behind.
     """
     refuse_existing(target)
-    _write(_listed(source, wsi, skip_bad, verify), target, skip_bad, workers or min(os.cpu_count() or 1, 8))
+    found = _listed(source, wsi, skip_bad, verify)
+    if choose is not None:
+        found.keep(choose(found.records))
+    _write(found, target, skip_bad, workers or min(os.cpu_count() or 1, 8))
     return open_dataset(target)
 
 

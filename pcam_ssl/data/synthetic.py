@@ -43,16 +43,31 @@ class SyntheticSlide:
     places: np.ndarray
 
 
-def draw_slide(number: int, *, n_patches: int = 40, size_px: int = 96, stain_shift: float = 1.0, seed: int = 0) -> SyntheticSlide:
-    """The patches of slide `number`, a pure function of the arguments."""
+def draw_slide(
+    number: int,
+    *,
+    n_patches: int = 40,
+    size_px: int = 96,
+    stain_shift: float = 1.0,
+    tumor_signal: float = 1.0,
+    coarse: float = 0.0,
+    seed: int = 0,
+) -> SyntheticSlide:
+    """The patches of slide `number`, a pure function of the arguments.
+
+    `tumor_signal` scales how much larger and darker tumor nuclei are than others; at 2 a small network learns it in fewer steps. `coarse` is
+    the share of tumor patches that show no tumor, as where labels come from outlines drawn on the slide. Only the slide gives these away.
+    """
     generator = np.random.default_rng((seed, number))
-    look = _draw_look(generator, size_px, stain_shift)
+    look = _draw_look(generator, size_px, stain_shift, tumor_signal)
     labels = (generator.random(n_patches) < look.tumor_share).astype(np.int8)
     cells = generator.permutation(n_patches)
     columns = int(np.ceil(np.sqrt(n_patches)))
     places = np.stack([cells % columns, cells // columns], axis=1) * size_px
+    # A generator of its own, so that the patches that do show their label are the same at any `coarse`.
+    shown = labels * (np.random.default_rng((seed, number, n_patches, 1)).random(n_patches) >= coarse)
     pixels = np.stack(
-        [_draw_patch(np.random.default_rng((seed, number, n)), look, label, size_px) for n, label in enumerate(labels)]
+        [_draw_patch(np.random.default_rng((seed, number, n)), look, label, size_px) for n, label in enumerate(shown)]
     )
     return SyntheticSlide(pixels, labels, places)
 
@@ -73,6 +88,8 @@ def write_synthetic(
     patches: int = 40,
     size_px: int = 96,
     stain_shift: float = 1.0,
+    tumor_signal: float = 1.0,
+    coarse: float = 0.0,
     seed: int = 0,
     label_test: bool = False,
 ) -> None:
@@ -87,13 +104,15 @@ def write_synthetic(
         (split, n) for split, count in (("train", slides), ("valid", valid_slides), ("test", test_slides)) for n in range(count)
     ]
     first = {"train": 0, "valid": 1_000_000, "test": 2_000_000}
+    look = {"size_px": size_px, "stain_shift": stain_shift, "tumor_signal": tumor_signal, "coarse": coarse, "seed": seed}
     source = f"synthetic slides, seed {seed}, stain shift {stain_shift:g}"
+    source += f", tumor signal {tumor_signal:g}, coarse {coarse:g}" if (tumor_signal, coarse) != (1, 0) else ""
     with (
         DatasetWriter(path, size_px, source=source, source_format="synthetic", expected=len(plan) * patches) as writer,
         progress("drawing", len(plan) * patches) as advance,
     ):
         for split, n in plan:
-            slide = draw_slide(first[split] + n, n_patches=patches, size_px=size_px, stain_shift=stain_shift, seed=seed)
+            slide = draw_slide(first[split] + n, n_patches=patches, **look)
             name = f"synthetic-{split}-{n:03d}"
             ids = [hashlib.sha1(f"{seed}/{name}/{place}".encode()).hexdigest() for place in range(patches)]
             labels = None if split == "test" and not label_test else slide.labels
@@ -102,9 +121,11 @@ def write_synthetic(
             advance(patches)
 
 
-def _draw_look(generator: np.random.Generator, size_px: int, stain_shift: float) -> SlideLook:
+def _draw_look(generator: np.random.Generator, size_px: int, stain_shift: float, tumor_signal: float = 1.0) -> SlideLook:
     stain = STAIN_DENSITY * np.exp(stain_shift * (generator.normal(0, 0.25, (2, 1)) + generator.normal(0, 0.2, (2, 3))))
     scale = size_px / 96
+    # At 1, tumor nuclei are 1.1 px (of 96) larger in radius than others, and by 0.05 darker; above 1, colour counts more than size, which the middle of a small patch bounds.
+    larger_px, darker = (tumor_signal - 1) * 1.1 * scale, (tumor_signal - 1) * 0.3
     fibres = _draw_fibres(generator, generator.uniform(0.7, 1.3) * scale, generator.uniform(2, 6) * scale)
     gaps = gaussian_filter(generator.normal(size=(FIELD_PX, FIELD_PX)), generator.uniform(7, 12) * scale, mode="wrap")
     return SlideLook(
@@ -115,7 +136,8 @@ def _draw_look(generator: np.random.Generator, size_px: int, stain_shift: float)
             _draw_nucleus(generator, generator.uniform(2.8, 4.4) * scale, generator.uniform(0.55, 0.95)) for _ in range(N_STAMPS)
         ],
         tumor_nuclei=[
-            _draw_nucleus(generator, generator.uniform(4.0, 5.4) * scale, generator.uniform(0.6, 1.0)) for _ in range(N_STAMPS)
+            _draw_nucleus(generator, generator.uniform(4.0, 5.4) * scale + larger_px, generator.uniform(0.6, 1.0) + darker)
+            for _ in range(N_STAMPS)
         ],
         crowding=generator.uniform(0.35, 0.8),
         tumor_share=np.clip(generator.beta(0.4, 0.6), 0.03, 0.97),

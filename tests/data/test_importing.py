@@ -99,3 +99,14 @@ def test_a_killed_import_leaves_no_dataset_and_the_next_one_works(tmp_path, make
     import_source(source, tmp_path / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kaggle.zip", "set"]
     assert len(open_dataset(tmp_path / "set")) == 8
+
+
+def test_a_choice_of_records_is_imported_alone_with_its_own_splits(tmp_path, make_kaggle, make_pixels):
+    def choose(records):
+        kept = records[records.id.isin(list("bdg"))]
+        return kept.assign(split=kept.split.where(kept.id != "d", "test"))
+
+    dataset = import_source(make_kaggle(), tmp_path / "set", choose=choose)
+    assert dataset.patches.set_index("id").split.to_dict() == {"b": "train", "d": "test", "g": "test"}
+    assert np.array_equal(dataset.pixels, make_pixels(8)[[1, 3, 6]])
+    assert dataset.sample_submission is None

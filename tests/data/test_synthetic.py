@@ -118,3 +118,20 @@ def out_of_fold_auc(dataset, scheme):
 def test_random_folds_give_too_good_scores_and_grouped_folds_do_not(dataset):
     random, grouped = (out_of_fold_auc(dataset, scheme) for scheme in ("random", "grouped"))
     assert random > grouped + 0.1
+
+
+def test_a_stronger_signal_makes_tumor_nuclei_larger_and_darker():
+    from pcam_ssl.data import synthetic
+
+    plain, strong = (synthetic._draw_look(np.random.default_rng(0), 96, 1.0, signal) for signal in (1.0, 2.0))
+    for measure in (lambda stamp: (stamp > 0).sum(), lambda stamp: stamp[stamp > 0].mean()):
+        sizes = [np.mean([measure(stamp) for stamp in look.tumor_nuclei]) for look in (plain, strong)]
+        assert sizes[1] > 1.2 * sizes[0]
+    assert all(np.array_equal(one, other) for one, other in zip(plain.nuclei, strong.nuclei, strict=True))
+
+
+def test_coarse_labels_hide_the_tumor_of_their_share_and_change_nothing_else():
+    plain, coarse = (draw_slide(3, n_patches=100, size_px=48, coarse=share) for share in (0.0, 0.25))
+    changed = (plain.pixels != coarse.pixels).any(axis=(1, 2, 3))
+    assert plain.labels.sum() > 50 and np.array_equal(plain.labels, coarse.labels)
+    assert 0.15 < changed.sum() / plain.labels.sum() < 0.35 and plain.labels[changed].all()

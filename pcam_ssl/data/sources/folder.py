@@ -27,7 +27,7 @@ def listing(tree: Tree) -> Listing:
         return _with_csv(tree, images, *tables)
     table = _by_folder_names(tree, images)
     refuse_repeated(table["id"], table["place"], str(tree.path))
-    return Listing(str(tree.path), "image folder", table, image_chunks(tree.read, images))
+    return Listing(str(tree.path), "image folder", table, image_chunks(tree.read, images), read=tree.read)
 
 
 def single(path: Path) -> Listing:
@@ -85,7 +85,7 @@ def _with_csv(tree: Tree, images: list[str], name: str) -> Listing:
     frame = read_csv(read_whole(tree, name), where, ["id", "label"])
     refuse_repeated_rows(frame, "label", where)
     frame["place"] = frame["id"].map(_index(tree, images, set(frame["id"])))
-    found = Listing(str(tree.path), "image folder with csv", frame, None)
+    found = Listing(str(tree.path), "image folder with csv", frame, None, read=tree.read)
     found.mismatch("labels_without_image", frame["id"][frame["place"].isna()], f"ids in {where} have no image")
     found.mismatch("images_without_label", set(images) - set(frame["place"].dropna()), f"images have no row in {where}")
     frame = frame.dropna(subset="place").reset_index(drop=True)

@@ -26,7 +26,7 @@ def listing(tree: Tree) -> Listing:
         )
     table = records([stem(name) for name in images], ["train"] * len(train) + ["test"] * len(test), place=images)
     refuse_repeated(table["id"], table["place"], str(tree.path))
-    found = Listing(str(tree.path), "kaggle", table, image_chunks(tree.read, images))
+    found = Listing(str(tree.path), "kaggle", table, image_chunks(tree.read, images), read=tree.read)
     if prefix + LABELS_CSV in tree.names and (table["split"] == "train").any():
         _join_labels(found, tree, prefix + LABELS_CSV)
     if prefix + SAMPLE_CSV in tree.names and (table["split"] == "test").any():
@@ -58,8 +58,7 @@ def _join_labels(found: Listing, tree: Tree, name: str) -> None:
     # An image without a row is left out; an image with an empty label is unlabelled.
     keep = ~train | listed
     if not keep.all():
-        found.records = table[keep].reset_index(drop=True)
-        found.chunks = image_chunks(tree.read, found.records["place"].tolist())
+        found.keep(table[keep])
 
 
 def _join_sample(found: Listing, tree: Tree, name: str) -> None:

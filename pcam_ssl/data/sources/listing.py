@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ class Listing:
     problems: list[str] = field(default_factory=list)
     """Problems that --skip-bad skips, one line each."""
     sample_submission: list[str] | None = None
+    read: Callable[[str], bytes] | None = None
+    """Reads the encoded image at a place; None where the pixels can be read in order only."""
+
+    def keep(self, chosen: pd.DataFrame) -> None:
+        """Keep the records `chosen`: rows of `records` in their order and with their index, values may differ."""
+        rows = chosen.index.to_numpy()
+        self.records = chosen.reset_index(drop=True)
+        # A part of the test split is no submission.
+        self.sample_submission = None
+        if self.read is None:
+            self.chunks = partial(_only, self.chunks, rows)
+        else:
+            self.chunks = image_chunks(self.read, self.records["place"].tolist())
 
     def mismatch(self, key: str, ids: Iterable[str], what: str) -> None:
         """Record `ids` without a counterpart as a problem, and in the notes that go to the manifest with --skip-bad."""
@@ -91,6 +105,19 @@ def refuse_repeated(ids: pd.Series, places: pd.Series, source: str) -> None:
 def image_chunks(read: Callable[[str], bytes], places: list[str]) -> Callable[[Path], Iterator[Chunk]]:
     """`Listing.chunks` for encoded images: at most 64 images and about 4 MB per chunk, so memory does not grow with the patch size."""
     return lambda scratch: _chunked(read, places)
+
+
+def _only(chunks: Callable[[Path], Iterator[Chunk]], rows: np.ndarray, scratch: Path) -> Iterator[Chunk]:
+    """The chunks with the records `rows` alone, ascending; reading ends with the last of them."""
+    first = 0
+    for chunk in chunks(scratch):
+        start, stop = np.searchsorted(rows, (chunk.first, chunk.first + len(chunk.images)))
+        wanted = rows[start:stop] - chunk.first
+        if len(wanted):
+            yield Chunk(first, chunk.images[wanted] if isinstance(chunk.images, np.ndarray) else [chunk.images[n] for n in wanted])
+            first += len(wanted)
+        if first == len(rows):
+            return
 
 
 def _chunked(read: Callable[[str], bytes], places: list[str]) -> Iterator[Chunk]:

@@ -96,3 +96,11 @@ def test_real_patches_are_counted_by_split(shared):
         "train": {"size": 10000, "sum": 5053},
         "valid": {"size": 3000, "sum": 1500},
     }
+
+
+def test_a_choice_of_rows_is_read_over_chunks(tmp_path, write, make_pixels):
+    source = write("train.parquet", [0, 1] * 100)
+    rows = [0, 63, 64, 130]
+    dataset = import_source(source, tmp_path / "set", choose=lambda records: records.loc[rows])
+    assert dataset.patches["id"].tolist() == [f"train-{row:06d}" for row in rows]
+    assert np.array_equal(dataset.pixels, make_pixels(200)[rows])
