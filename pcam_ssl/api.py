@@ -171,7 +171,7 @@ def show(dataset: StrPath | None = None, *, sheet: StrPath | None = None) -> dic
 
 
 @verb
-def cached_features(dataset: StrPath | None = None, *, prune: bool = False) -> dict[str, Any]:
+def features(dataset: StrPath | None = None, *, prune: bool = False) -> dict[str, Any]:
     """The cached features of frozen backbones on a dataset: `folder`, and `sets` with `name`, `image_size`, `views`, `bytes` each.
 
     `prune` also removes them; commands that need them compute them anew. Raises UserError where they cannot be removed.

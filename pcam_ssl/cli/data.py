@@ -171,7 +171,7 @@ def features(
 
     Example: pcam-ssl data features data/pcam --prune
     """
-    from pcam_ssl.api import cached_features
+    from pcam_ssl.api import features as cached_features
     from pcam_ssl.render.document import Table
     from pcam_ssl.render.format import size
     from pcam_ssl.render.text import aligned

@@ -6,7 +6,9 @@ A linear head's mean logit over views is its logit of the mean features, so head
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.special import expit
 
 from pcam_ssl.cross_validation.context import Fitted, RunContext, in_order
 from pcam_ssl.cross_validation.fitting import unit_features
@@ -19,6 +21,7 @@ from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.terminal import say
 from pcam_ssl.training.logistic import Problems, fit_logistic
 
+BLOCK = 8192
 PRODUCTS = tuple(10.0 ** (power / 2) for power in range(-2, 5))
 """The values of C x D that are tried, two a decade. On standardised features of 112 to 2,064 dimensions the best lay between 2 and 25."""
 
@@ -35,7 +38,8 @@ def fit_linear_heads(context: RunContext, unit: Unit) -> Fitted:
     network = context.frozen.heads(0.0)
     # One scale for all heads of the unit. It comes from training patches, without their labels.
     network.standardise(features[: labels.n_labelled])
-    features = ((features - network.feature_mean) / network.feature_std).to(context.world.device)
+    # In place: the features of a large dataset fill much of the memory.
+    features = features.sub_(network.feature_mean).div_(network.feature_std).to(context.world.device)
     offset = _log_pos_weight(context.recipe, labels)
     inner_units = unit.parts or (unit,)
     cs = tuple(product / features.shape[1] for product in PRODUCTS) if options.c == "inner" else (options.c,)
@@ -67,20 +71,21 @@ class _Labels:
     targets: np.ndarray
     weights: np.ndarray
     n_labelled: int
-    places: dict[int, int]
+    places: pd.Index
+    """The rows again, to look a place up by row."""
 
     @classmethod
     def of(cls, context: RunContext, unit: Unit) -> "_Labels":
         learners = [training_set(context, each) for each in (unit, *unit.parts)]
         own = learners[0]
-        rows = list(dict.fromkeys(np.concatenate([own.rows[: own.n_labelled], *(each.rows for each in learners)]).tolist()))
-        places = {row: place for place, row in enumerate(rows)}
+        rows = pd.unique(np.concatenate([own.rows[: own.n_labelled], *(each.rows for each in learners)]))
+        places = pd.Index(rows)
         targets, weights = np.zeros((2, len(rows), len(learners)))
         for column, patches in enumerate(learners):
-            at = [places[row] for row in patches.rows]
+            at = places.get_indexer(patches.rows)
             targets[at, column] = patches.labels
             weights[at, column] = _weights(context.recipe, patches)
-        return cls(np.array(rows), targets, weights, own.n_labelled, places)
+        return cls(rows, targets, weights, own.n_labelled, places)
 
 
 def _weights(recipe: Recipe, patches: TrainingSet) -> np.ndarray:
@@ -125,22 +130,18 @@ def _choose(
     context: RunContext, units: tuple[Unit, ...], sets: list[int], labels: _Labels, solved: _Solved, features: torch.Tensor
 ) -> tuple[float, dict]:
     """The C of the lowest mean loss (nats) on the inner patches of `units`, and the losses."""
+    cs = list(dict.fromkeys(c for _, c in solved.heads))
     truth = in_order(units, [context.rows.label.to_numpy(np.int64)[unit.inner] for unit in units])
-    inputs = [_inner_features(context, unit, labels, features) for unit in units]
-    losses = {}
-    for c in dict.fromkeys(c for _, c in solved.heads):
-        logits = []
-        for number, x in zip(sets, inputs, strict=True):
-            weight, bias = solved.head(number, c)
-            logits.append((x.to(weight) @ weight + bias).cpu().numpy())
-        losses[c] = nll(truth, torch.sigmoid(torch.from_numpy(in_order(units, logits))).numpy())
+    logits = []
+    for unit, number in zip(units, sets, strict=True):
+        weights, biases = (torch.stack([solved.head(number, c)[kind] for c in cs], -1) for kind in (0, 1))
+        at = torch.from_numpy(labels.places.get_indexer(context.rows.row.to_numpy()[unit.inner]))
+        blocks = [features[block].to(weights) @ weights + biases for block in at.split(BLOCK)]
+        logits.append(torch.cat(blocks).cpu().numpy())
+    logits = in_order(units, logits)  # [n, len(cs)]
+    losses = {c: nll(truth, expit(logits[:, column])) for column, c in enumerate(cs)}
     best = min(losses, key=lambda c: (losses[c], c))
     return best, {"n": len(truth), "losses": {f"{c:.3g}": loss for c, loss in losses.items()}}
-
-
-def _inner_features(context: RunContext, unit: Unit, labels: _Labels, features: torch.Tensor) -> torch.Tensor:
-    rows = context.rows[unit.inner].row.to_numpy()
-    return features[[labels.places[row] for row in rows]]
 
 
 def _saved(context: RunContext, unit: Unit, network: Network, head: tuple[torch.Tensor, torch.Tensor]) -> Network:

@@ -97,14 +97,23 @@ class Network(nn.Module):
         return self
 
     def heads(self, drop_rate: float = 0.0) -> "Network":
-        """A new network without a backbone, for this one's features; its heads are as those of a new network."""
-        return Network(None, self.config, drop_rate, self.n_features)
+        """A new network without a backbone, for this one's features. Its classifier starts at logit 0.
+
+        Random first weights in a thousand directions are as large as what a thousand labels teach, and training does not remove them.
+        """
+        network = Network(None, self.config, drop_rate, self.n_features)
+        last = network.head if self.config.hidden is None else network.head[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        return network
 
     def standardise(self, features: torch.Tensor) -> None:
         """Take mean and standard deviation of the features `[N, D]` of training patches; constant features are left as they are."""
-        wide = features.double()
-        std = wide.std(0, unbiased=False)
-        self.feature_mean.copy_(wide.mean(0))
+        mean = features.mean(0, dtype=torch.float64)
+        # In blocks, since many features fill much of the memory.
+        squares = sum((block.double() - mean).square().sum(0) for block in features.split(4096))
+        std = (squares / len(features)).sqrt()
+        self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -180,7 +180,9 @@ class LBFGS(Section):
         description="inverse strength of the L2 penalty on standardised features (C of scikit-learn's LogisticRegression); inner: chosen on patches that the inner networks did not see",
     )
     max_steps: int = Field(200, ge=1, le=100_000, description="at most this many steps of L-BFGS")
-    tolerance: float = Field(1e-5, gt=0, le=1, description="largest gradient of the mean loss at which the head counts as fitted")
+    tolerance: float = Field(
+        1e-7, gt=0, le=1, description="a head is fitted where a further step would lower its mean loss by less than this (nats)"
+    )
 
 
 class WarmUp(Section):

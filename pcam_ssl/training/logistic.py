@@ -9,8 +9,8 @@ import torch
 
 MEMORY = 10
 """Steps that L-BFGS remembers."""
-EXACT = 50_000_000
-"""Features are float64 up to this many numbers, float32 beyond."""
+EXACT = 5_000_000
+"""Logits, losses and steps are float64 up to this many logits, float32 beyond. Products with the features are float32."""
 SAMPLE, RANK = 8192, 128
 """Rows from which the curvature is estimated, and directions in which it is."""
 HALVINGS = 25
@@ -36,10 +36,10 @@ def fit_logistic(
     1989) with backtracking, preconditioned by the curvature at logit 0 in its steepest directions. A problem is solved where the next
     step would lower its mean loss by less than `tolerance` (nats). The bias is not penalised, as in scikit-learn.
     """
-    kind = torch.float64 if features.numel() <= EXACT and features.device.type != "mps" else torch.float32
-    features = features.to(kind)
-    weights = problems.weights.to(features)[:, problems.sets]
-    targets = problems.targets.to(features)[:, problems.sets]
+    features = features.float()
+    kind = torch.float64 if len(features) * len(problems.sets) <= EXACT and features.device.type != "mps" else torch.float32
+    weights = problems.weights[:, problems.sets].to(features.device, kind)
+    targets = problems.targets[:, problems.sets].to(features.device, kind)
     total = weights.sum(0, dtype=torch.float64).clamp(min=1e-12).to(kind)
     weights = weights / total
     ridge = 1 / (torch.tensor(problems.cs, dtype=kind, device=features.device) * total)
@@ -61,7 +61,7 @@ def fit_logistic(
         if uphill.any():
             direction[:, uphill] = -curvature.solve(gradient, active)[:, uphill]
             slope = (gradient * direction).sum(0)
-        change = features @ direction[:-1] + direction[-1]
+        change = (features @ direction[:-1].float()).to(kind) + direction[-1]
         size, fresh = state.search(direction, change, loss, slope)
         moved = size > 0
         state.move(size, direction, change)
@@ -101,7 +101,8 @@ class _State:
     def gradient(self, features: torch.Tensor) -> torch.Tensor:
         """Gradient `[D + 1, P]` of `loss`."""
         residual = self.weights * (self.logits.sigmoid() - self.targets)
-        return torch.cat([features.T @ residual + self.ridge * self.solution[:-1], residual.sum(0, keepdim=True)])
+        product = (features.T @ residual.float()).to(residual.dtype)
+        return torch.cat([product + self.ridge * self.solution[:-1], residual.sum(0, keepdim=True)])
 
     def search(
         self, direction: torch.Tensor, change: torch.Tensor, loss: torch.Tensor, slope: torch.Tensor
@@ -133,9 +134,9 @@ class _Curvature:
         rows = features[:: max(1, len(features) // SAMPLE)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            _, values, self.basis = torch.svd_lowrank(rows.float(), q=min(RANK, *rows.shape), niter=2)
-        self.basis = self.basis.to(features)
-        self.values = (values.square() / (4 * len(rows))).to(features)[:, None]
+            _, values, self.basis = torch.svd_lowrank(rows, q=min(RANK, *rows.shape), niter=2)
+        self.basis = self.basis.to(ridge)
+        self.values = (values.square() / (4 * len(rows))).to(ridge)[:, None]
         self.ridge = ridge
 
     def solve(self, gradient: torch.Tensor, problems: torch.Tensor) -> torch.Tensor:

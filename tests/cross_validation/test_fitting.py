@@ -37,7 +37,11 @@ def test_a_network_trains_with_fast_depthwise_gradients_where_torch_s_are_slow(s
     recipe = load_recipe("smoke", ("model.name=test_efficientnet", "model.pretrained=false"))
     cpu = torch.device("cpu")
     context = SimpleNamespace(
-        recipe=recipe, dataset=SimpleNamespace(size_px=32), world=World(0, 1, cpu), precision=choose_precision(cpu)
+        recipe=recipe,
+        dataset=SimpleNamespace(size_px=32),
+        world=World(0, 1, cpu),
+        precision=choose_precision(cpu),
+        frozen=None,
     )
-    parts = list(_network(context).modules())
+    parts = list(_network(context, None).modules())
     assert any(isinstance(part, depthwise.FastDepthwise) for part in parts) == slow
