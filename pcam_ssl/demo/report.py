@@ -56,10 +56,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Added:
-    """The pseudo-labels of the round: different patches, precision of those with a known label, and the paired gain in AUROC."""
+    """The pseudo-labels of the round: different patches, precision of those with a known label, and the paired gain in AUROC.
+
+    `all_known`: whether every label is known, as on synthetic slides.
+    """
 
     patches: int
     precision: dict[str, Any]
+    all_known: bool
     gain: dict[str, Any]
 
 
@@ -111,8 +115,9 @@ def added(tour: Tour) -> Added | None:
         return None
     entry = tour.verdict["rounds"][1]
     decisions, _ = read_table(tour.verdict.runs[1].path / DECISIONS, DECISION_COLUMNS)
-    patches = decisions.id[decisions.decision == "added"].nunique()
-    return Added(patches, entry["truth"]["precision"]["all"], entry["against_round_0"]["auroc"])
+    chosen = decisions[decisions.decision == "added"]
+    all_known = entry["truth"]["added"] == len(chosen)
+    return Added(chosen.id.nunique(), entry["truth"]["precision"]["all"], all_known, entry["against_round_0"]["auroc"])
 
 
 def statements(tour: Tour) -> dict[str, bool]:
@@ -190,7 +195,8 @@ def round_words(tour: Tour) -> str:
     made = added(tour)
     if made is None:
         return f"none was made: {tour.verdict['stopped']}."
-    right = "of unknown precision" if made.precision["value"] is None else f"{made.precision['value']:.0%} of them right"
+    those = "them" if made.all_known else "those with a known label"
+    right = "of unknown precision" if made.precision["value"] is None else f"{made.precision['value']:.0%} of {those} right"
     if check := tour.verdict["planted"]:
         shares = [f"{name} {entry['precision']['value']:.0%}" for name, entry in check["classes"].items() if entry["added"]]
         right += f"; on hidden labels {' and '.join(shares)}" if shares else ""
