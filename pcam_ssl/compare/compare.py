@@ -136,8 +136,9 @@ def costs(facts: Facts) -> dict[str, Any]:
     return {
         "parameters": parameters(facts.run),
         "patches_per_s": patches_per_s(facts),
-        "epochs": facts.recipe.get("train.epochs"),
-        "kept": [kept[0], kept[-1]] if kept else None,
+        # L-BFGS fits on all patches at once.
+        "epochs": None if facts.recipe.get("optim.name") == "lbfgs" else facts.recipe.get("train.epochs"),
+        "kept": [kept[0], kept[-1]] if kept and facts.recipe.get("optim.name") != "lbfgs" else None,
         "device": facts.info.get("device"),
     }
 

@@ -15,7 +15,7 @@ from pcam_ssl.files import check_folder
 from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
 
-SLIDES = {"slides": 48, "patches": 20, "test_slides": 80, "size": 48, "stain_shift": 0.5, "tumor_signal": 1.45, "coarse": 0.2}
+SLIDES = {"slides": 80, "patches": 12, "test_slides": 80, "size": 48, "stain_shift": 0.5, "tumor_signal": 1.45, "coarse": 0.2}
 """The synthetic slides: options of `synth`."""
 NO_SLIDES = (
     "no slide ids: folds group patches by clusters of similar stain, which may split a slide, so every score below may be too good,"

@@ -40,7 +40,9 @@ def test_two_processes_change_no_prediction(start, argv, tmp_path, head):
     assert [end.code for end in (alone, *ends)] == [0, 0, 0], ends
     assert (ends[1].out, ends[1].err) == ("", "")
     for ours, theirs in zip(
-        tables(tmp_path / "run", "oof", "test", "fold-0/inner"), tables(tmp_path / "alone", "oof", "test", "fold-0/inner"), strict=True
+        tables(tmp_path / "run", "oof", "test", "fold-0/inner"),
+        tables(tmp_path / "alone", "oof", "test", "fold-0/inner"),
+        strict=True,
     ):
         assert ours.id.equals(theirs.id)
         np.testing.assert_allclose(ours.logit, theirs.logit, rtol=0, atol=1e-4)

@@ -92,7 +92,13 @@ def test_a_run_by_short_name_needs_only_its_artefact(checkpoint, train, slides, 
     small = replace(FOUNDATION_MODELS[name], address=address, arguments=arguments, size_px=56)
     monkeypatch.setitem(FOUNDATION_MODELS, name, small)
     run = train(
-        tmp_path / "run", f"model.name={name}", "model.pretrained=true", "model.freeze_backbone=true", "features.cache=false", "train.epochs=1", only=[0]
+        tmp_path / "run",
+        f"model.name={name}",
+        "model.pretrained=true",
+        "model.freeze_backbone=true",
+        "features.cache=false",
+        "train.epochs=1",
+        only=[0],
     )
     monkeypatch.undo()
     (tmp_path / "model.safetensors").unlink()
