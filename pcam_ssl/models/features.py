@@ -31,6 +31,7 @@ from pcam_ssl.terminal import progress, say
 
 FLUSH_S = 10.0
 BATCH = 128
+ELSEWHERE = f"free some, set {CACHE} to a folder on another disk, or set features.cache=false"
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -164,9 +165,7 @@ def _said(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{folder}: features cannot be written ({first_line(error)}); free some disk space, or set {CACHE} to a folder on another disk"
-        ) from None
+        raise UserError(f"{folder}: features cannot be written ({first_line(error)}); {ELSEWHERE}") from None
 
 
 class _Part:
@@ -186,7 +185,7 @@ class _Part:
         self.marks.unlink(missing_ok=True)
         for path in self.paths:
             path.unlink(missing_ok=True)
-        check_space(self.features.folder, size * len(self.paths))
+        check_space(self.features.folder, size * len(self.paths), ELSEWHERE)
         try:
             for path in self.paths:
                 np.lib.format.open_memmap(path, "w+", np.float16, self.shape)

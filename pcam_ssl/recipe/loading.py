@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from pcam_ssl.errors import UserError, first_line, nearest
 from pcam_ssl.files import digest_file, digest_text
 from pcam_ssl.recipe.extensions import METHODS, SELECTORS, extension_names, load_extension
-from pcam_ssl.recipe.schema import MACHINE_KEYS, PLACE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
+from pcam_ssl.recipe.schema import LBFGS, MACHINE_KEYS, PLACE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
 
 LONGEST_VALUE = 80
 """An error shows at most this many characters of a wrong value. YAML aliases can turn one line into gigabytes."""
@@ -128,8 +128,10 @@ def _with_frozen_defaults(values: dict[str, Any]) -> dict[str, Any]:
     if not _section(values, "features").get("random_views"):
         values["views"] = {"policy": "d4", **_section(values, "views")}
         values["pseudo"] = {"noise": "same", **_section(values, "pseudo")}
-    if "optim" not in values and method.get("name", "supervised") == "supervised" and model.get("head", "linear") == "linear":
-        values["optim"] = {"name": "lbfgs"}
+    linear = method.get("name", "supervised") == "supervised" and model.get("head", "linear") == "linear"
+    # Keys of another optimizer ask for that one.
+    if linear and set(_section(values, "optim")) <= LBFGS.model_fields.keys() - {"name"}:
+        values["optim"] = {"name": "lbfgs", **_section(values, "optim")}
     return values
 
 

@@ -186,3 +186,15 @@ def test_defaults_of_a_frozen_backbone():
     assert (recipe.views.policy, recipe.optim.name, recipe.pseudo.noise) == ("d4", "lbfgs", "same")
     assert load_recipe(None, ["model.freeze_backbone=true", "model.head=mlp"]).optim.name == "adamw"
     assert load_recipe(None, []).views.policy == "standard"
+
+
+def test_a_key_of_the_linear_head_needs_no_name():
+    assert load_recipe(None, ["model.freeze_backbone=true", "optim.c=0.01"]).optim.c == 0.01
+    assert load_recipe(None, ["model.freeze_backbone=true", "optim.lr=0.01"]).optim.name == "adamw"
+
+
+def test_no_room_for_the_cache_is_one_line_before_any_work(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("pcam_ssl.data.writer.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match=r"not enough disk space.*PCAM_SSL_CACHE.*features\.cache=false"):
+        train(tmp_path / "run", *FROZEN, "seed=5")
+    assert not (tmp_path / "run" / "fold-0").exists()
