@@ -64,7 +64,7 @@ def fit_linear_heads(context: RunContext, unit: Unit) -> Fitted:
 
 @dataclass(frozen=True)
 class _Labels:
-    """The patches that a unit or one of its inner networks learns from: `rows` `[N]`, labelled ones first, and each learner's targets
+    """The patches of a unit and its inner networks: `rows` `[N]`, labelled ones first, and each learner's targets
     and weights `[N, J]`, the unit's own first."""
 
     rows: np.ndarray
@@ -78,7 +78,9 @@ class _Labels:
     def of(cls, context: RunContext, unit: Unit) -> "_Labels":
         learners = [training_set(context, each) for each in (unit, *unit.parts)]
         own = learners[0]
-        rows = pd.unique(np.concatenate([own.rows[: own.n_labelled], *(each.rows for each in learners)]))
+        # Inner slides that are held out choose C, so their features are needed too; nobody learns from them.
+        inner = context.rows.row.to_numpy()[unit.inner]
+        rows = pd.unique(np.concatenate([own.rows[: own.n_labelled], *(each.rows for each in learners), inner]))
         places = pd.Index(rows)
         targets, weights = np.zeros((2, len(rows), len(learners)))
         for column, patches in enumerate(learners):

@@ -198,3 +198,15 @@ def test_no_room_for_the_cache_is_one_line_before_any_work(train, tmp_path, monk
     with pytest.raises(UserError, match=r"not enough disk space.*PCAM_SSL_CACHE.*features\.cache=false"):
         train(tmp_path / "run", *FROZEN, "seed=5")
     assert not (tmp_path / "run" / "fold-0").exists()
+
+
+@pytest.mark.parametrize("inner_folds", [0, 2])
+def test_c_has_the_lowest_loss_on_the_inner_patches(train, tmp_path, inner_folds):
+    settings = [setting for setting in FROZEN if not setting.startswith("cv.inner_folds")]
+    run = train(tmp_path / "run", *settings, f"cv.inner_folds={inner_folds}", *HEADS["linear"], only=[0])
+    facts = json.loads((run.fold(0) / "fold.json").read_text())
+    losses = facts["c_losses"]
+    assert losses[f"{facts['c']:.3g}"] == min(losses.values())
+    inner = table(run, 0, "inner")
+    own = np.logaddexp(0, np.where(inner.label == 1, -1, 1) * inner.logit).mean()
+    assert min(losses.values()) == pytest.approx(own, abs=1e-4)
