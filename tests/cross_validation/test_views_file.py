@@ -82,7 +82,7 @@ def test_its_recipe_repeats_the_run_without_the_file(own, command, slides, tmp_p
 def test_stopped_and_continued_it_ends_with_the_same_bits(own, train, tmp_path, monkeypatch):
     view, seen = Views.__call__, []
 
-    def interrupted(self, patch, key):
+    def interrupted(self, patch, key, row=None):
         seen.append(key)
         if len(seen) == 300:  # beyond the trial of the policy, within the first epoch
             os.kill(os.getpid(), signal.SIGINT)
