@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pcam_ssl.data.batches import Inputs, Pixels
-from pcam_ssl.data.dataset import PIXELS, Dataset
+from pcam_ssl.data.batches import Inputs
+from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.features import Features
 from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.data.views import id_key
@@ -89,11 +89,6 @@ def used_policies(recipe: Recipe, rounds: bool = False) -> list[str]:
     if rounds and recipe.pseudo.noise != "same":
         policies.append(recipe.pseudo.noise)
     return list(dict.fromkeys(["none", *policies]))
-
-
-def pixels_of(dataset: Dataset) -> Pixels:
-    """The pixels of a dataset, for batches."""
-    return Pixels(dataset.path / PIXELS)
 
 
 def features_of_rows(

@@ -23,7 +23,8 @@ class GradCam:
     """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the logit, on the last feature map before pooling.
 
     In a vision transformer the feature map is the patch tokens at the entrance of the last block's attention, arranged as their grid.
-    After that attention the class token does not depend on them, and their gradient is zero. Deviation from the paper: maps keep their
+    After that attention the class token does not depend on them, and their gradient is zero. Where the head sees pooled stages beside
+    the last one, the maps of all stages are added up. Deviation from the paper: maps keep their
     sign, so that one map serves both classes; `toward` takes the part that supports one.
     Raises UserError where the backbone has neither a feature map nor such blocks.
     """
@@ -36,11 +37,28 @@ class GradCam:
         """uint8 `[B, H, W, 3]` to logits `[B]` and signed maps `[B, h, w]`, positive where the patch supports class 1."""
         images = self.network.prepare(pixels).requires_grad_()
         with torch.enable_grad():
-            logits = self._logit(images)
+            stages, logits = self._stages_and_logit(images)
             features, self.features = self.features, None  # [B, D, h, w]
-            (gradients,) = torch.autograd.grad(logits.sum(), features)
-        weights = gradients.mean((2, 3), keepdim=True)
-        return logits.detach(), (weights * features).sum(1).detach()
+            kept = [features, *stages]
+            gradients = torch.autograd.grad(logits.sum(), kept)
+        maps = [(each.mean((2, 3), keepdim=True) * found).sum(1).detach() for each, found in zip(gradients, kept, strict=True)]
+        return logits.detach(), _summed(maps)
+
+    def _stages_and_logit(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Feature maps of earlier stages that the head sees beside the last one, and the logits `[B]`.
+
+        The maps are copies without a past, so that their gradient is what the head sees of them, not what later stages make of them.
+        """
+        if self.network.config.layers == "last":
+            return [], self._logit(images)
+        last, maps = self.network.stage_maps(images)
+        copies = [each.detach().requires_grad_() for each in maps]
+        pooled = [each.mean((2, 3)) for each in copies]
+        features = torch.cat([*pooled, self.network.backbone.forward_head(self._feature_map(last))], 1)
+        return copies, self._head(features)
+
+    def _head(self, features: torch.Tensor) -> torch.Tensor:
+        return self.network.head(self.network.scaled(features)).squeeze(1)
 
     def _logit(self, images: torch.Tensor) -> torch.Tensor:
         backbone = self.network.backbone
@@ -49,7 +67,7 @@ class GradCam:
                 features = self.network.pool(backbone(images))
         else:
             features = backbone.forward_head(self._feature_map(backbone.forward_features(images)))
-        return self.network.head(features).squeeze(1)
+        return self._head(features)
 
     def _grid(self, features: torch.Tensor) -> torch.Tensor:
         """Keep the feature map `[B, D, h, w]`, and return it."""
@@ -84,6 +102,18 @@ class GradCam:
         return UserError(
             f"explain: {self.network.config.name} has no feature map for Grad-CAM; explain a run of a convolutional network or a vision transformer"
         )
+
+
+def _summed(maps: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of maps `[B, h, w]` of several sizes, at the size of the finest; each keeps its total."""
+    if len(maps) == 1:
+        return maps[0]
+    height, width = max(each.shape[1:] for each in maps)
+    total = 0.0
+    for each in maps:
+        fine = nn.functional.interpolate(each[:, None].float(), (height, width), mode="bilinear", align_corners=False)[:, 0]
+        total = total + fine * (each.shape[1] * each.shape[2] / (height * width))
+    return total
 
 
 def _is_square(number: int) -> bool:

@@ -132,9 +132,13 @@ class Network(nn.Module):
         images = self.prepare(pixels)
         if self.config.layers == "last":
             return self.pool(self.backbone(images))
+        last, maps = self.stage_maps(images)
+        return torch.cat([*(each.mean((2, 3)) for each in maps), self.backbone.forward_head(last)], 1)
+
+    def stage_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The last feature map, and those of the stages that are pooled beside it (`config.layers` "stages"), each `[B, C, h, w]`."""
         last, maps = self.backbone.forward_intermediates(images, output_fmt="NCHW")
-        pooled = [each.mean((2, 3)) for each in maps[: len(stages(self.backbone))]]
-        return torch.cat([*pooled, self.backbone.forward_head(last)], 1)
+        return last, maps[: len(stages(self.backbone))]
 
     def pool(self, output: torch.Tensor) -> torch.Tensor:
         """Features `[B, D]` of the backbone's output, which is tokens `[B, T, D]` where the config has a rule for them."""
@@ -143,12 +147,15 @@ class Network(nn.Module):
     def forward(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         """`logit` `[B]` of class 1 and `embedding` `[B, D]` of unit length, which is the projection, or else the pooled features."""
         features = patches if patches.ndim == 2 else self.features(patches)
-        if self.config.standardised:
-            # In float32, so that heads give the same numbers on features from a cache.
-            features = (features.float() - self.feature_mean) / self.feature_std
-            with torch.autocast(features.device.type, enabled=False):
-                return self._heads(features)
-        return self._heads(features)
+        if not self.config.standardised:
+            return self._heads(features)
+        # In float32, so that heads give the same numbers on features from a cache.
+        with torch.autocast(features.device.type, enabled=False):
+            return self._heads(self.scaled(features))
+
+    def scaled(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `[B, D]` as the heads take them: standardised where the config says so."""
+        return (features.float() - self.feature_mean) / self.feature_std if self.config.standardised else features
 
     def _heads(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
         embedding = self.projection(features) if self.projection is not None else features

@@ -11,8 +11,9 @@ from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import fold_unit, read_folds
 from pcam_ssl.data.views import dihedral
 from pcam_ssl.errors import UserError
+from pcam_ssl.explain.gradcam import GradCam
 from pcam_ssl.models.artefact import load_calibrated
-from pcam_ssl.models.network import Network
+from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.tables import read_predictions, read_table
 
@@ -210,3 +211,20 @@ def test_c_has_the_lowest_loss_on_the_inner_patches(train, tmp_path, inner_folds
     inner = table(run, 0, "inner")
     own = np.logaddexp(0, np.where(inner.label == 1, -1, 1) * inner.logit).mean()
     assert min(losses.values()) == pytest.approx(own, abs=1e-4)
+
+
+@pytest.mark.parametrize("layers", ["last", "stages"])
+def test_grad_cam_explains_the_logit_of_a_frozen_network(layers):
+    torch.manual_seed(0)
+    network = build_network("test_resnet", False, 32, layers=layers, standardised=True).eval()
+    network.feature_mean.normal_()
+    network.feature_std.uniform_(0.5, 2)
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    logits, maps = GradCam(network)(pixels)
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits.numpy(), network(pixels)["logit"].numpy(), atol=1e-4)
+    assert maps.abs().sum() > 0
+    if layers == "stages":
+        # The head is linear in the pooled maps, so together they add up to the logit, but for its bias and the scale's shift.
+        shift = network(pixels)["logit"] - (network.features(pixels) / network.feature_std) @ network.head.weight[0]
+        np.testing.assert_allclose((logits - shift).detach().numpy(), maps.sum((1, 2)).numpy(), rtol=1e-3, atol=1e-3)
