@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import digest_text, read_json, write_json
@@ -54,7 +55,13 @@ class Features:
     def array(self, view: str) -> np.ndarray:
         """Features of a view, float16 `[N, D]`, memory-mapped."""
         if view not in self._arrays:
-            self._arrays[view] = np.load(self.path(view), mmap_mode="r")
+            try:
+                self._arrays[view] = np.load(self.path(view), mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                # `data features --prune`, while a command runs.
+                raise UserError(
+                    f"{self.path(view)}: cannot be read any more ({first_line(error)}); run the same command again, it computes it anew"
+                ) from None
         return self._arrays[view]
 
     def of(self, rows: np.ndarray, view: str) -> np.ndarray:
@@ -135,11 +142,14 @@ def open_folder(root: Path, name: str, identity: dict[str, Any], facts: dict[str
     digest = digest_text(json.dumps(identity, sort_keys=True))[:16]
     folder = root / f"{name}-{digest}"
     try:
-        if folder.exists() and not _told_by(folder, identity):
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / FACTS).exists():
-            write_json(folder / FACTS, {"identity": identity, **facts})
+        root.mkdir(parents=True, exist_ok=True)
+        # Another command may be making the same folder, and have written no facts yet.
+        with FileLock(root / ".lock"):
+            if folder.exists() and not _told_by(folder, identity):
+                shutil.rmtree(folder)
+            folder.mkdir(exist_ok=True)
+            if not (folder / FACTS).exists():
+                write_json(folder / FACTS, {"identity": identity, **facts})
     except OSError as error:
         raise UserError(
             f"{folder}: features cannot be written ({first_line(error)}); set {CACHE} to a folder with room, or features.cache=false"

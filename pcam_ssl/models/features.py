@@ -31,6 +31,7 @@ from pcam_ssl.terminal import progress, say
 
 FLUSH_S = 10.0
 BATCH = 128
+ALLOCATED_BY = 2**12
 ELSEWHERE = f"free some, set {CACHE} to a folder on another disk, or set features.cache=false"
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -168,6 +169,19 @@ def _said(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: features cannot be written ({first_line(error)}); {ELSEWHERE}") from None
 
 
+def _allocate(path: Path) -> None:
+    """Take the disk space of a file that has its length but may have holes. Raises OSError where the disk is full."""
+    with open(path, "r+b") as handle:
+        length = os.fstat(handle.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle.fileno(), 0, length)
+            return
+        # macOS has no such call. The header is written already.
+        handle.seek(begin := min(ALLOCATED_BY, length))
+        for at in range(begin, length, ALLOCATED_BY):
+            handle.write(bytes(min(ALLOCATED_BY, length - at)))
+
+
 class _Part:
     """Files of a group of views while they are filled: `.VIEW.npy.part`, and a byte for each batch that is done."""
 
@@ -189,9 +203,8 @@ class _Part:
         try:
             for path in self.paths:
                 np.lib.format.open_memmap(path, "w+", np.float16, self.shape)
-                with open(path, "r+b") as handle:
-                    # A memory-mapped file without its disk space kills the process when the disk is full.
-                    os.posix_fallocate(handle.fileno(), 0, os.fstat(handle.fileno()).st_size)
+                # A memory-mapped file without its disk space kills the process when the disk is full.
+                _allocate(path)
             self.marks.write_bytes(bytes(self.n_batches))
         except OSError:
             for path in (*self.paths, self.marks):

@@ -185,3 +185,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(dataset, monkeypatch):
         fill(dataset, network(), FixedViews("none"))
     left = [path.name for path in Path(os.environ["PCAM_SSL_CACHE"]).rglob("*") if path.is_file()]
     assert [name for name in left if name not in (FACTS, ".lock")] == []
+
+
+def test_features_that_are_gone_are_one_line(dataset):
+    features = fill(dataset, network(), FixedViews("none"))
+    features.path(D4[0]).unlink()
+    with pytest.raises(UserError, match="run the same command again"):
+        features.of(np.arange(2), D4[0])
+
+
+def test_space_is_taken_where_the_system_has_no_call_for_it(dataset, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    net = network()
+    features = fill(dataset, net, FixedViews("none"))
+    np.testing.assert_allclose(features.array(D4[0]), asked(net, np.asarray(dataset.pixels)), rtol=1e-3, atol=1e-4)
