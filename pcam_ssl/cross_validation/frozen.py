@@ -96,7 +96,7 @@ def features_of_rows(
 ) -> torch.Tensor:
     """Features float32 `[n, D]` of the patches `rows`, each the mean over the fixed `views`."""
     if isinstance(inputs, Features):
-        return torch.from_numpy(inputs.mean_of(rows, views.names))
+        return inputs.mean_of(rows, views.names)
     parts = []
     with torch.inference_mode(), precision.autocast(world.device):
         for begin in range(0, len(rows), batch_size):

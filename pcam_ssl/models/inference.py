@@ -85,8 +85,8 @@ def predict_logits(
         if isinstance(pixels, Features):
             for place in _blocks(len(logits)):
                 for column, name in enumerate(views.names):
-                    features = torch.from_numpy(pixels.of(rows[mine][place], name)).to(world.device)
-                    logits[place, column] = network(features)["logit"].float().cpu().numpy()
+                    features = pixels.of(rows[mine][place], name).to(world.device)
+                    logits[place, column] = network.logit(features).cpu().numpy()
                 advance(place.stop - place.start)
             return _shared(logits, views, world)
         drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
@@ -178,7 +178,7 @@ def _plain_batches(pixels: Inputs, rows: np.ndarray, batch_size: int, world: Wor
     """Places in `rows` `[b]` and their plain views on the device: uint8 `[b, H, W, 3]`, or features float32 `[b, D]`."""
     if isinstance(pixels, Features):
         for block in _blocks(len(rows)):
-            yield np.arange(block.start, block.stop), torch.from_numpy(pixels.of(rows[block], PLAIN_VIEW[0])).to(world.device)
+            yield np.arange(block.start, block.stop), pixels.of(rows[block], PLAIN_VIEW[0]).to(world.device).float()
         return
     stream = EvalStream(pixels, rows, np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)
     for batch in load(stream, range(len(stream)), workers, world.device):

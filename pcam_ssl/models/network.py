@@ -153,6 +153,14 @@ class Network(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self._heads(self.scaled(features))
 
+    def logit(self, features: torch.Tensor) -> torch.Tensor:
+        """`forward(features)["logit"]` alone, float `[B]`, for features `[B, D]` of a frozen backbone. A linear head takes them unscaled, in one product."""
+        if not (self.config.standardised and isinstance(self.head, nn.Linear)) or self.training:
+            return self(features.float())["logit"]
+        with torch.autocast(features.device.type, enabled=False):
+            weight = self.head.weight / self.feature_std
+            return functional.linear(features.float(), weight, self.head.bias - weight @ self.feature_mean).squeeze(1)
+
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
         """Features `[B, D]` as the heads take them: standardised where the config says so."""
         return (features.float() - self.feature_mean) / self.feature_std if self.config.standardised else features
