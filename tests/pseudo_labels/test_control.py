@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from round_outputs import added, table, verdict
+from round_outputs import added, table, verdict, weights
 
 from pcam_ssl.cross_validation import fitting
 from pcam_ssl.errors import UserError
@@ -15,7 +15,6 @@ from pcam_ssl.runs.run import Run, run_in_use
 
 FOLDS = (0, 1)
 CONTROL = "pseudo.control=true"
-WITHOUT = shutil.ignore_patterns("control", "rounds.json")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +50,6 @@ def noted(patch) -> list[dict]:
 def copy(controlled, tmp_path):
     """A copy of the run with two rounds and a control."""
     return shutil.copytree(controlled[0], tmp_path / "copy")
-
-
-def weights(run, fold) -> bytes:
-    return (run / "control" / f"fold-{fold}" / "model.safetensors").read_bytes()
 
 
 def test_it_trains_on_the_labels_of_round_0_alone(controlled, two_rounds):
@@ -127,7 +122,7 @@ def test_after_another_round_it_is_trained_again(copy, controlled, make_rounds, 
     told = make_rounds(copy, 3, CONTROL)
     assert told["control"]["of_round"] == Run(copy / "control").info()["control_of"]["round"] == 3
     assert "the control of other rounds; it is trained again" in capsys.readouterr().err
-    assert weights(copy, 0) != weights(controlled[0], 0)
+    assert weights(copy, "control", "fold-0") != weights(controlled[0], "control", "fold-0")
     assert not [path for path in copy.iterdir() if "dropped" in path.name]
 
 
@@ -206,3 +201,16 @@ class TestHeadsFittedToTheOptimum:
         told = make_rounds(run, 1, CONTROL, "pseudo.noise=same", "optim.c=0.001")
         assert (told["control"]["is_round_0"], told["control"]["steps"]) == (False, None)
         assert not np.array_equal(table(run / "control" / "oof.parquet").prob, table(run / "oof.parquet").prob)
+
+
+def test_inner_networks_take_the_steps_of_the_students_too(train, make_rounds, monkeypatch, tmp_path):
+    monkeypatch.setenv("PCAM_SSL_CACHE", str(tmp_path / "cache"))
+    frozen = ("model.freeze_backbone=true", "model.head=mlp", "model.hidden=8", "views.policy=d4", "cv.inner_folds=2")
+    run = train(tmp_path / "run", *frozen, "data.label_budget=56", "train.batch_size=8", "train.epochs=1").path
+    seen = noted(monkeypatch)
+    told = make_rounds(run, 1, CONTROL, "pseudo.noise=same", "pseudo.k_best=12")
+    students, control = ([each for each in seen if each["folder"] == name] for name in ("round-1", "control"))
+    assert [each["unit"] for each in control] == [each["unit"] for each in students] and len(control) == 6
+    assert [(each["steps"], each["seed"]) for each in control] == [(each["steps"], each["seed"]) for each in students]
+    assert all(each["pseudo"] for each in students) and not any(each["pseudo"] for each in control)
+    assert told["control"]["cost"] == {"patch_passes": None, "cached": True}
