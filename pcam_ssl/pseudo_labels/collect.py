@@ -108,7 +108,7 @@ def write_verdict(
         "best_folder": str(rounds.run(best).path),
         "best_inner": inner,
         "why": why,
-        "decided_by_scores": bool(inner) and not pooled,
+        "decided_by_scores": bool(inner) and told is not None,
         "pooled": pooled,
         "unit": cluster,
         "pool": _pool(rounds),

@@ -199,8 +199,8 @@ def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None) -> str:
         much = "more" if words[1] == "a loss" else "as much"
         return f"{_by_steps(control)} gains {much}: {numbers}. {_instead(control)}"
     if words[1] == "a gain":
-        return f"A gain over the control only: {numbers}. {_by_steps(control)} loses here, and round 0 is as good as the rounds."
-    return f"{sentence(words[0])}: {numbers}."
+        return f"A gain over the control only: {numbers}. Against round 0 there is {words[0]}."
+    return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])}: {numbers}."
 
 
 def _by_steps(control: dict[str, Any]) -> str:

@@ -81,7 +81,6 @@ def test_it_is_a_run_with_out_of_fold_scores_that_says_whose_control_it_is(contr
     info = Run(run / "control").info()
     assert (info["status"], info["control_of"]["round"], info["learned_from_pool"]) == ("done", 2, False)
     assert told["control"]["folder"] == str(run / "control")
-    assert not (run / "control" / "refit").exists()
     oof, first = (table(path / "oof.parquet") for path in (run / "control", two_rounds))
     assert oof.id.tolist() == first.id.tolist() and not np.array_equal(oof.prob, first.prob)
     scored = read_json(run / "control" / "scores.json")["out_of_fold"]["scores"]["auroc"]
@@ -203,13 +202,15 @@ class TestHeadsFittedToTheOptimum:
         assert not np.array_equal(table(run / "control" / "oof.parquet").prob, table(run / "oof.parquet").prob)
 
 
-def test_inner_networks_take_the_steps_of_the_students_too(train, make_rounds, monkeypatch, tmp_path):
+def test_inner_networks_take_the_steps_of_the_students_too_and_nothing_is_refitted(train, make_rounds, monkeypatch, tmp_path):
     monkeypatch.setenv("PCAM_SSL_CACHE", str(tmp_path / "cache"))
     frozen = ("model.freeze_backbone=true", "model.head=mlp", "model.hidden=8", "views.policy=d4", "cv.inner_folds=2")
-    run = train(tmp_path / "run", *frozen, "data.label_budget=56", "train.batch_size=8", "train.epochs=1").path
+    run = train(tmp_path / "run", *frozen, "data.label_budget=56", "train.batch_size=8", "train.epochs=1", "cv.refit=true").path
     seen = noted(monkeypatch)
     told = make_rounds(run, 1, CONTROL, "pseudo.noise=same", "pseudo.k_best=12")
     students, control = ([each for each in seen if each["folder"] == name] for name in ("round-1", "control"))
+    assert any(each["unit"] == "refit" for each in students)
+    students = [each for each in students if not each["unit"].startswith("refit")]
     assert [each["unit"] for each in control] == [each["unit"] for each in students] and len(control) == 6
     assert [(each["steps"], each["seed"]) for each in control] == [(each["steps"], each["seed"]) for each in students]
     assert all(each["pseudo"] for each in students) and not any(each["pseudo"] for each in control)

@@ -203,7 +203,7 @@ ALONE = "over the control, which learned from the labels alone in as many steps"
             NONE,
             GAIN,
             f"A gain over the control only: +0.003 (-0.001 to +0.007) over round 0, +0.011 (+0.007 to +0.015) {ALONE}."
-            " Longer training loses here, and round 0 is as good as the rounds.",
+            " Against round 0 there is no measurable gain.",
         ),
     ],
 )
@@ -231,6 +231,12 @@ def test_without_a_gain_that_holds_round_0_stays_in_use(chosen, told, why):
     shown = used(chosen, told)
     assert (shown["best"], shown["why"]) == (0, why)
     assert verdict_sentence(shown).endswith(f"round 2 of 2 is best on inner slides, but round 0 stays in use: {why}.")
+
+
+def test_a_gain_without_an_interval_has_its_reason():
+    told = own(NONE, NONE)
+    told["against_round_0"]["auroc"] = {"value": 0.01, "low": None, "high": None, "reason": "one slide only"}
+    assert verdict_sentence(used(told, control())).startswith("Gain not known (one slide only). Out-of-fold")
 
 
 def test_a_measurably_worse_nll_is_told():
