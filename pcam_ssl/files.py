@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -115,6 +116,15 @@ def atomic_write(path: StrPath):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_folder(path: StrPath) -> None:
+    """Remove a folder. It is renamed first: after an interruption no half-removed folder has its name."""
+    path = Path(path)
+    dropped = path.with_name(f".{path.name}.dropped")
+    shutil.rmtree(dropped, ignore_errors=True)
+    path.rename(dropped)
+    shutil.rmtree(dropped)
 
 
 def write_text(path: StrPath, text: str) -> None:

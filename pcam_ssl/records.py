@@ -69,6 +69,17 @@ ROUNDS = {
     "verdict": str,
     "stopped": (str, None),
 }
+CONTROL = {
+    "folder": (str, None),
+    "is_round_0": bool,
+    "of_round": int,
+    "steps": ([int], None),
+    "round_0_steps": ([int], None),
+    "epochs": (int, None),
+    "cost": (dict, None),
+    "out_of_fold": dict,
+    "against_round_0": (dict, None),
+}
 EMBEDDING = {
     "network": {"digest": str},
     "dataset": {"path": str, "digest": str, "packed": bool},
@@ -129,6 +140,9 @@ def read_rounds(folder: Path) -> dict[str, Any]:
     """rounds.json, which compares the pseudo-label rounds. Raises UserError where it is damaged."""
     again = f"`pcam-ssl pseudo-label {folder}` writes it again from the rounds that are there"
     verdict = read_json(folder / "rounds.json", ROUNDS, again)
+    # Verdicts of earlier versions know no control.
+    if "control" in verdict and (wrong := misfit(verdict["control"], (CONTROL, None), "control")):
+        raise UserError(f"{folder / 'rounds.json'}: damaged ({wrong}); {again}")
     if not 0 <= verdict["best"] < len(verdict["rounds"]):
         raise UserError(f"{folder / 'rounds.json'}: damaged (best is {verdict['best']} of {len(verdict['rounds'])}); {again}")
     return verdict

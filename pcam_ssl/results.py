@@ -15,7 +15,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import Scores
 from pcam_ssl.files import StrPath
 from pcam_ssl.render.document import Block, Facts, Paragraph, Preformatted, Table, Verdict
-from pcam_ssl.render.format import interval, score_document
+from pcam_ssl.render.format import interval, passes, score_document
 from pcam_ssl.render.html import fragment
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions
@@ -154,8 +154,14 @@ class RoundsVerdict(dict):
 
     @property
     def best(self) -> Run:
-        """The run of the best round, chosen on inner slides (of pooled rounds the last)."""
+        """The run of the round in use: the best on inner slides where rounds gained over round 0 and the control, else round 0 (of pooled rounds the last)."""
         return self.runs[self["best"]]
+
+    @property
+    def control(self) -> Run | None:
+        """The run that learned from the labels alone for as long as the last round's students; None where none was trained."""
+        told = self.get("control")
+        return Run(Path(told["folder"])) if told and told["folder"] else None
 
     def __repr__(self) -> str:
         from pcam_ssl.pseudo_labels.report import rounds_text
@@ -165,15 +171,22 @@ class RoundsVerdict(dict):
     def _repr_html_(self) -> str:
         rows = [
             (
-                f"{row['number']}{' (best)' if row['number'] == self['best'] else ''}",
+                f"{row['number']}{' (in use)' if row['number'] == self['best'] else ''}",
                 _three(row["inner"]["auroc"]),
                 interval(row["out_of_fold"]["auroc"]) if row["out_of_fold"] else "withheld",
+                passes(row.get("cost")),
             )
             for row in self["rounds"]
         ]
+        if (told := self.get("control")) and not told["is_round_0"]:
+            rows.append(("control", "", interval(told["out_of_fold"]["auroc"]), passes(told["cost"])))
         stopped = Paragraph(f"Stopped: {self['stopped']}.", "note") if self["stopped"] else None
         return fragment(
-            [Paragraph(self["verdict"], "headline"), Table(("round", "AUROC, inner slides", "AUROC, out of fold"), rows), stopped]
+            [
+                Paragraph(self["verdict"], "headline"),
+                Table(("round", "AUROC, inner slides", "AUROC, out of fold", "patch passes"), rows),
+                stopped,
+            ]
         )
 
 

@@ -41,6 +41,7 @@ ROUND = (
     "pseudo.balance=none",
     "pseudo.label=soft",
     "pseudo.planted_share=0",
+    "pseudo.control=false",
     "pseudo.stop_share=null",
     "pseudo.stop_ratio=null",
 )

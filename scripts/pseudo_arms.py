@@ -37,7 +37,13 @@ from pcam_ssl.tables import read_table
 NAIVE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.balance=none", "pseudo.noise=same")
 CONFIDENT = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.confidence=0.95", "pseudo.balance=prior", "pseudo.noise=strong")
 QUARTER = ("pseudo.label=hard", "pseudo.top_share=0.25", "pseudo.balance=prior", "pseudo.noise=strong")
-NO_STOPS = ("pseudo.planted_share=0", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
+NO_STOPS = (
+    "pseudo.planted_share=0",
+    "pseudo.control=false",
+    "pseudo.stop_worse=false",
+    "pseudo.stop_ratio=null",
+    "pseudo.stop_flips=null",
+)
 SUPERVISED, CEILING = "supervised", "all labels"
 
 

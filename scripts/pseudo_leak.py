@@ -27,7 +27,13 @@ from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.runs.run import Run
 
 SETTINGS = ("cv.scheme=grouped", "cv.folds=3", "score.floor=false", "score.resamples=200", "predict.d4=false")
-ROUNDS = ("pseudo.planted_share=0", "pseudo.stop_worse=false", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
+ROUNDS = (
+    "pseudo.planted_share=0",
+    "pseudo.control=false",
+    "pseudo.stop_worse=false",
+    "pseudo.stop_ratio=null",
+    "pseudo.stop_flips=null",
+)
 
 
 def main() -> None:

@@ -23,18 +23,18 @@ def added(run: Path, number: int, fold: int) -> pd.DataFrame:
     return decisions(run, number, fold)[lambda rows: rows.decision == "added"]
 
 
-def weights(run: Path, number: int, unit: str) -> bytes:
-    """The weights of a unit of a round, round 0 included."""
+def weights(run: Path, number: int | str, unit: str) -> bytes:
+    """The weights of a unit of a round, round 0 included, or of the "control"."""
     return (_round(run, number) / unit / "model.safetensors").read_bytes()
 
 
-def calibration(run: Path, number: int, unit: str) -> dict:
-    """The calibration of a unit of a round."""
+def calibration(run: Path, number: int | str, unit: str) -> dict:
+    """The calibration of a unit of a round, or of the "control"."""
     return read_json(_round(run, number) / unit / "model.json")["calibration"]
 
 
-def _round(run: Path, number: int) -> Path:
-    return run / f"round-{number}" if number else run
+def _round(run: Path, number: int | str) -> Path:
+    return run / (number if number == "control" else f"round-{number}") if number else run
 
 
 def turn(chosen):
@@ -51,20 +51,24 @@ def verdict(run: Path) -> dict:
     """rounds.json without the paths."""
     values = read_json(run / "rounds.json")
     rows = [{key: value for key, value in row.items() if key != "folder"} for row in values["rounds"]]
-    return {key: value for key, value in values.items() if key not in ("round0", "best_folder")} | {"rounds": rows}
+    control = values["control"] and {key: value for key, value in values["control"].items() if key != "folder"}
+    kept = {key: value for key, value in values.items() if key not in ("round0", "best_folder")}
+    return kept | {"rounds": rows, "control": control}
 
 
 def check_same(mine: Path, theirs: Path, rounds: int, folds=(0, 1)) -> None:
-    """Every weight, decision, table and score of two finished experiments is the same to the bit."""
-    for number in range(1, rounds + 1):
+    """Every weight, decision, table and score of two finished experiments is the same to the bit, those of the control too where there is one."""
+    assert (mine / "control").exists() == (theirs / "control").exists()
+    for number in [*range(1, rounds + 1), *(["control"] if (mine / "control").exists() else [])]:
         names = [Path(f"fold-{k}") for k in folds]
         for place in names:
             assert weights(mine, number, place) == weights(theirs, number, place), (number, place)
             assert calibration(mine, number, place) == calibration(theirs, number, place)
-        tables = [place / f"{name}.parquet" for place in names for name in ("pseudo", "inner", "oof", "test")]
-        for path in [*tables, *map(Path, ("pseudo.parquet", "oof.parquet", "test.parquet"))]:
-            one, other = (table(run / f"round-{number}" / path) for run in (mine, theirs))
+        decided = [] if number == "control" else ["pseudo"]
+        tables = [place / f"{name}.parquet" for place in names for name in (*decided, "inner", "oof", "test")]
+        for path in [*tables, *(Path(f"{name}.parquet") for name in (*decided, "oof", "test"))]:
+            one, other = (table(_round(run, number) / path) for run in (mine, theirs))
             pd.testing.assert_frame_equal(one, other, check_exact=True, obj=f"round {number}, {path}")
-        one, other = (read_json(run / f"round-{number}" / "scores.json") for run in (mine, theirs))
+        one, other = (read_json(_round(run, number) / "scores.json") for run in (mine, theirs))
         assert one == other
     assert verdict(mine) == verdict(theirs)

@@ -7,7 +7,14 @@ import pytest
 
 ROUND_0 = ("data.label_budget=56", "train.batch_size=8")
 NEVER_STOP = ("pseudo.stop_worse=false", "pseudo.stop_share=null", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
-SELECTION = ("pseudo.precision=null", "pseudo.k_best=5", "pseudo.balance=none", "pseudo.planted_share=0", *NEVER_STOP)
+SELECTION = (
+    "pseudo.precision=null",
+    "pseudo.k_best=5",
+    "pseudo.balance=none",
+    "pseudo.planted_share=0",
+    "pseudo.control=false",
+    *NEVER_STOP,
+)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def predict_source(
     skip_bad: bool = False,
     round: int | None = None,
 ) -> tuple[int, dict | None]:
-    """Write Predictions of `source` by a run (its best round, or `round`) or a blend; the mean over folds is fold -1.
+    """Write Predictions of `source` by a run (its round in use, or `round`) or a blend; the mean over folds is fold -1.
 
     Returns the number of patches and, where at least one has a label, the score report of the mean.
     Raises UserError where there is no run, no fold is finished, or a member of the blend is missing or has changed.

@@ -69,6 +69,13 @@ def pseudo_label(
     pooled: Annotated[
         bool, Option("--pooled", help="every fold learns from the pseudo-labels of all folds; out-of-fold scores are withheld")
     ] = False,
+    no_control: Annotated[
+        bool,
+        Option(
+            "--no-control",
+            help="train no control; the verdict cannot tell rounds from longer training then, and round 0 stays in use",
+        ),
+    ] = False,
     explain: Annotated[
         str | None, Option("--explain", metavar="ID", help="only tell one patch's story over rounds and folds")
     ] = None,
@@ -86,7 +93,8 @@ def pseudo_label(
         history = patch_history(run, explain, out=out, pooled=pooled)
         print(json.dumps(history.to_dict(), indent=2) if as_json else history)
         return
-    verdict = pseudo_label(run, rounds=rounds, out=out, data=data, recipe=recipe, settings=set or [], pooled=pooled)
+    settings = [*(set or []), *(["pseudo.control=false"] if no_control else [])]
+    verdict = pseudo_label(run, rounds=rounds, out=out, data=data, recipe=recipe, settings=settings, pooled=pooled)
     if not own_rank():
         print(json.dumps(verdict, indent=2) if as_json else rounds_text(verdict))
 

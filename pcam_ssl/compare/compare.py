@@ -131,7 +131,7 @@ PIXELS = ("mean", "std")
 
 
 def costs(facts: Facts) -> dict[str, Any]:
-    """`parameters` of one fold's network (of all members for a blend), training `patches_per_s`, `epochs`, `kept`, `device`; None where unknown."""
+    """`parameters` of one fold's network (of all members for a blend), training `patches_per_s`, `epochs`, `kept`, `cost` (patch passes), `device`; None where unknown."""
     kept = sorted({fold["epoch"] for fold in facts.fold_facts.values() if "epoch" in fold})
     return {
         "parameters": parameters(facts.run),
@@ -139,6 +139,7 @@ def costs(facts: Facts) -> dict[str, Any]:
         # L-BFGS fits on all patches at once.
         "epochs": None if facts.recipe.get("optim.name") == "lbfgs" else facts.recipe.get("train.epochs"),
         "kept": [kept[0], kept[-1]] if kept and facts.recipe.get("optim.name") != "lbfgs" else None,
+        "cost": facts.info.get("cost"),
         "device": facts.info.get("device"),
     }
 

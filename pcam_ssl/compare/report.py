@@ -38,7 +38,7 @@ from pcam_ssl.render.document import (
     Table,
     Verdict,
 )
-from pcam_ssl.render.format import NAMES, gain_numbers, gain_word, interval, three, with_interval
+from pcam_ssl.render.format import NAMES, gain_numbers, gain_word, interval, passes, three, with_interval
 
 SHOWN = ("auroc", "average_precision", "balanced_accuracy", "sensitivity_at_specificity_95", "nll", "brier", "ece")
 SHOWN_AS_TEXT = ("average_precision", "balanced_accuracy", "sensitivity_at_specificity_95", "nll", "ece")
@@ -75,6 +75,7 @@ def _summary(comparison: dict[str, Any]) -> list[Block | None]:
     """The comparison for a terminal: no charts, fewer scores, and the content of each table named in its head."""
     notes = [
         f"Intervals: {comparison['interval']}. NLL and ECE: lower is better.",
+        "Patch passes: views of training patches pushed forward, summed over folds; of a round, without the rounds before it.",
         "Patches per second: during training, median over epochs and folds, inner evaluation included.",
         "Correlation of calibrated logits: Pearson below the diagonal, Spearman above it.",
         marked_note(comparison),
@@ -204,7 +205,7 @@ def _held_out_table(comparison: dict[str, Any]) -> Table:
 
 
 def _costs(comparison: dict[str, Any]) -> Section:
-    note = "Parameters of one fold's network; for a blend, of all members. Patches per second during training: median over epochs and folds, inner evaluation included."
+    note = "Parameters of one fold's network; for a blend, of all members. Patch passes: views of training patches pushed forward, summed over folds; of a round, without the rounds before it; cached: heads on features computed once. Patches per second during training: median over epochs and folds, inner evaluation included."
     return Section("Cost", (_costs_table(comparison), Paragraph(note, "note")))
 
 
@@ -215,12 +216,13 @@ def _costs_table(comparison: dict[str, Any]) -> Table:
             run["network"],
             short_count(run["parameters"]),
             epochs_text(run),
+            passes(run["cost"]),
             rate_text(run),
             run["device"] or "-",
         ]
         for run in comparison["runs"]
     ]
-    return Table(("run", "network", "parameters", "epochs", "patches/s", "on"), rows)
+    return Table(("run", "network", "parameters", "epochs", "patch passes", "patches/s", "on"), rows)
 
 
 def _origin(comparison: dict[str, Any]) -> Section:

@@ -70,7 +70,9 @@ def groups_over_seeds(groups: list[list[ScoredRun]], labels, slides, options: di
 def _recipe_key(run: ScoredRun) -> str:
     """All that decides the run's predictions but the seed, as text."""
     facts = run.facts
-    parts = [facts.info["command"], run.table, facts.info.get("round"), _own(facts.recipe, facts)]
+    # The control of rounds is no round, but it depends on whose students it follows.
+    control = facts.info.get("control_of", {}).get("round")
+    parts = [facts.info["command"], run.table, facts.info.get("round"), control, _own(facts.recipe, facts)]
     if "round_0" in facts.info:
         start = Run(Path(facts.info["round_0"])).paths.recipe
         parts.append(_own(flatten(read_yaml(start)), facts) if start.exists() else facts.info["round_0"])

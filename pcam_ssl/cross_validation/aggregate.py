@@ -21,6 +21,7 @@ from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.neighbors.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.neighbors.retrieval import summarise
+from pcam_ssl.records import read_fold
 from pcam_ssl.runs.networks import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
@@ -61,7 +62,13 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
     if oof is not None:
         scores["views"] = score_views(context, oof)
     write_json(run.paths.scores, scores)
-    run.update(status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    run.update(cost=training_cost(context), status="done", ended=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+
+
+def training_cost(context: RunContext) -> dict:
+    """`patch_passes` of the training, summed over folds (None where unknown, or not counted because features are `cached`)."""
+    passes = [read_fold(context.run.fold(k)).get("patch_passes") for k in range(context.folds.n_folds)]
+    return {"patch_passes": None if None in passes else sum(passes), "cached": context.trains_on_cached}
 
 
 def _inner_tables(run: Run) -> list[str]:

@@ -50,6 +50,11 @@ class RunContext:
             return self.frozen.features
         return Pixels(self.dataset.path / PIXELS)
 
+    @property
+    def trains_on_cached(self) -> bool:
+        """Whether training reads features that are computed once, so that a pass costs next to nothing."""
+        return self.frozen is not None and (self.frozen.features is not None or self.recipe.optim.name == "lbfgs")
+
     def views(self, policy: str) -> Views | FixedViews:
         """The training views of a policy; fixed ones for a frozen backbone."""
         if self.frozen is not None:

@@ -41,7 +41,7 @@ def fit_unit(context: RunContext, unit: Unit) -> Training:
     seed = unit_seed(recipe.seed, unit)
     torch.manual_seed(seed)
     network = _network(context, unit)
-    steps = steps_per_epoch(recipe, len(patches), patches.n_labelled)
+    steps = unit.steps or steps_per_epoch(recipe, len(patches), patches.n_labelled)
     training = _training(context, unit, network, patches.labels, steps)
     stream = train_stream(context, unit, patches, seed)
     if world.is_main and (words := mix_words(stream.plan)) is not None:

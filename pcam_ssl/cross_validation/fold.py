@@ -12,6 +12,7 @@ from pcam_ssl.cross_validation.context import Fitted, RunContext, calibrate, cal
 from pcam_ssl.cross_validation.fitting import fit_unit
 from pcam_ssl.cross_validation.linear_heads import fit_linear_heads
 from pcam_ssl.cross_validation.neighbor_votes import knn_tables, save_retrieval, score_neighbours
+from pcam_ssl.cross_validation.training_data import passes_per_step
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.files import write_json
 from pcam_ssl.models.artefact import add_backbone, load_weights, save_facts
@@ -63,9 +64,13 @@ def train_unit(context: RunContext, unit: Unit) -> None:
 
 def fit_by_gradient(context: RunContext, unit: Unit) -> Fitted:
     """Train the unit's inner networks, where it cross-fits, and its own network, each by the training loop."""
-    inner = [(part, _trained(context, part)[0]) for part in unit.parts]
+    inner = [(part, *_trained(context, part)) for part in unit.parts]
     network, training = _trained(context, unit)
-    return Fitted(network, inner or [(unit, network)], {"epoch": training.best["epoch"]})
+    facts = {"epoch": training.best["epoch"], "steps": training.step}
+    if not context.trains_on_cached:
+        steps = training.step + sum(each.step for _, _, each in inner)
+        facts["patch_passes"] = steps * passes_per_step(context.recipe)
+    return Fitted(network, [(part, each) for part, each, _ in inner] or [(unit, network)], facts)
 
 
 def _trained(context: RunContext, unit: Unit) -> tuple[Network, Training]:

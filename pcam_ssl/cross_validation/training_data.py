@@ -144,6 +144,13 @@ def steps_per_epoch(recipe: Recipe, n: int, n_labelled: int | None = None) -> in
     return max(1, round(seen / recipe.train.batch_size))
 
 
+def passes_per_step(recipe: Recipe) -> int:
+    """Patch passes of a step: views of patches that are pushed forward, over all processes. A step of a consistency method also takes
+    a weak and a strong view of each patch of the pool."""
+    size, method = recipe.train.batch_size, recipe.method
+    return size * (1 + 2 * method.ratio) if learns_from_pool(method) else size
+
+
 def describe_pool(facts: dict[str, int]) -> str:
     """The counts of `pool_facts` in words."""
     sources = ", ".join(f"{facts[source]:,} {source}" for source in SOURCES if facts[source])

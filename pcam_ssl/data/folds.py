@@ -184,6 +184,8 @@ class Unit:
     """Cross-fitting: the inner networks. Each scores its `inner` patches and learns from the others of the unit's training patches."""
     part: int | None = None
     """Which inner network this is; None for a unit with a network of its own."""
+    steps: int | None = None
+    """Steps per epoch, where they are those of another training (the control of pseudo-label rounds); None: as many as its patches ask for."""
 
     @property
     def whole(self) -> str:

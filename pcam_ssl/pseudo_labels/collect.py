@@ -11,11 +11,22 @@ from pcam_ssl.data.folds import Unit, score_groups
 from pcam_ssl.data.pool import pool_facts, pool_ids, pool_rows
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import read_json, write_json
+from pcam_ssl.pseudo_labels.control import Control
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.precision_check import added_scores
 from pcam_ssl.pseudo_labels.stopping import no_better
 from pcam_ssl.pseudo_labels.teacher import inner_table, teacher_predictions
-from pcam_ssl.pseudo_labels.verdict import RoundTables, choose_round, chosen_scores, inner_scores, round_rows, verdict_sentence
+from pcam_ssl.pseudo_labels.verdict import (
+    RoundTables,
+    choose_round,
+    chosen_scores,
+    control_scores,
+    inner_scores,
+    like_first,
+    round_in_use,
+    round_rows,
+    verdict_sentence,
+)
 from pcam_ssl.runs.run import DECISIONS, SELECTION
 from pcam_ssl.tables import DECISION_COLUMNS, predictions, read_predictions, read_table
 
@@ -64,39 +75,57 @@ def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
     return patches.loc[patches.id.isin(ids) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
 
 
-def write_verdict(rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None]) -> dict:
+def write_verdict(
+    rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None], control: Control | None
+) -> dict:
     """Write `OUT/rounds.json` of rounds 0..last and return its values. `seen`: by round, `teacher_predictions_of_pool`."""
     score = rounds.recipe.score
     options = {"resamples": score.resamples, "seed": rounds.recipe.seed}
     tables = [round_tables(rounds, number) for number in range(last + 1)]
     groups, cluster = score_groups(rounds.folds, tables[0].oof)
     truth = truth_of_pool(rounds)
-    rows = round_rows(tables, groups, **options)
+    alone = None if control is None else _of_control(control, tables[0].oof)
+    rows = round_rows(tables, groups, **options, control=alone)
     for row, each, of_pool in zip(rows, tables, seen, strict=True):
         run, selected = rounds.run(each.number), each.decisions is not None
         row |= {
             "folder": str(run.path),
+            "cost": run.info().get("cost"),
             "truth": added_scores(each.decisions, truth) if selected else None,
             "facts": [read_json(run.unit(unit.name) / SELECTION, dict) for unit in _folds(rounds)] if selected else None,
             "transductive": None if of_pool is None else score_report(of_pool, _slides(of_pool), **options),
         }
     pooled = rounds.recipe.pseudo.pooled
-    best = last if pooled else choose_round(tables)
+    inner = last if pooled else choose_round(tables)
+    chosen = None if pooled else chosen_scores(tables, groups, **options, control=alone)
+    told = None
+    if control is not None:
+        told = control.facts() | {"cost": control.run.info().get("cost")} | control_scores(tables[0].oof, alone, groups, **options)
+    best, why = (last, "the last") if chosen is None else round_in_use(inner, chosen, told)
     verdict: dict[str, Any] = {
         "round0": str(rounds.start.path),
         "best": best,
         "best_folder": str(rounds.run(best).path),
+        "best_inner": inner,
+        "why": why,
+        "decided_by_scores": bool(inner) and told is not None,
         "pooled": pooled,
         "unit": cluster,
         "pool": _pool(rounds),
         "planted": planted,
         "rounds": rows,
-        "chosen_by_fold": None if pooled else chosen_scores(tables, groups, **options),
+        "chosen_by_fold": chosen,
+        "control": told,
         "stopped": stopped,
     }
     verdict["verdict"] = verdict_sentence(verdict)
     write_json(rounds.verdict, verdict)
     return verdict
+
+
+def _of_control(control: Control, first: pd.DataFrame) -> pd.DataFrame:
+    """The control's out-of-fold Predictions in the order of round 0."""
+    return first if control.is_round_0 else like_first(first, read_predictions(control.run.path / "oof.parquet"), "the control")
 
 
 def _slides(table: pd.DataFrame) -> pd.Series | None:

@@ -8,7 +8,7 @@ from pcam_ssl.pseudo_labels.verdict import SCORES
 from pcam_ssl.render import document
 from pcam_ssl.render.charts import Mark, dot_chart, spanning
 from pcam_ssl.render.document import Details, Items, Paragraph, Preformatted, Section, Table
-from pcam_ssl.render.format import gain_numbers, gain_word, interval, three
+from pcam_ssl.render.format import gain_numbers, gain_word, interval, passes, three
 from pcam_ssl.render.text import terminal
 from pcam_ssl.runs.run import ROUNDS_FILE
 from pcam_ssl.tables import CLASSES
@@ -26,8 +26,8 @@ NO_TRUTH = "no label of the pool is known"
 def sections(verdict: dict[str, Any]) -> list[Section]:
     """The verdict and the next command, then the evidence for it."""
     made = len(verdict["rounds"]) > 1
-    evidence = [learned(verdict), scores(verdict), truth(verdict), apart(verdict)] if made else []
-    return [headline(verdict), planted(verdict), *evidence]
+    evidence = [learned(verdict), scores(verdict), control(verdict), truth(verdict), apart(verdict)] if made else []
+    return [headline(verdict), planted(verdict), *filter(None, evidence)]
 
 
 def headline(verdict: dict[str, Any]) -> Section:
@@ -96,7 +96,9 @@ def learned(verdict: dict[str, Any]) -> Section:
     if any(row["inner"]["auroc"] is None for row in verdict["rounds"]):
         notes.append("- : inner slides hold one class only")
     n = len(verdict["rounds"])
-    chosen = f"Round {verdict['best']} was chosen among {n} (round 0 included) by the mean inner AUROC of the folds."
+    chosen = f"Round {_best(verdict)} was chosen among {n} (round 0 included) by the mean inner AUROC of the folds."
+    if _best(verdict) != verdict["best"]:
+        chosen += f" Round {verdict['best']} is in use: {verdict['why']}."
     if verdict["pooled"]:
         chosen = (
             f"Round {verdict['best']} is the last: the inner scores of pooled rounds are leaky, so no round was chosen by them."
@@ -140,6 +142,8 @@ def scores(verdict: dict[str, Any]) -> Section:
         notes.append("own leaves out rounds that added nothing to the fold: such a student differs from round 0 only by its seed")
     if len(chosen["rounds"]) > 1:
         notes.append("best: chosen by the inner slides of all folds, which other folds score; so quote 'own', not 'best'")
+    if verdict.get("decided_by_scores"):
+        notes.append("whether best is used was decided by these scores, so its own score is a little too good: quote 'own'")
     notes.append(
         f"intervals: 95 % bootstrap, {verdict['unit']}s resampled. They do not cover the seed: training with another seed also changes"
         " the scores, so confirm a gain with several seeds"
@@ -149,6 +153,49 @@ def scores(verdict: dict[str, Any]) -> Section:
     )
     head = ("score", "round", "95 % interval", "against round 0, paired", "")
     return _section(title, [], Table(head, rows, align="lllll"), notes)
+
+
+def control(verdict: dict[str, Any]) -> Section | None:
+    """AUROC of each round beside what it cost, against round 0 and against the control. None for pooled rounds, and of earlier versions."""
+    if verdict["pooled"] or "control" not in verdict:
+        return None
+    told, chosen = verdict["control"], verdict["chosen_by_fold"]
+    entries = [(_name(row["number"], verdict), row) for row in verdict["rounds"]]
+    entries.append(("own", {**chosen, "cost": _cost_of_all(verdict["rounds"])}))
+    if told and not told["is_round_0"]:
+        entries.append(("control", told))
+    rows = []
+    for name, row in entries:
+        gains = (row.get(f"against_{other}") for other in ("round_0", "control"))
+        numbers = (gain_numbers(gain["auroc"]) if gain else "" for gain in gains)
+        rows.append((name, passes(row["cost"]), interval(row["out_of_fold"]["auroc"]), *numbers))
+    head = ("round", "patch passes", "AUROC, 95 % interval", "against round 0, paired", "against the control")
+    counted = "patch passes: views of training patches pushed forward, summed over folds; own: over all rounds. cached: heads on features computed once"
+    return _section("Cost and control", [_control_words(told)], Table(head, rows, align="lrlll"), [counted])
+
+
+def _control_words(told: dict[str, Any] | None) -> str:
+    if told is None:
+        return (
+            "No control was trained (pseudo.control=false): whether longer training on the labels alone does the same is not known."
+        )
+    if told["is_round_0"]:
+        return "The control is round 0 itself: heads fitted to the optimum on the same labels would be the same heads."
+    as_long = (
+        "fitted to the optimum"
+        if told["steps"] is None
+        else f"as many steps and the same seed as the students of round {told['of_round']}"
+    )
+    return f"Control: the students' training on the labels alone, {as_long}."
+
+
+def _cost_of_all(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What round 0 and all rounds cost together; None where one does not tell."""
+    costs = [row["cost"] for row in rows]
+    if not all(costs):
+        return None
+    known = [cost["patch_passes"] for cost in costs]
+    return {"patch_passes": None if None in known else sum(known), "cached": all(cost["cached"] for cost in costs)}
 
 
 def truth(verdict: dict[str, Any]) -> Section:
@@ -199,7 +246,12 @@ def _reason(score: dict[str, Any]) -> str:
 
 def _name(round_number: int, verdict: dict[str, Any]) -> str:
     mark = "last" if verdict["pooled"] else "best"
-    return f"{round_number} {mark}" if round_number == verdict["best"] else str(round_number)
+    return f"{round_number} {mark}" if round_number == _best(verdict) else str(round_number)
+
+
+def _best(verdict: dict[str, Any]) -> int:
+    """The best round on inner slides, which is not in use where it gains nothing. Earlier versions always used it."""
+    return verdict.get("best_inner", verdict["best"])
 
 
 def rounds_text(verdict: dict[str, Any]) -> str:

@@ -1,29 +1,23 @@
-"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on a finished run. A round selects with the networks of the round before, trains new students, and scores them out of fold."""
+"""`pcam-ssl pseudo-label`: rounds of pseudo-labels on a finished run. A round selects with the networks of the round before, trains new students, and scores them out of fold; then the control is trained."""
 
-import shutil
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pcam_ssl.blending.members import members_of, own_recipe
 from pcam_ssl.cross_validation.aggregate import aggregate_run
-from pcam_ssl.cross_validation.checks import selected_on_fold
 from pcam_ssl.cross_validation.cross_validate import train_missing
-from pcam_ssl.data.folds import write_folds
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import check_folder
+from pcam_ssl.files import check_folder, remove_folder
 from pcam_ssl.pseudo_labels.collect import stop_after, teacher_predictions_of_pool, truth_of_pool, write_verdict
+from pcam_ssl.pseudo_labels.control import find_or_train_control
 from pcam_ssl.pseudo_labels.experiment import WITHHELD, Rounds
 from pcam_ssl.pseudo_labels.labeling import select, with_pseudo_labels
 from pcam_ssl.pseudo_labels.precision_check import precision_check
 from pcam_ssl.pseudo_labels.setup import describe_rounds, find_or_train_round_0, folder_of_rounds, open_rounds
 from pcam_ssl.pseudo_labels.stopping import added_too_few, ratio_off, too_many_flips
 from pcam_ssl.recipe.loading import load_recipe, recipe_digest
-from pcam_ssl.runs.run import begin_run, find_run, lock_file
-from pcam_ssl.tables import read_predictions
+from pcam_ssl.runs.run import lock_file
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
 
@@ -66,9 +60,10 @@ def pseudo_label(
                 # A round that was made earlier, under other stop rules, is part of the verdict.
                 made = rounds.run(last + 1).paths.scores.exists()
                 stopped = stop_after(rounds, last) if last < wanted and not made else None
+        control = find_or_train_control(rounds, last)
         truth = truth_of_pool(rounds)
         seen = [teacher_predictions_of_pool(rounds, number, truth) for number in range(last + 1)]
-        return world.run_on_main(lambda: write_verdict(rounds, last, planted, stopped, seen))
+        return world.run_on_main(lambda: write_verdict(rounds, last, planted, stopped, seen, control))
 
 
 def _check_stop(rounds: Rounds, planted: dict | None) -> str | None:
@@ -109,27 +104,9 @@ def stop_before(rounds: Rounds, facts: list[dict]) -> str | None:
 
 def _begin(rounds: Rounds, number: int) -> None:
     _drop_untrained(rounds, number)
-    run = find_run(rounds.run(number).path, *rounds.identity)
-    if not run.paths.provenance.exists():
-        begin_run(run, *rounds.identity)
-    info = run.info()
-    if not run.paths.folds.exists():
-        write_folds(rounds.folds, run.paths.folds, run.table_notes(info))
-    begun = {"round": number, "round_0": str(rounds.start.path.resolve()), "round_0_digest": rounds.start.info()["recipe_digest"]}
-    if info.get("round_0_digest", begun["round_0_digest"]) != begun["round_0_digest"]:
-        raise UserError(f"{run.path}: made on another round 0 ({info['round_0']}); choose another --out, or delete that folder")
-    if info.get("status") == "done":
-        return
-    run.update(
-        **begun,
-        device=str(rounds.world.device),
-        processes=rounds.world.size,
-        precision=rounds.precision.to_dict(),
-        argv=sys.argv,
-        selected_on_fold=selected_on_fold(rounds.recipe) or rounds.start.info()["selected_on_fold"],
-        learned_from_pool=True,
-    )
-    say(f"{run.path}: round {number}, {rounds.folds.n_folds} folds on {rounds.world.device.type} in {rounds.precision.name}")
+    run = rounds.run(number)
+    if rounds.begin(run, round=number, learned_from_pool=True):
+        say(f"{run.path}: round {number}, {rounds.folds.n_folds} folds on {rounds.world.device.type} in {rounds.precision.name}")
 
 
 def _drop_untrained(rounds: Rounds, number: int) -> None:
@@ -139,14 +116,8 @@ def _drop_untrained(rounds: Rounds, number: int) -> None:
         return
     if run.info()["recipe_digest"] != recipe_digest(rounds.recipe, rounds=True):
         say(f"{run.path}: selected with another recipe and not trained on yet; the selection is made again")
-        # Renamed first: a half-removed folder must not keep the name of a round.
-        dropped = run.path.with_name(f".{run.path.name}.dropped")
-        shutil.rmtree(dropped, ignore_errors=True)
-        run.path.rename(dropped)
-        shutil.rmtree(dropped)
+        remove_folder(run.path)
 
 
 def _aggregate(rounds: Rounds, number: int) -> None:
-    floor = rounds.start.path / "floor.parquet"
-    colour_baseline: pd.DataFrame | None = read_predictions(floor) if rounds.recipe.score.floor and floor.exists() else None
-    aggregate_run(rounds.context(number), colour_baseline, WITHHELD if rounds.recipe.pseudo.pooled else None)
+    aggregate_run(rounds.context(number), rounds.colour_baseline(), WITHHELD if rounds.recipe.pseudo.pooled else None)

@@ -22,7 +22,7 @@ from pcam_ssl.pseudo_labels.teacher import check_round_0
 from pcam_ssl.pseudo_labels.thresholds import provable_text
 from pcam_ssl.recipe.loading import flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
-from pcam_ssl.runs.run import POOLED, ROUNDS, ROUNDS_FILE, Run
+from pcam_ssl.runs.run import CONTROL, POOLED, ROUNDS, ROUNDS_FILE, Run
 from pcam_ssl.terminal import say
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
@@ -153,6 +153,9 @@ def _check_folder(start: Run, out: Path) -> None:
     """Raises UserError where `out` is another run, which would then look like round 0, or holds other files."""
     if Run(out).paths.provenance.exists() and out.resolve() != start.path.resolve():
         raise UserError(f"{out}: holds another run, and these rounds start from {start.path}; choose another --out")
+    control = Run(out / CONTROL)
+    if control.paths.provenance.exists() and control.info()["command"] != ROUNDS:
+        raise UserError(f"{control.path}: holds another run, where these rounds put their control; choose another --out")
     foreign = [each.name for each in out.iterdir() if not _of_rounds(each.name)] if out.is_dir() else []
     if foreign and out.resolve() != start.path.resolve():
         raise UserError(f"{out}: holds {sorted(foreign)[0]}, which no pseudo-label round writes; choose another --out")
@@ -160,7 +163,7 @@ def _check_folder(start: Run, out: Path) -> None:
 
 def _of_rounds(name: str) -> bool:
     """Whether rounds write a file of that name; hidden files are locks or left by an interruption."""
-    return name.startswith((".", "round-")) or name in (ROUNDS_FILE, "planted")
+    return name.startswith((".", "round-")) or name in (ROUNDS_FILE, CONTROL, "planted")
 
 
 def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:

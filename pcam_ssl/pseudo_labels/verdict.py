@@ -1,4 +1,4 @@
-"""Compare rounds: what each added, how it scores, which is best, and whether its gain is more than chance."""
+"""Compare rounds: what each added, how it scores, which is best, whether its gain is more than chance and longer training, and which is used."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pandas as pd
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import intervals, paired_differences
 from pcam_ssl.evaluation.metrics import auroc, nll
-from pcam_ssl.render.format import gain_word, gain_words
+from pcam_ssl.render.format import gain_numbers, gain_word, gain_words, sentence
 
 SCORES = ("auroc", "nll", "balanced_accuracy", "sensitivity_at_specificity_95")
 WITHHELD = "withheld: pooled pseudo-labels come from networks that learned the labels these scores would be counted on"
@@ -31,17 +31,22 @@ class RoundTables:
     labels_used: list[int]
 
 
-def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
+def round_rows(
+    rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0, control: pd.DataFrame | None = None
+) -> list[dict[str, Any]]:
     """One row of the verdict per round; `rounds` starts with round 0.
 
-    `groups` [N]: the slide of each row of round 0's `oof`, or None (see `bootstrap.intervals`). "out_of_fold" holds `SCORES` with
-    intervals, "against_round_0" their paired differences (None for round 0); where `oof` is withheld all are None with the reason.
-    Raises UserError where a round scores other patches than round 0.
+    `groups` [N]: the slide of each row of round 0's `oof`, or None (see `bootstrap.intervals`). `control`: out-of-fold Predictions of the
+    control, in the order of round 0 (`like_first`). "out_of_fold" holds `SCORES` with intervals, "against_round_0" and "against_control"
+    their paired differences (None for round 0, the latter also without a control); where `oof` is withheld all are None with the
+    reason. Raises UserError where a round scores other patches than round 0.
     """
     first = rounds[0].oof
     rows = []
     for tables in rounds:
-        paired = None if tables is rounds[0] else _against(first, tables.oof, tables.number, groups, resamples, seed)
+        later, options = tables is not rounds[0], (tables.number, groups, resamples, seed)
+        paired = _against(first, tables.oof, *options) if later else None
+        above = _against(control, tables.oof, *options) if later and control is not None else None
         rows.append(
             {
                 "number": tables.number,
@@ -50,9 +55,20 @@ def round_rows(rounds: list[RoundTables], groups, resamples: int = 2000, seed: i
                 "inner": inner_scores(tables.inner),
                 "out_of_fold": _scores(first, tables.oof, tables.number, groups, resamples, seed),
                 "against_round_0": paired,
+                "against_control": above,
             }
         )
     return rows
+
+
+def control_scores(first: pd.DataFrame, control: pd.DataFrame, groups, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Scores of the control in the form of `round_rows`; `first` and `control` are out-of-fold Predictions, of round 0 and the control.
+
+    "against_round_0" is None where the control is round 0 itself.
+    """
+    options = ("control", groups, resamples, seed)
+    paired = None if control is first else _against(first, control, *options)
+    return {"out_of_fold": _scores(first, control, *options), "against_round_0": paired}
 
 
 def added_counts(decisions: pd.DataFrame) -> dict[str, int]:
@@ -104,42 +120,114 @@ def _of_fold(tables: RoundTables, fold: int) -> RoundTables:
     return RoundTables(tables.number, None, {fold: tables.inner[fold]}, decisions, [])
 
 
-def chosen_scores(rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """`chosen_by_fold` as a row of the verdict: {"rounds": {fold: round}, "out_of_fold", "against_round_0"}, as in `round_rows`."""
+def chosen_scores(
+    rounds: list[RoundTables], groups, resamples: int = 2000, seed: int = 0, control: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """`chosen_by_fold` as a row of the verdict: {"rounds": {fold: round}, "out_of_fold", "against_round_0", "against_control"}, as in `round_rows`."""
     chosen, oof = chosen_by_fold(rounds)
     first = rounds[0].oof
     return {
         "rounds": {str(fold): number for fold, number in chosen.items()},
         "out_of_fold": _scores(first, oof, "chosen", groups, resamples, seed),
         "against_round_0": _against(first, oof, "chosen", groups, resamples, seed),
+        "against_control": None if control is None else _against(control, oof, "chosen", groups, resamples, seed),
     }
 
 
-def verdict_sentence(verdict: dict[str, Any]) -> str:
-    """Whether rounds helped, in one or two sentences, judged by each fold's own choice of round.
+def round_in_use(best_inner: int, chosen: dict[str, Any], control: dict[str, Any] | None) -> tuple[int, str]:
+    """The round that `predict`, `search`, `blend` and `report` use, and why, in words.
 
-    `verdict`: the values "rounds" (as of `round_rows`), "best", "pooled" and "chosen_by_fold" (as of `chosen_scores`) of rounds.json.
+    `best_inner` is that of `choose_round`, `chosen` a row of `chosen_scores`, `control` the entry of rounds.json. It is `best_inner` where the
+    rounds that folds chose on inner slides gain measurably in AUROC over round 0 and over the control, and lose nothing measurable in
+    NLL against round 0; else round 0. So scored labels can only reject what inner slides chose.
+    """
+    if best_inner == 0:
+        return 0, "the best on inner slides"
+    if control is None:
+        return 0, "no control was trained, so no gain over longer training is shown"
+    if gain_word(chosen["against_round_0"]["auroc"]) != "a gain":
+        return 0, "the rounds gain nothing measurable over it"
+    if gain_word(chosen["against_control"]["auroc"]) != "a gain":
+        return 0, "the rounds gain nothing measurable over the control"
+    if gain_word(chosen["against_round_0"]["nll"], less_is_better=True) == "a loss":
+        return 0, "the NLL of the rounds is measurably worse"
+    return best_inner, "the best on inner slides, with a measurable gain over round 0 and the control"
+
+
+def verdict_sentence(verdict: dict[str, Any]) -> str:
+    """Whether rounds helped, in a few sentences, judged by each fold's own choice of round against round 0 and against the control.
+
+    `verdict`: the values "rounds" (as of `round_rows`), "best", "best_inner", "pooled", "control" and "chosen_by_fold" (as of
+    `chosen_scores`) of rounds.json.
     """
     made = len(verdict["rounds"]) - 1
     if not made:
         return "No round was made, so nothing is known of a gain."
-    best, of = verdict["best"], f"{made} round{'s' if made > 1 else ''}"
+    of = f"{made} round{'s' if made > 1 else ''}"
     if verdict["pooled"]:
         return (
             f"Pooled: whether {of} helped cannot be told. Out-of-fold scores are withheld, and inner scores flatter too: the "
-            f"pseudo-labels come from networks that learned those labels. Round {best} is the last one, not one proven best."
+            f"pseudo-labels come from networks that learned those labels. Round {verdict['best']} is the last one, not one proven best."
         )
     own = verdict["chosen_by_fold"]
     first, now = verdict["rounds"][0]["out_of_fold"]["auroc"]["value"], own["out_of_fold"]["auroc"]["value"]
     if first is None or now is None:
         return f"Whether {of} helped cannot be told: {own['out_of_fold']['auroc']['reason']}."
-    words = gain_words(own["against_round_0"]["auroc"])
-    text = f"{words[0].upper()}{words[1:]} in out-of-fold AUROC, from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
-    if best == 0:
-        kept = f"On the inner slides of all folds together none of {of} beats round 0, so round 0 stays in use."
-        disagree = " The two disagree where inner slides are few: raise cv.inner_share to choose better."
-        return f"{text} {kept}{disagree if gain_word(own['against_round_0']['auroc']) == 'a gain' else ''}"
-    return f"{text} Over all folds round {best} of {made} is best on inner slides."
+    told = _gain_sentence(own, verdict["control"])
+    scored = f"Out-of-fold AUROC goes from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
+    loss = own["against_round_0"]["nll"]
+    worse = f" NLL is measurably worse: {gain_numbers(loss)}." if gain_word(loss, less_is_better=True) == "a loss" else ""
+    return f"{told} {scored}{worse} {_use_sentence(verdict, made, of)}"
+
+
+def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None) -> str:
+    """The gain in AUROC over round 0 and the control. A gain over round 0 alone is called longer training."""
+    gain = own["against_round_0"]["auroc"]
+    if control is None:
+        unknown = "No control was trained, so it is not known whether longer training alone does the same (--set pseudo.control=true tells)."
+        return f"{sentence(gain_words(gain))} over round 0. {unknown}"
+    if control["is_round_0"]:
+        return f"{sentence(gain_words(gain))} over round 0, which is the control too: heads fitted to the optimum gain nothing by longer training."
+    above = own["against_control"]["auroc"]
+    as_long = "" if control["steps"] is None else " in as many steps"
+    alone = f"the control, which learned from the labels alone{as_long}"
+    numbers = f"{gain_numbers(gain)} over round 0, {gain_numbers(above)} over {alone}"
+    words = gain_word(gain), gain_word(above)
+    if words == ("a gain", "a gain"):
+        return f"A gain: {numbers}."
+    if words[0] == "a gain":
+        much = "more" if words[1] == "a loss" else "as much"
+        return f"{_by_steps(control)} gains {much}: {numbers}. {_instead(control)}"
+    if words[1] == "a gain":
+        return f"A gain over the control only: {numbers}. Against round 0 there is {words[0]}."
+    return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])}: {numbers}."
+
+
+def _by_steps(control: dict[str, Any]) -> str:
+    return "Longer training" if _longer(control) else "Training on the labels alone"
+
+
+def _longer(control: dict[str, Any]) -> bool:
+    return control["round_0_steps"] is not None and sum(control["steps"]) > sum(control["round_0_steps"])
+
+
+def _instead(control: dict[str, Any]) -> str:
+    """What to do in place of rounds."""
+    if _longer(control):
+        return f"Set train.epochs={control['epochs']} in place of rounds."
+    return "The recipe or the seed of the students explains the gain, not their pseudo-labels."
+
+
+def _use_sentence(verdict: dict[str, Any], made: int, of: str) -> str:
+    best, inner = verdict["best"], verdict["best_inner"]
+    if best:
+        return f"Over all folds round {best} of {made} is best on inner slides, and it is used."
+    if inner:
+        return f"Over all folds round {inner} of {made} is best on inner slides, but round 0 stays in use: {verdict['why']}."
+    kept = f"On the inner slides of all folds together none of {of} beats round 0, so round 0 stays in use."
+    disagree = " The two disagree where inner slides are few: raise cv.inner_share to choose better."
+    gained = gain_word(verdict["chosen_by_fold"]["against_round_0"]["auroc"]) == "a gain"
+    return f"{kept}{disagree if gained else ''}"
 
 
 def like_first(first: pd.DataFrame, oof: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -438,6 +438,11 @@ class Pseudo(Section):
     stop_flips: float | None = Field(
         0.1, gt=0, lt=1, description="stop where more than this share of the added patches changed their label"
     )
+    control: bool = Field(
+        True,
+        description="train the control after the rounds: labels alone, steps and seed of the last round's student."
+        " Without it the verdict cannot tell rounds from longer training, and round 0 stays in use",
+    )
 
 
 class Recipe(Section):
@@ -582,8 +587,8 @@ class Recipe(Section):
 MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
 # Keys that say where a file lies. Another key holds the digest of its content, which is part of the identity.
 PLACE_KEYS = ("model.weights",)
-# Keys that decide whether a round begins, not what it contains. They may change between two calls of the command.
-STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips")
+# Keys that decide whether a round or the control begins, not what it contains. They may change between two calls of the command.
+STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips", "control")
 
 
 def learns_from_pool(method: Section) -> bool:

@@ -49,6 +49,11 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def passes(cost: dict[str, Any] | None) -> str:
+    """The patch passes of a training, 'cached' where it reads cached features, or '-' where a run of an earlier version does not tell."""
+    return "cached" if cost and cost["cached"] else count(cost and cost["patch_passes"])
+
+
 def size(n_bytes: int) -> str:
     """A number of bytes as GB or MB."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -14,6 +14,7 @@ from pcam_ssl.evaluation.operating_point import Target
 from pcam_ssl.files import check_target, write_text
 from pcam_ssl.neighbors.embedding_map import METHODS
 from pcam_ssl.pseudo_labels.report import rounds_section
+from pcam_ssl.records import read_rounds
 from pcam_ssl.render import html
 from pcam_ssl.render.document import Document, Group, Section
 from pcam_ssl.render.text import markdown, sections
@@ -41,7 +42,7 @@ from pcam_ssl.report.scores import (
 )
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
 from pcam_ssl.runs.contents import Facts, read_facts
-from pcam_ssl.runs.run import ROUNDS_FILE, Run, run_in_use
+from pcam_ssl.runs.run import ROUNDS, ROUNDS_FILE, Run, run_in_use
 
 REPORT = "report.html"
 
@@ -227,15 +228,26 @@ def _without(error: UserError) -> Pictures:
     return Pictures(no_cases=reason, no_explanations=reason, no_maps=reason)
 
 
+def _facts_at(path: Path) -> Facts:
+    """What the report of a run shows, or where `path` holds only pseudo-label rounds, that of the round in use."""
+    if Run(path).paths.provenance.exists():
+        return read_facts(Run(path))
+    facts = read_facts(run_in_use(path))
+    # Where round 0 is in use, its own folder knows nothing of rounds that lie elsewhere.
+    return (
+        facts if facts.info["command"] == ROUNDS else replace(facts, rounds={Path(path): read_rounds(Path(path)), **facts.rounds})
+    )
+
+
 def write_reports(paths: list[Path], target: Target, pictures: Callable[[Facts], Pictures]) -> list[Report]:
     """Write `report.html` and the model card into each run. Raises UserError naming every run that has no report, before anything is written.
 
-    `pictures` returns the galleries and maps of a run. Where `path` holds only pseudo-label rounds, the best round is reported.
+    `pictures` returns the galleries and maps of a run. Where `path` holds only pseudo-label rounds, the round in use is reported.
     """
     read, problems = [], []
     for path in dict.fromkeys(paths):
         try:
-            read.append(read_facts(Run(path) if Run(path).paths.provenance.exists() else run_in_use(path)))
+            read.append(_facts_at(path))
         except UserError as error:
             problems += error.problems
     if problems:

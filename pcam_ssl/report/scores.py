@@ -157,8 +157,9 @@ def repeat_command(facts: Facts) -> str:
         return blend_command(facts.info, f"{path}-again")
     same = ["--data", facts.info["dataset"], "--recipe", str(facts.run.paths.recipe), "--out"]
     if facts.info["command"] == ROUNDS:
-        start, number = facts.info["round_0"], str(facts.info["round"])
-        # A round needs the rounds before it.
+        start = facts.info["round_0"]
+        number = str(facts.info["control_of"]["round"] if "control_of" in facts.info else facts.info["round"])
+        # A round needs the rounds before it, and the control those whose students it follows.
         return shlex.join(["pcam-ssl", ROUNDS, start, "--rounds", number, *same, f"{path.resolve().parent}-again"])
     return shlex.join(["pcam-ssl", facts.info["command"], *same, f"{path}-again"])
 

@@ -39,6 +39,7 @@ ROUNDS = "pseudo-label"
 BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 POOLED = "pooled"
+CONTROL = "control"
 TABLES = ("knn", "blend")
 """Further predictions of a run with neighbours, named as RUN:knn and RUN:blend."""
 COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
@@ -180,7 +181,7 @@ class Run:
 
     @property
     def best(self) -> "Run":
-        """The best of its pseudo-label rounds, chosen on inner slides; the run itself where it has none."""
+        """The pseudo-label round in use: the best on inner slides where rounds gained over round 0 and the control; else the run itself."""
         return run_in_use(self.path)
 
     @property
@@ -329,7 +330,7 @@ class RunTable:
 
 
 def run_in_use(path: Path | str, number: int | None = None) -> Run:
-    """The run to predict and search with: the one at `path`, or where that has pseudo-label rounds the best of them, or round `number`.
+    """The run to predict and search with: the one at `path`, or where that has pseudo-label rounds the one that the verdict puts in use, or round `number`.
 
     Raises UserError where there is no such round. What is taken is said.
     """
@@ -345,7 +346,8 @@ def run_in_use(path: Path | str, number: int | None = None) -> Run:
     outside = wanted == 0 and not Run(folder).paths.provenance.exists()
     run = Run(Path(verdict["round0"])) if outside else Run(folder if wanted == 0 else folder / f"round-{wanted}")
     if number is None:
-        why = "the last" if verdict["pooled"] else "the best on inner slides"
+        # Verdicts of earlier versions give no reason: they took the best round on inner slides.
+        why = verdict.get("why", "the last" if verdict["pooled"] else "the best on inner slides")
         say(f"{folder}: uses round {wanted}, {why}; name {folder}/round-R for another")
     return run
 

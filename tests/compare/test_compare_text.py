@@ -6,6 +6,7 @@ import pytest
 
 from pcam_ssl.compare.report import compare_text
 from pcam_ssl.compare.verdict import epochs_text, short_count, verdict
+from pcam_ssl.render.format import passes
 
 
 def score(value, low=None, high=None):
@@ -18,6 +19,7 @@ def run(name, auroc, gap=None, **more):
         "network": "resnet18",
         "parameters": 11_200_000,
         "epochs": 10,
+        "cost": {"patch_passes": 84_000, "cached": False},
         "kept": [10, 10],
         "patches_per_s": 85.4,
         "device": "cpu",
@@ -81,7 +83,7 @@ def test_the_text_begins_with_what_was_compared_and_ends_with_the_verdict(compar
 def test_each_run_has_its_score_cost_and_correlations(comparison):
     rows = lines(comparison)
     assert "better 0.900 (0.850 to 0.950) +0.100 (+0.050 to +0.150) a gain" in rows
-    assert "better resnet18 11.2 M 10 85 cpu" in rows
+    assert "better resnet18 11.2 M 10 84,000 85 cpu" in rows
     assert "2 better 0.10 0.50 0.70" in rows
 
 
@@ -113,6 +115,14 @@ def test_held_out_scores_are_listed_where_a_run_has_them(comparison):
 @pytest.mark.parametrize(("kept", "text"), [(None, "10"), ([10, 10], "10"), ([4, 4], "10 (kept 4)"), ([4, 9], "10 (kept 4 to 9)")])
 def test_epochs_tell_what_was_kept(kept, text):
     assert epochs_text({"epochs": 10, "kept": kept}) == text
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [(None, "-"), ({"patch_passes": None, "cached": True}, "cached"), ({"patch_passes": 1234, "cached": False}, "1,234")],
+)
+def test_patch_passes_of_cached_features_and_earlier_versions(cost, text):
+    assert passes(cost) == text
 
 
 @pytest.mark.parametrize(("n", "text"), [(None, "-"), (999, "999"), (372_800, "373 k"), (21_285_698, "21.3 M")])

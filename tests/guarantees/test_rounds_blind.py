@@ -11,7 +11,8 @@ from pcam_ssl.files import read_json
 from pcam_ssl.tables import write_table
 
 BLIND, OTHER, ROUNDS = 0, 1, (1, 2)
-TRUTH_BASED = {"out_of_fold", "against_round_0", "truth", "transductive"}
+TRUTH_BASED = {"out_of_fold", "against_round_0", "against_control", "truth", "transductive"}
+CONTROL = "pseudo.control=true"
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,18 @@ def turned(slides, rewrite, round_0, train, make_rounds, tmp_path_factory):
         data = rewrite(slides, folder / f"{name}-slides", turn(ids))
         fixed = f"cv.folds_file={round_0 / 'folds.parquet'}"
         run = train(folder / name, "data.label_budget=56", "train.batch_size=8", fixed, data=data)
-        make_rounds(run.path, 2)
+        make_rounds(run.path, 2, CONTROL)
         return run.path
 
     return turned
+
+
+@pytest.fixture(scope="module")
+def two_rounds(two_rounds, make_rounds, tmp_path_factory):
+    """The shared rounds, and their control. Do not write into it."""
+    path = shutil.copytree(two_rounds, tmp_path_factory.mktemp("controlled") / "run")
+    make_rounds(path, 2, CONTROL)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +60,11 @@ class TestLabelsOfTheFoldsOwnSlides:
         mine, theirs = (table(path / "round-2" / "fold-0" / "oof.parquet") for path in (own_turned, two_rounds))
         assert (mine.label + theirs.label == 1).all()
 
-    @pytest.mark.parametrize("number", [0, 1, 2])
+    @pytest.mark.parametrize("number", [0, 1, 2, "control"])
     def test_its_weights_stay_the_same_to_the_bit(self, own_turned, two_rounds, number):
         assert weights(own_turned, number, "fold-0") == weights(two_rounds, number, "fold-0")
 
-    @pytest.mark.parametrize("number", [0, 1, 2])
+    @pytest.mark.parametrize("number", [0, 1, 2, "control"])
     def test_its_calibration_stays_the_same(self, own_turned, two_rounds, number):
         assert calibration(own_turned, number, "fold-0") == calibration(two_rounds, number, "fold-0")
 
@@ -65,10 +74,10 @@ class TestLabelsOfTheFoldsOwnSlides:
         facts = [read_json(path / f"round-{number}" / "fold-0" / "selection.json") for path in (own_turned, two_rounds)]
         assert facts[0] == facts[1]
 
-    @pytest.mark.parametrize("number", ROUNDS)
+    @pytest.mark.parametrize("folder", ["round-1", "round-2", "control"])
     @pytest.mark.parametrize("name", ["inner", "oof", "test"])
-    def test_its_predictions_stay_the_same_to_the_bit(self, own_turned, two_rounds, number, name):
-        mine, theirs = (table(path / f"round-{number}" / "fold-0" / f"{name}.parquet") for path in (own_turned, two_rounds))
+    def test_its_predictions_stay_the_same_to_the_bit(self, own_turned, two_rounds, folder, name):
+        mine, theirs = (table(path / folder / "fold-0" / f"{name}.parquet") for path in (own_turned, two_rounds))
         pd.testing.assert_frame_equal(without_labels(mine), without_labels(theirs), check_exact=True)
 
     def test_the_fold_chooses_the_same_round(self, own_turned, two_rounds):
@@ -80,12 +89,15 @@ class TestLabelsOfTheFoldsOwnSlides:
         assert weights(own_turned, number, "fold-1") != weights(two_rounds, number, "fold-1")
         assert not decisions(own_turned, number, OTHER).equals(decisions(two_rounds, number, OTHER))
 
+    def test_the_control_of_another_fold_learns_from_them(self, own_turned, two_rounds):
+        assert weights(own_turned, "control", "fold-1") != weights(two_rounds, "control", "fold-1")
+
 
 class TestHiddenLabels:
     def test_they_were_scrambled(self, hidden_turned, two_rounds):
         assert not table(hidden_turned / "oof.parquet").label.equals(table(two_rounds / "oof.parquet").label)
 
-    @pytest.mark.parametrize("number", [0, 1, 2])
+    @pytest.mark.parametrize("number", [0, 1, 2, "control"])
     @pytest.mark.parametrize("unit", ["fold-0", "fold-1"])
     def test_no_weight_and_no_calibration_changes(self, hidden_turned, two_rounds, number, unit):
         assert weights(hidden_turned, number, unit) == weights(two_rounds, number, unit)
@@ -105,8 +117,11 @@ class TestHiddenLabels:
 
     def test_the_verdict_changes_in_nothing_but_what_truth_counts(self, hidden_turned, two_rounds):
         mine, theirs = verdict(hidden_turned), verdict(two_rounds)
-        for name in ("best", "stopped", "pool", "planted", "unit", "pooled"):
+        # Whether the best round is used is decided by the scores of the rounds, so "best" is not among these.
+        for name in ("best_inner", "stopped", "pool", "planted", "unit", "pooled", "decided_by_scores"):
             assert mine[name] == theirs[name], name
+        for name in ("is_round_0", "of_round", "steps", "epochs", "cost"):
+            assert mine["control"][name] == theirs["control"][name], name
         assert mine["chosen_by_fold"]["rounds"] == theirs["chosen_by_fold"]["rounds"]
         for one, other in zip(mine["rounds"], theirs["rounds"], strict=True):
             assert {key: one[key] for key in one if key not in TRUTH_BASED} == {

@@ -8,12 +8,15 @@ import time
 import pytest
 from round_outputs import check_same, decisions, verdict
 
-PLANTED = ("pseudo.planted_share=0.3",)
+WHOLE = ("pseudo.planted_share=0.3", "pseudo.control=true")
+"""With all that is trained: the precision check, rounds, and the control."""
 MOMENTS = {
     "the precision check trains": ("planted/fold-0/last.pt", "round-1"),
     "decisions are written": ("round-1/fold-0/selection.json", "round-1/fold-0/model.safetensors"),
     "a round is aggregated": ("round-1/oof.parquet", "round-1/report.html"),
     "the next round trains": ("round-2/fold-1/last.pt", "round-2/oof.parquet"),
+    "the control trains": ("control/fold-1/last.pt", "control/oof.parquet"),
+    "the control is aggregated": ("control/oof.parquet", "rounds.json"),
 }
 """By moment: the file whose coming is the sign to kill, and one that must not be there yet."""
 
@@ -21,14 +24,14 @@ MOMENTS = {
 @pytest.fixture(scope="module")
 def uninterrupted(round_0, make_rounds, tmp_path_factory):
     path = shutil.copytree(round_0, tmp_path_factory.mktemp("whole") / "run")
-    make_rounds(path, 2, *PLANTED)
+    make_rounds(path, 2, *WHOLE)
     return path
 
 
 @pytest.fixture
 def begin(start, selection_words, fresh):
     """begin("a.b=c", ..., rounds=2): start rounds on `fresh` in a process of its own."""
-    return lambda *more, rounds=2: start("pseudo-label", fresh, "--rounds", rounds, *selection_words(*PLANTED, *more))
+    return lambda *more, rounds=2: start("pseudo-label", fresh, "--rounds", rounds, *selection_words(*WHOLE, *more))
 
 
 def wait_for(path, process) -> None:

@@ -21,6 +21,7 @@ SGD = (
     "train.batch_size=8",
     "pseudo.planted_share=0.3",
     "pseudo.weight_scale=0.5",
+    "pseudo.control=true",
 )
 DECIDED = ["id", "fold", "decision", "label", "change"]
 
@@ -57,8 +58,9 @@ def test_two_processes_decide_and_predict_as_one(together, alone, fresh):
             mine, theirs = (decisions(path, number, fold) for path in (fresh, alone))
             pd.testing.assert_frame_equal(mine[DECIDED], theirs[DECIDED])
             np.testing.assert_allclose(mine.logit, theirs.logit, rtol=0, atol=1e-5)
+    for folder in ("round-1", "round-2", "control"):
         for name in ("oof", "test"):
-            mine, theirs = (table(path / f"round-{number}" / f"{name}.parquet") for path in (fresh, alone))
+            mine, theirs = (table(path / folder / f"{name}.parquet") for path in (fresh, alone))
             np.testing.assert_allclose(mine.logit, theirs.logit, rtol=0, atol=1e-5)
     planted = [verdict(path)["planted"]["classes"] for path in (fresh, alone)]
     assert planted[0] == planted[1]

@@ -3,24 +3,38 @@
 import json
 
 import pytest
-from rounds_verdicts import fold_facts, pooled, row, score, shares, verdict
+from rounds_verdicts import control, fold_facts, pooled, row, score, shares, verdict
 
+from pcam_ssl.pseudo_labels.report import control as cost_section
 from pcam_ssl.pseudo_labels.report import rounds_text
-from pcam_ssl.pseudo_labels.verdict import SCORES, WITHHELD, verdict_sentence
+from pcam_ssl.pseudo_labels.verdict import SCORES, WITHHELD, round_in_use, verdict_sentence
+from pcam_ssl.render.document import Table
+
+GAIN, NONE, LOSS = (0.011, 0.004), (0.003, 0.004), (-0.011, 0.004)
+"""Differences in AUROC: value and half the width of the interval."""
 
 
-def own(gain, auroc=0.956) -> dict:
-    """`chosen_by_fold` with a difference of `gain` (value, half width) in every score."""
+def own(gain, above=None, nll=NONE, auroc=0.956) -> dict:
+    """`chosen_by_fold` with differences in AUROC of `gain` to round 0 and of `above` to the control, and of `nll` to round 0."""
     return {
         "rounds": {"0": 2, "1": 1},
         "out_of_fold": dict.fromkeys(SCORES, score(auroc)),
-        "against_round_0": dict.fromkeys(SCORES, score(*gain)),
+        "against_round_0": dict.fromkeys(SCORES, score(*gain)) | {"nll": score(*nll)},
+        "against_control": None if above is None else dict.fromkeys(SCORES, score(*above)),
     }
+
+
+def used(chosen, told, best_inner=2) -> dict:
+    """The verdict with the round that these put in use."""
+    best, why = round_in_use(best_inner, chosen, told)
+    return verdict(chosen_by_fold=chosen, control=told, best_inner=best_inner, best=best, why=why)
 
 
 def stopped_at_once() -> dict:
     missed = verdict()["planted"] | {"met": False, "reason": "tumor 0.951 (0.930 to 0.972)"}
-    return verdict(rounds=[row(0, 0.945, 0)], best=0, best_folder="runs/k", planted=missed, stopped="the planted check missed")
+    return verdict(
+        rounds=[row(0, 0.945, 0)], best=0, best_inner=0, best_folder="runs/k", planted=missed, stopped="the planted check missed"
+    )
 
 
 ALL = [verdict, pooled, stopped_at_once]
@@ -163,25 +177,157 @@ def test_pooled_scores_are_withheld_wherever_they_would_stand():
     assert "0.948" not in text
 
 
+SCORED = "Out-of-fold AUROC goes from 0.945 to 0.956, with each fold's round chosen on its own inner slides."
+ALONE = "over the control, which learned from the labels alone in as many steps"
+
+
 @pytest.mark.parametrize(
-    ("gain", "words"),
+    ("gain", "above", "words"),
     [
-        ((0.003, 0.004), "No measurable gain: +0.003 (-0.001 to +0.007)"),
-        ((0.011, 0.004), "A gain: +0.011 (+0.007 to +0.015)"),
-        ((-0.011, 0.004), "A loss: -0.011 (-0.015 to -0.007)"),
+        (GAIN, GAIN, f"A gain: +0.011 (+0.007 to +0.015) over round 0, +0.011 (+0.007 to +0.015) {ALONE}."),
+        (
+            GAIN,
+            NONE,
+            f"Longer training gains as much: +0.011 (+0.007 to +0.015) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."
+            " Set train.epochs=16 in place of rounds.",
+        ),
+        (
+            GAIN,
+            LOSS,
+            f"Longer training gains more: +0.011 (+0.007 to +0.015) over round 0, -0.011 (-0.015 to -0.007) {ALONE}."
+            " Set train.epochs=16 in place of rounds.",
+        ),
+        (NONE, NONE, f"No measurable gain: +0.003 (-0.001 to +0.007) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."),
+        (LOSS, NONE, f"A loss: -0.011 (-0.015 to -0.007) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."),
+        (
+            NONE,
+            GAIN,
+            f"A gain over the control only: +0.003 (-0.001 to +0.007) over round 0, +0.011 (+0.007 to +0.015) {ALONE}."
+            " Against round 0 there is no measurable gain.",
+        ),
     ],
 )
-def test_the_sentence_claims_what_each_folds_own_choice_shows(gain, words):
-    assert verdict_sentence(verdict(chosen_by_fold=own(gain))) == (
-        f"{words} in out-of-fold AUROC, from 0.945 to 0.956, with each fold's round chosen on its own inner slides. "
-        "Over all folds round 2 of 2 is best on inner slides."
+def test_the_sentence_compares_with_round_0_and_the_control(gain, above, words):
+    assert verdict_sentence(used(own(gain, above), control())).startswith(f"{words} {SCORED}")
+
+
+def test_a_gain_over_both_puts_the_best_round_in_use():
+    told = used(own(GAIN, GAIN), control())
+    assert told["best"] == 2
+    assert verdict_sentence(told).endswith(f"{SCORED} Over all folds round 2 of 2 is best on inner slides, and it is used.")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told", "why"),
+    [
+        (own(GAIN, NONE), control(), "the rounds gain nothing measurable over the control"),
+        (own(NONE, GAIN), control(), "the rounds gain nothing measurable over it"),
+        (own(LOSS, LOSS), control(), "the rounds gain nothing measurable over it"),
+        (own(GAIN, GAIN, nll=GAIN), control(), "the NLL of the rounds is measurably worse"),
+        (own(GAIN), None, "no control was trained, so no gain over longer training is shown"),
+    ],
+)
+def test_without_a_gain_that_holds_round_0_stays_in_use(chosen, told, why):
+    shown = used(chosen, told)
+    assert (shown["best"], shown["why"]) == (0, why)
+    assert verdict_sentence(shown).endswith(f"round 2 of 2 is best on inner slides, but round 0 stays in use: {why}.")
+
+
+def test_a_gain_without_an_interval_has_its_reason():
+    told = own(NONE, NONE)
+    told["against_round_0"]["auroc"] = {"value": 0.01, "low": None, "high": None, "reason": "one slide only"}
+    assert verdict_sentence(used(told, control())).startswith("Gain not known (one slide only). Out-of-fold")
+
+
+def test_a_measurably_worse_nll_is_told():
+    sentence = verdict_sentence(used(own(GAIN, GAIN, nll=GAIN), control()))
+    assert f"{SCORED} NLL is measurably worse: +0.011 (+0.007 to +0.015)." in sentence
+    assert "NLL" not in verdict_sentence(used(own(GAIN, GAIN, nll=LOSS), control()))
+
+
+def test_without_a_control_the_sentence_says_what_is_unknown():
+    assert verdict_sentence(used(own(GAIN), None)).startswith(
+        "A gain: +0.011 (+0.007 to +0.015) over round 0. No control was trained, so it is not known whether longer training alone does"
+        " the same (--set pseudo.control=true tells)."
     )
 
 
+def test_a_control_that_is_round_0_is_told():
+    itself = control(is_round_0=True, folder=None, steps=None, round_0_steps=None, epochs=None)
+    assert verdict_sentence(used(own(GAIN, GAIN), itself)).startswith(
+        "A gain: +0.011 (+0.007 to +0.015) over round 0, which is the control too: heads fitted to the optimum gain nothing by longer"
+    )
+
+
+@pytest.mark.parametrize("before", [[400, 420], None])
+def test_a_control_that_trains_no_longer_than_round_0_is_not_called_longer_training(before):
+    sentence = verdict_sentence(used(own(GAIN, NONE), control(round_0_steps=before)))
+    assert sentence.startswith("Training on the labels alone gains as much: ")
+    assert "The recipe or the seed of the students explains the gain, not their pseudo-labels." in sentence
+    assert "train.epochs" not in sentence
+
+
 def test_round_0_is_kept_where_no_round_beats_it():
-    sentence = verdict_sentence(verdict(best=0, chosen_by_fold=own((0.0, 0.0), 0.945)))
-    assert sentence.startswith("No measurable gain: +0.000")
+    sentence = verdict_sentence(used(own(NONE, NONE), control(), best_inner=0))
+    assert sentence.startswith("No measurable gain: +0.003")
     assert sentence.endswith("On the inner slides of all folds together none of 2 rounds beats round 0, so round 0 stays in use.")
+
+
+def test_where_round_0_stays_the_last_line_names_it():
+    told = used(own(GAIN, NONE), control()) | {"best_folder": "runs/k"}
+    lines = rounds_text(told).splitlines()
+    assert lines[-2:] == ["Use round 0:", "  pcam-ssl predict runs/k SOURCE --out FILE.parquet"]
+    text = " ".join(rounds_text(told).split())
+    assert (
+        "Round 2 was chosen among 3 (round 0 included) by the mean inner AUROC of the folds. Round 0 is in use: the rounds" in text
+    )
+
+
+def costs(told) -> dict[str, list[str]]:
+    """The rows of the table of costs: what stands after the name of a round, cell by cell."""
+    (table,) = (block for block in cost_section(told).blocks if isinstance(block, Table))
+    return {name: list(cells) for name, *cells in table.rows}
+
+
+def test_cost_stands_beside_the_gain_over_the_control():
+    rows = costs(verdict())
+    assert rows["0"] == ["20,000", "0.945 (0.935 to 0.955)", "", ""]
+    assert rows["2 best"] == ["60,000", "0.957 (0.947 to 0.967)", "+0.012 (+0.008 to +0.016)", "+0.010 (+0.006 to +0.014)"]
+    assert rows["own"] == ["120,000", "0.956 (0.946 to 0.966)", "+0.011 (+0.007 to +0.015)", "+0.009 (+0.005 to +0.013)"]
+    assert rows["control"] == ["52,480", "0.947 (0.937 to 0.957)", "+0.002 (-0.002 to +0.006)", ""]
+
+
+def test_cost_that_is_cached_or_not_known_is_told():
+    rows = verdict()["rounds"]
+    rows[0]["cost"], rows[1]["cost"] = None, {"patch_passes": None, "cached": True}
+    assert [cells[0] for cells in costs(verdict(rounds=rows)).values()] == ["-", "cached", "60,000", "-", "52,480"]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (control(), "labels alone, as many steps and the same seed as the students of round 2."),
+        (control(steps=None), "labels alone, fitted to the optimum."),
+        (control(is_round_0=True, folder=None), "The control is round 0 itself"),
+        (None, "No control was trained (pseudo.control=false)"),
+    ],
+)
+def test_what_the_control_is_stands_above_the_costs(told, words):
+    assert words in " ".join(rounds_text(verdict(control=told)).split())
+    assert ("control" in costs(verdict(control=told))) == bool(told and not told["is_round_0"])
+
+
+def test_a_score_that_decided_is_marked():
+    assert "so its own score is a little too good" in " ".join(rounds_text(verdict()).split())
+    assert "too good" not in rounds_text(verdict(decided_by_scores=False))
+
+
+def test_verdicts_of_earlier_versions_are_shown():
+    old = {key: value for key, value in verdict().items() if key not in ("control", "best_inner", "why", "decided_by_scores")}
+    for entry in [*old["rounds"], old["chosen_by_fold"]]:
+        entry.pop("against_control")
+    assert "Cost and control" not in rounds_text(old)
+    assert "2 best" in rounds_text(old)
 
 
 def test_pooled_rounds_claim_nothing():
@@ -198,7 +344,7 @@ def test_pooled_rounds_are_not_said_to_be_chosen():
 
 
 def test_scores_of_one_class_claim_nothing():
-    nothing = own((0.0, 0.0)) | {"out_of_fold": dict.fromkeys(SCORES, score(None, reason="one class only"))}
+    nothing = own(NONE) | {"out_of_fold": dict.fromkeys(SCORES, score(None, reason="one class only"))}
     assert verdict_sentence(verdict(chosen_by_fold=nothing)) == "Whether 2 rounds helped cannot be told: one class only."
 
 

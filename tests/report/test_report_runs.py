@@ -121,6 +121,14 @@ def test_a_folder_of_rounds_alone_is_reported_by_its_best_round(invoke, write_ru
     assert "Use round 1:" in (out / "round-1" / "report.html").read_text()
 
 
+def test_a_folder_of_rounds_alone_is_reported_by_round_0_where_that_is_in_use(invoke, write_run, tmp_path):
+    start = write_run()
+    out = tmp_path / "rounds"
+    write_json(out / "rounds.json", verdict(round0=str(start.path), best=0, best_folder=str(start.path)))
+    assert invoke(out).stdout.startswith(f"{start.path / 'report.html'}: ")
+    assert "Use round 0:" in start.paths.report.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -6,7 +6,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from json_files import rounds_info
+from rounds_verdicts import control
 
+from pcam_ssl.files import write_json
 from pcam_ssl.tables import write_table
 
 JSON = {
@@ -134,6 +137,13 @@ def test_a_damaged_verdict_on_rounds_is_named(command, place, content):
         assert (ended.code, "Traceback" in ended.err) == (2, False), ended.err
         assert ended.problems[0].startswith("run/rounds.json: damaged (")
         assert "`pcam-ssl pseudo-label run`" in ended.problems[0]
+
+
+def test_a_damaged_control_is_named(command, place):
+    write_json(place / "run" / "rounds.json", rounds_info(control={**control(), "steps": "many"}))
+    ended = command(*COMMANDS["report"])
+    assert (ended.code, "Traceback" in ended.err) == (2, False), ended.err
+    assert ended.problems[0].startswith("run/rounds.json: damaged (control.steps holds text, not a list); ")
 
 
 @pytest.mark.parametrize("text", [None, "seed: [", "seed: x", "score: {resamples: many}", "train: {batch_size: x}"])
