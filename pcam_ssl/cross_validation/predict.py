@@ -102,14 +102,10 @@ def neighbours_table(
     info, recipe = run.info(), run.recipe
     voters = "graph joins the patches" if kind == "graph" else "kNN votes with the patches"
     if not Path(info["dataset"]).exists():
-        raise UserError(
-            f"{run.path}: its {voters} of {info['dataset']}, which does not exist any more; put it back"
-        )
+        raise UserError(f"{run.path}: its {voters} of {info['dataset']}, which does not exist any more; put it back")
     dataset = open_dataset(info["dataset"])
     if dataset.digest != info["dataset_digest"]:
-        raise UserError(
-            f"{run.path}: its {voters} of {info['dataset']}, which has changed since; put the dataset of the run back"
-        )
+        raise UserError(f"{run.path}: its {voters} of {info['dataset']}, which has changed since; put the dataset of the run back")
     folds = read_folds(run.paths.folds, dataset.patches)
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):

@@ -15,7 +15,7 @@ from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
 from pcam_ssl.errors import UserError
-from pcam_ssl.evaluation.metrics import nll
+from pcam_ssl.neighbors.knn import binary_nll
 from pcam_ssl.neighbors.propagation import Graph
 from pcam_ssl.report.summary import run_summary
 from pcam_ssl.runs.embedder import run_embedder
@@ -120,10 +120,19 @@ def test_k_alpha_and_power_are_those_of_the_lowest_inner_nll(train, run, tmp_pat
         for alpha in (0.3, 0.95):
             fixed = train(tmp_path / f"{k}-{alpha}", *settings, f"graph.k={k}", f"graph.alpha={alpha}", "graph.power=2", only=[0])
             inner = read_predictions(fixed.fold(0) / "inner-graph.parquet")
-            losses[k, alpha] = nll(inner.label.to_numpy(int), inner.prob)
+            losses[k, alpha] = binary_nll(inner.label.to_numpy(int), inner.logit)
     best = min(losses, key=losses.get)
     assert len(set(losses.values())) == 4
     assert ((chosen["k"], chosen["alpha"]), chosen["nll"]) == (best, pytest.approx(losses[best]))
+
+
+def test_the_scale_is_that_of_the_lowest_nll():
+    rng = np.random.default_rng(0)
+    log_odds, prior = rng.normal(size=400), np.full(400, -0.5)
+    labels = (rng.uniform(size=400) < 1 / (1 + np.exp(-(prior + 3 * log_odds)))).astype(int)
+    scale = graph_scores.best_scale(prior, log_odds, labels)
+    losses = {each: binary_nll(labels, prior + each * log_odds) for each in (scale / 1.1, scale, scale * 1.1)}
+    assert 2 < scale < 4.5 and min(losses, key=losses.get) == scale
 
 
 def test_the_scores_stand_in_summary_report_and_scores_file(run):
@@ -150,11 +159,17 @@ class TestBlends:
 
     def test_new_patches_get_what_the_test_split_got(self, blend, slides, tmp_path):
         predict_source(blend.path, slides, tmp_path / "new.parquet", split="test", device="cpu")
-        ours, theirs = (read_predictions(path).set_index(["id", "fold"]).prob for path in (tmp_path / "new.parquet", blend.path / "test.parquet"))
+        ours, theirs = (
+            read_predictions(path).set_index(["id", "fold"]).prob
+            for path in (tmp_path / "new.parquet", blend.path / "test.parquet")
+        )
         np.testing.assert_allclose(ours, theirs.loc[ours.index], atol=0.03)
 
     def test_inner_slides_are_blended(self, blend, run):
-        tables = [read_predictions(path / "fold-0" / f"{name}.parquet") for path, name in ((run.path, "inner"), (run.path, "inner-graph"), (blend.path, "inner"))]
+        tables = [
+            read_predictions(path / "fold-0" / f"{name}.parquet")
+            for path, name in ((run.path, "inner"), (run.path, "inner-graph"), (blend.path, "inner"))
+        ]
         logits = [np.log(table.prob / (1 - table.prob)) for table in tables]
         np.testing.assert_allclose(logits[2], (logits[0] + logits[1]) / 2, atol=1e-9)
 
@@ -166,7 +181,12 @@ class TestBlends:
 class TestRefused:
     @pytest.mark.parametrize(
         ("setting", "key"),
-        [("graph.k=0", "graph.k"), ("graph.alpha=1", "graph.alpha"), ("graph.power=0", "graph.power"), ("graph.use=maybe", "graph.use")],
+        [
+            ("graph.k=0", "graph.k"),
+            ("graph.alpha=1", "graph.alpha"),
+            ("graph.power=0", "graph.power"),
+            ("graph.use=maybe", "graph.use"),
+        ],
     )
     def test_a_value_out_of_bounds(self, tiny_recipe, setting, key):
         with pytest.raises(UserError, match=key):
