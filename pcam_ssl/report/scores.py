@@ -215,8 +215,8 @@ KINDS = {"knn": "kNN", "blend": "blend of head and kNN", "graph": "label propaga
 
 def further_kinds(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """By name in words: `out_of_fold` and `above_head` of the run's further predictions (kNN, blend, label propagation), of those it has."""
-    found = {**(scores.get("neighbours") or {}), **{kind: scores[kind] for kind in ("graph",) if scores.get(kind)}}
-    return {name: found[kind] for kind, name in KINDS.items() if kind in found}
+    found = {**(scores.get("neighbours") or {}), "graph": scores.get("graph")}
+    return {name: found[kind] for kind, name in KINDS.items() if found.get(kind)}
 
 
 def retrieval_section(scores: dict[str, Any]) -> Section:
