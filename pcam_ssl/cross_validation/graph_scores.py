@@ -39,8 +39,8 @@ def graph_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[
     k, alpha and the power of the weights are those of the recipe, or of the lowest NLL on inner patches, which ask the graphs of
     networks that did not learn from them. Returns {"tables", "facts": JSON values}.
     """
-    choice, logits, graphs = _choose(context, unit, fitted)
-    nodes = graphs[0] if fitted.inner[0][0] is unit else Nodes.of(context, unit, fitted.network, widest(context.recipe))
+    choice, logits, nodes = _choose(context, unit, fitted)
+    nodes = nodes or Nodes.of(context, unit, fitted.network, choice["k"])
     graph = nodes.graph(choice["k"], choice["power"])
     solved = graph.spread(choice["alpha"])
     scored = {"inner": logits}
@@ -157,33 +157,44 @@ def available_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _choose(context: RunContext, unit: Unit, fitted: Fitted) -> tuple[dict, np.ndarray, list[Nodes]]:
-    """k, alpha and power, from the recipe or chosen on inner patches; the logits of these patches `[n]`; the nodes of the graphs they asked."""
-    rows, parts = context.rows, [part for part, _ in fitted.inner]
-    nodes = [Nodes.of(context, part, network, widest(context.recipe)) for part, network in fitted.inner]
-    most = min(each.rows.shape[1] for each in nodes) - 1
-    near = [
-        each.nearest(embed_patches(context, network, rows[part.inner]), most)
-        for each, (part, network) in zip(nodes, fitted.inner, strict=True)
-    ]
-    labels = rows.label.to_numpy(np.int64)[unit.inner]
+def _choose(context: RunContext, unit: Unit, fitted: Fitted) -> tuple[dict, np.ndarray, Nodes | None]:
+    """k, alpha and power, from the recipe or chosen on inner patches; the logits of these patches `[n]`; the unit's nodes, where its own
+    network scores the inner patches."""
+    parts = [part for part, _ in fitted.inner]
+    labels = context.rows.label.to_numpy(np.int64)[unit.inner]
     reason = no_choice(labels)
-    ks, alphas, powers = _grid(context.recipe, most, reason is None)
+    grid = _grid(context.recipe, min(_count(context, part) for part in parts) - 1, reason is None)
+    scored: dict[tuple, list] = {values: [] for values in product(*grid)}
+    # One graph after the other, since each may fill much of the memory.
+    for part, network in fitted.inner:
+        nodes = Nodes.of(context, part, network, max(grid[0]))
+        _score_inner(context, part, network, nodes, grid, scored)
     best, chosen = None, None
+    for (k, alpha, power), found in scored.items():
+        prior, logits = (in_order(parts, [pair[scale] for pair in found]) for scale in (0, 1))
+        scale = 1.0 if reason else best_scale(prior, logits - prior, labels)
+        logits = prior + scale * (logits - prior)
+        loss = None if reason else binary_nll(labels, logits)
+        if best is None or loss < best["nll"] - NLL_ROUNDING:
+            best = {"k": k, "alpha": alpha, "power": power, "scale": scale, "nll": loss, "n": len(labels), "reason": reason}
+            chosen = logits
+    return best, chosen, nodes if parts[-1] is unit else None
+
+
+def _score_inner(context: RunContext, part: Unit, network: Network, nodes: Nodes, grid: tuple, scored: dict[tuple, list]) -> None:
+    """Append the logits `[n]` of a unit's inner patches at scale 0 and 1, for each of the values in `scored`."""
+    ks, alphas, powers = grid
+    similarity, rows = nodes.nearest(embed_patches(context, network, context.rows[part.inner]), max(ks))
     for k, power in product(ks, powers):
-        graphs = [each.graph(k, power) for each in nodes]
-        asked = [(similarity[:, :k], places[:, :k]) for similarity, places in near]
+        graph = nodes.graph(k, power)
         for alpha in alphas:
-            solved = [graph.spread(alpha) for graph in graphs]
-            bounds = [[each.logits_of(*found, scale) for each, found in zip(solved, asked, strict=True)] for scale in (0, 1)]
-            prior, logits = (in_order(parts, each) for each in bounds)
-            scale = 1.0 if reason else best_scale(prior, logits - prior, labels)
-            logits = prior + scale * (logits - prior)
-            loss = None if reason else binary_nll(labels, logits)
-            if best is None or loss < best["nll"] - NLL_ROUNDING:
-                best = {"k": k, "alpha": alpha, "power": power, "scale": scale, "nll": loss, "n": len(labels), "reason": reason}
-                chosen = logits
-    return best, chosen, nodes
+            solved = graph.spread(alpha)
+            scored[k, alpha, power].append([solved.logits_of(similarity[:, :k], rows[:, :k], scale) for scale in (0, 1)])
+
+
+def _count(context: RunContext, unit: Unit) -> int:
+    """The number of nodes of a unit's graph."""
+    return sum(map(len, node_rows(context.recipe, context.dataset, context.folds, unit)))
 
 
 def best_scale(prior: np.ndarray, log_odds: np.ndarray, labels: np.ndarray) -> float:
