@@ -28,7 +28,7 @@ from pcam_ssl.terminal import say
 
 K, ALPHA, POWER = 50, 0.8, 3.0
 """For folds whose inner patches can choose none. k and power are those of Iscen et al. 2019; their alpha of 0.99 lost 0.04 in AUROC on
-inner stain clusters of pcam-mini, where labels and pool are of other slides."""
+inner stain clusters of pcam-mini, and gained 0.002 on its valid split (one run)."""
 KS, ALPHAS, POWERS = (10, 50, 100), (0.5, 0.8, 0.95), (1.0, 3.0)
 WIDEST = 100.0
 
