@@ -51,6 +51,7 @@ BLEND_INFO = {**INFO, "blend": {"method": str, "max_correlation": MAYBE, "member
 CALIBRATION = {"temperature": NUMBER}
 NEIGHBOURS = {"vote": {"k": int, "temperature": NUMBER}, "calibration": CALIBRATION}
 BLENDED_NEIGHBOURS = {**NEIGHBOURS, "blend": {"weight": NUMBER}}
+GRAPH = {"choice": {"k": int, "alpha": NUMBER, "power": NUMBER, "scale": NUMBER}, "calibration": CALIBRATION}
 MEAN_CALIBRATION = {"folds": [int], "tables": {str: CALIBRATION}}
 FOLD = {"fold": int, "epoch": int}
 MODEL = {
@@ -123,6 +124,11 @@ def read_neighbours(folder: Path, blended: bool = False) -> dict[str, Any]:
     """The kNN section of a unit's fold.json, with its blend where `blended`. Raises UserError where it is absent or damaged."""
     shape = {**FOLD, "neighbours": BLENDED_NEIGHBOURS if blended else NEIGHBOURS}
     return read_json(folder / "fold.json", shape, _train_again(folder))["neighbours"]
+
+
+def read_graph(folder: Path) -> dict[str, Any]:
+    """The section of label propagation in a unit's fold.json. Raises UserError where it is absent or damaged."""
+    return read_json(folder / "fold.json", {**FOLD, "graph": GRAPH}, _train_again(folder))["graph"]
 
 
 def read_model(folder: Path, number: int) -> dict[str, Any]:

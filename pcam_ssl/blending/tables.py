@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import expit
 
 from pcam_ssl.blending.ensemble import METHODS, Blend, RankScale, pool, rank_scales
-from pcam_ssl.blending.members import INNER, INNER_KNN, PLAIN
+from pcam_ssl.blending.members import INNER, INNER_GRAPH, INNER_KNN, PLAIN
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
@@ -156,20 +156,17 @@ def as_member(head: pd.DataFrame, kind: str | None, unit: Path) -> pd.DataFrame:
 
 
 def _blended_inner(runs: list[ScoredRun], unit: str, blend: Blend) -> pd.DataFrame:
-    tables = [as_member(_inner(run, unit), run.table or None, run.path / unit) for run in runs]
-    rows = same_rows(tables, [run.name for run in runs], f"the {INNER} of its {unit}")
-    return blended_table(rows, blend.method, blend.weights, {}).drop(columns="knn_prob")
+    rows = same_rows([_inner(run, unit) for run in runs], [run.name for run in runs], f"the {INNER} of its {unit}")
+    return blended_table(rows, blend.method, blend.weights, {}).drop(columns="knn_prob", errors="ignore")
 
 
 def _inner(run: ScoredRun, unit: str) -> pd.DataFrame:
-    """Calibrated Predictions of the head with `knn_prob`, NaN where the member needs none. Raises UserError where a table is missing."""
-    path = run.path / unit / INNER
-    if not path.exists():
-        raise UserError(f"{run.name} has no {unit}/{INNER}")
-    head = read_predictions(path)
-    if not run.table:
-        return head.assign(knn_prob=np.nan)
-    knn = path.with_name(INNER_KNN)
-    if not knn.exists():
-        raise UserError(f"{run.name} has no {unit}/{INNER_KNN}")
-    return head.assign(knn_prob=read_probs(knn, head.id))
+    """Calibrated Predictions of a member's inner slides. Raises UserError where a table is missing."""
+    folder = run.path / unit
+    names = {"": [INNER], "graph": [INNER_GRAPH]}.get(run.table, [INNER, INNER_KNN])
+    if absent := [name for name in names if not (folder / name).exists()]:
+        raise UserError(f"{run.name} has no {unit}/{absent[0]}")
+    table = read_predictions(folder / names[0])
+    if len(names) == 1:
+        return table
+    return as_member(table.assign(knn_prob=read_probs(folder / INNER_KNN, table.id)), run.table, folder)

@@ -22,7 +22,7 @@ from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.neighbors.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.neighbors.retrieval import summarise
 from pcam_ssl.records import read_fold
-from pcam_ssl.runs.networks import INNER, INNER_KNN, fit_mean_calibrator, mean_calibrator, mean_of_folds
+from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, fit_mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say
@@ -56,9 +56,11 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
     scores = score_run(context, oof, test, floor, info)
     if withheld is not None:
         scores["withheld"] = withheld
-    elif recipe.neighbours.use:
-        knn_scores = aggregate_neighbours(context, oof, notes) if recipe.scored_by == "head" else {}
-        scores["neighbours"] = {**knn_scores, "retrieval": aggregate_retrieval(context)}
+    if oof is not None and recipe.neighbours.use:
+        kinds = {"knn": calibrators.get(INNER_KNN), "blend": None} if recipe.scored_by == "head" else {}
+        scores["neighbours"] = {**aggregate_kinds(context, oof, notes, kinds), "retrieval": aggregate_retrieval(context)}
+    if oof is not None and recipe.graph.use:
+        scores |= aggregate_kinds(context, oof, notes, {"graph": calibrators[INNER_GRAPH]})
     if oof is not None:
         scores["views"] = score_views(context, oof)
     write_json(run.paths.scores, scores)
@@ -72,20 +74,22 @@ def training_cost(context: RunContext) -> dict:
 
 
 def _inner_tables(run: Run) -> list[str]:
-    return [name for name in (INNER, INNER_KNN) if (run.fold(0) / f"{name}.parquet").exists()]
+    return [name for name in (INNER, INNER_KNN, INNER_GRAPH) if (run.fold(0) / f"{name}.parquet").exists()]
 
 
-def aggregate_neighbours(context: RunContext, head: pd.DataFrame, notes: dict[str, str]) -> dict:
-    """Write oof-knn, test-knn, oof-blend and test-blend; return their scores and their paired gain over the head."""
+def aggregate_kinds(
+    context: RunContext, head: pd.DataFrame, notes: dict[str, str], kinds: dict[str, Calibrator | None]
+) -> dict[str, dict]:
+    """Write `oof-KIND` and `test-KIND` for each of `kinds` (`knn`, `blend`, `graph`); return their scores and their paired gain over
+    the run's own predictions `head`. `kinds` names the calibrator of the mean over folds, None where logits are calibrated already."""
     run, folds, score = context.run, context.folds, context.recipe.score
     options = {"resamples": score.resamples, "seed": context.recipe.seed}
     clusters, unit = score_groups(folds, head)
     scores = {}
-    for kind in ("knn", "blend"):
+    for kind, calibrator in kinds.items():
         oof = aggregate_oof(run, folds, f"oof-{kind}")
         write_table(run.path / f"oof-{kind}.parquet", oof, notes)
         if (run.fold(0) / f"test-{kind}.parquet").exists():
-            calibrator = mean_calibrator(run, range(folds.n_folds), INNER_KNN) if kind == "knn" else None
             write_table(run.path / f"test-{kind}.parquet", aggregate_test(run, folds, f"test-{kind}", calibrator), notes)
         gain = paired_differences(head.label.to_numpy(np.int64), head.prob, oof.prob, clusters, **options)
         scores[kind] = {"out_of_fold": score_report(oof, clusters, unit=unit, **options), "above_head": gain}

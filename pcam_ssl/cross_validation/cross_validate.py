@@ -21,6 +21,7 @@ from pcam_ssl.cross_validation.checks import (
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import train_unit
 from pcam_ssl.cross_validation.frozen import open_frozen
+from pcam_ssl.cross_validation.graph_scores import check_graph
 from pcam_ssl.cross_validation.training_data import check_batches, check_pools
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.folds import REFIT, Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
@@ -224,6 +225,8 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
         k, n = recipe.neighbours.k, int(unit.train.sum())
         if recipe.neighbours.use and k != "inner" and k > n:
             raise UserError(f"neighbours.k is {k}, {unit.name} trains on {n} patches; lower neighbours.k")
+        if recipe.graph.use:
+            check_graph(recipe, dataset, folds, unit)
     if learns_from_pool(recipe.method):
         check_pools(recipe, dataset, folds)
 

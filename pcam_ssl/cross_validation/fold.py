@@ -10,6 +10,7 @@ import pandas as pd
 
 from pcam_ssl.cross_validation.context import Fitted, RunContext, calibrate, calibrator_of
 from pcam_ssl.cross_validation.fitting import fit_unit
+from pcam_ssl.cross_validation.graph_scores import graph_tables
 from pcam_ssl.cross_validation.linear_heads import fit_linear_heads
 from pcam_ssl.cross_validation.neighbor_votes import knn_tables, save_retrieval, score_neighbours
 from pcam_ssl.cross_validation.training_data import passes_per_step
@@ -33,6 +34,7 @@ def train_unit(context: RunContext, unit: Unit) -> None:
     begun = time.time()
     fitted = (fit_linear_heads if context.recipe.optim.name == "lbfgs" else fit_by_gradient)(context, unit)
     result = (_by_neighbours if context.recipe.scored_by == "knn" else _by_head)(context, unit, fitted)
+    graph = graph_tables(context, unit, fitted, result.own) if context.recipe.graph.use else {"tables": {}, "facts": None}
     if context.world.is_main:
         facts = {
             "fold": unit.number,
@@ -47,13 +49,14 @@ def train_unit(context: RunContext, unit: Unit) -> None:
         if context.frozen is not None:
             add_backbone(folder, context.frozen.network.backbone)
     save_retrieval(context, unit, result.retrieval)
-    for name, table in result.tables.items():
+    for name, table in {**result.tables, **graph["tables"]}.items():
         save_predictions(context, unit, name, table)
     if context.world.is_main:
         facts = {"fold": unit.number, **fitted.facts, "seconds": round(time.time() - begun, 1)}
         counts = {name: int(getattr(unit, name).sum()) for name in ("train", "inner", "score")}
         machine = {"processes": context.world.size, "precision": context.precision.to_dict()}
-        more = {"neighbours": result.neighbours} if result.neighbours else {}
+        more = {"neighbours": result.neighbours, "graph": graph["facts"]}
+        more = {name: found for name, found in more.items() if found}
         for part in (*unit.parts, unit):  # the unit last: its file says that all is there
             write_json(
                 context.run.unit(part.name) / "fold.json", {**facts, **counts, **machine, "calibration": result.calibration, **more}
@@ -90,6 +93,11 @@ class UnitPredictions:
     calibration: dict[str, Any]
     neighbours: dict[str, Any] | None = None
     retrieval: pd.DataFrame | None = None
+
+    @property
+    def own(self) -> dict[str, pd.DataFrame]:
+        """The unit's own Predictions: `inner`, and `oof` and `test` where they exist."""
+        return {name: self.tables[name] for name in ("inner", "oof", "test") if name in self.tables}
 
 
 def _by_head(context: RunContext, unit: Unit, fitted: Fitted) -> UnitPredictions:

@@ -31,11 +31,9 @@ def knn_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[st
     embeddings = {}
     for name, table in patches.items():
         if name != "inner":
-            embeddings[name] = embed_patches(context, network, _rows(context, table.id))
+            embeddings[name] = embed_patches(context, network, patches_of(context, table.id))
             logits[name] = knn_logits(*gallery_votes(gallery, embeddings[name], vote["k"]), vote["temperature"])
-    knn = {name: predictions(table.id, table.label, table.wsi, unit.number, logits[name]) for name, table in patches.items()}
-    calibrator = calibrate(context, knn["inner"])
-    knn = {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in knn.items()}
+    knn, calibrator = calibrated_tables(context, unit, patches, logits)
     retrieval = None
     if "oof" in patches:
         scored = patches["oof"]
@@ -45,6 +43,15 @@ def knn_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[st
         )
     facts = {"vote": vote, "calibration": calibrator.to_dict(), "gallery": len(gallery)}
     return {"tables": knn, "facts": facts, "retrieval": retrieval}
+
+
+def calibrated_tables(
+    context: RunContext, unit: Unit, patches: dict[str, pd.DataFrame], logits: dict[str, np.ndarray]
+) -> tuple[dict[str, pd.DataFrame], Calibrator]:
+    """Predictions of `patches` from `logits` `[n]` by the same names, calibrated on those of `inner`; and their calibrator."""
+    tables = {name: predictions(table.id, table.label, table.wsi, unit.number, logits[name]) for name, table in patches.items()}
+    calibrator = calibrate(context, tables["inner"])
+    return {name: table.assign(prob=calibrator.prob(table.logit)) for name, table in tables.items()}, calibrator
 
 
 def score_neighbours(context: RunContext, unit: Unit, fitted: Fitted, head: dict[str, pd.DataFrame]) -> dict:
@@ -132,7 +139,8 @@ def embed_patches(context: RunContext, network: Network, patches: pd.DataFrame) 
     )
 
 
-def _rows(context: RunContext, ids: pd.Series) -> pd.DataFrame:
+def patches_of(context: RunContext, ids: pd.Series) -> pd.DataFrame:
+    """Rows of the dataset's patches, in the order of `ids`."""
     return context.dataset.patches.set_index("id").loc[ids]
 
 

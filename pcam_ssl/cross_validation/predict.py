@@ -1,4 +1,4 @@
-"""Predict new patches with every fold of a run: by its network, or by kNN votes of its training patches."""
+"""Predict new patches with every fold of a run: by its network, by kNN votes of its training patches, or by its graph."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.special import expit
 
 from pcam_ssl.cross_validation.context import RunContext
+from pcam_ssl.cross_validation.graph_scores import propagated_logits
 from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gallery
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
@@ -20,8 +21,8 @@ from pcam_ssl.models.artefact import load_trained
 from pcam_ssl.models.inference import predict_logits, test_views
 from pcam_ssl.neighbors.knn import Blend, gallery_votes, knn_logits
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.records import read_neighbours
-from pcam_ssl.runs.networks import INNER, INNER_KNN, mean_calibrator, mean_of_folds
+from pcam_ssl.records import read_graph, read_neighbours
+from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import calibrated_logits, predictions, write_table
 from pcam_ssl.terminal import progress, warn
@@ -92,21 +93,19 @@ def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.Data
 def neighbours_table(
     run: Run, kind: str, head: pd.DataFrame | None, source: Dataset, patches: pd.DataFrame, device: str = "auto"
 ) -> pd.DataFrame:
-    """Predictions of `patches` of `source` by each finished fold, and their mean as fold -1: by kNN (`knn`) or by head and kNN (`blend`).
+    """Predictions of `patches` of `source` by each finished fold, and their mean as fold -1: by kNN (`knn`), by head and kNN (`blend`), or by
+    label propagation (`graph`).
 
-    `head`: the classifier's Predictions of the same patches, by fold; `knn` needs none. Raises UserError where the run's dataset,
-    whose patches vote, does not exist any more or has changed.
+    `head`: the classifier's Predictions of the same patches, by fold, which only `blend` needs. Raises UserError where the run's
+    dataset, whose patches vote, does not exist any more or has changed.
     """
     info, recipe = run.info(), run.recipe
+    voters = "graph joins the patches" if kind == "graph" else "kNN votes with the patches"
     if not Path(info["dataset"]).exists():
-        raise UserError(
-            f"{run.path}: its kNN votes with the patches of {info['dataset']}, which does not exist any more; put it back"
-        )
+        raise UserError(f"{run.path}: its {voters} of {info['dataset']}, which does not exist any more; put it back")
     dataset = open_dataset(info["dataset"])
     if dataset.digest != info["dataset_digest"]:
-        raise UserError(
-            f"{run.path}: its kNN votes with the patches of {info['dataset']}, which has changed since; put the dataset of the run back"
-        )
+        raise UserError(f"{run.path}: its {voters} of {info['dataset']}, which has changed since; put the dataset of the run back")
     folds = read_folds(run.paths.folds, dataset.patches)
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):
@@ -115,15 +114,21 @@ def neighbours_table(
         fold_head = None if head is None else head[head.fold == unit.number]
         parts.append(_fold(context, unit, trained.network, kind, fold_head, replace(context, dataset=source), patches))
     # Blended logits are calibrated already, so their mean needs no temperature.
-    inner = INNER_KNN if recipe.scored_by == "head" else INNER
-    calibrator = mean_calibrator(run, finished, inner) if kind == "knn" else None
+    inner = {"graph": INNER_GRAPH, "knn": INNER_KNN if recipe.scored_by == "head" else INNER}
+    calibrator = mean_calibrator(run, finished, inner[kind]) if kind in inner else None
     return pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
 
 
 def _fold(
     context: RunContext, unit: Unit, network, kind: str, head: pd.DataFrame | None, source: RunContext, patches: pd.DataFrame
 ):
-    facts = read_neighbours(context.run.unit(unit.name), kind == "blend")
+    folder = context.run.unit(unit.name)
+    if kind == "graph":
+        facts = read_graph(folder)
+        logits = propagated_logits(context, unit, network, facts["choice"], source, patches)
+        probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
+        return predictions(patches.id, patches.label, patches.wsi, unit.number, logits, probs=probs)
+    facts = read_neighbours(folder, kind == "blend")
     vote = facts["vote"]
     votes = gallery_votes(training_gallery(context, unit, network), embed_patches(source, network, patches), vote["k"])
     logits = knn_logits(*votes, vote["temperature"])

@@ -116,7 +116,7 @@ def choose_k_and_temperature(similarity, neighbor_labels, labels, ks=KS, tempera
     """
     similarity, neighbor_labels, labels = np.asarray(similarity), np.asarray(neighbor_labels), np.asarray(labels)
     widest = similarity.shape[1]
-    reason = _no_choice(labels)
+    reason = no_choice(labels)
     if reason:
         return Vote(min(K, widest), TEMPERATURE, None, len(labels), f"{reason}: the default k and temperature")
     best = None
@@ -153,7 +153,7 @@ def blend_weight(head_logits, knn_logits, labels) -> Blend:
     labelled inner patches, or with one class, the weight is 1 and `reason` says why.
     """
     labels = np.asarray(labels)
-    reason = _no_choice(labels)
+    reason = no_choice(labels)
     if reason:
         return Blend(1.0, None, len(labels), f"{reason}: the head alone")
     head, knn = np.asarray(head_logits, dtype=np.float64), np.asarray(knn_logits, dtype=np.float64)
@@ -167,7 +167,8 @@ def blend_weight(head_logits, knn_logits, labels) -> Blend:
     return Blend(weight, costs[weight], len(labels))
 
 
-def _no_choice(labels: np.ndarray) -> str | None:
+def no_choice(labels: np.ndarray) -> str | None:
+    """Why nothing can be chosen by the NLL of inner patches with these labels `[Q]`; None where it can."""
     if not len(labels):
         return "no labelled inner patches"
     return f"the {len(labels)} inner patches are all of class {int(labels[0])}" if labels.min() == labels.max() else None

@@ -131,6 +131,27 @@ class Neighbours(Section):
     )
 
 
+class Graph(Section):
+    use: bool = Field(
+        False,
+        description="also classify by label propagation: labels spread on a graph of nearest neighbours over training patches and pool",
+    )
+    k: Annotated[int, Field(ge=1, le=MOST_PATCHES)] | Literal["inner"] = Field(
+        "inner", description="number of neighbours of each patch in the graph; inner: chosen on the inner slides"
+    )
+    alpha: Annotated[float, Field(gt=0, le=0.999)] | Literal["inner"] = Field(
+        "inner",
+        description="share of its score that a patch takes from its neighbours; near 1, labels spread far; inner: chosen on the inner slides",
+    )
+    power: Annotated[float, Field(gt=0, le=100)] | Literal["inner"] = Field(
+        "inner", description="an edge has weight cosine ** power; inner: chosen on the inner slides"
+    )
+    pool: bool = Field(
+        True,
+        description="unlabelled patches of the fold's pool are in the graph too, never those that are scored; false: training patches only",
+    )
+
+
 class Views(Section):
     policy: Literal["none", "d4", "standard", "strong", "file"] = Field(
         "standard",
@@ -460,6 +481,7 @@ class Recipe(Section):
     train: Train = Train()
     predict: Predict = Predict()
     neighbours: Neighbours = Neighbours()
+    graph: Graph = Graph()
     score: Score = Score()
     pseudo: Pseudo = Pseudo()
 

@@ -211,30 +211,47 @@ def _reason(facts: Facts) -> str:
 
 
 MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
-KINDS = {"knn": "kNN", "blend": "blend of both"}
+KINDS = {"knn": "kNN", "blend": "blend of head and kNN", "graph": "label propagation"}
+
+
+def further_kinds(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name in words: `out_of_fold` and `above_head` of the run's further predictions (kNN, blend, label propagation), of those it has."""
+    found = {**(scores.get("neighbours") or {}), "graph": scores.get("graph")}
+    return {name: found[kind] for kind, name in KINDS.items() if found.get(kind)}
 
 
 def retrieval_section(scores: dict[str, Any]) -> Section:
-    """From scores.json: AUROC of kNN and blend with the paired difference to the head, then retrieval in all slides and across them."""
-    neighbours = scores.get("neighbours")
-    if not neighbours:
+    """From scores.json: AUROC of kNN, blend and label propagation with the paired difference to the run's own predictions, then retrieval
+    in all slides and across them."""
+    neighbours, further = scores.get("neighbours"), further_kinds(scores)
+    if not neighbours and not further:
         return Section(absent="the run has no kNN scores; `pcam-ssl metric-train`, or neighbours.use=true, makes them")
+    blocks: list[Paragraph | Table] = []
     if by_knn(scores):
-        note = "The scores of this page are those of kNN: the fold's training patches vote, and the fold scores none of them."
-        return Section(blocks=(Paragraph(note, "note"), *_retrieval(neighbours["retrieval"])))
-    head = scores["out_of_fold"]["scores"]["auroc"]
-    rows: list[list] = [["head", with_interval(head), "-"]]
-    for kind, name in KINDS.items():
-        entry = neighbours[kind]
-        gain = with_interval(entry["above_head"]["auroc"], signed=True)
-        rows.append([name, with_interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
-    return Section(
-        blocks=(
-            Paragraph("kNN: the fold's training patches vote, and the fold scores none of them.", "note"),
-            Table(["AUROC out of fold", "score", "difference to the head, paired"], rows),
-            *_retrieval(neighbours["retrieval"]),
-        )
-    )
+        blocks.append(Paragraph(f"The scores of this page are those of kNN: {VOTES}.", "note"))
+    elif neighbours:
+        blocks.append(Paragraph(f"kNN: {VOTES}.", "note"))
+    if KINDS["graph"] in further:
+        blocks.append(Paragraph(f"Label propagation: {SPREADS}.", "note"))
+    if further:
+        rows: list[list] = [["kNN" if by_knn(scores) else "head", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "-"]]
+        for name, entry in further.items():
+            gain = with_interval(entry["above_head"]["auroc"], signed=True)
+            rows.append([name, with_interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
+        blocks.append(Table(["AUROC out of fold", "score", f"difference to {difference_to(scores)}, paired"], rows))
+    return Section(blocks=(*blocks, *(_retrieval(neighbours["retrieval"]) if neighbours else [])))
+
+
+VOTES = "the fold's training patches vote, and the fold scores none of them"
+SPREADS = (
+    "labels of the fold's training patches spread over a graph of nearest neighbours; scored patches are not in it and ask the nearest"
+    " patches that are"
+)
+
+
+def difference_to(scores: dict[str, Any]) -> str:
+    """What makes the run's own predictions, within a sentence."""
+    return "kNN" if by_knn(scores) else "the head"
 
 
 def _retrieval(retrieval: dict[str, Any]) -> list[Paragraph | Table]:

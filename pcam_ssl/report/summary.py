@@ -4,7 +4,7 @@ from pcam_ssl.evaluation.scores import score_warnings
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import by_knn, gain_numbers, interval, score_table, sentence, split_words
 from pcam_ssl.render.text import terminal
-from pcam_ssl.report.scores import KINDS, MEASURES
+from pcam_ssl.report.scores import MEASURES, difference_to, further_kinds
 from pcam_ssl.runs.run import Run
 
 
@@ -18,7 +18,7 @@ def run_summary(run: Run, scores: dict) -> str:
     blocks = [score_table(scores["out_of_fold"], f"{title}{', by kNN' if by_knn(scores) else ''}", scores["floor"])]
     if (gain := colour_baseline_sentence(scores)) is not None:
         blocks.append(gain)
-    if scores.get("neighbours"):
+    if scores.get("neighbours") or further_kinds(scores):
         blocks.append(neighbours_table(scores))
     for split, report in (scores["held_out"] or {}).items():
         words = split_words(split, report)
@@ -31,17 +31,15 @@ def run_summary(run: Run, scores: dict) -> str:
 
 
 def neighbours_table(scores: dict) -> str:
-    """Scores of kNN and blend with their paired differences to the head, and retrieval scores."""
-    neighbours = scores["neighbours"]
-    rows = []
-    for kind, name in KINDS.items():
-        if (entry := neighbours.get(kind)) is not None:
-            gain = gain_numbers(entry["above_head"]["auroc"])
-            rows.append([name, interval(entry["out_of_fold"]["scores"]["auroc"]), gain])
+    """Scores of kNN, blend and label propagation with their paired differences to the run's own predictions, and retrieval scores."""
     tables = []
-    if rows:
-        head = ["head", interval(scores["out_of_fold"]["scores"]["auroc"]), ""]
-        tables.append(Table(["AUROC out of fold", "score", "difference to the head, paired"], [head, *rows], align="lll"))
+    if further := further_kinds(scores):
+        rows = [["kNN" if by_knn(scores) else "head", interval(scores["out_of_fold"]["scores"]["auroc"]), ""]]
+        for name, entry in further.items():
+            rows.append([name, interval(entry["out_of_fold"]["scores"]["auroc"]), gain_numbers(entry["above_head"]["auroc"])])
+        tables.append(Table(["AUROC out of fold", "score", f"difference to {difference_to(scores)}, paired"], rows, align="lll"))
+    if not (neighbours := scores.get("neighbours")):
+        return terminal(tables)
     everywhere, across = (neighbours["retrieval"][scope] for scope in ("all_slides", "across_slides"))
     rows = [
         [name, interval(everywhere[key]), interval(across[key]) if across else "- (no slides known)"]

@@ -70,7 +70,7 @@ def groups_of(run: ScoredRun) -> tuple[np.ndarray | None, str]:
 
 
 def split_spec(spec: str) -> tuple[Path, str]:
-    """RUN or RUN:knn or RUN:blend as folder and table."""
+    """RUN, RUN:knn, RUN:blend or RUN:graph as folder and table."""
     path, colon, table = str(spec).rpartition(":")
     return (Path(path), table) if colon and table in TABLES else (Path(spec), "")
 
@@ -88,8 +88,9 @@ def _read(spec: str, name: str) -> ScoredRun:
     scored = ScoredRun(name, facts, table)
     file = scored.file("oof")
     if not file.exists():
-        mend = f"train with neighbours.use=true, or name {path} alone" if table else "train the run again"
-        if not facts.recipe.get("method.classify", True):
+        key = "graph.use" if table == "graph" else "neighbours.use"
+        mend = f"train with {key}=true, or name {path} alone" if table else "train the run again"
+        if table != "graph" and not facts.recipe.get("method.classify", True):
             mend = f"its own predictions are kNN's (method.classify=false), so name {path} alone"
         raise UserError(f"{spec}: {file.name} is not in the run; {mend}")
     return replace(scored, facts=replace(facts, oof=read_predictions(file))) if table else scored

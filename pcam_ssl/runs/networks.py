@@ -92,8 +92,8 @@ def _has_weights(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-INNER, INNER_KNN = "inner", "inner-knn"
-"""Tables of a fold's inner slides: what its head says of them, and what its neighbours say."""
+INNER, INNER_KNN, INNER_GRAPH = "inner", "inner-knn", "inner-graph"
+"""Tables of a fold's inner slides: what its head says of them, what its neighbours say, and what label propagation says."""
 
 
 def own_calibrator(folder: Path) -> Calibrator:

@@ -40,8 +40,8 @@ BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 POOLED = "pooled"
 CONTROL = "control"
-TABLES = ("knn", "blend")
-"""Further predictions of a run with neighbours, named as RUN:knn and RUN:blend."""
+TABLES = ("knn", "blend", "graph")
+"""Further predictions of a run with neighbours or a graph, named as RUN:knn, RUN:blend and RUN:graph."""
 COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
 """Keys of a recipe that reports count with."""
 MADE_BY = "# Made by pcam-ssl"
@@ -191,9 +191,9 @@ class Run:
         return self.paths.card.read_text(encoding="utf-8")
 
     def table(self, name: str) -> "RunTable":
-        """Further predictions of a run with neighbours, `knn` or `blend` (of head and neighbours), as `blend` and `compare` take them."""
+        """Further predictions of a run: `knn`, `blend` (of head and kNN) or `graph` (label propagation), as `blend` and `compare` take them."""
         if name not in TABLES:
-            raise UserError(f"table {name!r}: choose {' or '.join(TABLES)}.{nearest(name, TABLES)}")
+            raise UserError(f"table {name!r}: choose {', '.join(TABLES)}.{nearest(name, TABLES)}")
         return RunTable(self, name)
 
     def predict(self, source: "StrPath | np.ndarray | Sequence[StrPath]", **options: Any) -> "Predictions":
@@ -310,7 +310,7 @@ class FoldNetworks:
 
 @dataclass(frozen=True)
 class RunTable:
-    """One of the further tables of predictions of a run; stands for RUN:knn or RUN:blend wherever a run is named."""
+    """One of the further tables of predictions of a run; stands for RUN:knn, RUN:blend or RUN:graph wherever a run is named."""
 
     run: Run
     name: str

@@ -22,6 +22,13 @@ RECIPES = {
         "predict.random_views=1",
     ],
     "a linear head on frozen features": ["model.freeze_backbone=true", "optim.name=lbfgs", "cv.inner_folds=3", "predict.d4=true"],
+    "a graph of its training patches and pool": [
+        "model.freeze_backbone=true",
+        "optim.name=lbfgs",
+        "cv.inner_folds=2",
+        "graph.use=true",
+        "data.label_budget=60",
+    ],
     "an MLP on frozen features": ["model.freeze_backbone=true", "model.head=mlp", "model.hidden=8", "cv.inner_folds=2"],
 }
 BLIND = 0
@@ -95,6 +102,16 @@ class TestBlind:
     def test_its_predictions_stay_the_same_to_the_bit(self, pair, name):
         true, scrambled = (scores_of_patches(run, BLIND, name) for run in pair)
         pd.testing.assert_frame_equal(true, scrambled, check_exact=True)
+
+    def test_its_graph_stays_the_same_to_the_bit(self, pair):
+        if not pair[0].recipe.graph.use:
+            assert not (pair[0].fold(BLIND) / "oof-graph.parquet").exists()
+            return
+        graphs = [json.loads((run.fold(BLIND) / "fold.json").read_text())["graph"] for run in pair]
+        assert graphs[0] == graphs[1]
+        for name in ("oof-graph", "test-graph", "inner-graph"):
+            true, scrambled = (scores_of_patches(run, BLIND, name) for run in pair)
+            pd.testing.assert_frame_equal(true, scrambled, check_exact=True)
 
     def test_its_operating_point_calls_the_same_patches(self, pair):
         true, scrambled = (operating_point(read_facts(run), Target("sensitivity", 0.9)) for run in pair)

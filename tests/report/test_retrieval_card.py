@@ -27,7 +27,7 @@ def scores(across: bool = True) -> dict:
 
 def test_knn_and_blend_stand_beside_the_head_with_the_paired_difference():
     shown = words(retrieval_section(scores()))
-    assert "|head|0.920|0.910 to 0.930|-|kNN|0.900|0.890 to 0.910|-0.020|-0.030 to -0.010|blend of both|0.930|" in shown
+    assert "|head|0.920|0.910 to 0.930|-|kNN|0.900|0.890 to 0.910|-0.020|-0.030 to -0.010|blend of head and kNN|0.930|" in shown
 
 
 def test_retrieval_stands_in_all_slides_and_across_them():
@@ -44,3 +44,11 @@ def test_unknown_slides_have_no_retrieval_across_them_and_say_so():
 
 def test_a_run_without_knn_says_how_to_have_it():
     assert "`pcam-ssl metric-train`, or neighbours.use=true" in retrieval_section({"out_of_fold": {}}).absent
+
+
+def test_label_propagation_stands_below_and_needs_no_knn():
+    alone = {"out_of_fold": scores()["out_of_fold"], "graph": entry(0.91, -0.01)}
+    shown = words(retrieval_section(alone))
+    assert "|head|0.920|0.910 to 0.930|-|label propagation|0.910|0.900 to 0.920|-0.010|-0.020 to +0.000|" in shown
+    assert "scored patches are not in it" in shown and "queries" not in shown
+    assert "|label propagation|" in words(retrieval_section(scores() | {"graph": entry(0.91, -0.01)}))
