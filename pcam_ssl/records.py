@@ -77,6 +77,7 @@ LABEL_CURVE = {
     },
     "patches_or_slides": ({"mean": INTERVAL}, None),
     "commands": {str: (str, None)},
+    "next_command": (str, None),
 }
 EMBEDDING = {
     "network": {"digest": str},

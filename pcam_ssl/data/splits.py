@@ -291,7 +291,8 @@ def part_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, inner
         training = scored != (0 if n_folds == 1 else fold)
         usable = training & visible
         groups = frame["group"][usable].to_numpy()
-        most = min(inner_folds, len(np.unique(groups)))
+        # scikit-learn refuses more folds than the larger class has patches.
+        most = min(inner_folds, len(np.unique(groups)), np.bincount(labels[usable], minlength=2).max())
         for n_parts in range(most, 1, -1):
             state = int(np.random.SeedSequence((seed, 11, fold)).generate_state(1)[0])
             splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=state)

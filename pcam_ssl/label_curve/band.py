@@ -78,7 +78,10 @@ def trained_on(run: Run) -> tuple[float, float | None]:
 
 
 def curve_values(points: list[Point], by: str, scored: Scored) -> dict[str, Any]:
-    """One curve as JSON values: its points with bands, the power law through them, and how well smaller budgets foretold the largest."""
+    """One curve as JSON values: its points with bands, the power law through them, and how well smaller budgets foretold the largest.
+
+    `groups` names what stands for a slide (slides, stain clusters), and `unit` what a budget counts.
+    """
     table = pd.DataFrame([(point.budget, point.seed, str(point.path)) for point in points], columns=["budget", "seed", "path"])
     seeds, budgets = sorted(set(table.seed)), list(dict.fromkeys(point.budget for point in points))
     values = []
@@ -98,12 +101,15 @@ def curve_values(points: list[Point], by: str, scored: Scored) -> dict[str, Any]
                 "runs": paths,
             }
         )
+    grouping = read_run_folds(Run(points[0].path)).grouping
+    groups = "slides" if grouping == "none" else grouping
     n = np.array([value["labels" if by == "patches" else "slides"] for value in values])
     aurocs = np.array([value["draws"]["values"] for value in values]).T
     drawn = np.stack([np.mean([scored.drawn[path] for path in value["runs"]], axis=0) for value in values], axis=1)
     return {
         "by": by,
-        "unit": "labels" if by == "patches" else "slides",
+        "unit": "labels" if by == "patches" else groups,
+        "groups": groups,
         "seeds": seeds,
         "points": values,
         **beyond(n, aurocs, drawn, scored.groups),

@@ -17,6 +17,8 @@ from pcam_ssl.records import read_label_curve
 from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say
 
+LABEL_BUDGETS = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+"""Suggested for a curve of patches."""
 FILE, PAGE_FILE = "label-curve.json", "label-curve.html"
 
 
@@ -43,18 +45,35 @@ def label_curve(
     points = plan_points(recipe, parse_budgets(budgets), by, seeds, out)
     check_folder_of_curve(out, cross_validate.recipe_of_run(points[0].recipe), dataset.digest)
     counts = _check_points(recipe, dataset, points, by)
-    earlier = read_label_curve(out)["curves"] if (out / FILE).exists() else {}
+    earlier = read_label_curve(out) if (out / FILE).exists() else {"curves": {}, "commands": {}}
     for number, point in enumerate(points, 1):
         _train(point, dataset, f"{number} of {len(points)}")
     all_points = {by: points}
-    for other, curve in earlier.items():
+    for other, curve in earlier["curves"].items():
         if other != by and other in KEYS:
             kept = ",".join(each["name"] for each in curve["points"])
             of_others = plan_points(recipe, parse_budgets(kept), other, len(curve["seeds"]), out)
             if all(Run(point.path).paths.scores.exists() for point in of_others):
                 all_points[other] = of_others
     values = _values(recipe, dataset, all_points)
-    values["commands"] = {unit: _command(name, settings or [], data, out, unit, seeds, counts) for unit in KEYS}
+    rest = [
+        "--seeds",
+        str(seeds),
+        "--data",
+        str(data),
+        *(word for each in settings or [] for word in ("--set", each)),
+        "--out",
+        str(out),
+    ]
+    values["commands"] = {
+        unit: _command(name, budgets, unit, rest)
+        if unit == by
+        else earlier["commands"].get(unit)
+        if unit in values["curves"]
+        else None
+        for unit in KEYS
+    }
+    values["next_command"] = _next_command(name, values["curves"], counts, rest)
     values["recipe"] = name
     values["out"] = str(out)
     if not own_rank():
@@ -121,14 +140,15 @@ def _values(recipe: Recipe, dataset: Dataset, points: dict[str, list[Point]]) ->
     }
 
 
-def _command(
-    name: str, settings: list[str], data: Path, out: Path, by: str, seeds: int, counts: dict[str, int | None]
-) -> str | None:
-    """The command for a curve of the kind `by` in the same folder, None where slides cannot be budgeted."""
-    if (most := counts[by]) is None:
+def _command(name: str, budgets: str, by: str, rest: list[str]) -> str:
+    return shlex.join(["pcam-ssl", "label-curve", name, "--budgets", budgets, "--by", by, *rest])
+
+
+def _next_command(name: str, curves: dict[str, Any], counts: dict[str, int | None], rest: list[str]) -> str | None:
+    """The command for the other kind of curve in the same folder; None where it is there, or slides cannot be budgeted."""
+    by = next((unit for unit in KEYS if unit not in curves), None)
+    if by is None or (most := counts[by]) is None:
         return None
-    budgets = [n for n in (100, 300, 1000, 3000, 10_000, 30_000, 100_000) if n < most] if by == "patches" else []
-    budgets = budgets or [n for n in dict.fromkeys((most // 8, most // 4, most // 2)) if n > 2]
-    words = ["pcam-ssl", "label-curve", name, "--budgets", ",".join([*map(str, budgets), ALL]), "--by", by, "--seeds", str(seeds)]
-    words += ["--data", str(data), *(word for each in settings for word in ("--set", each)), "--out", str(out)]
-    return shlex.join(words)
+    budgets = [n for n in LABEL_BUDGETS if n < most] if by == "patches" else []
+    budgets = budgets or [n for n in dict.fromkeys((most // 3, most // 2, 3 * most // 4)) if n >= 2]
+    return _command(name, ",".join([*map(str, budgets), ALL]), by, rest)

@@ -142,13 +142,18 @@ def beyond(n, aurocs: np.ndarray, drawn: np.ndarray, groups: Groups) -> dict[str
         "slope": curve.interval(lambda laws: laws.slope(last)),
         "doubled": {
             "n": 2 * last,
-            "auroc": curve.interval(lambda laws: laws.auroc(2 * last)),
+            "auroc": _within_1(curve.interval(lambda laws: laws.auroc(2 * last))),
             "gain": gain,
             "told": why is None,
             "why": why,
         },
         "reason": None,
     }
+
+
+def _within_1(score: dict[str, Any]) -> dict[str, Any]:
+    """An AUROC whose interval ends at 1 at the latest."""
+    return score if score["low"] is None else {**score, "high": min(score["high"], 1.0)}
 
 
 def untold(gain: dict[str, Any], left: float) -> str | None:

@@ -7,13 +7,32 @@ import numpy as np
 
 from pcam_ssl import __version__
 from pcam_ssl.render import html, text
-from pcam_ssl.render.charts import Axis, Chart, spanning
-from pcam_ssl.render.document import Code, Details, Document, Items, Legend, Paragraph, Preformatted, Section, Table, Text, Verdict
+from pcam_ssl.render.charts import Axis, spanning
+from pcam_ssl.render.charts import Chart as Plot
+from pcam_ssl.render.document import (
+    Chart,
+    Code,
+    Details,
+    Document,
+    Group,
+    Items,
+    Legend,
+    Paragraph,
+    Preformatted,
+    Section,
+    Table,
+    Text,
+    Verdict,
+)
 from pcam_ssl.render.format import count, gain_numbers, interval, three
 
 COLOURS = {"patches": "c1", "slides": "c2"}
 WIDTH = 100
-UNITS = {"patches": "labels", "slides": "slides"}
+LABELS_SEEN = "labels that a network was trained on (log)"
+NOTE = (
+    "Bands are intervals of the mean over draws, slides resampled; small dots are single draws. Labels and slides are those that a fold's network was"
+    " trained on, mean over folds."
+)
 
 
 def page(curve: dict[str, Any]) -> str:
@@ -49,27 +68,27 @@ def title(curve: dict[str, Any]) -> str:
 
 def sentences(curve: dict[str, Any], by: str) -> list[str]:
     """What doubling the labels or slides would bring, and how well smaller budgets foretold the largest."""
-    one, unit = curve["curves"][by], UNITS[by]
-    if by == "slides" and curve["grouping"] != "slides":
-        unit = curve["grouping"]
+    one = curve["curves"][by]
+    unit = one["unit"]
     if one["doubled"] is None:
         return [f"What more {unit} would bring cannot be told from {one['reason']}."]
     doubled, fit, last = one["doubled"], one["fit"], one["points"][-1]
     law = f"1 - AUROC = {fit['a']:.3f} + " if fit["floor_fitted"] else "1 - AUROC = "
     law += f"{fit['b']:.3g} n^{-fit['c']:.2f}"
     change = f"{_amount(doubled['n'] / 2)} to {_amount(doubled['n'])} {unit} a network"
+    change += f", of the same {one['groups']}" if by == "patches" else ""
     if doubled["told"]:
         moved = "bring" if doubled["gain"]["value"] > 0 else "cost"
-        said = [f"Twice the {unit} ({change}) would {moved} {gain_numbers(doubled['gain'])} AUROC, by {law}."]
+        said = [f"Twice the {unit} ({change}) would {moved} {gain_numbers(doubled['gain'])} AUROC."]
     else:
         said = [
             f"What twice the {unit} ({change}) would bring cannot be told: {gain_numbers(doubled['gain'])} AUROC, and {doubled['why']}."
         ]
+    said.append(f"The power law is {law}, n {unit} a network; at its end each doubling brings {gain_numbers(one['slope'])}.")
     if (check := one["check"]) is not None:
-        right = _holds(check["miss"])
         said.append(
             f"Check: the smaller budgets foretold {three(check['predicted'])} for {last['name']}, and {three(check['seen'])} was seen"
-            f" ({gain_numbers(check['miss'])}{right})."
+            f" ({gain_numbers(check['miss'])}{_holds(check['miss'])})."
         )
     return said
 
@@ -84,22 +103,21 @@ def comparison_sentences(curve: dict[str, Any]) -> list[str]:
     """Whether more slides help more than more patches of the same slides, or the command that would tell."""
     found = curve["patches_or_slides"]
     if found is None:
-        missing = [by for by in UNITS if by not in curve["curves"]]
-        command = curve["commands"][missing[0]] if missing else None
-        if command is None:
-            reason = "the two curves share no number of labels" if not missing else "slides are split across folds"
+        if (command := curve["next_command"]) is None:
+            both = len(curve["curves"]) > 1
+            reason = "the two curves share no number of labels, or no seed" if both else "slides are split across folds"
             return [f"Whether more slides help more than more patches of the same slides cannot be told: {reason}."]
         return [f"Whether more slides or more patches of the same slides help more: `{command}` would tell."]
-    mean = found["mean"]
+    mean, slides = found["mean"], next(iter(curve["curves"].values()))["groups"]
     numbers = f"{gain_numbers(mean)} AUROC, mean over {len(found['points'])} budgets, paired"
     if mean["low"] is None or mean["low"] <= 0 <= mean["high"]:
         return [
-            f"Whether labels spread over all slides are worth more than as many labels of few slides cannot be told ({numbers})."
+            f"Whether labels spread over all {slides} are worth more than as many labels of few {slides} cannot be told ({numbers})."
         ]
     if mean["low"] > 0:
-        return [f"More slides help more: labels spread over all slides score above as many labels of few slides ({numbers})."]
+        return [f"More {slides} help more: labels spread over all {slides} score above as many labels of few {slides} ({numbers})."]
     return [
-        f"More patches of the same slides help more: labels of few slides score above as many spread over all slides ({numbers})."
+        f"More patches of the same {slides} help more: labels of few {slides} score above as many spread over all {slides} ({numbers})."
     ]
 
 
@@ -116,10 +134,10 @@ def curve_document(curve: dict[str, Any]) -> Document:
             said[0],
             remarks=[_with_code(each) for each in [*said[1:], *comparison_sentences(curve), *marks]],
             said=(Paragraph(f"{title(curve)}."),),
-            shown=(Paragraph(f"Intervals: {curve['interval']}.", "note"),),
+            shown=(*_charted(curve), Paragraph(NOTE, "note"), Paragraph(f"Intervals: {curve['interval']}.", "note")),
             look="compared",
         ),
-        *(_section(one, by) for by, one in curve["curves"].items()),
+        Group([_section(one, by, len(curve["curves"]) > 1) for by, one in curve["curves"].items()], "pair"),
         _comparison(curve),
         Section("Provenance", (Preformatted("\n".join(command for command in curve["commands"].values() if command)),)),
     )
@@ -143,27 +161,46 @@ def _with_code(sentence: str) -> Text:
     return [before, Code(command), after] if tick else sentence
 
 
-def _section(one: dict[str, Any], by: str) -> Section:
-    note = (
-        "The band is the mean over draws with its interval over resampled slides; small dots are single draws. Labels and slides are those that a fold's"
-        " network was trained on, mean over folds."
+def _section(one: dict[str, Any], by: str, with_chart: bool) -> Section:
+    blocks = (*(_own_chart(one, by) if with_chart else ()), _table(one), Details("AUROC of each draw", (_draws(one),)))
+    return Section(f"AUROC by {one['unit']}", blocks)
+
+
+def _charted(curve: dict[str, Any]) -> tuple[Legend, Chart]:
+    """The chart beside the verdict: that of the one curve, or both over labels."""
+    curves = curve["curves"]
+    if len(curves) == 1:
+        return next(_own_chart(one, by) for by, one in curves.items())
+    slides = curves["patches"]["groups"]
+    shown = {"patches": f"labels spread over all {slides}", "slides": f"all labels of few {slides}"}
+    places = {
+        by: ([point["labels"] for point in one["points"]], [point["auroc"] for point in one["points"]])
+        for by, one in curves.items()
+    }
+    every = [n for ns, _ in places.values() for n in ns]
+    heights = spanning("", [score["value"] for _, scores in places.values() for score in scores], 0.01)
+    words = "; ".join(f"{shown[by]}: " + ", ".join(three(score["value"]) for score in scores) for by, (_, scores) in places.items())
+    chart = Plot(
+        Axis(LABELS_SEEN, min(every) / 1.2, max(every) * 1.2, log=True),
+        Axis("AUROC out of fold", heights.low, heights.high),
+        f"AUROC out of fold against labels. {words}",
     )
+    for by, (ns, scores) in places.items():
+        chart.line(ns, [score["value"] for score in scores], COLOURS[by], shown[by])
+        chart.dots(ns, [score["value"] for score in scores], COLOURS[by], [interval(score) for score in scores])
+    return Legend([("line", COLOURS[by], shown[by]) for by in curves]), chart.block()
+
+
+def _own_chart(one: dict[str, Any], by: str) -> tuple[Legend, Chart]:
     dashed = [("dashed", "c0", "power law")] if one["fit"] else []
-    doubled = [("square", "c3", f"twice the {UNITS[by]}, by the law")] if one["doubled"] else []
-    blocks = (
-        Legend([("line", COLOURS[by], "mean over draws"), *dashed, *doubled]),
-        _chart(one, by),
-        Paragraph(note, "note"),
-        _table(one),
-        Details("AUROC of each draw", (_draws(one),)),
-    )
-    return Section(f"AUROC by {UNITS[by]}", blocks)
+    doubled = [("square", "c3", f"twice the {one['unit']}, by the law")] if one["doubled"] else []
+    return Legend([("line", COLOURS[by], "mean over draws"), *dashed, *doubled]), _chart(one, by)
 
 
-def _chart(one: dict[str, Any], by: str):
+def _chart(one: dict[str, Any], by: str) -> Chart:
     """AUROC against labels or slides on a log axis: band, draws, the law, and the doubled point."""
-    points, unit, doubled, colour = one["points"], UNITS[by], one["doubled"], COLOURS[by]
-    ns = [point[unit] for point in points]
+    points, unit, doubled, colour = one["points"], one["unit"], one["doubled"], COLOURS[by]
+    ns = [point["labels" if by == "patches" else "slides"] for point in points]
     ends_x = [*ns, *([doubled["n"]] if doubled else [])]
     scores = [point["auroc"] for point in points]
     heights = [each[key] for each in scores for key in ("value", "low", "high")]
@@ -172,7 +209,7 @@ def _chart(one: dict[str, Any], by: str):
     high = min(spanning("", heights).high, 1.0)
     low = min(spanning("", heights).low, high - 0.01)
     words = "; ".join(f"{point['name']}: {interval(point['auroc'])}" for point in points)
-    chart = Chart(
+    chart = Plot(
         Axis(f"{unit} that a network was trained on (log)", min(ends_x) / 1.2, max(ends_x) * 1.2, log=True),
         Axis("AUROC out of fold", max(low, 0.0), high),
         f"AUROC out of fold against {unit}, with 95 % intervals. {words}",
@@ -211,7 +248,7 @@ def _table(one: dict[str, Any]) -> Table:
     if (doubled := one["doubled"]) is not None:
         seen = [_amount(doubled["n"]), "-"] if one["by"] == "patches" else ["-", _amount(doubled["n"])]
         rows.append(["twice that, by the law", *seen, interval(doubled["auroc"]), f"gain {gain_numbers(doubled['gain'])}"])
-    return Table((f"budget of {one['unit']}", "labels seen", "slides seen", "AUROC", "over draws"), rows, align="lrrll")
+    return Table((f"budget of {one['unit']}", "labels seen", f"{one['groups']} seen", "AUROC", "over draws"), rows, align="lrrll")
 
 
 def _spread(draws: dict[str, Any]) -> str:
@@ -229,13 +266,14 @@ def _comparison(curve: dict[str, Any]) -> Section | None:
     """Labels spread over all slides against as many of few slides, at each budget of slides."""
     if (found := curve["patches_or_slides"]) is None:
         return None
+    slides = next(iter(curve["curves"].values()))["groups"]
     rows = [[point["slides"], _amount(point["labels"]), gain_numbers(point["difference"])] for point in found["points"]]
     rows.append(["mean", "", gain_numbers(found["mean"])])
     note = (
-        "AUROC of labels spread over all slides minus that of as many labels of few slides, on the same resampled slides and draws. The curve of labels is"
+        f"AUROC of labels spread over all {slides} minus that of as many labels of few {slides}, on the same resampled slides and draws. The curve of labels is"
         " interpolated in log labels."
     )
-    return Section("Patches or slides", (Table(("slides", "labels seen", "difference"), rows), Paragraph(note, "note")))
+    return Section("Patches or slides", (Table((slides, "labels seen", "difference"), rows), Paragraph(note, "note")))
 
 
 def _amount(value: float | None) -> str:
