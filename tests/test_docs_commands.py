@@ -154,7 +154,6 @@ def adapted(words: list[str], tiny, *ids: str) -> list[str]:
         return words
     settings = [*tiny("train.epochs=1", "train.batch_size=8", "predict.d4=true"), "cv.scheme=grouped", "model.image_size=null"]
     settings += [f"pseudo.{each}" for each in ROUNDS] if words[0] == "pseudo-label" else []
-    settings += ["cv.inner_folds=2"] if words[0] == "label-curve" else []
     settings += [BUDGET] if {"fixmatch", "pseudo-label"} & set(words[1:]) else []
     shown = {word.partition("=")[0] for word in words if "=" in word}
     return words + [word for each in settings if each.partition("=")[0] not in shown for word in ("--set", each)]

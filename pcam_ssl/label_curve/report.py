@@ -43,7 +43,8 @@ def page(curve: dict[str, Any]) -> str:
 def curve_text(curve: dict[str, Any], by: str | None = None) -> str:
     """A table for each kind of budget (or for `by` alone), what more labels would bring, and the page to open."""
     shown = [by] if by is not None else list(curve["curves"])
-    notes = [f"Interval: {curve['interval']}.", *_marks(curve)]
+    laws = [law_note(curve["curves"][each]) for each in shown]
+    notes = [f"Interval: {curve['interval']}.", *(law for law in laws if law), *_marks(curve)]
     blocks = [
         Paragraph(title(curve)),
         *(_table(curve["curves"][each]) for each in shown),
@@ -72,9 +73,7 @@ def sentences(curve: dict[str, Any], by: str) -> list[str]:
     unit = one["unit"]
     if one["doubled"] is None:
         return [f"What more {unit} would bring cannot be told from {one['reason']}."]
-    doubled, fit, last = one["doubled"], one["fit"], one["points"][-1]
-    law = f"1 - AUROC = {fit['a']:.3f} + " if fit["floor_fitted"] else "1 - AUROC = "
-    law += f"{fit['b']:.3g} n^{-fit['c']:.2f}"
+    doubled, last = one["doubled"], one["points"][-1]
     change = f"{_amount(doubled['n'] / 2)} to {_amount(doubled['n'])} {unit} a network"
     change += f", of the same {one['groups']}" if by == "patches" else ""
     if doubled["told"]:
@@ -84,13 +83,21 @@ def sentences(curve: dict[str, Any], by: str) -> list[str]:
         said = [
             f"What twice the {unit} ({change}) would bring cannot be told: {gain_numbers(doubled['gain'])} AUROC, and {doubled['why']}."
         ]
-    said.append(f"The power law is {law}, n {unit} a network; at its end each doubling brings {gain_numbers(one['slope'])}.")
     if (check := one["check"]) is not None:
         said.append(
             f"Check: the smaller budgets foretold {three(check['predicted'])} for {last['name']}, and {three(check['seen'])} was seen"
             f" ({gain_numbers(check['miss'])}{_holds(check['miss'])})."
         )
     return said
+
+
+def law_note(one: dict[str, Any]) -> str | None:
+    """The power law and its slope at the largest budget, None where there is no law."""
+    if (fit := one["fit"]) is None:
+        return None
+    law = f"1 - AUROC = {fit['a']:.3f} + " if fit["floor_fitted"] else "1 - AUROC = "
+    law += f"{fit['b']:.3g} n^{-fit['c']:.2f}"
+    return f"Power law: {law}, n {one['unit']} a network. Its slope at the largest budget: {gain_numbers(one['slope'])} AUROC a doubling."
 
 
 def _holds(miss: dict[str, Any]) -> str:
@@ -162,7 +169,13 @@ def _with_code(sentence: str) -> Text:
 
 
 def _section(one: dict[str, Any], by: str, with_chart: bool) -> Section:
-    blocks = (*(_own_chart(one, by) if with_chart else ()), _table(one), Details("AUROC of each draw", (_draws(one),)))
+    law = law_note(one)
+    blocks = (
+        *(_own_chart(one, by) if with_chart else ()),
+        _table(one),
+        Paragraph(law, "note") if law else None,
+        Details("AUROC of each draw", (_draws(one),)),
+    )
     return Section(f"AUROC by {one['unit']}", blocks)
 
 
