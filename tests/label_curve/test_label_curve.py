@@ -226,7 +226,7 @@ def test_what_cannot_be_drawn_is_told_in_one_line_and_nothing_is_written(draw, t
     with pytest.raises(UserError) as refused:
         draw(tmp_path / "out", **options)
     (line,) = refused.value.problems
-    assert (said in line and "; " in line) or "Did you mean" in line or "ask for" in line
+    assert said in line
     assert not (tmp_path / "out").exists()
 
 
