@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pcam_ssl.pseudo_labels.thresholds import Threshold
     from pcam_ssl.recipe.schema import Recipe
     from pcam_ssl.report.report import Report
-    from pcam_ssl.results import Comparison, Embeddings, Explanations, Predictions, RoundsVerdict
+    from pcam_ssl.results import Comparison, Embeddings, Explanations, LabelCurve, Predictions, RoundsVerdict
     from pcam_ssl.runs.run import Run
     from pcam_ssl.search.search import Found
 
@@ -347,6 +347,41 @@ def pseudo_label(
         for each in shown:
             first_report(each)
     return verdict
+
+
+@verb
+def label_curve(
+    data: StrPath | None = None,
+    recipe: "StrPath | Recipe" = "frozen",
+    settings: Settings = (),
+    *,
+    budgets: str | Iterable[int | str],
+    by: str = "patches",
+    seeds: int = 3,
+    out: StrPath = "runs/label-curve",
+) -> "LabelCurve":
+    """AUROC of a recipe against `budgets` of labels (`by="patches"`) or of slides (`by="slides"`), and what twice as many would bring.
+
+    `budgets`: whole numbers from 2, and "all". Each of `seeds` draws other folds and labels; larger budgets keep the labels of smaller ones.
+    Runs in `out` are not trained again, so more budgets continue a curve, and the other kind of curve there is compared with this one.
+    Raises UserError, before anything is trained, for budgets that cannot be drawn, and where `out` holds something else.
+    """
+    from pcam_ssl.label_curve.curve import label_curve
+    from pcam_ssl.recipe.schema import Recipe
+    from pcam_ssl.results import LabelCurve
+
+    return LabelCurve(
+        label_curve(
+            _recipe(recipe, settings),
+            _data(data),
+            Path(out),
+            budgets=budgets if isinstance(budgets, str) else ",".join(map(str, budgets)),
+            by=by,
+            seeds=seeds,
+            name="RECIPE" if isinstance(recipe, Recipe) else os.fspath(recipe),
+            settings=_settings(settings),
+        )
+    )
 
 
 @verb

@@ -81,6 +81,16 @@ CONTROL = {
     "out_of_fold": dict,
     "against_round_0": (dict, None),
 }
+CURVE_POINT = {"budget": (int, None), "name": str, "labels": NUMBER, "slides": MAYBE, "auroc": INTERVAL, "runs": [str]}
+LABEL_CURVE = {
+    "dataset_digest": str,
+    "curves": {
+        str: {"by": str, "unit": str, "seeds": [int], "points": [CURVE_POINT], "doubled": (dict, None), "fit": (dict, None)}
+    },
+    "patches_or_slides": ({"mean": INTERVAL}, None),
+    "commands": {str: (str, None)},
+    "next_command": (str, None),
+}
 EMBEDDING = {
     "network": {"digest": str},
     "dataset": {"path": str, "digest": str, "packed": bool},
@@ -113,6 +123,11 @@ def read_scores(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{folder}: not finished yet; run its command again, it goes on where it stopped")
     return read_json(path, SCORES, "delete it, and the run's command makes it again (delete the whole folder of a blend)")
+
+
+def read_label_curve(folder: Path) -> dict[str, Any]:
+    """label-curve.json of a folder. Raises UserError where it is absent or damaged."""
+    return read_json(folder / "label-curve.json", LABEL_CURVE, "delete it, and `pcam-ssl label-curve` makes it again")
 
 
 def read_fold(folder: Path) -> dict[str, Any]:

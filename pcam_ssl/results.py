@@ -139,6 +139,37 @@ class Comparison(dict):
         return fragment([Table(head, rows, align="lrrrl"), Paragraph(told, "note")])
 
 
+class LabelCurve(dict):
+    """What `label_curve` says, as JSON values by key (label-curve.json); shows itself as tables."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a budget: `by`, budget, labels and slides that a network saw, AUROC with its interval, and its spread over draws."""
+        rows = [
+            {
+                "by": by,
+                "budget": point["name"],
+                "labels": point["labels"],
+                "slides": point["slides"],
+                **_columns("auroc", point["auroc"]),
+                "auroc_sd": point["draws"]["sd"],
+            }
+            for by, curve in self["curves"].items()
+            for point in curve["points"]
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        from pcam_ssl.label_curve.report import curve_text
+
+        return curve_text(self)
+
+    def _repr_html_(self) -> str:
+        from pcam_ssl.label_curve.report import curve_document
+
+        return fragment(curve_document(self).body)
+
+
 class RoundsVerdict(dict):
     """The verdict on pseudo-label rounds, as JSON values by key (rounds.json); `verdict` in a sentence, `best` as a Run."""
 

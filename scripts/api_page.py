@@ -9,7 +9,7 @@ import pcam_ssl
 
 GROUPS = {
     "Datasets": ("import_dataset", "download", "synth", "open_dataset", "show", "audit", "features", "make_folds"),
-    "Training": ("train", "baseline", "metric_train", "sweep", "pseudo_label", "patch_history"),
+    "Training": ("train", "baseline", "metric_train", "sweep", "label_curve", "pseudo_label", "patch_history"),
     "Predictions and scores": (
         *("open_run", "predict", "scores", "bootstrap_intervals", "thresholds", "compare", "blend", "report"),
     ),
@@ -21,7 +21,7 @@ CLASSES = {
     "pcam_ssl.models.artefact": ("CalibratedNetwork",),
     "pcam_ssl.data.dataset": ("Dataset",),
     "pcam_ssl.evaluation.scores": ("Score", "Scores", "RunScores"),
-    "pcam_ssl.results": ("Predictions", "Comparison", "RoundsVerdict", "Embeddings", "Explanations"),
+    "pcam_ssl.results": ("Predictions", "Comparison", "LabelCurve", "RoundsVerdict", "Embeddings", "Explanations"),
     "pcam_ssl.search.search": ("Found",),
     "pcam_ssl.errors": ("UserError", "LeakError"),
 }

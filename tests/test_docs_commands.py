@@ -19,8 +19,10 @@ TINY_BACKBONES = {"resnet34": "test_resnet", "densenet121": "test_vit", "resnet1
 BUDGET = "data.label_budget=56"
 SMALL = {"data.label_budget": BUDGET, "train.epochs": "train.epochs=1"}
 """What takes the place of settings that are shown."""
+CURVES = {"100,300,1000,all": "68,72,all", "10,14,20,all": "6,7,all"}
+"""Budgets for eight slides of ten patches."""
 RUNS = ("runs/baseline", "runs/metric-train")
-TRAINING = ("baseline", "metric-train", "pseudo-label")
+TRAINING = ("baseline", "metric-train", "pseudo-label", "label-curve")
 ROUNDS = (
     "precision=null",
     "k_best=5",
@@ -146,6 +148,7 @@ def adapted(words: list[str], tiny, *ids: str) -> list[str]:
     words = [dict(zip(("ID", "ID2"), ids, strict=False)).get(word, word) for word in words]
     for published, small in TINY_BACKBONES.items():
         words = [re.sub(rf"(?<!article-){published}", small, word) for word in words]
+    words = [CURVES.get(word, word) for word in words]
     words = [SMALL.get(word.partition("=")[0], word) if "=" in word else word for word in words]
     if words[0] not in TRAINING or "--explain" in words:
         return words

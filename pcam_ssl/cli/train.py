@@ -99,6 +99,35 @@ def pseudo_label(
         print(json.dumps(verdict, indent=2) if as_json else rounds_text(verdict))
 
 
+def label_curve(
+    recipe: Annotated[str, Argument(metavar="RECIPE", help="shipped name (`pcam-ssl recipes list`) or a .yaml file")],
+    budgets: Annotated[str, Option("--budgets", metavar="N,N,...", help="numbers of labels or slides to keep, and all")],
+    by: Annotated[str, Option("--by", metavar="UNIT", help="what a budget counts: patches (their labels) or slides")] = "patches",
+    seeds: Annotated[int, Option("--seeds", metavar="N", help="draws of each budget; other folds and labels with each")] = 3,
+    data: DataOption = Path("data/pcam"),
+    set: SetOption = None,
+    out: Annotated[Path, Option("--out", metavar="DIR", help="folder of the runs; continued where it exists")] = Path(
+        "runs/label-curve"
+    ),
+    as_json: Annotated[bool, Option("--json", help="print label-curve.json instead of a table")] = False,
+) -> None:
+    """How many labels are needed: AUROC against labels or slides, and what twice as many would bring.
+
+    Only missing runs are trained. A curve by patches and one by slides in the same DIR are compared.
+
+    Example: pcam-ssl label-curve frozen --budgets 100,300,1000,all --seeds 3
+
+    Example: pcam-ssl label-curve frozen --budgets 5,10,20,all --by slides
+    """
+    from pcam_ssl.api import label_curve
+    from pcam_ssl.distributed import own_rank
+    from pcam_ssl.label_curve.report import curve_text
+
+    curve = label_curve(data, recipe, set or [], budgets=budgets, by=by, seeds=seeds, out=out)
+    if not own_rank():
+        print(json.dumps(curve, indent=2) if as_json else curve_text(curve, by))
+
+
 def demo(
     folder: Annotated[Path, Option("--folder", help="where the demo works")] = Path("demo"),
     data: Annotated[

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from pcam_ssl.evaluation.bootstrap import TOO_FEW, _resampled
-from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes
+from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes, summed_half_width
 from pcam_ssl.evaluation.metrics import point_scores
 from pcam_ssl.recipe.loading import flatten, read_yaml
 from pcam_ssl.recipe.schema import MACHINE_KEYS, PLACE_KEYS, STOP_KEYS
@@ -170,7 +169,7 @@ def difference(first: Seeded, other: Seeded, groups: Groups, level: float = 0.95
     parts = [(drawn.var(ddof=1) * groups.correction, groups.freedom)]
     if counted:
         parts += _seed_variances(first, other, paired)
-    half = _half_width(parts, level)
+    half = summed_half_width(parts, level)
     return {**result, "value": value, "low": value - half, "high": value + half, "resamples": len(drawn)}
 
 
@@ -181,14 +180,6 @@ def _seed_variances(first: Seeded, other: Seeded, paired: bool) -> list[tuple[fl
     by_seed = dict(zip(first.seeds, first.values, strict=True))
     gaps = np.array([value - by_seed[seed] for seed, value in zip(other.seeds, other.values, strict=True)])
     return [(gaps.var(ddof=1) / len(gaps), len(gaps) - 1)]
-
-
-def _half_width(parts: list[tuple[float, float]], level: float) -> float:
-    total = sum(variance for variance, _ in parts)
-    if total == 0:
-        return 0.0
-    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
-    return float(student.ppf((1 + level) / 2, freedom) * np.sqrt(total))
 
 
 def _seeded(seeds: tuple[int, ...], values: list[dict], drawn: list[dict] | None, name: str) -> Seeded:

@@ -124,7 +124,7 @@ def check_initial_run(recipe: Recipe, folds: Folds) -> None:
     """Raises UserError where the weights of `model.init` would leak labels.
 
     Fold K may start only from weights that never saw its scored slides, so both runs need the same folds. The initial run must not
-    have learned labels that `data.label_budget` hides: this run would have used more labels than it reports.
+    have learned labels that a budget hides: this run would have used more labels than it reports.
     """
     if recipe.model.init is None:
         return
@@ -143,9 +143,10 @@ def check_initial_run(recipe: Recipe, folds: Folds) -> None:
         )
     hidden = int((theirs.visible.to_numpy(dtype=bool) & ~mine.visible.to_numpy()).sum())
     if hidden:
+        key = "label_budget" if recipe.data.slide_budget is None else "slide_budget"
         raise UserError(
-            f"model.init: {run.path} learned from {hidden} labels that data.label_budget={recipe.data.label_budget} hides here;"
-            " choose a run with that budget, or raise data.label_budget"
+            f"model.init: {run.path} learned from {hidden} labels that data.{key}={getattr(recipe.data, key)} hides here;"
+            f" choose a run with that budget, or raise data.{key}"
         )
     missing = [k for k in range(folds.n_folds) if not run.fold_done(k)]
     if missing:

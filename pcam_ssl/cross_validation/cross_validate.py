@@ -68,6 +68,25 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     return run
 
 
+def checked_folds(recipe: Recipe, dataset: Dataset, out: Path) -> Folds:
+    """The folds of a run of this recipe, new or begun at `out`. Nothing is written or trained.
+
+    Raises UserError for folds that cannot be trained, and where `out` holds something else.
+    """
+    recipe = recipe_of_run(recipe)
+    command = "metric-train" if recipe.method.name == "metric" else "baseline"
+    run = find_run(out, recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
+    folds = read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(recipe, dataset)
+    _check_folds(recipe, dataset, folds, None, run)
+    return folds
+
+
+def recipe_of_run(recipe: Recipe) -> Recipe:
+    """The recipe as its run states it: `auto` values replaced by those of this device and of the method."""
+    device = join_world(recipe.train.device).device
+    return _resolved(recipe, choose_precision(device, recipe.train.precision, recipe.train.channels_last))
+
+
 def train_missing(context: RunContext, unit: Unit) -> None:
     """Train a unit under its lock, unless it is finished."""
     world, run = context.world, context.run
@@ -170,6 +189,7 @@ def folds_of(recipe: Recipe, dataset: Dataset) -> Folds:
         n_folds=cv.folds,
         inner_share=cv.inner_share,
         label_budget=recipe.data.label_budget,
+        slide_budget=recipe.data.slide_budget,
         seed=_fold_seed(recipe),
         inner_folds=_inner_folds(recipe),
     )
@@ -185,13 +205,16 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
     Raises UserError where the recipe states another scheme, number of folds, inner share or budget than the file: reports quote the
     recipe.
     """
-    cv, budget = recipe.cv, recipe.data.label_budget
+    cv, data = recipe.cv, recipe.data
     stated = [("cv.scheme", cv.scheme, folds.scheme)]
     stated += [("cv.folds", cv.folds, folds.n_folds)] if folds.scheme != "official" else []
     same_inner = not _inner_folds(recipe) and not folds.cross_fitted
     stated += [("cv.inner_share", cv.inner_share, folds.inner_share)] if same_inner and folds.inner_share is not None else []
     # Hidden labels stay hidden: the file's inner slides were chosen without them.
-    stated += [("data.label_budget", budget, folds.label_budget)] if folds.label_budget is not None else []
+    if folds.slide_budget is not None and data.label_budget is None:
+        stated.append(("data.slide_budget", data.slide_budget, folds.slide_budget))
+    elif folds.label_budget is not None:
+        stated.append(("data.label_budget", data.label_budget, folds.label_budget))
     different = [(key, mine, theirs) for key, mine, theirs in stated if mine != theirs]
     if different:
         reasons = "; ".join(
@@ -199,8 +222,8 @@ def _folds_of_file(recipe: Recipe, folds: Folds, dataset: Dataset) -> Folds:
         )
         settings = " ".join(f"--set {key}={theirs}" for key, _, theirs in different)
         raise UserError(f"cv.folds_file {cv.folds_file}: made for another recipe ({reasons}); add {settings}, or name another file")
-    if budget is not None and folds.label_budget is None:
-        folds = with_budget(folds, dataset.patches, budget, _fold_seed(recipe))
+    if data.hides_labels and folds.label_budget is None:
+        folds = with_budget(folds, dataset.patches, data.label_budget, _fold_seed(recipe), data.slide_budget)
     if same_inner:
         return folds
     return with_inner(folds, dataset.patches, cv.inner_share, _inner_folds(recipe), _fold_seed(recipe))

@@ -52,6 +52,15 @@ class Folds:
         shown = self.frame["visible"].to_numpy()[self.learnable]
         return None if shown.all() else int(shown.sum())
 
+    @property
+    def slide_budget(self) -> int | None:
+        """Number of slides whose labels may be trained on; None where no label is hidden, or only some labels of a slide are."""
+        rows = self.frame[self.learnable]
+        shown = rows.groupby("group")["visible"].agg(["all", "any"])
+        if rows["visible"].all() or self.grouping == "none" or (shown["any"] & ~shown["all"]).any():
+            return None
+        return int(shown["all"].sum())
+
     def pool_mask(self, fold: int) -> np.ndarray:
         """Bool [N]: rows that fold `fold` may train on, with or without label. They are neither scored by it nor inner."""
         return ~self.score_mask(fold) & ~self.frame[f"inner_{fold}"].to_numpy()

@@ -12,7 +12,7 @@ SOURCES = ("test", "unlabelled", "hidden")
 def pool_rows(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     """The unit's pool as rows of `dataset.patches`, in their order, with labels masked (NA).
 
-    It holds the test split, patches without a label, and labelled patches whose label is hidden (`label_budget`). Scored and inner
+    It holds the test split, patches without a label, and labelled patches whose label is hidden (`label_budget`, `slide_budget`). Scored and inner
     patches are not in it, nor patches of their groups, nor exact copies of them.
     """
     marks = _marks(dataset, folds, unit)

@@ -27,14 +27,15 @@ def make_folds(
     seed: int = 0,
     grouping: str = "auto",
     inner_folds: int = 0,
+    slide_budget: int | None = None,
 ) -> Folds:
     """Folds of the labelled patches in the splits train and valid.
 
     `grouped` keeps slides whole; `official` trains on train and scores valid as fold 0; `random` ignores slides, to demonstrate
     leakage. `grouping` is `slides`, `stain clusters` (proxy groups), or `auto` (slides where they are known). `inner_share` is the
     share of a fold's visible training rows that is held out as inner slides; with `inner_folds` none are, and that many inner networks
-    cross-fit (`part_columns`). `label_budget` keeps that many labels visible, chosen
-    independently of the labels. Raises UserError where the patches allow no such folds.
+    cross-fit (`part_columns`). `label_budget` keeps that many labels visible, `slide_budget` those of that many slides (stain clusters
+    where slides are unknown), both chosen independently of the labels. Raises UserError where the patches allow no such folds.
     """
     rows = labelled_rows(patches)
     _check_request(rows, scheme, n_folds)
@@ -47,7 +48,7 @@ def make_folds(
         notes += stratum_notes
     else:
         fold = _random(labels, n_folds, seed)
-    visible = _visible(rows, scheme, label_budget, seed)
+    visible = _visible(rows, groups, scheme, label_budget, slide_budget, seed)
     frame = conform(rows[["id", "wsi"]].assign(group=groups, fold=fold, visible=visible), FOLD_COLUMNS)
     frame = frame.join(_inner(frame, labels, n_folds, inner_share, inner_folds, seed))
     check_groups(frame, f"cv.scheme {scheme}")
@@ -56,10 +57,14 @@ def make_folds(
     return replace(folds, notes=tuple(notes))
 
 
-def with_budget(folds: Folds, patches: pd.DataFrame, label_budget: int, seed: int) -> Folds:
-    """The same folds with `label_budget` labels visible, chosen as by `make_folds`. Raises UserError where a fold would train on one class."""
+def with_budget(folds: Folds, patches: pd.DataFrame, label_budget: int | None, seed: int, slide_budget: int | None = None) -> Folds:
+    """The same folds with `label_budget` labels visible, or those of `slide_budget` slides, chosen as by `make_folds`.
+
+    Raises UserError where a fold would train on one class.
+    """
     rows = labelled_rows(patches)
-    hidden = replace(folds, frame=folds.frame.assign(visible=_visible(rows, folds.scheme, label_budget, seed)))
+    visible = _visible(rows, folds.frame["group"], folds.scheme, label_budget, slide_budget, seed)
+    hidden = replace(folds, frame=folds.frame.assign(visible=visible))
     notes = _class_notes(hidden, rows["label"].to_numpy(dtype=np.int64))
     return replace(hidden, notes=tuple(dict.fromkeys([*folds.notes, *notes])))
 
@@ -176,20 +181,29 @@ def _strata(rows, labels, groups, n_folds, seed) -> tuple[np.ndarray, list[str]]
     return labels, [f"folds are balanced by label alone: too few slides look alike for {n_folds} folds of each stain"]
 
 
-def _visible(rows: pd.DataFrame, scheme: str, label_budget: int | None, seed: int) -> np.ndarray:
-    """Bool [N]: rows whose label may be trained on. They are the first in hash order of ids, independent of the labels."""
-    visible = np.ones(len(rows), dtype=bool)
-    if label_budget is None:
-        return visible
+def _visible(
+    rows: pd.DataFrame, groups: pd.Series, scheme: str, label_budget: int | None, slide_budget: int | None, seed: int
+) -> np.ndarray:
+    """Bool [N]: rows whose label may be trained on. Their ids, or groups, are the first in hash order, independent of the labels."""
     trainable = np.flatnonzero(rows["split"] == "train") if scheme == "official" else np.arange(len(rows))
-    if not 2 <= label_budget <= len(trainable):
-        raise UserError(
-            f"data.label_budget is {label_budget}, but there are {len(trainable)} labels to train on; ask for 2 to that many"
-        )
-    keys = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in rows["id"].iloc[trainable]]
-    order = sorted(range(len(trainable)), key=keys.__getitem__)
-    visible[trainable[order[label_budget:]]] = False
+    visible = np.ones(len(rows), dtype=bool)
+    if slide_budget is not None:
+        if scheme == "random":
+            raise UserError("data.slide_budget: cv.scheme random splits slides; use cv.scheme grouped, or data.label_budget")
+        of_row = groups.iloc[trainable]
+        kept = _first_names(of_row.unique(), "data.slide_budget", slide_budget, "slides", seed)
+        visible[trainable] = of_row.isin(kept)
+    elif label_budget is not None:
+        ids = rows["id"].iloc[trainable]
+        visible[trainable] = ids.isin(_first_names(ids, "data.label_budget", label_budget, "labels", seed))
     return visible
+
+
+def _first_names(names, key: str, budget: int, unit: str, seed: int) -> set[str]:
+    """The first `budget` names in hash order. A smaller budget keeps a part of what a larger one keeps."""
+    if not 2 <= budget <= len(names):
+        raise UserError(f"{key} is {budget}, but there are {len(names)} {unit} to train on; ask for 2 to that many")
+    return set(sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())[:budget])
 
 
 def _class_notes(folds: Folds, labels: np.ndarray) -> list[str]:
@@ -199,7 +213,7 @@ def _class_notes(folds: Folds, labels: np.ndarray) -> list[str]:
         if len(np.unique(labels[folds.train_mask(fold)])) < 2:
             raise UserError(
                 f"fold {fold} would train on one class only; change cv.folds or seed, import slides with the other class, "
-                "or raise data.label_budget"
+                "or raise data.label_budget or data.slide_budget"
             )
         for part, mask in (("inner slides", folds.inner_mask(fold)), ("scored patches", folds.score_mask(fold))):
             if len(np.unique(labels[mask])) < 2:
@@ -256,7 +270,7 @@ def inner_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, shar
         except ValueError:
             raise UserError(
                 f"fold {fold} has {len(np.unique(codes[usable]))} labelled slides to train on, and one more is needed "
-                "to choose by; add slides, ask for more folds (cv.folds), or raise data.label_budget"
+                "to choose by; add slides, ask for more folds (cv.folds), or raise data.label_budget or data.slide_budget"
             ) from None
         columns[f"inner_{fold}"] = training & np.isin(codes, chosen)
     return pd.DataFrame(columns, index=frame.index)
@@ -277,7 +291,8 @@ def part_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, inner
         training = scored != (0 if n_folds == 1 else fold)
         usable = training & visible
         groups = frame["group"][usable].to_numpy()
-        most = min(inner_folds, len(np.unique(groups)))
+        # scikit-learn refuses more folds than the larger class has patches.
+        most = min(inner_folds, len(np.unique(groups)), np.bincount(labels[usable], minlength=2).max())
         for n_parts in range(most, 1, -1):
             state = int(np.random.SeedSequence((seed, 11, fold)).generate_state(1)[0])
             splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=state)
@@ -288,7 +303,7 @@ def part_columns(frame: pd.DataFrame, labels: np.ndarray, *, n_folds: int, inner
                 break
         else:
             raise UserError(
-                f"fold {fold} has too few slides of each class to cross-fit; set cv.inner_folds=0, add slides, or raise data.label_budget"
+                f"fold {fold} has too few slides of each class to cross-fit; set cv.inner_folds=0, add slides, or raise data.label_budget or data.slide_budget"
             )
         of_group = pd.Series(_fold_of_row(parts, len(groups)), index=groups).groupby(level=0).first()
         part = np.where(training, of_group.reindex(frame["group"]).fillna(-1), -1).astype(np.int8)

@@ -117,6 +117,19 @@ def _auroc_resampled(labels, probs, codes, resamples: int, seed) -> tuple[float,
     return value, value + (drawn - value) * np.sqrt(counted.correction)
 
 
+def resampled_auroc(labels, several_probs, groups, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """AUROC of each of `several_probs` ([N] each) in every resample, float64 [P, R]; all share the resamples. NaN where it is undefined.
+
+    R is 0 where fewer than two `groups` ([N], as in `intervals`) hold the rarer class.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    codes = group_codes(groups, len(labels))
+    counted = count_groups(codes, labels)
+    if not counted.enough:
+        return np.empty((len(several_probs), 0))
+    return np.stack([draws["auroc"] for draws in _resampled(labels, several_probs, codes, counted.n, resamples, seed)])
+
+
 def _kind(name: str) -> str:
     return POSITIVE if name == "nll" else SHARE
 

@@ -75,6 +75,18 @@ def student_interval(value, drawn, groups: Groups, kind: str = SHARE, level: flo
     return np.where(value == 0, 0.0, low), np.where(value == 0, 1 - bound, high)
 
 
+def summed_half_width(parts: list[tuple[float, float]], level: float = 0.95) -> float:
+    """Half the interval of a value whose variance is a sum of independent parts, (variance, degrees of freedom) each.
+
+    Student's t with the degrees of freedom of Welch (1947) and Satterthwaite (1946).
+    """
+    total = sum(variance for variance, _ in parts)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+    return float(student.ppf((1 + level) / 2, freedom) * np.sqrt(total))
+
+
 def _scale(value: np.ndarray, kind: str):
     """The transform to the scale on which the interval is symmetric, and its inverse."""
     if kind == PLAIN:

@@ -169,7 +169,7 @@ def _of_rounds(name: str) -> bool:
 def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:
     """Raises UserError for a dataset without unlabelled patches, before hours are spent on round 0."""
     patches = open_dataset(data).patches
-    if recipe.data.label_budget is None and len(labelled_rows(patches)) == len(patches):
+    if not recipe.data.hides_labels and len(labelled_rows(patches)) == len(patches):
         raise UserError(f"{data}: has no unlabelled patches to learn from: {MORE_UNLABELLED}")
 
 

@@ -350,8 +350,10 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
     """The flat keys that decide a run's numbers. The `pseudo` section is part of them for pseudo-label `rounds` only."""
     free = (*MACHINE_KEYS, *PLACE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
     flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
-    # Recipes of runs made before this key existed.
+    # Recipes of runs made before these keys existed.
     flat["cv.inner_folds"] = 0 if flat["cv.inner_folds"] == "auto" else flat["cv.inner_folds"]
+    if flat["data.slide_budget"] is None:
+        del flat["data.slide_budget"]
     return flat if rounds else {key: value for key, value in flat.items() if not key.startswith("pseudo.")}
 
 

@@ -23,7 +23,18 @@ class Data(Section):
         le=MOST_PATCHES,
         description="keep this many labels; the other patches join the unlabelled pool, and their labels are used for scoring only",
     )
+    slide_budget: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_PATCHES,
+        description="keep the labels of this many slides (stain clusters where slides are unknown); as data.label_budget otherwise, and one of the two at most",
+    )
     allow_conflicts: bool = Field(False, description="train even if exact duplicates have different labels")
+
+    @property
+    def hides_labels(self) -> bool:
+        """Whether a budget hides labels."""
+        return self.label_budget is not None or self.slide_budget is not None
 
 
 class CrossValidation(Section):
@@ -489,6 +500,10 @@ class Recipe(Section):
     def _choices_agree(self):
         if self.model.freeze_backbone and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs has no meaning with model.freeze_backbone; drop one")
+        if self.data.label_budget is not None and self.data.slide_budget is not None:
+            raise ValueError(
+                "data.label_budget and data.slide_budget both choose the labels that are kept; set one of them to null"
+            )
         if self.model.head_first_epochs >= self.train.epochs and self.model.head_first_epochs:
             raise ValueError("model.head_first_epochs leaves the backbone no epoch; raise train.epochs")
         if self.model.weights is not None and self.model.init is not None:

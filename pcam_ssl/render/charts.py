@@ -15,19 +15,26 @@ MAP_PX, MARGIN_PX = 260, 8
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, and its ends; a `whole` axis has no ticks between whole numbers."""
+    """What an axis shows, and its ends; a `whole` axis has no ticks between whole numbers, a `log` axis is logarithmic."""
 
     label: str
     low: float
     high: float
     whole: bool = False
+    log: bool = False
 
     def share(self, value: float) -> float:
         """Where a value lies: 0 at `low`, 1 at `high`."""
+        if self.log:
+            return float(np.log(value / self.low) / np.log(self.high / self.low))
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Four to seven round values within the axis."""
+        """Four to seven round values within the axis; on a log axis 1, 2, 5 times powers of ten, or fewer where there would be many."""
+        if self.log:
+            powers = 10.0 ** np.arange(np.floor(np.log10(self.low)), np.ceil(np.log10(self.high)) + 1)
+            steps = (1,) if self.high / self.low > 3e4 else (1, 3) if self.high / self.low > 300 else (1, 2, 5)
+            return [float(power * step) for power in powers for step in steps if self.low <= power * step <= self.high]
         rough = (self.high - self.low) / 5
         scale = 10 ** np.floor(np.log10(rough))
         step = next(scale * nice for nice in (1, 2, 5, 10) if scale * nice >= rough * 0.8)

@@ -114,6 +114,8 @@ def what_was_done(facts: Facts) -> list[tuple[str, str]]:
     data = f"{counts_text(scores['out_of_fold'])}, dataset {Path(facts.info['dataset']).name}"
     if (budget := recipe.get("data.label_budget")) is not None:
         data += f"; only {budget:,} labels were trained on"
+    if (budget := recipe.get("data.slide_budget")) is not None:
+        data += f"; only labels of {budget:,} slides were trained on"
     epoch = _epoch_text(facts)
     if "blend" in facts.info:
         trained, epoch = blend_words(facts.info), "each member's own"
