@@ -28,7 +28,7 @@ class MixMatch(nn.Module):
     `logit` `[B]`, of the mixed labelled patches.
     """
 
-    def __init__(self, network: Network, weight: float = 10.0, temperature: float = 0.5, views: int = 2):
+    def __init__(self, network: Network, weight: float = 1.0, temperature: float = 0.5, views: int = 2):
         super().__init__()
         self.network, self.weight, self.temperature, self.views = network, weight, temperature, views
 

@@ -13,7 +13,11 @@ from pcam_ssl.recipe.loading import load_recipe
 pytestmark = pytest.mark.processes
 
 BATCH, RATIO = 4, 2
-SETTINGS = {"fixmatch": ["method.threshold=0.51"], "mean_teacher": [], "mixmatch": ["method.temperature=0.8"]}  # an untrained network is sure of little
+SETTINGS = {
+    "fixmatch": ["method.threshold=0.51"],
+    "mean_teacher": [],
+    "mixmatch": ["method.temperature=0.8"],
+}  # an untrained network is sure of little
 
 
 def step(world: World, name: str):
