@@ -127,6 +127,16 @@ def gather_with_gradient(value: torch.Tensor) -> torch.Tensor:
     return sum_over_processes(torch.cat(parts))
 
 
+def all_shares(value: torch.Tensor) -> list[torch.Tensor]:
+    """The equal shares `[b, ...]` of all processes, in rank order, on every process, without gradient."""
+    if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        return [value.detach()]
+    value = value.detach().contiguous()
+    parts = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, value)
+    return parts
+
+
 def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor over processes, on every process; the backward pass sums gradients too."""
     return _Sum.apply(value)

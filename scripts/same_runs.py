@@ -138,7 +138,7 @@ def data_steps(folder: Path) -> Iterator[Step]:
     yield step("data-show.json", "data", "show", "splits", "--json")
     yield step("recipes-list", "recipes", "list")
     yield step("recipes-keys", "recipes", "show", "baseline", "--keys")
-    for name in ("article-resnet34", "metric", "pseudo-label", "fixmatch", "mean-teacher"):
+    for name in ("article-resnet34", "metric", "pseudo-label", "fixmatch", "mean-teacher", "mixmatch"):
         yield step(f"recipes-show-{name}", "recipes", "show", name)
 
 

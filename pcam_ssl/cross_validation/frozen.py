@@ -85,7 +85,7 @@ def used_policies(recipe: Recipe, rounds: bool = False) -> list[str]:
     """The policies whose fixed views a run needs: for training, for testing, and with `rounds` for pseudo-labelled patches."""
     policies = [recipe.views.policy, "d4" if recipe.predict.d4 else "none"]
     if learns_from_pool(recipe.method):
-        policies += [recipe.method.weak, recipe.method.strong]
+        policies += [policy for key, policy in recipe.policies.items() if key in ("method.weak", "method.strong") and policy]
     if rounds and recipe.pseudo.noise != "same":
         policies.append(recipe.pseudo.noise)
     return list(dict.fromkeys(["none", *policies]))

@@ -151,6 +151,10 @@ class UnlabelledStream(Dataset):
     """Batches of `labelled` with patches of the pool added: `weak` and `strong` uint8 `[u, H, W, 3]`, two views of the same
     patches, and `ramp`, a scalar that rises from 0 to 1 in the first `ramp_steps` steps.
 
+    With `strong` None there is no `strong`. With `n_weak` = K `weak` is `[K x u, H, W, 3]`: all first views, then all second ones. With
+    `mixup_alpha` the batch holds the draws of MixUp for its b + K x u patches: `share` float32 (0.5 to 1) and `partner` int64, a place in
+    the whole batch, in which the labelled patches come first, then the first views, and so on.
+
     They are features where `pixels` are. `rows` `[n]` are the patches of the pool. They are drawn in endless passes, each in a new order; a pool smaller than a batch
     repeats in it. Every process takes an equal share `u` of `batch_size`, and a view depends on its place in the whole batch.
     """
@@ -163,33 +167,52 @@ class UnlabelledStream(Dataset):
         batch_size: int,
         *,
         weak: Views,
-        strong: Views,
+        strong: Views | None,
         ramp_steps: float,
         seed: int,
         rank: int = 0,
         size: int = 1,
+        n_weak: int = 1,
+        mixup_alpha: float | None = None,
     ):
         self.labelled, self.pixels, self.rows = labelled, pixels, rows
         self.plan = Shuffled(len(rows), batch_size, seed + SEED_OFFSET)
         self.weak, self.strong, self.ramp_steps = weak, strong, ramp_steps
         self.seed, self.rank, self.size = seed, rank, size
+        self.n_weak, self.mixup_alpha = n_weak, mixup_alpha
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         whole = self.plan.batch(step)
         share = len(whole) // self.size
-        places = range(self.rank * share, (self.rank + 1) * share)
-        rows = self.rows[whole[places.start : places.stop]]
-        weak, strong = (
-            self.pixels.draw(rows, [views] * share, [(self.seed, kind, step, place) for place in places])
-            for kind, views in ((8, self.weak), (9, self.strong))
-        )
+        places = np.arange(self.rank * share, (self.rank + 1) * share)
+        rows = self.rows[whole[places]]
+        # The second views have the keys of places behind the first, and so on.
+        weak_places = np.concatenate([k * len(whole) + places for k in range(self.n_weak)])
         ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
-        return {
-            **self.labelled[step],
-            "weak": torch.from_numpy(weak),
-            "strong": torch.from_numpy(strong),
+        labelled = self.labelled[step]
+        batch = {
+            **labelled,
+            "weak": self._views(self.weak, 8, step, np.tile(rows, self.n_weak), weak_places),
             "ramp": torch.tensor(ramp),
         }
+        if self.strong is not None:
+            batch["strong"] = self._views(self.strong, 9, step, rows, places)
+        if self.mixup_alpha is not None:
+            b = len(labelled["label"])
+            own = np.concatenate([self.rank * b + np.arange(b), self.size * b + weak_places])
+            batch |= self._mixup(step, self.size * b + self.n_weak * len(whole), own)
+        return batch
+
+    def _views(self, views: Views, kind: int, step: int, rows: np.ndarray, places: np.ndarray) -> torch.Tensor:
+        keys = [(self.seed, kind, step, int(place)) for place in places]
+        return torch.from_numpy(self.pixels.draw(rows, [views] * len(rows), keys))
+
+    def _mixup(self, step: int, n: int, own: np.ndarray) -> dict[str, torch.Tensor]:
+        """`share` and `partner` of the patches at the places `own` of the whole batch of `n`, which are drawn for all of it."""
+        rng = np.random.default_rng([self.seed, 10, step])
+        drawn = rng.beta(self.mixup_alpha, self.mixup_alpha, n)
+        share = np.maximum(drawn, 1 - drawn).astype(np.float32)
+        return {"share": torch.from_numpy(share[own]), "partner": torch.from_numpy(rng.permutation(n)[own])}
 
 
 CLASSES = ("normal", "tumor")

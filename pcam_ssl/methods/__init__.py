@@ -5,6 +5,7 @@ from torch import nn
 from pcam_ssl.methods.fixmatch import FixMatch
 from pcam_ssl.methods.mean_teacher import MeanTeacher
 from pcam_ssl.methods.metric import Metric
+from pcam_ssl.methods.mixmatch import MixMatch
 from pcam_ssl.methods.supervised import Supervised
 from pcam_ssl.models.network import Network
 from pcam_ssl.recipe.extensions import METHODS as GROUP
@@ -15,6 +16,7 @@ METHODS: dict[str, type[nn.Module]] = {
     "metric": Metric,
     "fixmatch": FixMatch,
     "mean_teacher": MeanTeacher,
+    "mixmatch": MixMatch,
 }
 """Methods by their name in a recipe. Methods of other packages are found by entry point."""
 

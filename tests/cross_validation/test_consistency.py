@@ -1,4 +1,4 @@
-"""The guarantees under FixMatch and mean teacher: blind, resumable, and the same under any processes and workers."""
+"""The guarantees under FixMatch, mean teacher and MixMatch: blind, resumable, and the same under any processes and workers."""
 
 import signal
 import time
@@ -19,6 +19,7 @@ METHODS = {
     "fixmatch": ["method.name=fixmatch", "method.threshold=0.55", "train.ema_decay=0.9"],
     # Two epochs, the second at the whole weight of the consistency loss.
     "mean_teacher": ["method.name=mean_teacher", "method.decay=0.9", "method.ramp_epochs=1", "train.ema_decay=null"],
+    "mixmatch": ["method.name=mixmatch", "method.ramp_epochs=1", "train.ema_decay=0.9"],
 }
 SGD = ["optim.name=sgd", "optim.lr=0.005", "train.batch_size=8", "data.label_budget=48"]
 
@@ -162,14 +163,15 @@ def test_rank_0_prints_what_is_in_the_pool(begin):
     assert "learning from them is transductive" in err
 
 
-def test_the_shipped_recipes_are_alike_in_all_but_the_method():
-    changed = differences(load_recipe("fixmatch"), load_recipe("mean-teacher"))
+@pytest.mark.parametrize("other", ["mean-teacher", "mixmatch"])
+def test_the_shipped_recipes_are_alike_in_all_but_the_method(other):
+    changed = differences(load_recipe("fixmatch"), load_recipe(other))
     assert changed and all(line.startswith("method.") for line in changed)
-    assert load_recipe("fixmatch").method.ratio == load_recipe("mean-teacher").method.ratio
+    assert load_recipe("fixmatch").method.ratio == load_recipe(other).method.ratio
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("recipe", ["fixmatch", "mean-teacher"])
+@pytest.mark.parametrize("recipe", ["fixmatch", "mean-teacher", "mixmatch"])
 def test_the_shipped_recipes_train(recipe, slides, tmp_path):
     small = ["data.label_budget=40", "train.epochs=1", "train.batch_size=8", "model.name=test_resnet", "cv.inner_share=0.3"]
     quick = ["predict.d4=false", "score.resamples=100", "score.floor=false", "train.device=cpu"]

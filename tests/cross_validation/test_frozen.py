@@ -24,6 +24,7 @@ HEADS = {
     "random views": ("views.policy=standard", "features.random_views=2", "predict.random_views=1"),
     "fixmatch": ("method.name=fixmatch", "method.strong=d4", "method.ratio=1"),
     "mean teacher": ("method.name=mean_teacher", "method.strong=d4", "method.ratio=1"),
+    "mixmatch": ("method.name=mixmatch",),
 }
 
 

@@ -102,3 +102,39 @@ def test_the_mapped_pixels_are_not_written_to(pixels):
     before = pixels.array.copy()
     stream(pixels)[0]["weak"].zero_()
     assert np.array_equal(pixels.array, before)
+
+
+def mixed(pixels, rank=0, size=1, **changed) -> UnlabelledStream:
+    labelled = TrainStream(pixels, np.arange(20), np.arange(20) % 2, Shuffled(20, 4, 3), Views("none"), 3, rank, size)
+    options = {"strong": None, "n_weak": 3, "mixup_alpha": 0.75, "ramp_steps": 0.0, "seed": 3} | changed
+    return UnlabelledStream(labelled, pixels, POOL, 8, weak=Views("d4"), rank=rank, size=size, **options)
+
+
+def test_several_weak_views_are_views_of_the_same_patches_one_after_the_other(pixels):
+    batch = mixed(pixels)[2]
+    assert "strong" not in batch and batch["weak"].shape == (24, 16, 16, 3)
+    first, *others = (view.flatten(1, 2).sum(1) for view in batch["weak"].split(8))
+    assert all(torch.equal(first, other) for other in others)  # D4 keeps the sums of the colours
+    assert len({view.numpy().tobytes() for view in batch["weak"].split(8)}) == 3
+    assert torch.equal(batch["weak"][:8], mixed(pixels, n_weak=1)[2]["weak"])
+
+
+def test_mixup_keeps_the_larger_share_and_pairs_every_patch_once(pixels):
+    batches = [mixed(pixels)[step] for step in (0, 1, 0)]
+    for batch in batches:
+        assert batch["share"].shape == (28,) and batch["share"].min() >= 0.5 and batch["share"].max() <= 1
+        assert sorted(batch["partner"].tolist()) == list(range(28))
+    assert all(torch.equal(batches[0][key], batches[2][key]) for key in ("share", "partner"))
+    assert not any(torch.equal(batches[0][key], batches[1][key]) for key in ("share", "partner"))
+
+
+def test_processes_share_the_draws_of_mixup_by_kind(pixels):
+    whole, parts = mixed(pixels)[1], [mixed(pixels, rank, 2)[1] for rank in (0, 1)]
+    kinds = [4, 8, 8, 8]
+    for key in ("share", "partner"):
+        halves = [part[key].split([n // 2 for n in kinds]) for part in parts]
+        assert torch.equal(torch.cat([torch.cat(pair) for pair in zip(*halves, strict=True)]), whole[key])
+
+
+def test_a_large_alpha_mixes_more(pixels):
+    assert mixed(pixels, mixup_alpha=50.0)[0]["share"].mean() < mixed(pixels, mixup_alpha=0.05)[0]["share"].mean()

@@ -13,7 +13,11 @@ from pcam_ssl.recipe.loading import load_recipe
 pytestmark = pytest.mark.processes
 
 BATCH, RATIO = 4, 2
-SETTINGS = {"fixmatch": ["method.threshold=0.51"], "mean_teacher": []}  # an untrained network is sure of little
+SETTINGS = {
+    "fixmatch": ["method.threshold=0.51"],
+    "mean_teacher": [],
+    "mixmatch": ["method.temperature=0.8"],
+}  # an untrained network is sure of little
 
 
 def step(world: World, name: str):
@@ -25,10 +29,16 @@ def step(world: World, name: str):
         share_batch_norms(network, world.device)
     method = build_method(recipe.method.model_dump(), network, np.arange(4) % 2)
     generator = torch.Generator().manual_seed(1)
-    sizes = {"pixels": BATCH, "weak": BATCH * RATIO, "strong": BATCH * RATIO}
-    whole = {key: torch.randint(0, 256, (n, 64, 64, 3), dtype=torch.uint8, generator=generator) for key, n in sizes.items()}
-    whole["label"] = (torch.arange(BATCH) % 2).float()
-    mine = {key: value.chunk(world.size)[world.rank] for key, value in whole.items()} | {"ramp": torch.tensor(0.5)}
+    views = getattr(recipe.method, "views", 1)
+    kinds = {"pixels": (1, BATCH), "weak": (views, BATCH * RATIO), "strong": (1, BATCH * RATIO)}
+    whole = {key: torch.randint(0, 256, (*n, 64, 64, 3), dtype=torch.uint8, generator=generator) for key, n in kinds.items()}
+    mine = {key: value.chunk(world.size, 1)[world.rank].flatten(0, 1) for key, value in whole.items()}
+    mine |= {"label": (torch.arange(BATCH) % 2).float().chunk(world.size)[world.rank], "ramp": torch.tensor(0.5)}
+    # Draws of MixUp, for labelled patches and every view of the unlabelled ones.
+    n = BATCH + views * BATCH * RATIO
+    places = torch.arange(n).split([BATCH, *[BATCH * RATIO] * views])
+    own = torch.cat([kind.chunk(world.size)[world.rank] for kind in places])
+    mine |= {"share": torch.linspace(0.5, 1, n)[own], "partner": torch.randperm(n, generator=generator)[own]}
     wrapped = world.wrap(method.train())
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
     for _ in range(2):

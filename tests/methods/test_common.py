@@ -31,6 +31,8 @@ def batch():
         "weak": torch.randint(0, 256, (2 * BATCH, 32, 32, 3), dtype=torch.uint8, generator=generator),
         "strong": torch.randint(0, 256, (2 * BATCH, 32, 32, 3), dtype=torch.uint8, generator=generator),
         "ramp": torch.tensor(0.5),
+        "share": torch.linspace(0.5, 1, 3 * BATCH),
+        "partner": torch.arange(3 * BATCH).flip(0),
     }
 
 

@@ -1,0 +1,228 @@
+"""Does the pool help where labels are few? Every way of using it on cached features of one frozen backbone, against its own control, paired.
+
+python scripts/ssl_arms.py data/pcam-mini --labels 100 300 1000 3000 --seeds 0 1 2 3 4 --out runs/ssl-arms --set cv.scheme=official
+
+A seed draws the labels (and the folds, where there are several), the same ones for every arm. Written to OUT: `arms.csv`, and `arms.md` with
+a markdown table a budget. A difference is the mean over seeds; its interval (95 %) resamples slides, or stain clusters where no
+slides are known, the same ones in every arm and seed, and covers the spread over seeds. What is finished is not trained again.
+
+| arm | what is trained | its control |
+|---|---|---|
+| supervised | recipe `frozen`: a linear head fitted to the optimum (L-BFGS), C of the lowest cross-fitted loss | |
+| all labels | the same on all labels of the training slides: the ceiling | supervised |
+| naive | one round: the whole pool, labelled 0 or 1 by the supervised head | supervised |
+| rounds, sure | rounds as `pseudo-label` makes them by default: patches beyond the prob at which inner patches prove a precision of 0.98 | supervised |
+| rounds, surest quarter | rounds of the most confident quarter of the pool, hard, classes in the ratio of the calibrated probs | supervised |
+| rounds, soft | rounds of the recipe `pseudo-label`: the whole pool with its calibrated probs | supervised |
+| label propagation | labels spread on a graph of nearest neighbours, where the recipe has a section `graph` | supervised |
+| supervised by steps | a linear head trained by AdamW for 20 epochs | supervised |
+| supervised, twice the steps | the same for 40 epochs | supervised by steps |
+| FixMatch, mean teacher, MixMatch | the same head, optimizer, steps and labels a step, with as many patches of the pool in each step | supervised by steps |
+| metric | ArcFace and classifier on a projection, AdamW, 20 epochs | supervised by steps |
+| metric, twice the steps | the same for 40 epochs: as many steps as a student of rounds takes | metric |
+| metric, rounds | rounds of soft labels of the whole pool, half of each batch, on the metric run | metric, twice the steps |
+
+An L-BFGS head has no number of steps: fitted again on the same labels it is the same head, so supervised is the control of its rounds.
+Views are D4 throughout, since a cache holds no other ones by default; FixMatch's strong views are D4 too. Learning rate and epochs of AdamW
+and the weights of mean teacher and MixMatch were chosen on inner patches of pcam-mini at 1,000 labels, seed 10.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# Measured is the checkout that this script lies in, not what may be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from pcam_ssl.compare.seeds import over_seeds
+from pcam_ssl.cross_validation.cross_validate import baseline, metric_train
+from pcam_ssl.errors import UserError
+from pcam_ssl.files import read_json
+from pcam_ssl.pseudo_labels.rounds import pseudo_label
+from pcam_ssl.recipe.loading import flatten, load_recipe, read_yaml, recipe_path
+from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import read_table
+
+SUPERVISED, BY_STEPS, METRIC, TWICE = "supervised", "supervised by steps", "metric", "metric, twice the steps"
+ADAMW = ("optim.name=adamw", "optim.lr=0.001", "train.epochs=20", "cv.inner_folds=2")
+LONGER = (*ADAMW, "train.epochs=40")
+ARCFACE = (*ADAMW, "method.name=metric", "cv.refit=false", "neighbours.use=false")
+POOL = (*ADAMW, "method.ratio=1")
+WHOLE = ("pseudo.precision=null", "pseudo.top_share=1", "pseudo.balance=none")
+# The measured rounds are those that were asked for, whatever the stop rules would say.
+NO_STOPS = (
+    "pseudo.planted_share=0",
+    "pseudo.stop_worse=false",
+    "pseudo.stop_ratio=null",
+    "pseudo.stop_flips=null",
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings of a run, or with `start` those of `rounds` rounds on the run of that arm."""
+
+    control: str | None
+    settings: tuple[str, ...] = ()
+    start: str | None = None
+    rounds: int = 0
+    table: str = "oof"
+    needs: str = ""
+    """Section or key of the recipe without which the arm is left out."""
+    ceiling: bool = False
+    """Trained on all labels, once for all budgets."""
+
+
+def shipped_rounds() -> tuple[str, ...]:
+    """The section `pseudo` of the recipe `pseudo-label`, as settings."""
+    section = flatten({"pseudo": read_yaml(recipe_path("pseudo-label"))["pseudo"]})
+    return tuple(f"{key}={'null' if value is None else value}" for key, value in section.items())
+
+
+ARMS = {
+    SUPERVISED: Arm(None),
+    "naive": Arm(SUPERVISED, (*WHOLE, "pseudo.label=hard"), SUPERVISED, 1),
+    "rounds, sure": Arm(SUPERVISED, (), SUPERVISED, 3),
+    "rounds, surest quarter": Arm(SUPERVISED, ("pseudo.precision=null", "pseudo.top_share=0.25"), SUPERVISED, 3),
+    "rounds, soft": Arm(SUPERVISED, shipped_rounds(), SUPERVISED, 3),
+    "label propagation": Arm(SUPERVISED, ("graph.use=true",), table="oof-graph", needs="graph.use"),
+    BY_STEPS: Arm(SUPERVISED, ADAMW),
+    "supervised, twice the steps": Arm(BY_STEPS, LONGER),
+    "FixMatch": Arm(BY_STEPS, (*POOL, "method.name=fixmatch", "method.strong=d4")),
+    "mean teacher": Arm(BY_STEPS, (*POOL, "method.name=mean_teacher", "method.strong=d4", "method.weight=1")),
+    "MixMatch": Arm(BY_STEPS, (*POOL, "method.name=mixmatch", "method.weight=1")),
+    METRIC: Arm(BY_STEPS, ARCFACE),
+    TWICE: Arm(METRIC, (*ARCFACE, "train.epochs=40")),
+    "metric, rounds": Arm(TWICE, (*WHOLE, "pseudo.label=soft", "pseudo.mix=0.5"), METRIC, 2),
+    "all labels": Arm(SUPERVISED, ceiling=True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--labels", type=int, nargs="+", default=[100, 300, 1000, 3000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--arms", nargs="+", choices=list(ARMS), help="only these arms; what they are compared with or start from is added"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", default="frozen")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
+    options = parser.parse_args()
+    names = with_needed(options.arms or list(ARMS))
+    keys = flatten(Recipe().dump())
+    for name in [name for name in names if ARMS[name].needs and ARMS[name].needs not in keys]:
+        print(f"{name}: left out, the recipe has no {ARMS[name].needs}", file=sys.stderr)
+        names.remove(name)
+    tables = [budget_table(options, n, train_arms(options, n, names)) for n in options.labels]
+    write_tables(options.out, tables)
+
+
+def with_needed(names: list[str]) -> list[str]:
+    """The arms, their controls and the arms that they start from, in the order of the table."""
+    wanted, left = set(), list(names)
+    while left:
+        wanted.add(name := left.pop())
+        left += [other for other in (ARMS[name].control, ARMS[name].start) if other is not None and other not in wanted]
+    return [name for name in ARMS if name in wanted]
+
+
+def train_arms(options, n_labels: int, names: list[str]) -> dict[str, dict[int, Path]]:
+    """The run folder of each arm and seed. An arm that its folds refuse, such as one with too few labels for a batch, is left out with the reason."""
+    runs: dict[str, dict[int, Path]] = {}
+    for name in names:
+        runs[name] = {}
+        for seed in options.seeds:
+            try:
+                runs[name][seed] = train_arm(options, n_labels, name, seed, runs)
+            except UserError as error:
+                print(f"{n_labels} labels, {name}: left out ({error})", file=sys.stderr)
+                del runs[name]
+                break
+    return runs
+
+
+def train_arm(options, n_labels: int, name: str, seed: int, runs: dict) -> Path:
+    """The run of an arm at one seed, trained where it is not finished: for rounds, the last round that was made."""
+    arm = ARMS[name]
+    budget = "all" if arm.ceiling else n_labels
+    folder = options.out / f"{budget}-labels" / f"seed-{seed}" / name.replace(", ", "-").replace(" ", "-")
+    if arm.start is None:
+        common = [f"seed={seed}", "score.floor=false", f"data.label_budget={'null' if arm.ceiling else n_labels}", *options.set]
+        recipe = load_recipe(options.recipe, [*common, *arm.settings])
+        train: Callable = metric_train if recipe.method.name == "metric" else baseline
+        return train(recipe, options.data, folder).path
+    if arm.start not in runs:
+        raise UserError(f"{arm.start} is left out, and it starts from there")
+    if not (folder / "rounds.json").exists():
+        pseudo_label(runs[arm.start][seed], arm.rounds, settings=[*NO_STOPS, *arm.settings], out=folder)
+    return Path(read_json(folder / "rounds.json")["rounds"][-1]["folder"])
+
+
+def budget_table(options, n_labels: int, runs: dict[str, dict[int, Path]]) -> list[dict]:
+    """A row for each arm: AUROC by seed, and the paired difference to its control."""
+    first = read_table(runs[SUPERVISED][options.seeds[0]] / "oof.parquet")[0]
+    folds = read_table(Run(runs[SUPERVISED][options.seeds[0]]).paths.folds)[0].set_index("id")
+    labels, slides = first.label.to_numpy(np.int64), folds.group.loc[first.id].to_numpy()
+    probs = {
+        name: {
+            seed: read_table(path / f"{ARMS[name].table}.parquet")[0].set_index("id").prob.loc[first.id].to_numpy()
+            for seed, path in by_seed.items()
+        }
+        for name, by_seed in runs.items()
+    }
+    rows = []
+    for name, by_seed in probs.items():
+        control = ARMS[name].control
+        against = over_seeds(labels, [probs[control], by_seed], slides)[1][1]["auroc"] if control in probs else None
+        values = [over_seeds(labels, [{seed: each}], None, resamples=2)[0][0]["auroc"]["value"] for seed, each in by_seed.items()]
+        rows.append(
+            {
+                "data": options.data.name,
+                "labels": n_labels,
+                "arm": name,
+                "seeds": " ".join(map(str, by_seed)),
+                "auroc": np.mean(values),
+                "auroc_by_seed": " ".join(f"{value:.4f}" for value in values),
+                "control": control or "",
+                "difference": "" if against is None else against["value"],
+                "low": "" if against is None else against["low"],
+                "high": "" if against is None else against["high"],
+            }
+        )
+    return rows
+
+
+def write_tables(out: Path, tables: list[list[dict]]) -> None:
+    """All rows as `arms.csv`, and a markdown table a budget as `arms.md`, which is also printed."""
+    with (out / "arms.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(tables[0][0]))
+        writer.writeheader()
+        writer.writerows(row for rows in tables for row in rows)
+    text = "\n\n".join(markdown(rows) for rows in tables) + "\n"
+    (out / "arms.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table of one budget."""
+    lines = [
+        f"| {rows[0]['data']}, {rows[0]['labels']:,} labels | AUROC, mean of seeds (each) | control | difference to it, paired |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        each = ", ".join(f"{float(value):.3f}" for value in row["auroc_by_seed"].split())
+        against = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})" if row["control"] else ""
+        lines.append(f"| {row['arm']} | {row['auroc']:.3f} ({each}) | {row['control']} | {against} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
