@@ -32,7 +32,7 @@ class Recipes:
     few: dict[str, Any] | None = None
 
 
-SMALL = Recipes("demo", {"method.name": "metric", "method.projection": 32, "train.epochs": 9})
+SMALL = Recipes("demo", {"method.name": "metric", "method.projection": 32, "train.epochs": 18})
 # samples_per_epoch is below the number of labels, so that a student takes as many steps as the network it is compared with. Few labels need
 # stain jitter, since stain differs between slides; all labels are shown without it, since that is where random folds flatter most.
 FEW = {
