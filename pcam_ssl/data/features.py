@@ -77,7 +77,7 @@ class Features:
         total = self.of(rows, views[0]).float()
         for view in views[1:]:
             total += self.of(rows, view)
-        return total / len(views)
+        return total.div_(len(views))
 
     def draw(self, rows: np.ndarray, views: Sequence["FixedViews"], keys: Sequence[tuple[int, ...]]) -> np.ndarray:
         """One view of each patch, float32 `[n, D]`; `views` and `keys` `[n]` choose it, as they do for pixels."""

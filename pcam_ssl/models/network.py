@@ -109,9 +109,10 @@ class Network(nn.Module):
 
     def standardise(self, features: torch.Tensor) -> None:
         """Take mean and standard deviation of the features `[N, D]` of training patches; constant features are left as they are."""
-        mean = features.mean(0, dtype=torch.float64)
-        # In blocks, since many features fill much of the memory.
-        squares = sum((block.double() - mean).square().sum(0) for block in features.split(4096))
+        # In blocks, since many features fill much of the memory, and torch would copy all of them as float64.
+        blocks = features.split(4096)
+        mean = sum(block.double().sum(0) for block in blocks) / len(features)
+        squares = sum((block.double() - mean).square().sum(0) for block in blocks)
         std = (squares / len(features)).sqrt()
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
