@@ -44,8 +44,9 @@ from pcam_ssl.cross_validation.cross_validate import baseline, metric_train
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
-from pcam_ssl.recipe.loading import flatten, load_recipe, read_yaml, recipe_path
+from pcam_ssl.recipe.loading import flatten, load_recipe, recipe_path
 from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.recipe.yaml_text import read_yaml
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 

@@ -19,8 +19,9 @@ import numpy as np
 from pcam_ssl.evaluation.bootstrap import TOO_FEW, _resampled
 from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes, summed_half_width
 from pcam_ssl.evaluation.metrics import point_scores
-from pcam_ssl.recipe.loading import flatten, read_yaml
+from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import MACHINE_KEYS, PLACE_KEYS, STOP_KEYS
+from pcam_ssl.recipe.yaml_text import read_yaml
 from pcam_ssl.runs.comparable import ScoredRun
 from pcam_ssl.runs.contents import Facts
 from pcam_ssl.runs.run import ROUNDS, Run

@@ -2,22 +2,14 @@
 
 from typing import Any
 
-from pcam_ssl.render.format import gain_numbers, gain_word
+from pcam_ssl.render.format import gain_numbers, gain_word, scored_words
 
 MARK = "*"
 
 
 def title(comparison: dict[str, Any]) -> str:
     """'3 runs on the same 1,243 patches (446 tumor) of 34 slides, 3 folds grouped by slides'."""
-    slides = f"of {comparison['n_slides']:,} slides" if comparison["n_slides"] else "of unknown slides"
-    n = comparison["n_folds"]
-    folds = {
-        "grouped": f"{n} folds grouped by {comparison['grouping']}",
-        "official": "the published split",
-        "random": f"{n} folds of random patches",
-    }
-    counts = f"{comparison['n']:,} patches ({comparison['n_positive']:,} tumor)"
-    return f"{len(comparison['runs'])} runs on the same {counts} {slides}, {folds[comparison['scheme']]}"
+    return f"{len(comparison['runs'])} runs on the same {scored_words(comparison)}"
 
 
 def verdict(comparison: dict[str, Any], numbers: bool = True) -> str:

@@ -24,7 +24,7 @@ from pcam_ssl.render.document import (
     Text,
     Verdict,
 )
-from pcam_ssl.render.format import count, gain_numbers, interval, three
+from pcam_ssl.render.format import count, gain_numbers, interval, scored_words, three
 
 COLOURS = {"patches": "c1", "slides": "c2"}
 WIDTH = 100
@@ -57,14 +57,7 @@ def curve_text(curve: dict[str, Any], by: str | None = None) -> str:
 
 def title(curve: dict[str, Any]) -> str:
     """'frozen on km: 1,243 patches (446 tumor) of 34 slides, 5 folds grouped by slides'."""
-    slides = f"of {curve['n_slides']:,} slides" if curve["n_slides"] else "of unknown slides"
-    folds = {
-        "grouped": f"{curve['n_folds']} folds grouped by {curve['grouping']}",
-        "official": "the published split",
-        "random": f"{curve['n_folds']} folds of random patches",
-    }
-    scored = f"{curve['n']:,} patches ({curve['n_positive']:,} tumor) {slides}"
-    return f"{curve['recipe']} on {Path(curve['dataset']).name}, AUROC out of fold: {scored}, {folds[curve['scheme']]}"
+    return f"{curve['recipe']} on {Path(curve['dataset']).name}, AUROC out of fold: {scored_words(curve)}"
 
 
 def sentences(curve: dict[str, Any], by: str) -> list[str]:

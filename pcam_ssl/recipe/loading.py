@@ -1,9 +1,7 @@
-"""Reading and writing recipes: YAML files, `--set a.b=c`, one-line errors, the digest, and differences."""
+"""Reading and writing recipes: files, `--set a.b=c`, one-line errors, the digest, and differences."""
 
 import json
-import re
 from pathlib import Path
-from reprlib import Repr
 from typing import Any, get_args
 
 import yaml
@@ -13,40 +11,7 @@ from pcam_ssl.errors import UserError, first_line, nearest
 from pcam_ssl.files import digest_file, digest_text
 from pcam_ssl.recipe.extensions import METHODS, SELECTORS, extension_names, load_extension
 from pcam_ssl.recipe.schema import LBFGS, MACHINE_KEYS, PLACE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
-
-LONGEST_VALUE = 80
-"""An error shows at most this many characters of a wrong value. YAML aliases can turn one line into gigabytes."""
-
-
-class _KeyTwice(yaml.YAMLError):
-    """A mapping contains a key twice."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.2. PyYAML follows YAML 1.1: it reads 1e-3 as text and yes/on as booleans, and it accepts a repeated key."""
-
-    def construct_mapping(self, node, deep=False):
-        lines: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and key.value in lines:
-                raise _KeyTwice(f"line {line} gives the key {key.value} again, first given in line {lines[key.value]}; keep one")
-            lines[str(key.value)] = line
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
+from pcam_ssl.recipe.yaml_text import KeyTwice, brief, parse_yaml, read_yaml
 
 
 def recipe_folder() -> Path:
@@ -188,34 +153,6 @@ def _read_transform(path: Path) -> dict[str, Any]:
         raise UserError(f"views.file: {path}: holds more than numbers, text and lists ({first_line(error)})") from None
 
 
-def read_yaml(path: Path, expected: str = "a recipe is a mapping of sections (model:, train:, ...)") -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError with file and line where it is not YAML, or with `expected` where it is not a mapping."""
-    try:
-        values = _parsed(path.read_text(encoding="utf-8"))
-    except _KeyTwice as error:
-        raise UserError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name a recipe file") from None
-    if values is not None and not isinstance(values, dict):
-        raise UserError(f"{path}: {expected}, this is a {type(values).__name__}")
-    odd = next((key for key in values or {} if not isinstance(key, str)), None)
-    if odd is not None:
-        raise UserError(f"{path}: {_brief(odd)} is no section of a recipe; `pcam-ssl recipes show baseline` lists every key")
-    return values or {}
-
-
-def _parsed(text: str) -> Any:
-    """The value of a YAML text. Raises YAMLError for any problem."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise
-    except Exception as error:  # PyYAML lets Python's errors for 2024-99-99, `!!int ''`, or ten thousand brackets through
-        raise yaml.YAMLError(first_line(error)) from None
-
-
 def apply_setting(values: dict[str, Any], setting: str) -> None:
     """Apply `a.b=c` to nested `values` in place. A new name clears its section, because the keys belong to the old name.
 
@@ -226,8 +163,8 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
         raise UserError(f"--set {setting}: write KEY=VALUE, for example --set train.epochs=3")
     *sections, leaf = key.strip().split(".")
     try:
-        value = _parsed(text)
-    except _KeyTwice as error:
+        value = parse_yaml(text)
+    except KeyTwice as error:
         raise UserError(f"--set {setting}: {error}") from None
     except yaml.YAMLError:
         raise UserError(f"--set {setting}: the value is not readable as YAML; quote it") from None
@@ -292,7 +229,7 @@ def _problem(entries: list[dict[str, Any]], source: str, schema: type[Recipe]) -
         return f"recipe {source}: unknown key {where}.{nearest(where.rpartition('.')[2], choices)} `pcam-ssl recipes show {_recipe_to_show(source)}` lists every key"
     messages = dict.fromkeys(each["msg"].removeprefix("Value error, ").removeprefix("Input should be ") for each in entries)
     message = f"{'Input should be ' if 'Input should be ' in entry['msg'] else ''}{', or '.join(messages)}"
-    got = f" (got {_brief(entry['input'])})" if where and not isinstance(entry["input"], dict) else ""
+    got = f" (got {brief(entry['input'])})" if where and not isinstance(entry["input"], dict) else ""
     return f"recipe {source}: {where + ': ' if where else ''}{message}{got}"
 
 
@@ -309,16 +246,6 @@ def _place(entry: dict[str, Any], schema: type[Recipe]) -> tuple[str, Any]:
         keys.append(part)
         section = section.model_fields[part].annotation if part in section.model_fields else section
     return ".".join(keys), section
-
-
-def _brief(value: Any) -> str:
-    """The repr of a value, shortened where it is long."""
-    short = Repr()
-    short.maxstring = short.maxother = short.maxlong = LONGEST_VALUE
-    try:
-        return short.repr(value)
-    except ValueError:  # Python refuses to print an integer of more than 4300 digits
-        return "a number of thousands of digits"
 
 
 def _tagged(union: Any, name: str) -> type[BaseModel] | None:
@@ -350,10 +277,12 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
     """The flat keys that decide a run's numbers. The `pseudo` section is part of them for pseudo-label `rounds` only."""
     free = (*MACHINE_KEYS, *PLACE_KEYS, *(f"pseudo.{key}" for key in STOP_KEYS))
     flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
-    # Recipes of runs made before these keys existed.
+    # Recipes of runs made before these keys existed have the same identity where the keys are not used.
     flat["cv.inner_folds"] = 0 if flat["cv.inner_folds"] == "auto" else flat["cv.inner_folds"]
     if flat["data.slide_budget"] is None:
         del flat["data.slide_budget"]
+    if not flat["graph.use"]:
+        flat = {key: value for key, value in flat.items() if not key.startswith("graph.")}
     return flat if rounds else {key: value for key, value in flat.items() if not key.startswith("pseudo.")}
 
 

@@ -142,6 +142,20 @@ def counts_text(scores: dict) -> str:
     return text + (f"; {scores['n_unlabelled']:,} without label left out" if scores["n_unlabelled"] else "")
 
 
+def scored_words(facts: dict[str, Any]) -> str:
+    """'1,243 patches (446 tumor) of 34 slides, 5 folds grouped by slides', of what a comparison or a label curve was scored on.
+
+    `facts`: n, n_positive, n_slides (None where unknown), n_folds, scheme, grouping.
+    """
+    slides = f"of {facts['n_slides']:,} slides" if facts["n_slides"] else "of unknown slides"
+    folds = {
+        "grouped": f"{facts['n_folds']} folds grouped by {facts['grouping']}",
+        "official": "the published split",
+        "random": f"{facts['n_folds']} folds of random patches",
+    }
+    return f"{facts['n']:,} patches ({facts['n_positive']:,} tumor) {slides}, {folds[facts['scheme']]}"
+
+
 def by_knn(scores: dict) -> bool:
     """Whether kNN made the run's predictions, since no classifier was trained (`method.classify: false`)."""
     return scores.get("scored_by") == "knn"

@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 from pcam_ssl import __version__
 from pcam_ssl.errors import UnknownName, UserError, nearest
 from pcam_ssl.files import StrPath, check_target, read_json, write_json, write_text
-from pcam_ssl.recipe.loading import differences, flatten, load_recipe, read_yaml, recipe_digest, to_yaml
+from pcam_ssl.recipe.loading import differences, flatten, load_recipe, recipe_digest, to_yaml
 from pcam_ssl.recipe.schema import Recipe
+from pcam_ssl.recipe.yaml_text import read_yaml
 from pcam_ssl.records import read_info, read_metrics, read_rounds, read_scores
 from pcam_ssl.terminal import say
 

@@ -8,13 +8,13 @@ from pcam_ssl.recipe.loading import (
     differences,
     flatten,
     load_recipe,
-    read_yaml,
     recipe_digest,
     recipe_folder,
     recipe_names,
     to_yaml,
 )
 from pcam_ssl.recipe.schema import MACHINE_KEYS, AdamW, Recipe, Sgd
+from pcam_ssl.recipe.yaml_text import read_yaml
 
 SHIPPED = sorted(recipe_folder().rglob("*.yaml"))
 
@@ -264,6 +264,12 @@ def test_the_digest_ignores_machine_keys(key):
 
 def test_every_other_key_changes_the_digest():
     assert recipe_digest(load_recipe(None, ["seed=1"])) != recipe_digest(Recipe())
+
+
+def test_a_graph_that_is_not_used_is_no_part_of_the_digest():
+    assert recipe_digest(load_recipe(None, ["graph.k=7"])) == recipe_digest(Recipe())
+    used = [recipe_digest(load_recipe(None, ["graph.use=true", f"graph.k={k}"])) for k in (7, 8)]
+    assert len({*used, recipe_digest(Recipe())}) == 3
 
 
 def test_differences_name_keys_of_both_sides():
