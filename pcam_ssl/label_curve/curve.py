@@ -56,23 +56,10 @@ def label_curve(
             if all(Run(point.path).paths.scores.exists() for point in of_others):
                 all_points[other] = of_others
     values = _values(recipe, dataset, all_points)
-    rest = [
-        "--seeds",
-        str(seeds),
-        "--data",
-        str(data),
-        *(word for each in settings or [] for word in ("--set", each)),
-        "--out",
-        str(out),
-    ]
-    values["commands"] = {
-        unit: _command(name, budgets, unit, rest)
-        if unit == by
-        else earlier["commands"].get(unit)
-        if unit in values["curves"]
-        else None
-        for unit in KEYS
-    }
+    own = [word for each in settings or [] for word in ("--set", each)]
+    rest = ["--seeds", str(seeds), "--data", str(data), *own, "--out", str(out)]
+    kept_commands = {unit: earlier["commands"].get(unit) if unit in values["curves"] else None for unit in KEYS}
+    values["commands"] = kept_commands | {by: _command(name, budgets, by, rest)}
     values["next_command"] = _next_command(name, values["curves"], counts, rest)
     values["recipe"] = name
     values["out"] = str(out)
