@@ -20,6 +20,7 @@ def pool_of(probs, **columns) -> pd.DataFrame:
         "prob": probs,
         "view_std": 0.0,
         "knn_prob": np.nan,
+        "disagreement": 0.0,
         "view_hash": [None] * n,
     }
     return conform(pd.DataFrame({**plain, **columns}), POOL_COLUMNS)

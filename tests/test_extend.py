@@ -51,7 +51,7 @@ import numpy as np, pandas as pd
 from pcam_ssl.pseudo_labels.selection import decide
 from pcam_ssl.recipe.loading import load_recipe
 options = load_recipe(None, ["pseudo.precision=null", "pseudo.balance=none", "pseudo.top_share=1", "pseudo.knn_confidence=0.9"]).pseudo
-pool = pd.DataFrame({"id": ["a", "b"], "wsi": "s", "fold": 0, "logit": [3.0, 3.0], "prob": [0.95, 0.95], "view_std": 0.0, "knn_prob": [0.99, 0.5], "view_hash": pd.NA})
+pool = pd.DataFrame({"id": ["a", "b"], "wsi": "s", "fold": 0, "logit": [3.0, 3.0], "prob": [0.95, 0.95], "view_std": 0.0, "knn_prob": [0.99, 0.5], "disagreement": 0.0, "view_hash": pd.NA})
 decisions, facts = decide(pool, pool.assign(label=1), options, None, "digest")
 print(facts["left_out"]["knn_confidence"], decisions.set_index("id").reason["b"])
 """

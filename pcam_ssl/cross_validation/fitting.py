@@ -148,8 +148,9 @@ def unit_features(context: RunContext, rows: np.ndarray, policy: str) -> torch.T
 def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndarray, steps: int) -> Training:
     recipe, device = context.recipe, context.world.device
     method = build_method(recipe.method.model_dump(), network, (labels > 0.5).astype(np.int64)).to(device)
-    if recipe.model.init is not None:
-        load_weights(Run(Path(recipe.model.init)).unit(unit.name), network, getattr(method, "metric_loss", None))
+    start = unit.start or (Run(Path(recipe.model.init)).unit(unit.name) if recipe.model.init is not None else None)
+    if start is not None:
+        load_weights(start, network, getattr(method, "metric_loss", None), heads_only=context.frozen is not None)
     optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
     schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps)
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None

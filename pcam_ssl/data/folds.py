@@ -195,6 +195,8 @@ class Unit:
     """Which inner network this is; None for a unit with a network of its own."""
     steps: int | None = None
     """Steps per epoch, where they are those of another training (the control of pseudo-label rounds); None: as many as its patches ask for."""
+    start: Path | None = None
+    """Folder of the network whose weights it starts from (`pseudo.start: teacher`); None: the recipe's start."""
 
     @property
     def whole(self) -> str:

@@ -77,7 +77,10 @@ def repeats_round_0(rounds: Rounds) -> bool:
 
 
 def control_units(rounds: Rounds, number: int) -> list[Unit]:
-    """The folds as the students of round `number` trained them, with seed and steps, but without pseudo-labels. Nothing is refitted."""
+    """The folds as the students of round `number` trained them, with seed and steps, but without pseudo-labels. Nothing is refitted.
+
+    Students that start from their teacher have taken the steps of all rounds by then, so the control starts from round 0 and takes them all.
+    """
     students = [unit for unit in with_pseudo_labels(rounds, number) if unit.number < rounds.folds.n_folds]
     return [
         replace(_labels_alone(rounds, unit), parts=tuple(_labels_alone(rounds, part) for part in unit.parts)) for unit in students
@@ -86,8 +89,19 @@ def control_units(rounds: Rounds, number: int) -> list[Unit]:
 
 def _labels_alone(rounds: Rounds, student: Unit) -> Unit:
     """The student's training without its pseudo-labels. `round` stays, since the seed depends on it."""
-    steps = None if rounds.recipe.optim.name == "lbfgs" else _steps(rounds, student)
-    return replace(student, pseudo=None, steps=steps)
+    if rounds.recipe.optim.name == "lbfgs":
+        return replace(student, pseudo=None)
+    if student.start is None:
+        return replace(student, pseudo=None, steps=_steps(rounds, student))
+    earlier = [_of_round(rounds, number, student.name) for number in range(1, student.round)]
+    steps = sum(_steps(rounds, each) for each in (*earlier, student))
+    return replace(student, pseudo=None, steps=steps, start=rounds.start.unit(student.name))
+
+
+def _of_round(rounds: Rounds, number: int, name: str) -> Unit:
+    """The student of that name in an earlier round."""
+    units = with_pseudo_labels(rounds, number)
+    return next(each for unit in units for each in (unit, *unit.parts) if each.name == name)
 
 
 def _steps(rounds: Rounds, unit: Unit) -> int:

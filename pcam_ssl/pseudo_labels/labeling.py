@@ -13,6 +13,7 @@ from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
 from pcam_ssl.pseudo_labels.experiment import Rounds
+from pcam_ssl.pseudo_labels.opinions import mix_opinions, opinions_of
 from pcam_ssl.pseudo_labels.selection import decide
 from pcam_ssl.pseudo_labels.teacher import inner_evidence, teacher_predictions, teacher_predictions_digest
 from pcam_ssl.runs.run import DECISIONS, SELECTION
@@ -48,9 +49,14 @@ def with_pseudo_labels(rounds: Rounds, number: int) -> list[Unit]:
     for unit in rounds.units:
         if rounds.recipe.pseudo.pooled:
             unit = replace(unit, score=np.zeros_like(unit.score))
-        parts = tuple(replace(part, round=number, pseudo=_added(rounds, number, part)) for part in unit.parts)
-        units.append(replace(unit, round=number, pseudo=_added(rounds, number, unit), parts=parts))
+        student, *parts = (_student(rounds, number, each) for each in (unit, *unit.parts))
+        units.append(replace(student, parts=tuple(parts)))
     return units
+
+
+def _student(rounds: Rounds, number: int, unit: Unit) -> Unit:
+    start = rounds.run(number - 1).unit(unit.name) if rounds.recipe.pseudo.start == "teacher" else None
+    return replace(unit, round=number, pseudo=_added(rounds, number, unit), start=start)
 
 
 def _added(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
@@ -66,7 +72,7 @@ def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
         previous = _previous(rounds, number, [unit])
         # An inner network labels its own pool; thresholds rest on what all inner networks of the fold say.
         inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.whole), rounds.folds)
-        decisions, facts = decide(pool, inner, rounds.recipe.pseudo, previous, digest, cluster)
+        decisions, facts = decide_mixed(rounds, number, pool, inner, previous, digest, cluster, unit.train)
         _write(rounds, number, unit, decisions, facts)
         if unit.part is None:
             say(f"round {number}, {unit.name}: {_words(facts)}")
@@ -89,7 +95,8 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
         evidence = [inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds) for unit in folds]
         inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
-        decisions, facts = decide(_mean(tables), inner, rounds.recipe.pseudo, previous, digest, cluster)
+        learned = np.logical_or.reduce([unit.train for unit in folds])
+        decisions, facts = decide_mixed(rounds, number, _mean(tables), inner, previous, digest, cluster, learned)
         for unit in units:
             own = decisions[decisions.id.isin(pools[unit.name].id)].reset_index(drop=True)
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
@@ -98,10 +105,28 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
     rounds.world.run_on_main(decide_and_write)
 
 
+def decide_mixed(
+    rounds: Rounds,
+    number: int,
+    pool: pd.DataFrame,
+    inner: pd.DataFrame,
+    previous: pd.DataFrame | None,
+    digest: str,
+    cluster: str,
+    train: np.ndarray,
+) -> tuple[pd.DataFrame, dict]:
+    """`decide` on the mix of the recipe's opinions. `train` bool [N] over the rows of the folds: the labels that the teacher learned."""
+    options = rounds.recipe.pseudo
+    mix = mix_opinions(pool, inner, opinions_of(options.opinions))
+    share = float(rounds.context(0).rows.label.to_numpy(np.float64)[train].mean())
+    decisions, facts = decide(mix.pool, mix.inner, options, previous, digest, cluster, number, share)
+    return decisions, {**facts, "opinions": mix.facts, "labelled_share": share}
+
+
 def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """The folds' pool tables averaged: logits before and after calibration, spread over views and kNN prob."""
+    """The folds' pool tables averaged: logits before and after calibration, spread over views, probs of kNN and graph."""
     first = tables[0].copy()
-    for name in ("logit", "view_std", "knn_prob"):
+    for name in ("logit", "view_std", "knn_prob", "graph_prob"):
         first[name] = mean_over([table[name] for table in tables])
     calibrated = [inverse_sigmoid(table.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for table in tables]
     return first.assign(prob=expit(mean_over(calibrated)))
@@ -167,4 +192,8 @@ def _write(rounds: Rounds, number: int, unit: Unit, decisions: pd.DataFrame, fac
 
 def _words(facts: dict) -> str:
     added = facts["added"]
-    return f"{added['tumor']:,} tumor and {added['normal']:,} normal pseudo-labels of {facts['pool']:,} pool patches"
+    text = f"{added['tumor']:,} tumor and {added['normal']:,} normal pseudo-labels of {facts['pool']:,} pool patches"
+    if (mix := facts["opinions"]) is None:
+        return text
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in mix["weights"].items())
+    return f"{text}; opinions by weight: {weights}{f' (equal: {reason})' if (reason := mix['reason']) else ''}"

@@ -13,11 +13,11 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.confidence import share_interval
 from pcam_ssl.evaluation.metrics import predicted_class
 from pcam_ssl.pseudo_labels.experiment import Rounds
-from pcam_ssl.pseudo_labels.selection import decide
-from pcam_ssl.pseudo_labels.teacher import inner_evidence, teacher_digest
+from pcam_ssl.pseudo_labels.labeling import decide_mixed
+from pcam_ssl.pseudo_labels.teacher import further_opinions, inner_evidence, teacher_digest
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.runs.run import Run, begin_run, find_run
-from pcam_ssl.tables import CLASSES, read_predictions, read_probs
+from pcam_ssl.tables import CLASSES, read_predictions
 from pcam_ssl.terminal import say
 
 
@@ -95,7 +95,7 @@ def _scores(rounds: Rounds, run: Run, units: list[Unit]) -> dict:
         table = read_predictions(folder / "oof.parquet")
         pool = _without_labels(rounds, folder, table)
         inner, cluster = inner_evidence(folder, rounds.folds)
-        decisions, _ = decide(pool, inner, rounds.recipe.pseudo, None, teacher_digest(folder), cluster)
+        decisions, _ = decide_mixed(rounds, 1, pool, inner, None, teacher_digest(folder), cluster, unit.train)
         decisions_of.append(decisions)
         truths.append(table[["id", "label", "wsi"]].assign(wsi=_groups(rounds, table.id)))
     scores = added_scores(pd.concat(decisions_of, ignore_index=True), pd.concat(truths, ignore_index=True))
@@ -145,9 +145,7 @@ def _groups(rounds: Rounds, ids: pd.Series) -> np.ndarray:
 
 def _without_labels(rounds: Rounds, folder, table: pd.DataFrame) -> pd.DataFrame:
     hashes = rounds.dataset.patches.set_index("id").view_hash.loc[table.id].array
-    path = folder / "oof-knn.parquet"
-    knn = read_probs(path, table.id) if path.exists() else np.full(len(table), np.nan)
-    return table.drop(columns="label").assign(knn_prob=knn, view_hash=hashes)
+    return table.drop(columns="label").assign(**further_opinions(folder, "oof", table.id), view_hash=hashes)
 
 
 def added_scores(decisions: pd.DataFrame, truth: pd.DataFrame, level: float = 0.95) -> dict:
@@ -156,18 +154,21 @@ def added_scores(decisions: pd.DataFrame, truth: pd.DataFrame, level: float = 0.
     `truth` has `id` (repeats are one patch), `label` (NA where unknown), `wsi`; decisions on patches without a label are ignored.
     Precision of class c: of the patches added as c, the share that is truly c. Coverage of class c: of the pool's patches that are
     truly c, the share that was added, with either label; over all: of the pool's patches, the share that was added.
-    Returns {"known": patches of known label, "added": those added, "precision": {normal, tumor, all}, "coverage": the same}, each
-    score with value, low, high, right and n as in `share_interval`: two-sided at `level`, clustered by slide, or by patch where the
-    slide is unknown. Where there is no patch, the value is None and `reason` says why.
+    Returns {"known": patches of known label, "added": those added, "precision": {normal, tumor, all}, "coverage": the same, "predicted": the
+    precision that the calibrated probs of these patches promised, None without patches}. Each score has value, low, high, right and n as in
+    `share_interval`: two-sided at `level`, clustered by slide, or by patch where the slide is unknown. Where there is no patch, the value
+    is None and `reason` says why.
     """
     truth = truth.loc[truth.label.notna(), ["id", "label", "wsi"]].drop_duplicates("id")
-    known = decisions[["id", "label"]].merge(truth.rename(columns={"label": "true"}), on="id")
+    known = decisions[["id", "label", "prob"]].merge(truth.rename(columns={"label": "true"}), on="id")
     # The decisions of several folds on one patch are not independent.
     clusters = ("slide " + known.wsi.astype("str")).where(known.wsi.notna(), "patch " + known.id.astype("str"))
     added, true, as_called = known.label.notna(), known.true.astype("int8"), predicted_class(known.label)
-    precision, coverage = {}, {}
+    promised = known.prob.where(as_called == 1, 1 - known.prob)
+    precision, coverage, predicted = {}, {}, {}
     for name, by_label, by_truth in _classes(as_called, true):
         rows = added & by_label
+        predicted[name.strip() or "all"] = float(promised[rows].mean()) if rows.any() else None
         precision[name] = _score((as_called == true)[rows], clusters[rows], level, len(known), f"no {name}patch was added")
         coverage[name] = _score(added[by_truth], clusters[by_truth], level, len(known), f"no {name}patch is in the pool")
     return {
@@ -175,6 +176,7 @@ def added_scores(decisions: pd.DataFrame, truth: pd.DataFrame, level: float = 0.
         "added": int(added.sum()),
         "precision": {name.strip() or "all": score for name, score in precision.items()},
         "coverage": {name.strip() or "all": score for name, score in coverage.items()},
+        "predicted": predicted,
     }
 
 

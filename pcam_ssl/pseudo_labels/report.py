@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pcam_ssl.pseudo_labels.verdict import SCORES
@@ -92,7 +93,7 @@ def learned(verdict: dict[str, Any]) -> Section:
         cells = [f"{counts[name]:,}" if counts else "-" for name in ("tumor", "normal", "new", "kept", "flipped", "taken_back")]
         inner = [three(row["inner"][name]) for name in ("auroc", "nll")]
         rows.append((_name(row["number"], verdict), f"{row['labels_used']['mean']:,.0f}", *cells, *inner))
-        notes += nothing_added(row)
+        notes += [*nothing_added(row), *_expected(row)]
     if any(row["inner"]["auroc"] is None for row in verdict["rounds"]):
         notes.append("- : inner slides hold one class only")
     n = len(verdict["rounds"])
@@ -119,6 +120,22 @@ def nothing_added(row: dict[str, Any]) -> list[str]:
     empty = [fact["nothing"] for fact in facts if fact["nothing"]]
     if empty:
         lines.append(f"round {row['number']}: in {len(empty)} of {len(facts)} folds {empty[0]}")
+    return lines
+
+
+def _expected(row: dict[str, Any]) -> list[str]:
+    """The share of tumor that a round expects in the pool, and the weights of its opinions; means over folds."""
+    facts, lines = row["facts"] or [], []
+    told = [fact for fact in facts if fact.get("labelled_share") is not None and fact["prior"] is not None]
+    if told:
+        pool, labels = (fmean(fact[key] for fact in told) for key in ("prior", "labelled_share"))
+        lines.append(f"round {row['number']}: tumor share of the pool, as expected: {pool:.3f}; of the labels: {labels:.3f}")
+    mixes = [fact["opinions"] for fact in facts if fact.get("opinions")]
+    if mixes:
+        weights = {name: fmean(mix["weights"][name] for mix in mixes) for name in mixes[0]["weights"]}
+        lines.append(
+            f"round {row['number']}: weights of the opinions: {', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())}"
+        )
     return lines
 
 
@@ -205,13 +222,19 @@ def truth(verdict: dict[str, Any]) -> Section:
         known = row["truth"]
         for name in reversed(CLASSES):
             shares = known["precision"][name], known["coverage"][name]
-            rows.append((f"{row['number']}", name, *map(interval, shares), *(f"{share['n']:,}" for share in shares)))
+            promised = three(known.get("predicted", {}).get(name))
+            counts = (f"{share['n']:,}" for share in shares)
+            rows.append((f"{row['number']}", name, interval(shares[0]), promised, interval(shares[1]), *counts))
             found += shares
     if not any(row["truth"]["known"] for row in verdict["rounds"][1:]):
         return _section(title, [f"Not known: {NO_TRUTH}."])
-    head = ("round", "class", "precision", "coverage", "added", "of pool")
-    notes = ("measured on the pool's patches whose label is known; no choice used these labels", *reasons(found))
-    return _section(title, [], Table(head, rows, align="llrrrr"), notes)
+    head = ("round", "class", "precision", "predicted", "coverage", "added", "of pool")
+    notes = (
+        "measured on the pool's patches whose label is known; no choice used these labels",
+        "predicted: the precision that the calibrated probs promised",
+        *reasons(found),
+    )
+    return _section(title, [], Table(head, rows, align="llrrrrr"), notes)
 
 
 def apart(verdict: dict[str, Any]) -> Section:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.evaluation.metrics import predicted_class
+from pcam_ssl.evaluation.prior_shift import em_prior, log_odds, shifted
 from pcam_ssl.pseudo_labels.selectors import SelectionContext, no_reasons, pool_prior, ranked_pool, selectors_in_use
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from pcam_ssl.recipe.schema import Pseudo
@@ -19,22 +20,25 @@ def decide(
     previous: pd.DataFrame | None,
     network_digest: str,
     cluster: str = "slide",
+    number: int = 1,
+    labelled_share: float | None = None,
 ) -> tuple[pd.DataFrame, dict]:
-    """The decisions of one fold (`DECISION_COLUMNS`, rows as in `pool`), and its facts as JSON values.
+    """The decisions of one fold in round `number` (`DECISION_COLUMNS`, rows as in `pool`), and its facts as JSON values.
 
-    `pool` has `POOL_COLUMNS`; `inner` are the Predictions of the fold's inner slides, and `cluster` names what its `wsi` holds. Each
+    `pool` has `POOL_COLUMNS`; `inner` are the Predictions of the fold's inner slides, and `cluster` names what its `wsi` holds.
+    `labelled_share`, needed for `pseudo.prior: em`, is the share of tumor among the labels that the teacher was trained on. Each
     round decides anew: `previous`, the fold's decisions of the round before, only fills the column `change`. The order of the pool's
     rows does not matter.
     Facts: pool (patches), prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector,
     change by kind, tumor_share of the added (None where nothing is added), nothing (a sentence where nothing is added, else None).
     Raises UserError where a selector needs a kNN prob and the pool has none.
     """
-    pool = ranked_pool(conform(pool, POOL_COLUMNS))
-    prior = pool_prior(pool)
+    pool, prior = _with_prior(conform(pool, POOL_COLUMNS), options, labelled_share)
+    pool = ranked_pool(pool)
     thresholds = None
     if options.precision is not None:
         thresholds = precision_thresholds(inner, options.precision, options.precision_level, cluster)
-    context = SelectionContext(options, thresholds, prior)
+    context = SelectionContext(options, thresholds, prior, number)
     stays, reasons, left_out = np.ones(len(pool), dtype=bool), no_reasons(len(pool)), {}
     for key, selector in selectors_in_use(options).items():
         if not selector.applies(context):
@@ -51,6 +55,15 @@ def decide(
     return conform(decisions, DECISION_COLUMNS), _facts(decisions, prior, thresholds, left_out)
 
 
+def _with_prior(pool: pd.DataFrame, options: Pseudo, labelled_share: float | None) -> tuple[pd.DataFrame, float | None]:
+    """The pool, its probs shifted where the recipe says so, and its expected share of tumor, None for an empty pool."""
+    if options.prior == "mean" or not len(pool):
+        return pool, pool_prior(pool)
+    share = em_prior(pool.prob, labelled_share)
+    move = log_odds(share) - log_odds(labelled_share)
+    return pool.assign(prob=shifted(pool.prob, labelled_share, share), logit=pool.logit + move), share
+
+
 def _rule(context: SelectionContext, label: int) -> str:
     chosen = selectors_in_use(context.options).items()
     rules = [selector.rule(getattr(context.options, key), label, context) for key, selector in chosen if selector.rule]
@@ -63,7 +76,7 @@ def _decisions(pool: pd.DataFrame, stays: np.ndarray, reasons: np.ndarray, optio
         decision=np.where(stays, "added", "left out"),
         reason=reasons,
         label=np.where(stays, labels, np.nan),
-        weight=np.where(stays, pseudo_weights(pool.prob, options.weight, options.weight_scale), 0.0),
+        weight=np.where(stays, options.weight_scale * WEIGHTS[options.weight](pool), 0.0),
     )
 
 
@@ -110,16 +123,11 @@ POOL_COLUMNS = {
     "prob": "float64",
     "view_std": "float64",
     "knn_prob": "float64",
+    "disagreement": "float64",
     "view_hash": "str",
 }
-"""One row per pool patch of one fold. `prob` is calibrated, `knn_prob` NaN without kNN. It never holds labels."""
+"""One row per pool patch of one fold. `prob` is calibrated, `knn_prob` NaN without kNN, `disagreement` 0 with one opinion. No labels."""
 CHANGES = ("new", "kept", "flipped", "taken back")
-
-
-def pseudo_weights(probs, rule: str, scale: float = 1.0) -> np.ndarray:
-    """The loss weight [N] of each pool patch if it were added, from calibrated `probs` [N]; a true label has weight 1."""
-    probs = np.asarray(probs, dtype=np.float64)
-    return scale * {"constant": np.ones_like, "confidence": confidence_weights, "softmatch": softmatch_weights}[rule](probs)
 
 
 def confidence_weights(probs: np.ndarray) -> np.ndarray:
@@ -140,3 +148,12 @@ def softmatch_weights(probs: np.ndarray) -> np.ndarray:
     mean = fsum(confidence) / len(confidence)
     variance = fsum((confidence - mean) ** 2) / len(confidence)
     return np.exp(-(np.minimum(confidence - mean, 0) ** 2) / (2 * variance))
+
+
+WEIGHTS = {
+    "constant": lambda pool: np.ones(len(pool)),
+    "confidence": lambda pool: confidence_weights(pool.prob.to_numpy()),
+    "softmatch": lambda pool: softmatch_weights(pool.prob.to_numpy()),
+    "agreement": lambda pool: 1 - pool.disagreement.to_numpy(),
+}
+"""By value of `pseudo.weight`: the weight [N] in the loss of each patch of a pool (`POOL_COLUMNS`) if it were added. A true label has weight 1."""

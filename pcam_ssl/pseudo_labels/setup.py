@@ -41,6 +41,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     _check_comparable(start.path, own, chosen)
     for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
         _check_calibrated_teacher(path, theirs, chosen)
+    _check_students_start(start.path, own, chosen, bool(members))
     _check_folder(start, out)
     if data is None and not Path(info["dataset"]).exists():
         raise UserError(f"{start.path}: its dataset {info['dataset']} is not there any more; say where it is with --data DATASET")
@@ -109,8 +110,7 @@ def _check_recipe(path: Path, recipe: Recipe) -> None:
         raise UserError(
             f"{path}: method {recipe.method.name} learns from the pool already; start rounds from a supervised or metric run"
         )
-    knn = recipe.method.name == "metric" if recipe.neighbours.use == "auto" else recipe.neighbours.use
-    if recipe.pseudo.agreement and not knn:
+    if recipe.pseudo.agreement and not recipe.uses_knn:
         raise UserError(
             f"pseudo.agreement: {path} has no kNN; train a run with neighbours.use=true, or with `pcam-ssl metric-train`"
         )
@@ -146,6 +146,22 @@ def _check_calibrated_teacher(path: Path, own: Recipe, recipe: Recipe) -> None:
     if needed and own.scored_by == "knn":
         raise UserError(
             f"pseudo.{needed[0]} needs a classifier, and {path} has none (method.classify=false); leave it out, or train a run with method.classify=true"
+        )
+
+
+def _check_students_start(path: Path, own: Recipe, recipe: Recipe, is_blend: bool) -> None:
+    """Raises UserError where students cannot start from their teacher, whose recipe is `own` in round 1."""
+    if recipe.pseudo.start != "teacher":
+        return
+    if is_blend:
+        raise UserError(f"pseudo.start=teacher: {path} is a blend, which has no weights of its own; leave it out")
+    if recipe.optim.name == "lbfgs":
+        raise UserError(
+            "pseudo.start=teacher: optim.name=lbfgs fits heads to the optimum, wherever they start; leave it out, or train by adamw"
+        )
+    if (own.model, own.method.name) != (recipe.model, recipe.method.name):
+        raise UserError(
+            f"pseudo.start=teacher: students have another network than {path} (sections model and method); leave out what changes them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Teacher predictions of a unit's pool: calibrated, with the spread over views and the kNN prob; by one network, or by the members of a blend."""
+"""Teacher predictions of a unit's pool: calibrated, with the spread over views, and the probs of kNN and of label propagation; by one network, or by the members of a blend."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from pcam_ssl.blending.tables import as_member, blended_table
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import predict_rows
 from pcam_ssl.cross_validation.frozen import open_frozen
+from pcam_ssl.cross_validation.graph_scores import propagated_logits
 from pcam_ssl.cross_validation.neighbor_votes import vote_logits, vote_probs
 from pcam_ssl.data.folds import Folds, Unit, score_groups
 from pcam_ssl.device import choose_precision
@@ -19,12 +20,13 @@ from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.files import digest_file, digest_text
 from pcam_ssl.models.artefact import FACTS, WEIGHTS, load_network
 from pcam_ssl.pseudo_labels.experiment import Rounds
-from pcam_ssl.records import read_fold, read_neighbours
+from pcam_ssl.pseudo_labels.opinions import check_opinions
+from pcam_ssl.records import read_fold, read_graph, read_neighbours
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import mean_over, predictions, read_predictions, read_probs, read_table, write_table
 
 KEPT = "pool.parquet"
-TEACHER_COLUMNS = ["id", "logit", "prob", "view_std", "knn_prob"]
+TEACHER_COLUMNS = ["id", "logit", "prob", "view_std", "knn_prob", "graph_prob"]
 
 
 def teacher_digest(folder: Path) -> str:
@@ -36,14 +38,17 @@ def teacher_digest(folder: Path) -> str:
 
 
 def inner_table(folder: Path) -> pd.DataFrame:
-    """Calibrated Predictions of a unit's inner slides, with `knn_prob` (NaN without kNN). Raises UserError where the unit has none."""
+    """Calibrated Predictions of a unit's inner slides, with `knn_prob` and `graph_prob` (NaN where the unit has none of them).
+
+    Raises UserError where the unit has no inner Predictions.
+    """
     path = folder / "inner.parquet"
     if not path.exists():
         raise UserError(
             f"{path}: no such file, so no threshold can be chosen; this run was made by an older pcam-ssl: train it again"
         )
     inner = read_predictions(path)
-    return inner.assign(knn_prob=_prob_of(folder / "inner-knn.parquet", inner.id))
+    return inner.assign(**further_opinions(folder, "inner", inner.id))
 
 
 def inner_evidence(folder: Path, folds: Folds) -> tuple[pd.DataFrame, str]:
@@ -68,7 +73,7 @@ def check_teachers(run: Run, units: list[Unit]) -> None:
 def pool_table(context: RunContext, unit: Unit, folder: Path, pool: pd.DataFrame) -> pd.DataFrame:
     """Predictions of the patches `pool` by the network in `folder`; no labels.
 
-    Columns: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `view_hash`. Existing predictions are read, those of the test
+    Columns: `id`, `wsi`, `fold`, `logit`, `prob`, `view_std`, `knn_prob`, `graph_prob`, `view_hash`. Existing predictions are read, those of the test
     split too; the others are made and kept in `pool.parquet`. Raises UserError where a logit is not finite.
     """
     predicted = _predicted(folder)
@@ -85,7 +90,7 @@ def pool_table(context: RunContext, unit: Unit, folder: Path, pool: pd.DataFrame
         raise UserError(
             f"{folder}: {broken.sum()} pool scores are not finite, first at id {table.id[broken].iloc[0]}; retrain that fold"
         )
-    return table[["id", "wsi", "fold", "logit", "prob", "view_std", "knn_prob", "view_hash"]]
+    return table[["id", "wsi", "fold", *TEACHER_COLUMNS[1:], "view_hash"]]
 
 
 def _check_calibration(folder: Path) -> None:
@@ -95,17 +100,17 @@ def _check_calibration(folder: Path) -> None:
 
 def _predicted(folder: Path) -> pd.DataFrame:
     test = _read(folder / "test.parquet")
-    return _join(
-        test.assign(knn_prob=_prob_of(folder / "test-knn.parquet", test.id))[TEACHER_COLUMNS], _kept(folder)[TEACHER_COLUMNS]
-    )
+    return _join(test.assign(**further_opinions(folder, "test", test.id))[TEACHER_COLUMNS], _kept(folder)[TEACHER_COLUMNS])
 
 
 def _kept(folder: Path) -> pd.DataFrame:
-    """Pool predictions kept in the folder; those of another network are ignored."""
+    """Pool predictions kept in the folder; those of another network, or of a version that kept fewer columns, are ignored."""
     if not (folder / KEPT).exists():
         return pd.DataFrame(columns=TEACHER_COLUMNS)
-    table, notes = read_table(folder / KEPT, {"id": "str", **dict.fromkeys(TEACHER_COLUMNS[1:], "float64")})
-    return table if notes.get("network_digest") == teacher_digest(folder) else table.head(0)
+    table, notes = read_table(folder / KEPT)
+    if not set(TEACHER_COLUMNS) <= set(table) or notes.get("network_digest") != teacher_digest(folder):
+        return pd.DataFrame(columns=TEACHER_COLUMNS)
+    return table[TEACHER_COLUMNS]
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -118,8 +123,10 @@ def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else first
 
 
-def _prob_of(path: Path, ids: pd.Series) -> np.ndarray:
-    return read_probs(path, ids) if path.exists() else np.full(len(ids), np.nan)
+def further_opinions(folder: Path, name: str, ids: pd.Series) -> dict[str, np.ndarray]:
+    """Calibrated probs [N] of kNN and of label propagation from the unit's tables `NAME-knn` and `NAME-graph`; NaN where it has none."""
+    paths = {f"{each}_prob": folder / f"{name}-{each}.parquet" for each in ("knn", "graph")}
+    return {each: read_probs(path, ids) if path.exists() else np.full(len(ids), np.nan) for each, path in paths.items()}
 
 
 def _predict(context: RunContext, unit: Unit, folder: Path, patches: pd.DataFrame) -> pd.DataFrame:
@@ -128,16 +135,21 @@ def _predict(context: RunContext, unit: Unit, folder: Path, patches: pd.DataFram
         network, facts = load_network(folder, context.world.device, context.precision.channels_last)
     else:
         network, facts = context.frozen.load(folder, context.world.device)
-    neighbours = read_neighbours(folder) if read_fold(folder).get("neighbours") else None
+    made = read_fold(folder)
+    neighbours = read_neighbours(folder) if made.get("neighbours") else None
     by_knn = facts.get("scored_by") == "knn"
     if by_knn:
         logits = vote_logits(context, unit, network, patches, neighbours["vote"])
         table = predictions(patches.id, patches.label, patches.wsi, unit.number, logits)
     else:
         table = predict_rows(context, network, patches, unit, "pool")
-    table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan)
+    table = table.assign(prob=Calibrator.from_dict(facts["calibration"]).prob(table.logit), knn_prob=np.nan, graph_prob=np.nan)
     if neighbours and not by_knn:
         table["knn_prob"] = vote_probs(context, unit, network, patches, neighbours)
+    if made.get("graph"):
+        graph = read_graph(folder)
+        logits = propagated_logits(context, unit, network, graph["choice"], context, patches)
+        table["graph_prob"] = Calibrator.from_dict(graph["calibration"]).prob(logits)
     return table[TEACHER_COLUMNS]
 
 
@@ -145,7 +157,7 @@ def teacher_predictions(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFr
     """Predictions of the patches `pool` by the networks of a unit of round `number`; columns as of `pool_table`.
 
     Where round 0 is a blend, they are the blend of its members' networks of that unit, each under its own recipe's test views. None
-    of these networks learned a label that the unit scores. `knn_prob` is the members' mean, NaN where a member has none.
+    of these networks learned a label that the unit scores. `knn_prob` and `graph_prob` are the members' mean, NaN where a member has none.
     """
     if number or not rounds.members:
         run = rounds.run(number)
@@ -157,7 +169,7 @@ def teacher_predictions(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFr
     tables = [as_member(heads[member.run.path], member.table, member.run.unit(unit.name)) for member in rounds.members]
     weights = np.array([member.weight for member in rounds.members])
     blended = blended_table(tables, rounds.start.info()["blend"]["method"], weights, {})
-    return blended.assign(knn_prob=mean_over([table.knn_prob for table in tables], weights))
+    return blended.assign(**{name: mean_over([table[name] for table in tables], weights) for name in ("knn_prob", "graph_prob")})
 
 
 def teacher_predictions_digest(rounds: Rounds, number: int, unit: Unit) -> str:
@@ -169,6 +181,7 @@ def teacher_predictions_digest(rounds: Rounds, number: int, unit: Unit) -> str:
 
 def check_round_0(rounds: Rounds) -> None:
     """Raises UserError where round 0, or a member of it where it is a blend, lacks what rounds need."""
+    check_opinions(rounds.recipe, str(rounds.start.path), bool(rounds.members))
     if not rounds.members:
         check_teachers(rounds.start, rounds.units)
         return

@@ -441,6 +441,13 @@ class Pseudo(Section):
     k_best: int | None = Field(
         None, ge=1, le=MOST_PATCHES, description="add at most this many patches of each class, the most confident"
     )
+    class_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="add the surest patches of each class: this share of them in round 1, twice that in round 2, and so on"
+        " (Cascante-Bonilla et al. 2021)",
+    )
     view_std: float | None = Field(
         None, gt=0, le=1e6, description="leave out patches whose logit has a standard deviation above this over views"
     )
@@ -456,12 +463,24 @@ class Pseudo(Section):
     )
     round_cap: float | None = Field(None, gt=0, le=1, description="maximum share of the pool that one round may add")
     label: Literal["hard", "soft"] = Field("hard", description="pseudo-labels are 0 or 1, or the calibrated prob")
-    weight: Literal["constant", "confidence", "softmatch"] = Field(
+    opinions: Literal["head", "knn", "graph", "head+knn", "head+graph", "knn+graph", "head+knn+graph"] = Field(
+        "head",
+        description="whose prob labels the pool: the classifier, kNN (neighbours.use), label propagation (graph.use), or the calibrated mean of"
+        " several, weighted by what inner patches show",
+    )
+    prior: Literal["mean", "em"] = Field(
+        "mean",
+        description="expected share of tumor in the pool. mean: of the calibrated probs; em: by EM, and every prob is shifted to that share"
+        " (Saerens et al. 2002), for a pool with another share of tumor than the labels",
+    )
+    weight: Literal["constant", "confidence", "softmatch", "agreement"] = Field(
         "constant",
         description="weight of a pseudo-label in the loss. constant: all equal; confidence: 2 |prob - 0.5|;"
-        " softmatch: a truncated Gaussian (Chen et al. 2023)",
+        " softmatch: a truncated Gaussian (Chen et al. 2023); agreement: 1 - the highest prob of an opinion + the lowest",
     )
-    weight_scale: float = Field(1.0, gt=0, le=10, description="factor on every weight; a true label has weight 1")
+    weight_scale: float = Field(
+        1.0, gt=0, le=10, description="factor on every weight: how much the pool counts; a true label has weight 1"
+    )
     ramp_epochs: float = Field(
         0.0, ge=0, le=MOST_EPOCHS, description="linear rise of the weights over the first epochs of a student"
     )
@@ -469,6 +488,10 @@ class Pseudo(Section):
         "all",
         description="share of each batch that is pseudo-labelled; all: labels and pseudo-labels shuffled together,"
         " or where a method draws by class (metric) in their share of the patches, at most half",
+    )
+    start: Literal["weights", "teacher"] = Field(
+        "weights",
+        description="where students start: the weights that round 0 started from, or those of their teacher, the fold's network of the round before",
     )
     noise: Literal["same", "d4", "standard", "strong", "file"] = Field(
         "strong", description="training views of pseudo-labelled patches; same: those of views.policy; file: those of views.file"
@@ -617,6 +640,11 @@ class Recipe(Section):
     def scored_by(self) -> Literal["head", "knn"]:
         """The source of a run's Predictions: the classifier, or kNN where no classifier is trained (`method.classify: false`)."""
         return "knn" if self.method.name == "metric" and not self.method.classify else "head"
+
+    @property
+    def uses_knn(self) -> bool:
+        """Whether kNN votes are made; `auto`: where the method is metric learning."""
+        return self.method.name == "metric" if self.neighbours.use == "auto" else self.neighbours.use
 
     @model_validator(mode="after")
     def _own_views_are_there_and_used(self):

@@ -5,10 +5,9 @@ from pcam_ssl.evaluation.confidence import share_interval
 from pcam_ssl.pseudo_labels.precision_check import added_scores
 
 
-def decisions(labels, fold=0, ids=None):
-    return pd.DataFrame(
-        {"id": ids or [f"p{n}" for n in range(len(labels))], "fold": fold, "label": pd.array(labels, dtype="float64")}
-    )
+def decisions(labels, fold=0, ids=None, probs=None):
+    columns = {"id": ids or [f"p{n}" for n in range(len(labels))], "fold": fold, "label": pd.array(labels, dtype="float64")}
+    return pd.DataFrame({**columns, "prob": probs or 0.5})
 
 
 def truth(labels, slides=None):
@@ -28,6 +27,12 @@ def test_precision_by_class():
         "all": (3, 4),
     }
     assert precision["tumor"]["value"] == pytest.approx(2 / 3)
+
+
+def test_beside_it_stands_what_the_probs_promised():
+    predicted = added_scores(decisions([1, 1, 0, None], probs=[0.9, 0.7, 0.2, 0.5]), truth([1, 0, 0, 1]))["predicted"]
+    assert predicted == {"tumor": pytest.approx(0.8), "normal": pytest.approx(0.8), "all": pytest.approx(0.8)}
+    assert added_scores(decisions([1], probs=[0.9]), truth([1]))["predicted"]["normal"] is None
 
 
 def test_coverage_is_the_share_added_with_whatever_label():

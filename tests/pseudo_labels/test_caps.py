@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from pools import all_of, rated_of, staying
 
-from pcam_ssl.pseudo_labels.selectors import duplicate_cap, k_best, keep_most_confident, round_cap, slide_cap, top_share
+from pcam_ssl.pseudo_labels.selectors import (
+    class_share,
+    duplicate_cap,
+    k_best,
+    keep_most_confident,
+    round_cap,
+    slide_cap,
+    top_share,
+)
 
 FALLING = [0.99, 0.98, 0.97, 0.96, 0.04, 0.05]  # normal e is as sure as d, but for rounding; f is the least sure
 
@@ -19,6 +27,14 @@ def test_top_share_is_of_the_whole_pool_and_of_either_class():
     stays = np.array([False, True, True, True])
     reasons = top_share(pool, stays, 0.5)
     assert reasons.tolist() == ["", "not among the 2 surest, 0.5 of the pool (pseudo.top_share)", "", ""]
+
+
+def test_class_share_grows_by_round_in_each_class():
+    pool = rated_of(FALLING)  # four called tumor, two called normal
+    kept = [staying(pool, class_share(pool, all_of(pool), 0.5, number)) for number in (1, 2, 3)]
+    assert kept == ["abe", "abcdef", "abcdef"]
+    reasons = class_share(pool, all_of(pool), 0.25, 1)
+    assert reasons[1] == "not among the 1 surest of its class, 0.25 of those called tumor (pseudo.class_share, round 1)"
 
 
 def test_slide_cap_keeps_the_most_confident_of_a_slide_and_all_of_unknown_slide():

@@ -214,3 +214,15 @@ def test_students_start_from_the_published_weights_of_round_0(refused, fresh, mo
     monkeypatch.setattr("pcam_ssl.cross_validation.checks.published_from", lambda recipe: "a package")
     problem = refused(fresh)
     assert problem.startswith(f"{fresh}: begun with weights of test_resnet from hub, here they would come from a package;")
+
+
+def test_students_of_another_network_cannot_start_from_their_teacher(refused, fresh):
+    assert refused(fresh, "pseudo.start=teacher", "model.drop_rate=0.5") == (
+        f"pseudo.start=teacher: students have another network than {fresh} (sections model and method); leave out what changes them"
+    )
+
+
+def test_an_opinion_that_round_0_has_not(refused, fresh):
+    assert refused(fresh, "pseudo.opinions=head+graph") == (
+        f"pseudo.opinions=head+graph: {fresh} has no label propagation; train a run with graph.use=true"
+    )

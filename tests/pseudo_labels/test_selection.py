@@ -199,3 +199,26 @@ def test_a_large_pool_is_decided_fast():
     began_s = time.perf_counter()
     decide(pool, INNER, options, None, "d")
     assert time.perf_counter() - began_s < 4  # 0.8 s on a free core
+
+
+def test_the_share_of_each_class_grows_with_the_round():
+    options = Pseudo(precision=None, balance="none", class_share=0.34)
+    pool = pool_of([0.9, 0.8, 0.7, 0.1, 0.2, 0.3])
+    assert [added(decide(pool, INNER, options, None, "d", number=number)[0]) for number in (1, 2, 3)] == ["ad", "abde", "abcdef"]
+
+
+def test_em_shifts_the_probs_to_the_share_it_finds():
+    options = Pseudo(precision=None, balance="none", top_share=1, label="soft", prior="em")
+    pool = pool_of([0.7, 0.2, 0.1, 0.05] * 10)
+    decisions, facts = decide(pool, INNER, options, None, "d", labelled_share=0.5)
+    assert facts["prior"] < pool.prob.mean()
+    assert (decisions.label < pool.prob).all()
+    assert decisions.label.mean() == pytest.approx(facts["prior"], abs=1e-3)
+
+
+def test_a_pool_without_tumor_is_not_forced_into_balance():
+    options = Pseudo(precision=None, top_share=1, balance="prior", prior="em")
+    pool = pool_of(np.linspace(0.02, 0.7, 40))
+    decisions, facts = decide(pool, INNER, options, None, "d", labelled_share=0.5)
+    assert facts["prior"] < 0.05
+    assert (decisions.label[decisions.decision == "added"] == 1).sum() <= 2

@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
+from pools import pool_of
 
-from pcam_ssl.pseudo_labels.selection import confidence_weights, pseudo_weights, softmatch_weights
+from pcam_ssl.pseudo_labels.selection import WEIGHTS, confidence_weights, decide, softmatch_weights
+from pcam_ssl.recipe.schema import Pseudo
 
 
-def test_constant_is_the_scale():
-    assert pseudo_weights([0.1, 0.9], "constant", 0.5).tolist() == [0.5, 0.5]
+def test_the_scale_is_a_factor_on_every_weight():
+    options = Pseudo(precision=None, top_share=1, balance="none", weight_scale=0.5)
+    assert decide(pool_of([0.1, 0.9]), None, options, None, "d")[0].weight.tolist() == [0.5, 0.5]
+
+
+def test_agreement_is_lower_the_more_opinions_differ():
+    pool = pool_of([0.1, 0.9, 0.5], disagreement=[0.0, 0.25, 1.0])
+    assert WEIGHTS["agreement"](pool).tolist() == [1, 0.75, 0]
 
 
 def test_confidence_goes_from_a_coin_to_certainty():
@@ -28,6 +36,6 @@ def test_softmatch_is_the_same_in_any_order():
     assert (softmatch_weights(probs)[order] == softmatch_weights(probs[order])).all()
 
 
-@pytest.mark.parametrize("rule", ["constant", "confidence", "softmatch"])
+@pytest.mark.parametrize("rule", WEIGHTS)
 def test_an_empty_pool_has_no_weights(rule):
-    assert pseudo_weights([], rule).shape == (0,)
+    assert WEIGHTS[rule](pool_of([])).shape == (0,)
