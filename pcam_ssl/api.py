@@ -69,18 +69,21 @@ def import_dataset(
     dataset: StrPath,
     *,
     wsi: StrPath | None = None,
+    wsi_pattern: str | None = None,
     skip_bad: bool = False,
     verify: bool = True,
     workers: int | None = None,
 ) -> "Dataset":
     """Pack `source` into the new folder `dataset` once (`pcam-ssl data import`); returns the Dataset.
 
-    `source` is a Kaggle zip or folder, PCam HDF5 folder, Hugging Face parquet, image folder, or image; `wsi` a csv `id,wsi`. `verify=False` accepts
-    files whose MD5 is not the published one. Raises UserError, with every problem found, where the source does not hold.
+    `source` is a Kaggle zip or folder, PCam HDF5 folder, Hugging Face parquet, image folder, or image; `wsi` a csv `id,wsi`, or `wsi_pattern` a
+    regular expression with a group `wsi` over the paths of images. `verify=False` accepts files whose MD5 is not the published one.
+    Raises UserError, with every problem found, where the source does not hold.
     """
     from pcam_ssl.data.importing import import_source
 
-    return import_source(Path(source), Path(dataset), wsi=_path(wsi), skip_bad=skip_bad, workers=workers, verify=verify)
+    options = {"wsi": _path(wsi), "wsi_pattern": wsi_pattern, "skip_bad": skip_bad, "workers": workers, "verify": verify}
+    return import_source(Path(source), Path(dataset), **options)
 
 
 @verb

@@ -14,7 +14,9 @@ slides are known, the same ones in every arm and seed, and covers the spread ove
 | rounds, sure | rounds as `pseudo-label` makes them by default: patches beyond the prob at which inner patches prove a precision of 0.98 | supervised |
 | rounds, surest quarter | rounds of the most confident quarter of the pool, hard, classes in the ratio of the calibrated probs | supervised |
 | rounds, soft | rounds of the recipe `pseudo-label`: the whole pool with its calibrated probs | supervised |
-| label propagation | labels spread on a graph of nearest neighbours, where the recipe has a section `graph` | supervised |
+| rounds, growing share | rounds of 0 and 1 for the most confident third of each class, then two thirds, then all | supervised |
+| label propagation | labels spread on a graph of nearest neighbours of labels and pool | supervised |
+| rounds, two opinions | rounds of the whole pool with the calibrated mean of head and label propagation, disagreement lowering the weight | supervised |
 | supervised by steps | a linear head trained by AdamW for 20 epochs | supervised |
 | supervised, twice the steps | the same for 40 epochs | supervised by steps |
 | FixMatch, mean teacher, MixMatch | the same head, optimizer, steps and labels a step, with as many patches of the pool in each step | supervised by steps |
@@ -45,17 +47,19 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
 from pcam_ssl.recipe.loading import flatten, load_recipe, recipe_path
-from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.recipe.yaml_text import read_yaml
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 
 SUPERVISED, BY_STEPS, METRIC, TWICE = "supervised", "supervised by steps", "metric", "metric, twice the steps"
+GRAPH = "label propagation"
 ADAMW = ("optim.name=adamw", "optim.lr=0.001", "train.epochs=20", "cv.inner_folds=2")
 LONGER = (*ADAMW, "train.epochs=40")
 ARCFACE = (*ADAMW, "method.name=metric", "cv.refit=false", "neighbours.use=false")
 POOL = (*ADAMW, "method.ratio=1")
 WHOLE = ("pseudo.precision=null", "pseudo.top_share=1", "pseudo.balance=none")
+GROWING = ("pseudo.precision=null", "pseudo.class_share=0.34", "pseudo.balance=none")
+TWO_OPINIONS = (*WHOLE, "pseudo.label=soft", "pseudo.mix=0.5", "pseudo.opinions=head+graph", "pseudo.weight=agreement")
 # The measured rounds are those that were asked for, whatever the stop rules would say.
 NO_STOPS = (
     "pseudo.planted_share=0",
@@ -74,8 +78,6 @@ class Arm:
     start: str | None = None
     rounds: int = 0
     table: str = "oof"
-    needs: str = ""
-    """Section or key of the recipe without which the arm is left out."""
     ceiling: bool = False
     """Trained on all labels, once for all budgets."""
 
@@ -92,7 +94,9 @@ ARMS = {
     "rounds, sure": Arm(SUPERVISED, (), SUPERVISED, 3),
     "rounds, surest quarter": Arm(SUPERVISED, ("pseudo.precision=null", "pseudo.top_share=0.25"), SUPERVISED, 3),
     "rounds, soft": Arm(SUPERVISED, shipped_rounds(), SUPERVISED, 3),
-    "label propagation": Arm(SUPERVISED, ("graph.use=true",), table="oof-graph", needs="graph.use"),
+    "rounds, growing share": Arm(SUPERVISED, GROWING, SUPERVISED, 3),
+    GRAPH: Arm(SUPERVISED, ("graph.use=true",), table="oof-graph"),
+    "rounds, two opinions": Arm(SUPERVISED, TWO_OPINIONS, GRAPH, 3),
     BY_STEPS: Arm(SUPERVISED, ADAMW),
     "supervised, twice the steps": Arm(BY_STEPS, LONGER),
     "FixMatch": Arm(BY_STEPS, (*POOL, "method.name=fixmatch", "method.strong=d4")),
@@ -118,10 +122,6 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
     options = parser.parse_args()
     names = with_needed(options.arms or list(ARMS))
-    keys = flatten(Recipe().dump())
-    for name in [name for name in names if ARMS[name].needs and ARMS[name].needs not in keys]:
-        print(f"{name}: left out, the recipe has no {ARMS[name].needs}", file=sys.stderr)
-        names.remove(name)
     tables = [budget_table(options, n, train_arms(options, n, names)) for n in options.labels]
     write_tables(options.out, tables)
 

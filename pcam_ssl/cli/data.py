@@ -22,6 +22,13 @@ def import_command(
     ],
     dataset: Target,
     wsi: Annotated[Path | None, typer.Option(metavar="CSV", help="Slides: a csv with the columns id,wsi, joined on id.")] = None,
+    wsi_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Slides from paths of images: groups (?P<wsi>...) and, where there, x, y, label, split. IDC, Camelyon17-WILDS and BreakHis need none.",
+        ),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out bad images and unmatched ids, and count them.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Accept files whose MD5 is not the published one.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads (default: one a core, at most 8).")] = None,
@@ -29,7 +36,9 @@ def import_command(
     """Pack patches into a DATASET folder, once: every other command reads that."""
     from pcam_ssl.api import import_dataset
 
-    packed = import_dataset(source, dataset, wsi=wsi, skip_bad=skip_bad, verify=not no_verify, workers=workers)
+    packed = import_dataset(
+        source, dataset, wsi=wsi, wsi_pattern=wsi_pattern, skip_bad=skip_bad, verify=not no_verify, workers=workers
+    )
     counts = [
         f"{split} {sum(labels.values()):,} ({', '.join(f'{n:,} {label}' for label, n in labels.items() if n)})"
         for split, labels in packed.manifest["counts"].items()

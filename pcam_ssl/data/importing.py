@@ -43,23 +43,27 @@ def import_source(
     workers: int | None = None,
     verify: bool = True,
     choose: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+    wsi_pattern: str | None = None,
 ) -> Dataset:
-    """Import a source into the new dataset `target` and return it. `wsi` is a csv `id,wsi`; `verify` checks published MD5s.
+    """Import a source into the new dataset `target` and return it. `wsi` is a csv `id,wsi`, or `wsi_pattern` a
+    regular expression with a group `wsi` over the paths of images; `verify` checks published MD5s.
 
     `workers` threads decode (default: one per core, at most 8). `choose` takes the records (`RECORD_COLUMNS`) and returns the rows to import,
     in their order and with their index; it may move patches to another split. Raises UserError with every problem of the source. With `skip_bad`
     bad images and unmatched ids are left out instead and counted in the manifest. A failed import leaves nothing behind.
     """
     refuse_existing(target)
-    found = _listed(source, wsi, skip_bad, verify)
+    if wsi is not None and wsi_pattern is not None:
+        raise UserError("--wsi and --wsi-pattern both name the slides; give one of them")
+    found = _listed(source, wsi, skip_bad, verify, wsi_pattern)
     if choose is not None:
         found.keep(choose(found.records))
     _write(found, target, skip_bad, workers or min(os.cpu_count() or 1, 8))
     return open_dataset(target)
 
 
-def _listed(source: Path | str, wsi: Path | str | None, skip_bad: bool, verify: bool) -> Listing:
-    found = list_source(source, verify=verify)
+def _listed(source: Path | str, wsi: Path | str | None, skip_bad: bool, verify: bool, wsi_pattern: str | None) -> Listing:
+    found = list_source(source, verify, wsi_pattern)
     if found.problems and not skip_bad:
         raise UserError(*found.problems, "fix these, or add --skip-bad to leave them out")
     for problem in found.problems:

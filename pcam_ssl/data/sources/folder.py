@@ -53,7 +53,7 @@ def _by_folder_names(tree: Tree, images: list[str]) -> pd.DataFrame:
         raise UserError(f"{tree.path}: folder {name_first(unknown)} names neither a class nor a split; {wanted}")
     meanings = [_meaning(str(PurePosixPath(name).parent)) for name in images]
     return records(
-        _ids(images), [split for split, _ in meanings], pd.array([label for _, label in meanings], dtype="Int8"), place=images
+        ids_of(images), [split for split, _ in meanings], pd.array([label for _, label in meanings], dtype="Int8"), place=images
     )
 
 
@@ -66,7 +66,7 @@ def _meaning(folder: str) -> tuple[str, int | None] | None:
     return (split, None) if parts and parts[-1] in SPLITS else None
 
 
-def _ids(images: list[str]) -> list[str]:
+def ids_of(images: list[str]) -> list[str]:
     """File names where all are different, else paths; both without suffix."""
     stems = [stem(name) for name in images]
     if len(set(stems)) == len(stems):
