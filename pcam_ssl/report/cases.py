@@ -8,6 +8,7 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.explain.explanation import Explained
+from pcam_ssl.report.slide_maps import SlideMap, slide_maps
 from pcam_ssl.tables import CLASSES
 
 SHOWN = 12
@@ -79,6 +80,7 @@ class Pictures:
     wrong: list[Case] = field(default_factory=list)
     unsure: list[Case] = field(default_factory=list)
     maps: list[FoldMap] = field(default_factory=list)
+    slides: list[SlideMap] = field(default_factory=list)
     asked: str = ""
     """The patches among which neighbours were searched, in words."""
     no_cases: str | None = LATER
@@ -91,6 +93,7 @@ class Pictures:
             "surest_wrong": [case.to_dict() for case in self.wrong],
             "least_sure": [case.to_dict() for case in self.unsure],
             "maps": [each.to_dict() for each in self.maps],
+            "slides": [each.to_dict() for each in self.slides],
         }
 
 
@@ -110,8 +113,13 @@ def _sorted(rows: pd.DataFrame, key: pd.Series, n: int) -> pd.DataFrame:
 
 
 def shown_cases(scored: pd.DataFrame, dataset: Dataset) -> Pictures:
-    """Both galleries from labelled out-of-fold Predictions, without the networks."""
-    return Pictures(wrong=_cases(confident_errors(scored), dataset), unsure=_cases(least_confident(scored), dataset), no_cases=None)
+    """Both galleries and the maps of slides from labelled out-of-fold Predictions, without the networks."""
+    return Pictures(
+        wrong=_cases(confident_errors(scored), dataset),
+        unsure=_cases(least_confident(scored), dataset),
+        slides=slide_maps(scored, dataset),
+        no_cases=None,
+    )
 
 
 def _cases(rows: pd.DataFrame, dataset: Dataset) -> list[Case]:

@@ -40,6 +40,7 @@ from pcam_ssl.report.scores import (
     verdict_block,
     views_section,
 )
+from pcam_ssl.report.slide_maps import slide_maps_section
 from pcam_ssl.report.verdict import Verdict, judge, what_was_done
 from pcam_ssl.runs.contents import Facts, read_facts
 from pcam_ssl.runs.run import ROUNDS, ROUNDS_FILE, Run, run_in_use
@@ -66,6 +67,7 @@ SECTIONS: tuple[tuple[str, str, Callable[["Report"], Section | None], str], ...]
     ("decision", "Decision curve", lambda report: decision_section(report.facts), "columns-2/3"),
     ("training-loss", "Training loss by epoch", lambda report: training_loss_section(report.facts), "pair-1"),
     ("auroc-by-epoch", "AUROC by epoch", lambda report: watched_section(report.facts), "pair-1"),
+    ("slide-maps", "Maps of slides", lambda report: slide_maps_section(report.pictures.slides), "wide"),
     ("wrong", "Most confident errors", lambda report: wrong_section(report.pictures), "wide"),
     ("unsure", "Least confident", lambda report: unsure_section(report.pictures), "wide"),
     ("rounds", "Pseudo-label rounds", lambda report: rounds_section(report.facts.rounds), "pair-2"),

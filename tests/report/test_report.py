@@ -75,7 +75,9 @@ def test_a_map_holds_scored_patches_and_no_training_patches(pictures, finished):
 def test_the_page_shows_all_of_it_and_stays_small(copy):
     told = report(copy)
     page = told.path.read_text()
-    assert page.count("<img") == (len(told.pictures.wrong) + 12) * (2 + 4)
+    cases, slides = len(told.pictures.wrong) + 12, len(told.pictures.slides)
+    assert slides == 10
+    assert page.count("<img") == cases * (2 + 4) + slides * 2
     assert page.count('class="map"') == 4
     assert told.path.stat().st_size < 3_000_000
     assert (copy.path / "model-card.md").read_text().startswith("# Model card: run\n")

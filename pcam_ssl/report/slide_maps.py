@@ -1,0 +1,134 @@
+"""Maps of slides: where on a slide the scored patches lie, with their label and their prob of tumor, worst slides first."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.evaluation.metrics import auroc, nll
+from pcam_ssl.render.document import Card, Gallery, Line, Paragraph, Picture, Scale, Section
+from pcam_ssl.render.format import three
+from pcam_ssl.render.html import encoded, shorten
+
+SHOWN = 24
+"""The number of slides on a page."""
+MOST_CELLS = 64
+"""Cells along the longer side of a map."""
+SIDE_PX = 160
+"""The longer side of a map as it is shown."""
+EMPTY = (228, 231, 236)
+NORMAL, MIDDLE, TUMOR = (36, 104, 194), (250, 250, 250), (194, 87, 12)
+"""The page's blue and orange, and white between them."""
+
+
+@dataclass(frozen=True)
+class SlideMap:
+    """One slide: its patches on a grid of cells. Cells without a patch are NaN."""
+
+    wsi: str
+    n: int
+    n_tumor: int
+    nll: float
+    auroc: float | None
+    prob: np.ndarray
+    """Mean prob of tumor, out of fold, float `[H, W]`."""
+    truth: np.ndarray
+    """Share of tumor patches, float `[H, W]`."""
+
+    def to_dict(self) -> dict:
+        """Everything except the map, as JSON values."""
+        return {"wsi": self.wsi, "patches": self.n, "tumor": self.n_tumor, "nll": self.nll, "auroc": self.auroc}
+
+
+def slide_maps(scored: pd.DataFrame, dataset: Dataset) -> list[SlideMap]:
+    """A map of each slide whose patches have coordinates, the slide of highest mean NLL first; `scored` are labelled Predictions.
+
+    Empty where the dataset has no coordinates.
+    """
+    places = dataset.patches[["id", "x", "y"]].dropna()
+    rows = scored[scored.wsi.notna()].merge(places, on="id")
+    if rows.empty:
+        return []
+    step = min(grid_step(rows, axis) for axis in ("x", "y"))
+    maps = [_map(wsi, patches, step) for wsi, patches in rows.groupby("wsi", sort=True)]
+    return sorted(maps, key=lambda each: (-each.nll, each.wsi))
+
+
+def grid_step(rows: pd.DataFrame, axis: str) -> int:
+    """The smallest distance of patches of one slide along an axis, px at the level of the coordinates; 1 where there is none."""
+    places = rows[["wsi", axis]].drop_duplicates().sort_values(["wsi", axis])
+    gaps = places[axis].astype("int64").diff()[places.wsi == places.wsi.shift()]
+    return int(gaps.min()) if len(gaps) else 1
+
+
+def _map(wsi: str, rows: pd.DataFrame, step: int) -> SlideMap:
+    x, y = (rows[axis].to_numpy(np.int64) - int(rows[axis].min()) for axis in ("x", "y"))
+    cell = max(step, -(-(max(x.max(), y.max()) + 1) // MOST_CELLS))
+    shape, places = (y.max() // cell + 1, x.max() // cell + 1), (y // cell, x // cell)
+    labels, probs = rows.label.to_numpy(np.int64), rows.prob.to_numpy(np.float64)
+    return SlideMap(
+        wsi=wsi,
+        n=len(rows),
+        n_tumor=int(labels.sum()),
+        nll=nll(labels, probs),
+        auroc=auroc(labels, probs),
+        prob=cell_means(places, probs, shape),
+        truth=cell_means(places, labels.astype(float), shape),
+    )
+
+
+def cell_means(places: tuple[np.ndarray, np.ndarray], values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Mean of `values` `[N]` in each cell, float `shape`, from row and column of each value; NaN without one."""
+    total, count = np.zeros(shape), np.zeros(shape)
+    np.add.at(total, places, values)
+    np.add.at(count, places, 1)
+    return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+
+
+def coloured(values: np.ndarray) -> np.ndarray:
+    """Pixels uint8 `[H, W, 3]` of values in [0, 1]: blue at 0, white at 0.5, orange at 1, grey where NaN."""
+    known = np.nan_to_num(values, nan=0.5)[..., None]
+    low, middle, high = (np.array(colour, float) for colour in (NORMAL, MIDDLE, TUMOR))
+    ramp = np.where(known < 0.5, low + (middle - low) * 2 * known, middle + (high - middle) * (2 * known - 1))
+    return np.where(np.isnan(values)[..., None], np.array(EMPTY, float), ramp).round().astype(np.uint8)
+
+
+def slide_maps_section(maps: list[SlideMap]) -> Section | None:
+    """The maps of the worst slides; None where patches have no coordinates."""
+    if not maps:
+        return None
+    note = (
+        "Left: labels. Right: prob of tumor, out of fold. A cell is a patch, or several where the slide is large; grey cells hold none."
+        " The slide of highest mean NLL first: look for lesions that are missed whole, and for single cells that stand alone."
+    )
+    count = "" if len(maps) <= SHOWN else f" {SHOWN} of {len(maps):,} slides are shown; scores.json has the scores of all."
+    return Section(
+        blocks=(
+            Paragraph(note + count, "note"),
+            Scale("normal", "tumor"),
+            Gallery([_card(each) for each in maps[:SHOWN]], "patches"),
+        )
+    )
+
+
+def _card(each: SlideMap) -> Card:
+    name = f"slide {each.wsi}"
+    pictures = [
+        _picture(each.truth, f"{name}: labels of {each.n:,} patches, {each.n_tumor:,} of them tumor"),
+        _picture(each.prob, f"{name}: prob of tumor"),
+    ]
+    lines = [
+        Line(shorten(name, 30), strong=True, title=name),
+        f"{each.n_tumor:,} of {each.n:,} patches tumor",
+        f"NLL {three(each.nll)}, AUROC {three(each.auroc)}",
+    ]
+    return Card(pictures, lines)
+
+
+def _picture(values: np.ndarray, words: str) -> Picture:
+    """The cells of a map as squares, as large as fits."""
+    side = max(1, SIDE_PX // max(values.shape))
+    pixels = coloured(values).repeat(side, axis=0).repeat(side, axis=1)
+    height, width = pixels.shape[:2]
+    return Picture(encoded(pixels, "png"), "png", words, width, height)
