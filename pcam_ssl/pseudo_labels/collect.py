@@ -16,6 +16,7 @@ from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.precision_check import added_scores
 from pcam_ssl.pseudo_labels.stopping import no_better
 from pcam_ssl.pseudo_labels.teacher import inner_table, teacher_predictions
+from pcam_ssl.pseudo_labels.teachers import teachers_scores
 from pcam_ssl.pseudo_labels.verdict import (
     RoundTables,
     choose_round,
@@ -113,6 +114,7 @@ def write_verdict(
         "unit": cluster,
         "pool": _pool(rounds),
         "planted": planted,
+        "teachers": None if pooled or not last else teachers_scores(rounds, tables[0].oof, groups, **options),
         "rounds": rows,
         "chosen_by_fold": chosen,
         "control": told,

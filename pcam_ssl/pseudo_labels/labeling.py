@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
-from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.data.pool import pool_rows
@@ -15,9 +13,9 @@ from pcam_ssl.files import digest_text, read_json, write_json
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.opinions import mix_opinions, opinions_of
 from pcam_ssl.pseudo_labels.selection import decide
-from pcam_ssl.pseudo_labels.teacher import inner_evidence, teacher_predictions, teacher_predictions_digest
+from pcam_ssl.pseudo_labels.teachers import mean_opinion, predict_pool, teachers_digest, teachers_evidence
 from pcam_ssl.runs.run import DECISIONS, SELECTION
-from pcam_ssl.tables import DECISION_COLUMNS, mean_over, read_table, write_table
+from pcam_ssl.tables import DECISION_COLUMNS, read_table, write_table
 from pcam_ssl.terminal import say
 
 
@@ -66,12 +64,12 @@ def _added(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
 
 
 def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
-    pool = teacher_predictions(rounds, number - 1, unit, pool_rows(rounds.dataset, rounds.folds, unit))
+    pool = predict_pool(rounds, number, unit, pool_rows(rounds.dataset, rounds.folds, unit))
 
     def decide_and_write() -> None:
         previous = _previous(rounds, number, [unit])
         # An inner network labels its own pool; thresholds rest on what all inner networks of the fold say.
-        inner, cluster = inner_evidence(rounds.run(number - 1).unit(unit.whole), rounds.folds)
+        inner, cluster = teachers_evidence(rounds, number, unit)
         decisions, facts = decide_mixed(rounds, number, pool, inner, previous, digest, cluster, unit.train)
         _write(rounds, number, unit, decisions, facts)
         if unit.part is None:
@@ -89,14 +87,14 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
     units = [each for unit in rounds.units for each in (unit, *unit.parts)]
     pools = {unit.name: pool_rows(rounds.dataset, rounds.folds, unit) for unit in units}
     whole = pd.concat(pools.values()).drop_duplicates("id").sort_values("row").reset_index(drop=True)
-    tables = [teacher_predictions(rounds, number - 1, unit, whole) for unit in folds]
+    tables = [predict_pool(rounds, number, unit, whole) for unit in folds]
 
     def decide_and_write() -> None:
-        evidence = [inner_evidence(rounds.run(number - 1).unit(unit.name), rounds.folds) for unit in folds]
+        evidence = [teachers_evidence(rounds, number, unit) for unit in folds]
         inner, cluster = pd.concat([table for table, _ in evidence], ignore_index=True), evidence[0][1]
         previous = _previous(rounds, number, rounds.units)
         learned = np.logical_or.reduce([unit.train for unit in folds])
-        decisions, facts = decide_mixed(rounds, number, _mean(tables), inner, previous, digest, cluster, learned)
+        decisions, facts = decide_mixed(rounds, number, mean_opinion(tables), inner, previous, digest, cluster, learned)
         for unit in units:
             own = decisions[decisions.id.isin(pools[unit.name].id)].reset_index(drop=True)
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
@@ -123,18 +121,9 @@ def decide_mixed(
     return decisions, {**facts, "opinions": mix.facts, "labelled_share": share}
 
 
-def _mean(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """The folds' pool tables averaged: logits before and after calibration, spread over views, probs of kNN and graph."""
-    first = tables[0].copy()
-    for name in ("logit", "view_std", "knn_prob", "graph_prob"):
-        first[name] = mean_over([table[name] for table in tables])
-    calibrated = [inverse_sigmoid(table.prob.clip(1e-15, 1 - 1e-15).to_numpy()) for table in tables]
-    return first.assign(prob=expit(mean_over(calibrated)))
-
-
 def _digest(rounds: Rounds, number: int, units: list[Unit]) -> str:
     """SHA-256 of the teacher weights of these pseudo-labels."""
-    digests = [teacher_predictions_digest(rounds, number - 1, unit) for unit in units]
+    digests = [teachers_digest(rounds, number, unit) for unit in units]
     return digests[0] if len(digests) == 1 else digest_text("".join(digests))
 
 

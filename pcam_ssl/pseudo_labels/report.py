@@ -178,7 +178,8 @@ def control(verdict: dict[str, Any]) -> Section | None:
         return None
     told, chosen = verdict["control"], verdict["chosen_by_fold"]
     entries = [(_name(row["number"], verdict), row) for row in verdict["rounds"]]
-    entries.append(("own", {**chosen, "cost": _cost_of_all(verdict["rounds"])}))
+    teachers = verdict.get("teachers")
+    entries.append(("own", {**chosen, "cost": _cost_of_all([*verdict["rounds"], *([teachers] if teachers else [])])}))
     if told and not told["is_round_0"]:
         entries.append(("control", told))
     rows = []
@@ -187,8 +188,15 @@ def control(verdict: dict[str, Any]) -> Section | None:
         numbers = (gain_numbers(gain["auroc"]) if gain else "" for gain in gains)
         rows.append((name, passes(row["cost"]), interval(row["out_of_fold"]["auroc"]), *numbers))
     head = ("round", "patch passes", "AUROC, 95 % interval", "against round 0, paired", "against the control")
-    counted = "patch passes: views of training patches pushed forward, summed over folds; own: over all rounds. cached: heads on features computed once"
-    return _section("Cost and control", [_control_words(told)], Table(head, rows, align="lrlll"), [counted])
+    words = [_control_words(told)]
+    if teachers:
+        against = gain_numbers(teachers["against_round_0"]["auroc"])
+        words.append(
+            f"Round 1 was taught by the mean of {teachers['n']} networks of other seeds ({passes(teachers['cost'])} patch passes for the further ones),"
+            f" whose own AUROC is {against} against round 0."
+        )
+    counted = "patch passes: views of training patches pushed forward, summed over folds; own: over all rounds and teachers. cached: heads on features computed once"
+    return _section("Cost and control", words, Table(head, rows, align="lrlll"), [counted])
 
 
 def _control_words(told: dict[str, Any] | None) -> str:

@@ -16,6 +16,7 @@ from pcam_ssl.pseudo_labels.labeling import select, with_pseudo_labels
 from pcam_ssl.pseudo_labels.precision_check import precision_check
 from pcam_ssl.pseudo_labels.setup import describe_rounds, find_or_train_round_0, folder_of_rounds, open_rounds
 from pcam_ssl.pseudo_labels.stopping import added_too_few, ratio_off, too_many_flips
+from pcam_ssl.pseudo_labels.teachers import train_teachers
 from pcam_ssl.recipe.loading import load_recipe, recipe_digest
 from pcam_ssl.runs.run import lock_file
 from pcam_ssl.terminal import say, warn
@@ -53,6 +54,8 @@ def pseudo_label(
         world.run_on_main(lambda: describe_rounds(rounds))
         planted = precision_check(rounds)
         stopped = _check_stop(rounds, planted)
+        if stopped is None:
+            train_teachers(rounds)
         last = 0
         while last < wanted and stopped is None:
             if (stopped := run_round(rounds, last + 1)) is None:

@@ -19,6 +19,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.selectors import selectors_in_use
 from pcam_ssl.pseudo_labels.teacher import check_round_0
+from pcam_ssl.pseudo_labels.teachers import check_number
 from pcam_ssl.pseudo_labels.thresholds import provable_text
 from pcam_ssl.recipe.loading import flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
@@ -64,6 +65,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     if chosen.model == own.model:
         world.run_on_main(lambda: check_published(start, chosen))
     world.run_on_main(lambda: check_round_0(rounds))
+    world.run_on_main(lambda: check_number(rounds))
     world.run_on_main(lambda: _check_pools(rounds))
     world.run_on_main(lambda: _check_batches(rounds))
     world.share(chosen.train.batch_size, "train.batch_size")
@@ -179,7 +181,7 @@ def _check_folder(start: Run, out: Path) -> None:
 
 def _of_rounds(name: str) -> bool:
     """Whether rounds write a file of that name; hidden files are locks or left by an interruption."""
-    return name.startswith((".", "round-")) or name in (ROUNDS_FILE, CONTROL, "planted")
+    return name.startswith((".", "round-")) or name in (ROUNDS_FILE, CONTROL, "planted", "teachers")
 
 
 def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:

@@ -468,6 +468,13 @@ class Pseudo(Section):
         description="whose prob labels the pool: the classifier, kNN (neighbours.use), label propagation (graph.use), or the calibrated mean of"
         " several, weighted by what inner patches show",
     )
+    teachers: int = Field(
+        1,
+        ge=1,
+        le=50,
+        description="number of networks a fold that label the pool in round 1: round 0's, and others of other seeds on the same labels."
+        " Each more costs one more training of round 0",
+    )
     prior: Literal["mean", "em"] = Field(
         "mean",
         description="expected share of tumor in the pool. mean: of the calibrated probs; em: by EM, and every prob is shifted to that share"

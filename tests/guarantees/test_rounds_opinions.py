@@ -1,4 +1,4 @@
-"""Rounds of three opinions whose students start from their teacher: labels that a fold scores reach nothing of it."""
+"""Rounds of two teachers with three opinions each, whose students start from their teacher: labels that a fold scores reach nothing of it."""
 
 import shutil
 
@@ -19,6 +19,7 @@ ROUNDS = (
     "pseudo.class_share=0.5",
     "pseudo.label=soft",
     "pseudo.start=teacher",
+    "pseudo.teachers=2",
 )
 
 
