@@ -73,7 +73,6 @@ TORCH_FREE = [
     "files",
     "label_curve.band",
     "label_curve.budgets",
-    "label_curve.power_law",
     "label_curve.report",
     "models.foundation",
     "models.weights",

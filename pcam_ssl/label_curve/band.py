@@ -11,9 +11,9 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import TOO_FEW, resampled_auroc
 from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes, student_interval
 from pcam_ssl.evaluation.metrics import auroc
+from pcam_ssl.evaluation.power_law import beyond, foretold, interval_over
 from pcam_ssl.evaluation.scores import interval_text
 from pcam_ssl.label_curve.budgets import Point, budget_name
-from pcam_ssl.label_curve.power_law import beyond, foretold, interval_over
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 
