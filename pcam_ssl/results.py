@@ -15,7 +15,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import Scores
 from pcam_ssl.files import StrPath
 from pcam_ssl.render.document import Block, Facts, Paragraph, Preformatted, Table, Verdict
-from pcam_ssl.render.format import interval, passes, score_document
+from pcam_ssl.render.format import interval, out_of_fold_words, passes, score_document, sentence
 from pcam_ssl.render.html import fragment
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions
@@ -298,7 +298,12 @@ def run_document(run: Run) -> list[Block]:
         return [Paragraph(error.problems[0], "absent"), *([files] if files.pairs else [])]
     found = judge(facts)
     verdict = Verdict(found.level, found.badge, found.headline, found.remarks)
-    return [Paragraph(str(run.path), "note"), verdict, *score_document(facts.scores["out_of_fold"], "Out of fold"), files]
+    return [
+        Paragraph(str(run.path), "note"),
+        verdict,
+        *score_document(facts.scores["out_of_fold"], sentence(out_of_fold_words(facts.scores))),
+        files,
+    ]
 
 
 def dataset_html(dataset: "Dataset") -> str:
