@@ -361,12 +361,15 @@ def label_curve(
     budgets: str | Iterable[int | str],
     by: str = "patches",
     seeds: int = 3,
+    method: str = "supervised",
+    rounds: int | None = None,
     out: StrPath = "runs/label-curve",
 ) -> "LabelCurve":
     """AUROC of a recipe against `budgets` of labels (`by="patches"`) or of slides (`by="slides"`), and what twice as many would bring.
 
     `budgets`: whole numbers from 2, and "all". Each of `seeds` draws other folds and labels; larger budgets keep the labels of smaller ones.
     Runs in `out` are not trained again, so more budgets continue a curve, and the other kind of curve there is compared with this one.
+    `method="rounds"` also makes `rounds` pseudo-label rounds (None: 1) on each run, and compares them with the labels alone and the control.
     Raises UserError, before anything is trained, for budgets that cannot be drawn, and where `out` holds something else.
     """
     from pcam_ssl.label_curve.curve import label_curve
@@ -381,6 +384,8 @@ def label_curve(
             budgets=budgets if isinstance(budgets, str) else ",".join(map(str, budgets)),
             by=by,
             seeds=seeds,
+            method=method,
+            rounds=rounds,
             name="RECIPE" if isinstance(recipe, Recipe) else os.fspath(recipe),
             settings=_settings(settings),
         )

@@ -15,7 +15,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import Scores
 from pcam_ssl.files import StrPath
 from pcam_ssl.render.document import Block, Facts, Paragraph, Preformatted, Table, Verdict
-from pcam_ssl.render.format import interval, passes, score_document
+from pcam_ssl.render.format import interval, out_of_fold_words, passes, score_document, sentence
 from pcam_ssl.render.html import fragment
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions
@@ -144,7 +144,10 @@ class LabelCurve(dict):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a budget: `by`, budget, labels and slides that a network saw, AUROC with its interval, and its spread over draws."""
+        """A row a budget: `by`, budget, labels and slides that a network saw, AUROC with its interval, and its spread over draws.
+
+        With `--method rounds` also `rounds` (AUROC with rounds), `rounds_gain` over the labels alone and `rounds_above_control`.
+        """
         rows = [
             {
                 "by": by,
@@ -153,6 +156,7 @@ class LabelCurve(dict):
                 "slides": point["slides"],
                 **_columns("auroc", point["auroc"]),
                 "auroc_sd": point["draws"]["sd"],
+                **_with_rounds(point.get("rounds")),
             }
             for by, curve in self["curves"].items()
             for point in curve["points"]
@@ -294,7 +298,12 @@ def run_document(run: Run) -> list[Block]:
         return [Paragraph(error.problems[0], "absent"), *([files] if files.pairs else [])]
     found = judge(facts)
     verdict = Verdict(found.level, found.badge, found.headline, found.remarks)
-    return [Paragraph(str(run.path), "note"), verdict, *score_document(facts.scores["out_of_fold"], "Out of fold"), files]
+    return [
+        Paragraph(str(run.path), "note"),
+        verdict,
+        *score_document(facts.scores["out_of_fold"], sentence(out_of_fold_words(facts.scores))),
+        files,
+    ]
 
 
 def dataset_html(dataset: "Dataset") -> str:
@@ -315,6 +324,18 @@ def dataset_html(dataset: "Dataset") -> str:
             Table(("slide", "split", "patches", "share of tumor"), slides, caption, "llrr") if slides else None,
         ]
     )
+
+
+def _with_rounds(rounds: dict[str, Any] | None) -> dict[str, Any]:
+    """The columns of a point of a label curve that has rounds."""
+    if rounds is None:
+        return {}
+    above = rounds["against_control"] or {"value": None, "low": None, "high": None}
+    return {
+        **_columns("rounds", rounds["auroc"]),
+        **_columns("rounds_gain", rounds["difference"]),
+        **_columns("rounds_above_control", above),
+    }
 
 
 def _columns(name: str, score: dict[str, Any]) -> dict[str, Any]:

@@ -179,6 +179,7 @@ def score_blend(
         "grouping": members[0]["grouping"],
         "slides_shared_across_folds": any(one["slides_shared_across_folds"] for one in members),
         "selected_on_fold": info["selected_on_fold"],
+        "transductive": any(one.get("transductive", False) for one in members),
         "scored_by": "blend",
         "notes": list(dict.fromkeys(note for one in members for note in one["notes"])),
         "recipe_digest": info["recipe_digest"],

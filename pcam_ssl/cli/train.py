@@ -104,6 +104,12 @@ def label_curve(
     budgets: Annotated[str, Option("--budgets", metavar="N,N,...", help="numbers of labels or slides to keep, and all")],
     by: Annotated[str, Option("--by", metavar="UNIT", help="what a budget counts: patches (their labels) or slides")] = "patches",
     seeds: Annotated[int, Option("--seeds", metavar="N", help="draws of each budget; other folds and labels with each")] = 3,
+    method: Annotated[
+        str, Option("--method", metavar="METHOD", help="supervised: the labels alone; rounds: also pseudo-label rounds on each run")
+    ] = "supervised",
+    rounds: Annotated[
+        int | None, Option("--rounds", metavar="N", help="with --method rounds: rounds on each run, 1 if not given")
+    ] = None,
     data: DataOption = Path("data/pcam"),
     set: SetOption = None,
     out: Annotated[Path, Option("--out", metavar="DIR", help="folder of the runs; continued where it exists")] = Path(
@@ -113,17 +119,20 @@ def label_curve(
 ) -> None:
     """How many labels are needed: AUROC against labels or slides, and what twice as many would bring.
 
-    Only missing runs are trained. A curve by patches and one by slides in the same DIR are compared.
+    Only missing runs are trained. A curve by patches and one by slides in the same DIR are compared. With `--method rounds` each run is also
+    followed by pseudo-label rounds, and the table says at which budgets these gain over the labels alone and over their control.
 
     Example: pcam-ssl label-curve frozen --budgets 100,300,1000,all --seeds 3
 
     Example: pcam-ssl label-curve frozen --budgets 5,10,20,all --by slides
+
+    Example: pcam-ssl label-curve frozen --budgets 100,300,1000 --method rounds
     """
     from pcam_ssl.api import label_curve
     from pcam_ssl.distributed import own_rank
     from pcam_ssl.label_curve.report import curve_text
 
-    curve = label_curve(data, recipe, set or [], budgets=budgets, by=by, seeds=seeds, out=out)
+    curve = label_curve(data, recipe, set or [], budgets=budgets, by=by, seeds=seeds, method=method, rounds=rounds, out=out)
     if not own_rank():
         print(json.dumps(curve, indent=2) if as_json else curve_text(curve, by))
 

@@ -159,7 +159,7 @@ def held_out(comparison: dict[str, Any]) -> Section:
     listed = [[run["name"], split_note(run, split), three(a), three(b), f"{b - a:+.3f}"] for _, run, split, a, b in points]
     note = "Below the line, out-of-fold AUROC is higher than held-out AUROC. Slides shared across folds cause this, and so do harder held-out slides."
     if any(run["in_pool"].get(split) for _, run, split, *_ in points):
-        note += " Transductive points are not held out: their networks learned from the scored patches, without the labels."
+        note += " Transductive points are not held out: networks or graph used the scored patches, without their labels."
     blocks = (
         Legend([*entries, ("dashed", "c0", "equal")]),
         chart.block(),

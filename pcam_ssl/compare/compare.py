@@ -68,6 +68,7 @@ def _run_values(run: ScoredRun, options: dict[str, int]) -> dict[str, Any]:
         **costs(facts),
         "marks": [*score_warnings(facts.scores), *(["all patches have one prob: it ranks nothing"] if constant else [])],
         "selected_on_fold": facts.scores["selected_on_fold"],
+        "transductive": bool(facts.scores.get("transductive")),
         "held_out": _held_out(run, options),
         "in_pool": {split: report["in_pool"] for split, report in (facts.scores["held_out"] or {}).items() if "in_pool" in report},
         "learning": learning(facts.events),

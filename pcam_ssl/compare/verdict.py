@@ -108,9 +108,10 @@ def remarks(comparison: dict[str, Any]) -> list[str]:
 
 
 def name_of(run: dict[str, Any], comparison: dict[str, Any]) -> str:
-    """The run's name, marked where its scores are too good."""
+    """The run's name, marked where its scores are too good, or transductive."""
     too_good = run["selected_on_fold"] or comparison["scheme"] == "random"
-    return f"{run['name']} {MARK}" if too_good else run["name"]
+    name = f"{run['name']}, transductive" if run.get("transductive") else run["name"]
+    return f"{name} {MARK}" if too_good else name
 
 
 def marked_note(comparison: dict[str, Any]) -> str | None:

@@ -60,7 +60,8 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
         kinds = {"knn": calibrators.get(INNER_KNN), "blend": None} if recipe.scored_by == "head" else {}
         scores["neighbours"] = {**aggregate_kinds(context, oof, notes, kinds), "retrieval": aggregate_retrieval(context)}
     if oof is not None and recipe.graph.use:
-        scores |= aggregate_kinds(context, oof, notes, {"graph": calibrators[INNER_GRAPH]})
+        by_graph = aggregate_kinds(context, oof, notes, {"graph": calibrators[INNER_GRAPH]})["graph"]
+        scores["graph"] = {**by_graph, "transductive": recipe.graph.transductive}
     if oof is not None:
         scores["views"] = score_views(context, oof)
     write_json(run.paths.scores, scores)

@@ -1,9 +1,11 @@
 """Predictions of a fold by label propagation: labels of its training patches spread over a graph of these and of its pool.
 
-Scored patches are no nodes. They ask the nearest nodes, so a score depends on no other scored patch.
+Scored patches are no nodes. They ask the nearest nodes, so a score depends on no other scored patch. With `graph.transductive` they are nodes
+without a label, and read their own score: valid for labelling these patches, not for new slides.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +23,7 @@ from pcam_ssl.evaluation.metrics import NLL_ROUNDING
 from pcam_ssl.models.network import Network
 from pcam_ssl.neighbors.index import EmbeddingIndex, build_index
 from pcam_ssl.neighbors.knn import binary_nll, no_choice
-from pcam_ssl.neighbors.propagation import Graph, graph_bytes
+from pcam_ssl.neighbors.propagation import Graph, Propagated, graph_bytes
 from pcam_ssl.neighbors.search import search
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.terminal import say
@@ -46,12 +48,13 @@ def graph_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[
     scored = {"inner": logits}
     for name, table in patches.items():
         if name != "inner":
-            embeddings = embed_patches(context, fitted.network, patches_of(context, table.id))
-            scored[name] = solved.logits_of(*nodes.nearest(embeddings, choice["k"]), choice["scale"])
+            read = _reader(context, fitted.network, nodes, table.id, choice["k"])
+            scored[name] = read(solved, choice["k"], choice["scale"])
     tables, calibrator = calibrated_tables(context, unit, patches, scored)
     facts = {
         "choice": choice,
         "calibration": calibrator.to_dict(),
+        "transductive": context.recipe.graph.transductive,
         "nodes": len(nodes.labels),
         "labelled": int((nodes.labels >= 0).sum()),
         "islands": graph.n_islands,
@@ -60,13 +63,17 @@ def graph_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[
     }
     if context.world.is_main:
         _say(unit, facts)
+        _say_pool_of_test(context, unit)
     return {"tables": {f"{name}-graph": table for name, table in tables.items()}, "facts": facts}
 
 
 def propagated_logits(
     context: RunContext, unit: Unit, network: Network, choice: dict, source: RunContext, patches: pd.DataFrame
 ) -> np.ndarray:
-    """Logits `[n]` of `patches` of the dataset of `source`, by the unit's graph with the `choice` in the facts of `graph_tables`."""
+    """Logits `[n]` of `patches` of the dataset of `source`, by the unit's graph with the `choice` in the facts of `graph_tables`.
+
+    They ask their nearest nodes, also where the graph is transductive.
+    """
     nodes = Nodes.of(context, unit, network, choice["k"])
     solved = nodes.graph(choice["k"], choice["power"]).spread(choice["alpha"])
     return solved.logits_of(*nodes.nearest(embed_patches(source, network, patches), choice["k"]), choice["scale"])
@@ -84,15 +91,30 @@ def _say(unit: Unit, facts: dict) -> None:
     say(text)
 
 
+def _say_pool_of_test(context: RunContext, unit: Unit) -> None:
+    """Say where the graph has no nodes beside the labels because the whole pool is scored."""
+    options = context.recipe.graph
+    if options.transductive or not options.pool:
+        return
+    pool = pool_rows(context.dataset, context.folds, unit)
+    if len(pool) and (pool.split == "test").all():
+        say(
+            f"{unit.name}: its pool of {len(pool):,} patches is the test split, which is scored and so not in the graph: only labelled patches"
+            " are nodes (graph.transductive=true adds what is scored)"
+        )
+
+
 @dataclass(frozen=True)
 class Nodes:
-    """The N patches of a unit's graph: first those it trains on, then its pool. Neighbours are found once, for every k up to K."""
+    """The N patches of a unit's graph: first those it trains on, then those without a label. Neighbours are found once, for every k up to K."""
 
     index: EmbeddingIndex
+    ids: pd.Index
+    """Of all nodes."""
     mean: np.ndarray
     """float32 `[D]`: the nodes' mean embedding. Cosines are of embeddings without it, since pooled features all point one way."""
     labels: np.ndarray
-    """int `[N]`: -1 in the pool."""
+    """int `[N]`: -1 for what the unit does not train on."""
     similarity: np.ndarray
     """Cosine float32 `[N, 1 + K]` of each node's nearest nodes, itself among them."""
     rows: np.ndarray
@@ -101,15 +123,15 @@ class Nodes:
     @classmethod
     def of(cls, context: RunContext, unit: Unit, network: Network, k: int) -> "Nodes":
         """The nodes of a unit in the embedding of its network, with their k nearest (all of them in a smaller graph)."""
-        trained, pool = node_rows(context.recipe, context.dataset, context.folds, unit)
-        patches = pd.concat([trained, pool], ignore_index=True)
+        trained, others = node_rows(context.recipe, context.dataset, context.folds, unit)
+        patches = pd.concat([trained, others], ignore_index=True)
         embeddings = embed_patches(context, network, patches)
         mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
         embeddings -= mean
         index = build_index(embeddings, patches[["id"]])
-        labels = np.concatenate([trained.label.to_numpy(np.int64), np.full(len(pool), -1)])
+        labels = np.concatenate([trained.label.to_numpy(np.int64), np.full(len(others), -1)])
         similarity, rows = search(index, embeddings, min(1 + k, len(patches)), query_ids=patches.id)
-        return cls(index, mean, labels, similarity, rows)
+        return cls(index, pd.Index(patches.id), mean, labels, similarity, rows)
 
     def graph(self, k: int, power: float) -> Graph:
         """The graph of each node's k nearest."""
@@ -121,10 +143,18 @@ class Nodes:
 
 
 def node_rows(recipe: Recipe, dataset: Dataset, folds: Folds, unit: Unit) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The patches that a unit trains on, with labels, and those of its pool that are nodes of its graph: without labels, and without
-    the test split, which is scored."""
-    pool = pool_rows(dataset, folds, unit)
-    return labelled_rows(dataset.patches)[unit.train], pool[(pool.split != "test") & recipe.graph.pool]
+    """The nodes of a unit's graph: the patches that it trains on, with labels, and others, with labels masked (NA).
+
+    The others are its pool without the test split, which is scored. With `graph.transductive` also the test split and the patches that the
+    unit or its fold scores or tunes on, so that inner patches are nodes of their network's graph as scored ones are of the fold's.
+    """
+    pool, rows = pool_rows(dataset, folds, unit), labelled_rows(dataset.patches)
+    others = pool[(pool.split != "test") & recipe.graph.pool]
+    if recipe.graph.transductive:
+        scored = pd.concat([rows[unit.held_out], dataset.patches[dataset.patches.split == "test"]])
+        scored = scored.assign(label=pd.array([pd.NA] * len(scored), dtype="Int8"))
+        others = pd.concat([others, scored], ignore_index=True)
+    return rows[unit.train], others
 
 
 def widest(recipe: Recipe) -> int:
@@ -184,12 +214,23 @@ def _choose(context: RunContext, unit: Unit, fitted: Fitted) -> tuple[dict, np.n
 def _score_inner(context: RunContext, part: Unit, network: Network, nodes: Nodes, grid: tuple, scored: dict[tuple, list]) -> None:
     """Append the logits `[n]` of a unit's inner patches at scale 0 and 1, for each of the values in `scored`."""
     ks, alphas, powers = grid
-    similarity, rows = nodes.nearest(embed_patches(context, network, context.rows[part.inner]), max(ks))
+    read = _reader(context, network, nodes, context.rows.id[part.inner], max(ks))
     for k, power in product(ks, powers):
         graph = nodes.graph(k, power)
         for alpha in alphas:
             solved = graph.spread(alpha)
-            scored[k, alpha, power].append([solved.logits_of(similarity[:, :k], rows[:, :k], scale) for scale in (0, 1)])
+            scored[k, alpha, power].append([read(solved, k, scale) for scale in (0, 1)])
+
+
+def _reader(
+    context: RunContext, network: Network, nodes: Nodes, ids: pd.Series, most: int
+) -> Callable[[Propagated, int, float], np.ndarray]:
+    """`read(solved, k, scale)`: logits `[n]` of patches by a solved graph, k up to `most`. From their nearest nodes; from their own node in a transductive graph."""
+    if context.recipe.graph.transductive:
+        places = nodes.ids.get_indexer(ids)
+        return lambda solved, k, scale: solved.logits(scale)[places]
+    similarity, rows = nodes.nearest(embed_patches(context, network, patches_of(context, ids)), most)
+    return lambda solved, k, scale: solved.logits_of(similarity[:, :k], rows[:, :k], scale)
 
 
 def _count(context: RunContext, unit: Unit) -> int:

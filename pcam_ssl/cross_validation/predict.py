@@ -106,6 +106,11 @@ def neighbours_table(
     dataset = open_dataset(info["dataset"])
     if dataset.digest != info["dataset_digest"]:
         raise UserError(f"{run.path}: its {voters} of {info['dataset']}, which has changed since; put the dataset of the run back")
+    if kind == "graph" and recipe.graph.transductive and source.digest == dataset.digest:
+        warn(
+            f"{source.path}: scores by the graph of {run.path} are transductive: its nodes are patches of this dataset, scored ones too; score"
+            " new slides for an honest estimate"
+        )
     folds = read_folds(run.paths.folds, dataset.patches)
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):

@@ -11,16 +11,16 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import TOO_FEW, resampled_auroc
 from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes, student_interval
 from pcam_ssl.evaluation.metrics import auroc
+from pcam_ssl.evaluation.power_law import beyond, foretold, interval_over
 from pcam_ssl.evaluation.scores import interval_text
 from pcam_ssl.label_curve.budgets import Point, budget_name
-from pcam_ssl.label_curve.power_law import beyond, foretold, interval_over
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scored patches of all points: AUROC of each run by folder, also in every resample [R] of the same slides."""
+    """The scored patches of all points: AUROC of each run by folder (and of further tables by name), also in every resample [R] of the same slides."""
 
     labels: np.ndarray
     slides: int | None
@@ -30,10 +30,13 @@ class Scored:
     drawn: dict[str, np.ndarray]
 
 
-def score_points(points: list[Point], resamples: int, seed: int) -> Scored:
-    """AUROC out of fold of finished points, all on the same resampled slides. Raises UserError where they score other patches."""
+def score_points(points: list[Point], resamples: int, seed: int, more: dict[str, pd.DataFrame] | None = None) -> Scored:
+    """AUROC out of fold of finished points, and of `more` Predictions by name, all on the same resampled slides.
+
+    Raises UserError where they score other patches.
+    """
     unique = {str(point.path): Run(point.path) for point in points}
-    tables = {path: run.oof for path, run in unique.items()}
+    tables = {path: run.oof for path, run in unique.items()} | (more or {})
     first_path, first = next(iter(tables.items()))
     aligned = {}
     for path, table in tables.items():
@@ -96,7 +99,7 @@ def curve_values(points: list[Point], by: str, scored: Scored) -> dict[str, Any]
                 "name": budget_name(budget),
                 "labels": float(np.mean([labels for labels, _ in seen])),
                 "slides": None if seen[0][1] is None else float(np.mean([slides for _, slides in seen])),
-                "auroc": _band(own, drawn, scored.groups),
+                "auroc": band_of(own, drawn, scored.groups),
                 "draws": {"values": own.tolist(), "sd": float(own.std(ddof=1)) if len(own) > 1 else None},
                 "runs": paths,
             }
@@ -117,7 +120,7 @@ def curve_values(points: list[Point], by: str, scored: Scored) -> dict[str, Any]
     }
 
 
-def _band(own: np.ndarray, drawn: np.ndarray, groups: Groups) -> dict[str, Any]:
+def band_of(own: np.ndarray, drawn: np.ndarray, groups: Groups) -> dict[str, Any]:
     """The mean over draws with its interval over resampled slides."""
     value = float(own.mean())
     if len(drawn) < 2:

@@ -1,5 +1,6 @@
 """A label curve as a document: a page with a chart, and the text of a terminal."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,16 @@ from pcam_ssl.render.document import (
     Text,
     Verdict,
 )
-from pcam_ssl.render.format import count, gain_numbers, interval, scored_words, three
+from pcam_ssl.render.format import count, gain_numbers, gain_word, interval, scored_words, sentence, three
 
 COLOURS = {"patches": "c1", "slides": "c2"}
 WIDTH = 100
 LABELS_SEEN = "labels that a network was trained on (log)"
+ROUNDS_COLOUR = "c4"
+ROUNDS_NOTE = (
+    "With rounds: each fold uses the round of the best AUROC on its own inner slides, round 0 included. Differences are paired: same draws, same resampled"
+    " slides. The control learned from the labels alone for as many steps. A gain needs both intervals above 0; each budget is tested for itself."
+)
 NOTE = (
     "Bands are intervals of the mean over draws, slides resampled; small dots are single draws. Labels and slides are those that a fold's network was"
     " trained on, mean over folds."
@@ -48,8 +54,9 @@ def curve_text(curve: dict[str, Any], by: str | None = None) -> str:
     blocks = [
         Paragraph(title(curve)),
         *(_table(curve["curves"][each]) for each in shown),
+        *(_rounds_table(curve["curves"][each]) for each in shown),
         Items(notes, "note"),
-        Items([sentence for each in shown for sentence in sentences(curve, each)] + comparison_sentences(curve), "note"),
+        Items([said for each in shown for said in _said(curve, each)] + comparison_sentences(curve), "note"),
         Paragraph(f"page {Path(curve['out']) / 'label-curve.html'}"),
     ]
     return text.terminal(blocks, WIDTH)
@@ -82,6 +89,59 @@ def sentences(curve: dict[str, Any], by: str) -> list[str]:
             f" ({gain_numbers(check['miss'])}{_holds(check['miss'])})."
         )
     return said
+
+
+def rounds_sentences(one: dict[str, Any]) -> list[str]:
+    """At which budgets rounds gain measurably over the labels alone and over their control, and which budgets have none."""
+    if (asked := one.get("rounds")) is None:
+        return []
+    points = [point for point in one["points"] if point["rounds"] is not None]
+    what = "a pseudo-label round" if asked["wanted"] == 1 else f"{asked['wanted']} pseudo-label rounds"
+    if any(point["rounds"]["against_control"] is None for point in points):
+        alone = _names(point["name"] for point in points if gain_word(point["rounds"]["difference"]) == "a gain")
+        untold = (
+            "no control was trained, so it is not known whether longer training does the same (--set pseudo.control=true tells)"
+        )
+        said = [f"AUROC with {what} lies measurably above that of the labels alone at {alone or 'no budget'}; {untold}."]
+    else:
+        both = "measurably over the labels alone and over the control"
+        many = "1 budget" if len(points) == 1 else f"{len(points)} budgets"
+        does = "does" if asked["wanted"] == 1 else "do"
+        if asked["gaining"]:
+            said = [
+                f"{sentence(what)} {'gains' if asked['wanted'] == 1 else 'gain'} {both} at {_names(asked['gaining'])} {one['unit']} ({many} compared)."
+            ]
+        else:
+            said = [f"At none of {many} {does} {what} gain {both}."]
+    if lost := _names(point["name"] for point in points if gain_word(point["rounds"]["difference"]) == "a loss"):
+        said.append(f"A measurable loss against the labels alone at {lost}.")
+    said += [note for point in points if (note := _stopped(point, asked["wanted"], one["seeds"])) is not None]
+    return said + [f"{name}: no rounds, since {why}." for name, why in asked["left_out"].items()]
+
+
+def _stopped(point: dict[str, Any], wanted: int, seeds: list[int]) -> str | None:
+    """In how many draws fewer rounds were made than asked for, with the reason in the first of them."""
+    stopped = [
+        (seed, made, why)
+        for seed, made, why in zip(seeds, point["rounds"]["made"], point["rounds"]["stopped"], strict=True)
+        if why is not None and made < wanted
+    ]
+    if not stopped:
+        return None
+    seed, made, why = stopped[0]
+    where = f"after round {made}" if made else "before round 1, so the labels alone are compared with themselves"
+    return f"{point['name']}: stopped early in {len(stopped)} of {len(seeds)} draws, with seed {seed} {where}: {why}."
+
+
+def _names(names: Iterable[str]) -> str:
+    """'100, 300 and 1000'; '' without any."""
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _said(curve: dict[str, Any], by: str) -> list[str]:
+    """What rounds gain, where they were asked for, then what more labels would bring."""
+    return rounds_sentences(curve["curves"][by]) + sentences(curve, by)
 
 
 def law_note(one: dict[str, Any]) -> str | None:
@@ -123,10 +183,17 @@ def comparison_sentences(curve: dict[str, Any]) -> list[str]:
 
 def curve_document(curve: dict[str, Any]) -> Document:
     """The whole curve: what more labels would bring, the charts, and the numbers."""
-    said = [sentence for by in curve["curves"] for sentence in sentences(curve, by)]
+    said = [each for by in curve["curves"] for each in _said(curve, by)]
+    asked = [one["rounds"] for one in curve["curves"].values() if one.get("rounds") is not None]
     told = [one["doubled"] for one in curve["curves"].values() if one["doubled"] is not None and one["doubled"]["told"]]
     level, badge = ("good", "More would help") if any(each["gain"]["value"] > 0 for each in told) else ("plain", "Not told to help")
+    if asked:
+        level, badge = (
+            ("good", "Rounds gain") if any(each["gaining"] for each in asked) else ("plain", "No measurable gain by rounds")
+        )
     marks = _marks(curve)
+    sections = [_section(one, by, len(curve["curves"]) > 1) for by, one in curve["curves"].items()]
+    sections += [section for one in curve["curves"].values() if (section := _rounds_section(one)) is not None]
     body = (
         Verdict(
             "bad" if marks else level,
@@ -137,7 +204,7 @@ def curve_document(curve: dict[str, Any]) -> Document:
             shown=(*_charted(curve), Paragraph(NOTE, "note"), Paragraph(f"Intervals: {curve['interval']}.", "note")),
             look="compared",
         ),
-        Group([_section(one, by, len(curve["curves"]) > 1) for by, one in curve["curves"].items()], "pair"),
+        Group(sections, "pair"),
         _comparison(curve),
         Section("Provenance", (Preformatted("\n".join(command for command in curve["commands"].values() if command)),)),
     )
@@ -154,11 +221,11 @@ def _marks(curve: dict[str, Any]) -> list[str]:
     return ["Too good (selected_on_fold): the epoch was chosen on the scored patches."] if curve["selected_on_fold"] else []
 
 
-def _with_code(sentence: str) -> Text:
+def _with_code(said: str) -> Text:
     """The sentence with its command as code."""
-    before, tick, rest = sentence.partition("`")
+    before, tick, rest = said.partition("`")
     command, _, after = rest.partition("`")
-    return [before, Code(command), after] if tick else sentence
+    return [before, Code(command), after] if tick else said
 
 
 def _section(one: dict[str, Any], by: str, with_chart: bool) -> Section:
@@ -170,6 +237,12 @@ def _section(one: dict[str, Any], by: str, with_chart: bool) -> Section:
         Details("AUROC of each draw", (_draws(one),)),
     )
     return Section(f"AUROC by {one['unit']}", blocks)
+
+
+def _rounds_section(one: dict[str, Any]) -> Section | None:
+    if (table := _rounds_table(one)) is None:
+        return None
+    return Section(f"Pseudo-label rounds by {one['unit']}", (table, Paragraph(ROUNDS_NOTE, "note")))
 
 
 def _charted(curve: dict[str, Any]) -> tuple[Legend, Chart]:
@@ -200,7 +273,9 @@ def _charted(curve: dict[str, Any]) -> tuple[Legend, Chart]:
 def _own_chart(one: dict[str, Any], by: str) -> tuple[Legend, Chart]:
     dashed = [("dashed", "c0", "power law")] if one["fit"] else []
     doubled = [("square", "c3", f"twice the {one['unit']}, by the law")] if one["doubled"] else []
-    return Legend([("line", COLOURS[by], "mean over draws"), *dashed, *doubled]), _chart(one, by)
+    own = "labels alone, mean over draws" if one.get("rounds") else "mean over draws"
+    rounds = [("line", ROUNDS_COLOUR, "with pseudo-label rounds")] if one.get("rounds") else []
+    return Legend([("line", COLOURS[by], own), *rounds, *dashed, *doubled]), _chart(one, by)
 
 
 def _chart(one: dict[str, Any], by: str) -> Chart:
@@ -212,9 +287,12 @@ def _chart(one: dict[str, Any], by: str) -> Chart:
     heights = [each[key] for each in scores for key in ("value", "low", "high")]
     heights += [value for point in points for value in point["draws"]["values"]]
     heights += [doubled["auroc"][key] for key in ("value", "low", "high")] if doubled else []
+    with_rounds = [(n, point) for n, point in zip(ns, points, strict=True) if point.get("rounds") is not None]
+    heights += [point["rounds"]["auroc"]["value"] for _, point in with_rounds]
     high = min(spanning("", heights).high, 1.0)
     low = min(spanning("", heights).low, high - 0.01)
     words = "; ".join(f"{point['name']}: {interval(point['auroc'])}" for point in points)
+    words += "".join(f"; {point['name']} with rounds: {interval(point['rounds']['auroc'])}" for _, point in with_rounds)
     chart = Plot(
         Axis(f"{unit} that a network was trained on (log)", min(ends_x) / 1.2, max(ends_x) * 1.2, log=True),
         Axis("AUROC out of fold", max(low, 0.0), high),
@@ -236,6 +314,14 @@ def _chart(one: dict[str, Any], by: str) -> Chart:
     chart.dots(
         ns, [score["value"] for score in scores], colour, [f"{point['name']}: {interval(point['auroc'])}" for point in points]
     )
+    if with_rounds:
+        places, values = [n for n, _ in with_rounds], [point["rounds"]["auroc"]["value"] for _, point in with_rounds]
+        titles = [
+            f"{point['name']} with rounds: {interval(point['rounds']['auroc'])}, {gain_numbers(point['rounds']['difference'])} over the labels alone"
+            for _, point in with_rounds
+        ]
+        chart.line(places, values, ROUNDS_COLOUR, "with pseudo-label rounds")
+        chart.dots(places, values, ROUNDS_COLOUR, titles, "square")
     if doubled:
         n, score = doubled["n"], doubled["auroc"]
         if score["low"] is not None:
@@ -255,6 +341,35 @@ def _table(one: dict[str, Any]) -> Table:
         seen = [_amount(doubled["n"]), "-"] if one["by"] == "patches" else ["-", _amount(doubled["n"])]
         rows.append(["twice that, by the law", *seen, interval(doubled["auroc"]), f"gain {gain_numbers(doubled['gain'])}"])
     return Table((f"budget of {one['unit']}", "labels seen", f"{one['groups']} seen", "AUROC", "over draws"), rows, align="lrrll")
+
+
+def _rounds_table(one: dict[str, Any]) -> Table | None:
+    """A row a budget with rounds: AUROC of the labels alone, with rounds, and the paired differences."""
+    if one.get("rounds") is None:
+        return None
+    rows = [
+        [
+            point["name"],
+            three(point["auroc"]["value"]),
+            interval(rounds["auroc"]),
+            gain_numbers(rounds["difference"]),
+            gain_numbers(rounds["against_control"]) if rounds["against_control"] is not None else "no control",
+            "yes" if rounds["gains"] else "no",
+            f"{rounds['folds_in_rounds']} of {rounds['folds']}",
+        ]
+        for point in one["points"]
+        if (rounds := point["rounds"]) is not None
+    ]
+    head = (
+        f"budget of {one['unit']}",
+        "alone",
+        "with rounds",
+        "over the labels alone",
+        "over the control",
+        "gain",
+        "folds that chose a round",
+    )
+    return Table(head, rows, align="lrllllr")
 
 
 def _spread(draws: dict[str, Any]) -> str:

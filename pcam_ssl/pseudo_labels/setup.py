@@ -11,7 +11,7 @@ from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_
 from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.folds import Folds, labelled_rows, read_folds
+from pcam_ssl.data.folds import Folds, Unit, labelled_rows, read_folds
 from pcam_ssl.data.pool import pool_facts
 from pcam_ssl.device import choose_precision
 from pcam_ssl.distributed import join_world, own_rank
@@ -38,7 +38,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     begun, members = Run(out / "round-1"), members_of(start)
     own = own_recipe(start, members)
     chosen = load_recipe(recipe, settings, begun.recipe if begun.paths.recipe.exists() else own)
-    _check_recipe(start.path, chosen)
+    check_recipe(start.path, chosen)
     _check_comparable(start.path, own, chosen)
     for path, theirs in [(member.run.path, member.recipe) for member in members] or [(start.path, own)]:
         _check_calibrated_teacher(path, theirs, chosen)
@@ -83,10 +83,10 @@ def find_or_train_round_0(path: Path, recipe: str | None, settings: list[str], d
             return run
         chosen, data = run.recipe, data or info["dataset"]
         requested = load_recipe(recipe, settings, chosen)
-        _check_recipe(path, requested)
+        check_recipe(path, requested)
     else:
         requested = chosen = load_recipe("baseline" if recipe is None else recipe, settings)
-        _check_recipe(path, chosen)
+        check_recipe(path, chosen)
         data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")
         _check_some_unlabelled(chosen, data)
         if not own_rank():
@@ -106,7 +106,7 @@ def folder_of_rounds(start: Run, out: Path | str | None, pooled: bool) -> Path:
     return start.path / POOLED if pooled else start.path
 
 
-def _check_recipe(path: Path, recipe: Recipe) -> None:
+def check_recipe(path: Path | str, recipe: Recipe) -> None:
     """Raises UserError for a recipe without rounds: its method, its kNN or its selectors do not allow them."""
     if learns_from_pool(recipe.method):
         raise UserError(
@@ -193,13 +193,18 @@ def _check_some_unlabelled(recipe: Recipe, data: Path | str) -> None:
 
 def _check_pools(rounds: Rounds) -> None:
     for unit in rounds.units:
-        n, batch = pool_facts(rounds.dataset, rounds.folds, unit)["patches"], rounds.recipe.train.batch_size
-        if not n:
-            raise UserError(f"{unit.name} of {rounds.start.path} has no unlabelled patches to learn from: {MORE_UNLABELLED}")
-        if n < batch and rounds.recipe.optim.name != "lbfgs":
-            raise UserError(
-                f"{unit.name} of {rounds.start.path} has a pool of {n} patches, fewer than a batch of {batch}; import more, or lower train.batch_size"
-            )
+        if (problem := pool_problem(rounds.recipe, rounds.dataset, rounds.folds, unit)) is not None:
+            raise UserError(f"{unit.name} of {rounds.start.path} has {''.join(problem)}")
+
+
+def pool_problem(recipe: Recipe, dataset: Dataset, folds: Folds, unit: Unit) -> tuple[str, str] | None:
+    """What a unit has in place of a pool for rounds, and what to do; None where its pool is large enough."""
+    n, batch = pool_facts(dataset, folds, unit)["patches"], recipe.train.batch_size
+    if not n:
+        return "no unlabelled patches to learn from", f": {MORE_UNLABELLED}"
+    if n < batch and recipe.optim.name != "lbfgs":
+        return f"a pool of {n} patches, fewer than a batch of {batch}", "; import more, or lower train.batch_size"
+    return None
 
 
 def _check_batches(rounds: Rounds) -> None:

@@ -283,6 +283,8 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
         del flat["data.slide_budget"]
     if not flat["graph.use"]:
         flat = {key: value for key, value in flat.items() if not key.startswith("graph.")}
+    elif not flat["graph.transductive"]:
+        del flat["graph.transductive"]
     return flat if rounds else {key: value for key, value in flat.items() if not key.startswith("pseudo.")}
 
 

@@ -161,6 +161,11 @@ class Graph(Section):
         True,
         description="unlabelled patches of the fold's pool are in the graph too, never those that are scored; false: training patches only",
     )
+    transductive: bool = Field(
+        False,
+        description="scored patches (out of fold and test) are in the graph too, without labels: their scores are valid for labelling these"
+        " patches, not for new slides, and are marked",
+    )
 
 
 class Views(Section):

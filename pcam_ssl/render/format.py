@@ -166,8 +166,18 @@ def split_words(split: str, report: dict) -> str:
     return f"{'transductive' if report.get('transductive') else 'held out'}: {split}"
 
 
+def out_of_fold_words(scores: dict) -> str:
+    """'out of fold', marked where the scored patches were in the graph that scored them."""
+    return "out of fold, transductive" if scores.get("transductive") else "out of fold"
+
+
 def transductive_sentence(scores: dict) -> str | None:
-    """What scores of patches that were in the pool mean, None for a scores.json without any."""
+    """What scores of patches mean that were in the pool, or in the graph of label propagation; None for a scores.json without any."""
+    if scores.get("transductive"):
+        return (
+            "transductive: the scored patches were in the graph of label propagation, without their labels, so all scores say how well this"
+            " very set is labelled, not what to expect of new slides"
+        )
     shares = [
         f"{report['in_pool']:.0%} of the scored patches of {split}"
         for split, report in (scores["held_out"] or {}).items()

@@ -7,7 +7,7 @@ from typing import Any
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.models.foundation import foundation_model
 from pcam_ssl.render.document import Block, Document, Items, Paragraph, Preformatted, Section, Strong, Table
-from pcam_ssl.render.format import NAMES, interval, split_words, three, transductive_sentence
+from pcam_ssl.render.format import NAMES, interval, out_of_fold_words, split_words, three, transductive_sentence
 from pcam_ssl.render.text import markdown
 from pcam_ssl.report.scores import changed_keys, repeat_command
 from pcam_ssl.report.verdict import Verdict, what_was_done
@@ -89,7 +89,7 @@ def _training(facts: Facts) -> list[str]:
 
 def _scores(facts: Facts, verdict: Verdict) -> list[Block]:
     scores = facts.scores
-    reports = {"out of fold": scores["out_of_fold"]}
+    reports = {out_of_fold_words(scores): scores["out_of_fold"]}
     if scores["floor"]:
         reports["colour baseline"] = scores["floor"]
     for split, report in (scores["held_out"] or {}).items():

@@ -14,6 +14,7 @@ from pcam_ssl.render.format import (
     by_knn,
     count,
     counts_text,
+    out_of_fold_words,
     sentence,
     split_words,
     three,
@@ -29,7 +30,7 @@ from pcam_ssl.runs.run import ROUNDS
 def verdict_block(facts: Facts, verdict: Verdict) -> document.Verdict:
     """The top of the page: the verdict, AUROC beside that of the colour baseline, and what was trained."""
     scores = facts.scores
-    tiles = [("AUROC out of fold", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "c1")]
+    tiles = [(f"AUROC {out_of_fold_words(scores)}", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "c1")]
     if scores["floor"]:
         tiles.append(("Colour baseline", with_interval(scores["floor"]["scores"]["auroc"]), "c0"))
         tiles.append(("Paired difference", with_interval(scores["above_floor"]["auroc"], signed=True), ""))
@@ -217,7 +218,10 @@ KINDS = {"knn": "kNN", "blend": "blend of head and kNN", "graph": "label propaga
 def further_kinds(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """By name in words: `out_of_fold` and `above_head` of the run's further predictions (kNN, blend, label propagation), of those it has."""
     found = {**(scores.get("neighbours") or {}), "graph": scores.get("graph")}
-    return {name: found[kind] for kind, name in KINDS.items() if found.get(kind)}
+    marked = {
+        kind: f"{name}, transductive" if (found.get(kind) or {}).get("transductive") else name for kind, name in KINDS.items()
+    }
+    return {name: found[kind] for kind, name in marked.items() if found.get(kind)}
 
 
 def retrieval_section(scores: dict[str, Any]) -> Section:
@@ -231,8 +235,8 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
         blocks.append(Paragraph(f"The scores of this page are those of kNN: {VOTES}.", "note"))
     elif neighbours:
         blocks.append(Paragraph(f"kNN: {VOTES}.", "note"))
-    if KINDS["graph"] in further:
-        blocks.append(Paragraph(f"Label propagation: {SPREADS}.", "note"))
+    if graph := scores.get("graph"):
+        blocks.append(Paragraph(f"Label propagation: {SPREADS}; {AS_NODES if graph.get('transductive') else AS_QUERIES}.", "note"))
     if further:
         rows: list[list] = [["kNN" if by_knn(scores) else "head", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "-"]]
         for name, entry in further.items():
@@ -243,9 +247,11 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
 
 
 VOTES = "the fold's training patches vote, and the fold scores none of them"
-SPREADS = (
-    "labels of the fold's training patches spread over a graph of nearest neighbours; scored patches are not in it and ask the nearest"
-    " patches that are"
+SPREADS = "labels of the fold's training patches spread over a graph of nearest neighbours"
+AS_QUERIES = "scored patches are not in it and ask the nearest patches that are"
+AS_NODES = (
+    "scored patches are in it without their labels (graph.transductive), so its score says how well this very set is labelled, not what to"
+    " expect of new slides"
 )
 
 

@@ -2,7 +2,7 @@
 
 from pcam_ssl.evaluation.scores import score_warnings
 from pcam_ssl.render.document import Table
-from pcam_ssl.render.format import by_knn, gain_numbers, interval, score_table, sentence, split_words
+from pcam_ssl.render.format import by_knn, gain_numbers, interval, out_of_fold_words, score_table, sentence, split_words
 from pcam_ssl.render.text import terminal
 from pcam_ssl.report.scores import MEASURES, difference_to, further_kinds
 from pcam_ssl.runs.run import Run
@@ -11,9 +11,9 @@ from pcam_ssl.runs.run import Run
 def run_summary(run: Run, scores: dict) -> str:
     """The whole text, 80 columns where words allow."""
     title = (
-        f"Out of fold, folds grouped by {scores['grouping']}"
+        f"{sentence(out_of_fold_words(scores))}, folds grouped by {scores['grouping']}"
         if scores["scheme"] == "grouped"
-        else f"Out of fold, cv.scheme {scores['scheme']}"
+        else f"{sentence(out_of_fold_words(scores))}, cv.scheme {scores['scheme']}"
     )
     blocks = [score_table(scores["out_of_fold"], f"{title}{', by kNN' if by_knn(scores) else ''}", scores["floor"])]
     if (gain := colour_baseline_sentence(scores)) is not None:

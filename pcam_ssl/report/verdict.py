@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pcam_ssl.blending.report import blend_words
 from pcam_ssl.evaluation.scores import FEW_GROUPS
-from pcam_ssl.render.format import by_knn, counts_text, transductive_sentence
+from pcam_ssl.render.format import by_knn, counts_text, sentence, transductive_sentence
 from pcam_ssl.runs.contents import Facts
 
 BADGES = {"good": "Can be believed", "care": "Read with care", "bad": "Do not believe"}
@@ -27,8 +27,11 @@ class Verdict:
 def judge(facts: Facts) -> Verdict:
     """The verdict on the out-of-fold AUROC: leakage first, then uncertainty, then the gain over colour alone."""
     leaks, doubts, gain = _leaks(facts), _doubts(facts), _gain(facts.scores)
-    sentence = transductive_sentence(facts.scores)
-    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"], *([f"{sentence[0].upper()}{sentence[1:]}."] if sentence else [])]
+    told = transductive_sentence(facts.scores)
+    transductive = [f"{sentence(told)}."] if told else []
+    if facts.scores.get("transductive"):
+        doubts, transductive = transductive + doubts, []
+    remarks = [*leaks, *doubts, *gain, *facts.scores["notes"], *transductive]
     if facts.scores["scheme"] == "random":
         # The note of cv.scheme random repeats the headline.
         remarks = [remark for remark in remarks if not remark.startswith("cv.scheme random")]

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,19 @@ def _read(spec: str, name: str) -> ScoredRun:
         if table != "graph" and not facts.recipe.get("method.classify", True):
             mend = f"its own predictions are kNN's (method.classify=false), so name {path} alone"
         raise UserError(f"{spec}: {file.name} is not in the run; {mend}")
-    return replace(scored, facts=replace(facts, oof=read_predictions(file))) if table else scored
+    return (
+        replace(scored, facts=replace(facts, oof=read_predictions(file), scores=_scores_of(facts.scores, table)))
+        if table
+        else scored
+    )
+
+
+def _scores_of(scores: dict[str, Any], table: str) -> dict[str, Any]:
+    """The scores of a run as they hold for one of its tables: those of a transductive graph are marked, the run's own are not."""
+    if table != "graph" or not (scores.get("graph") or {}).get("transductive"):
+        return scores
+    held_out = {split: {**report, "transductive": True, "in_pool": 1.0} for split, report in (scores["held_out"] or {}).items()}
+    return {**scores, "transductive": True, "held_out": held_out or None}
 
 
 def _like(first: ScoredRun, run: ScoredRun) -> ScoredRun:

@@ -29,6 +29,14 @@ RECIPES = {
         "graph.use=true",
         "data.label_budget=60",
     ],
+    "a graph of what it scores, too": [
+        "model.freeze_backbone=true",
+        "optim.name=lbfgs",
+        "cv.inner_folds=2",
+        "graph.use=true",
+        "graph.transductive=true",
+        "data.label_budget=60",
+    ],
     "an MLP on frozen features": ["model.freeze_backbone=true", "model.head=mlp", "model.hidden=8", "cv.inner_folds=2"],
 }
 BLIND = 0

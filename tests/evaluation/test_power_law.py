@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pcam_ssl.evaluation.confidence import Groups
-from pcam_ssl.label_curve.power_law import (
+from pcam_ssl.evaluation.power_law import (
     beyond,
     fit_power_law,
     floor_is_told,
