@@ -7,15 +7,16 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.evaluation.metrics import auroc, nll
-from pcam_ssl.render.document import Card, Gallery, Line, Paragraph, Picture, Scale, Section
+from pcam_ssl.render.document import Card, Gallery, Legend, Line, Paragraph, Picture, Section
 from pcam_ssl.render.format import three
 from pcam_ssl.render.html import encoded, shorten
 
 SHOWN = 24
 """The number of slides on a page."""
+FEW = 10
 MOST_CELLS = 64
 """Cells along the longer side of a map."""
-SIDE_PX = 160
+SIDE_PX = 96
 """The longer side of a map as it is shown."""
 EMPTY = (228, 231, 236)
 NORMAL, MIDDLE, TUMOR = (36, 104, 194), (250, 250, 250), (194, 87, 12)
@@ -44,7 +45,7 @@ class SlideMap:
 def slide_maps(scored: pd.DataFrame, dataset: Dataset) -> list[SlideMap]:
     """A map of each slide whose patches have coordinates, the slide of highest mean NLL first; `scored` are labelled Predictions.
 
-    Empty where the dataset has no coordinates.
+    Slides with fewer than `FEW` patches come last, since their mean says little. Empty where the dataset has no coordinates.
     """
     places = dataset.patches[["id", "x", "y"]].dropna()
     rows = scored[scored.wsi.notna()].merge(places, on="id")
@@ -52,7 +53,7 @@ def slide_maps(scored: pd.DataFrame, dataset: Dataset) -> list[SlideMap]:
         return []
     step = min(grid_step(rows, axis) for axis in ("x", "y"))
     maps = [_map(wsi, patches, step) for wsi, patches in rows.groupby("wsi", sort=True)]
-    return sorted(maps, key=lambda each: (-each.nll, each.wsi))
+    return sorted(maps, key=lambda each: (each.n < FEW, -each.nll, each.wsi))
 
 
 def grid_step(rows: pd.DataFrame, axis: str) -> int:
@@ -100,14 +101,14 @@ def slide_maps_section(maps: list[SlideMap]) -> Section | None:
         return None
     note = (
         "Left: labels. Right: prob of tumor, out of fold. A cell is a patch, or several where the slide is large; grey cells hold none."
-        " The slide of highest mean NLL first: look for lesions that are missed whole, and for single cells that stand alone."
+        f" The slide of highest mean NLL first, slides with fewer than {FEW} patches last: look for lesions that are missed whole, and for single cells that stand alone."
     )
     count = "" if len(maps) <= SHOWN else f" {SHOWN} of {len(maps):,} slides are shown; scores.json has the scores of all."
     return Section(
         blocks=(
             Paragraph(note + count, "note"),
-            Scale("normal", "tumor"),
-            Gallery([_card(each) for each in maps[:SHOWN]], "patches"),
+            Legend([("circle", "c1", "normal, or prob 0"), ("circle", "c2", "tumor, or prob 1")]),
+            Gallery([_card(each) for each in maps[:SHOWN]], "cases"),
         )
     )
 
@@ -127,8 +128,11 @@ def _card(each: SlideMap) -> Card:
 
 
 def _picture(values: np.ndarray, words: str) -> Picture:
-    """The cells of a map as squares, as large as fits."""
+    """The cells of a map as squares, as large as fits, in the middle of a square picture."""
     side = max(1, SIDE_PX // max(values.shape))
-    pixels = coloured(values).repeat(side, axis=0).repeat(side, axis=1)
-    height, width = pixels.shape[:2]
-    return Picture(encoded(pixels, "png"), "png", words, width, height)
+    cells = coloured(values).repeat(side, axis=0).repeat(side, axis=1)
+    edge = max(cells.shape[:2])
+    pixels = np.full((edge, edge, 3), EMPTY, np.uint8)
+    top, left = ((edge - length) // 2 for length in cells.shape[:2])
+    pixels[top : top + cells.shape[0], left : left + cells.shape[1]] = cells
+    return Picture(encoded(pixels, "png"), "png", words, edge, edge)

@@ -8,7 +8,7 @@ import pytest
 
 from pcam_ssl.render.document import Document
 from pcam_ssl.render.html import page
-from pcam_ssl.report.slide_maps import EMPTY, NORMAL, SHOWN, TUMOR, coloured, grid_step, slide_maps, slide_maps_section
+from pcam_ssl.report.slide_maps import EMPTY, FEW, NORMAL, SHOWN, TUMOR, coloured, grid_step, slide_maps, slide_maps_section
 
 
 def scored_of(rows) -> tuple[pd.DataFrame, SimpleNamespace]:
@@ -44,6 +44,11 @@ def test_the_step_is_the_smallest_distance_within_a_slide():
 def test_the_worst_slide_comes_first():
     rows = [("good", 0, 0, 1, 0.9), ("bad", 0, 0, 1, 0.1), ("fair", 0, 0, 0, 0.4)]
     assert [each.wsi for each in slide_maps(*scored_of(rows))] == ["bad", "fair", "good"]
+
+
+def test_slides_with_few_patches_come_last():
+    rows = [("few", 0, 0, 1, 0.1), *[("many", i, 0, 1, 0.9) for i in range(FEW)]]
+    assert [each.wsi for each in slide_maps(*scored_of(rows))] == ["many", "few"]
 
 
 def test_patches_without_a_place_are_on_no_map():
