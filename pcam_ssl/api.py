@@ -630,6 +630,19 @@ def embed(
     return Embeddings(Path(out), facts, knn_scores)
 
 
+def _place(slide: str | None, at: str | tuple[float, float] | None) -> tuple[str, float, float] | None:
+    """(slide, x, y). Raises UserError where one of both is missing, or `at` is no pair of numbers."""
+    if slide is None and at is None:
+        return None
+    if slide is None or at is None:
+        raise UserError("--slide S and --at X,Y: a place on a slide needs both")
+    try:
+        x, y = (float(part) for part in (at.split(",") if isinstance(at, str) else at))
+    except (TypeError, ValueError):
+        raise UserError(f"--at {at}: write two numbers, X,Y") from None
+    return slide, x, y
+
+
 @verb
 def search(
     run: StrPath,
@@ -637,6 +650,8 @@ def search(
     *,
     images: Iterable[StrPath] = (),
     source: StrPath | None = None,
+    slide: str | None = None,
+    at: str | tuple[float, float] | None = None,
     k: int = 10,
     any_slide: bool = False,
     index: str | None = None,
@@ -648,7 +663,8 @@ def search(
 ) -> "Found":
     """The `k` nearest patches of other slides, for patches by id, image files, or a whole `source`; with pictures in a notebook.
 
-    `run`: a run with a refit network, or a folder of `embed`. The index is made on first use; `index` is a FAISS factory string. `any_slide` also
+    `slide` and `at`, (x, y) or "x,y" in px as in the dataset, ask for the patch of a slide nearest to a place. `run`: a run with a refit
+    network, or a folder of `embed`. The index is made on first use; `index` is a FAISS factory string. `any_slide` also
     finds patches of the query's own slide. Raises UserError for a folder, query or index that does not hold.
     """
     from pcam_ssl.search.search import NOTHING_ASKED, search_space
@@ -659,6 +675,7 @@ def search(
         ids=[ids] if isinstance(ids, str) else list(ids),
         images=[Path(image) for image in _specs(images)],
         source=_path(source),
+        place=_place(slide, at),
         k=k,
         any_slide=any_slide,
         factory=index,

@@ -78,6 +78,10 @@ def search(
     run: Annotated[Path, Argument(metavar="RUN", help="a finished run with a refit network, or a folder of `pcam-ssl embed`")],
     ids: Annotated[list[str] | None, Option("--id", metavar="ID", help="a patch of the run's dataset; repeatable")] = None,
     images: Annotated[list[Path] | None, Option("--image", metavar="FILE", help="an image of a patch; repeatable")] = None,
+    slide: Annotated[
+        str | None, Option("--slide", metavar="S", help="with --at: the patch of this slide nearest to that place")
+    ] = None,
+    at: Annotated[str | None, Option("--at", metavar="X,Y", help="a place on --slide, px as in the dataset")] = None,
     source: Annotated[
         Path | None, Option("--source", help="all patches of a DATASET, or of anything `pcam-ssl data import` reads")
     ] = None,
@@ -94,12 +98,14 @@ def search(
     """Find the nearest patches of other slides; the index is made on first use.
 
     Example: pcam-ssl search runs/metric --id 0a1b2c --image patch.png -k 10 --html neighbours.html
+
+    Example: pcam-ssl search runs/metric --slide patient_004 --at 3328,21792
     """
     from pcam_ssl.api import rebuild_index, search
     from pcam_ssl.search.report import neighbours_text
 
     where = {"index": index, "backend": backend, "data": data, "device": device}
-    if rebuild and not (ids or images or source):
+    if rebuild and not (ids or images or source or slide or at):
         folder = rebuild_index(run, **where)
         print(json.dumps({"index": str(folder)}) if as_json else f"{folder}: rebuilt")
         return
@@ -108,6 +114,8 @@ def search(
         ids or (),
         images=images or (),
         source=source,
+        slide=slide,
+        at=at,
         k=k,
         any_slide=any_slide,
         rebuild=rebuild,

@@ -11,9 +11,10 @@ import pandas as pd
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PATCHES, PIXELS, Dataset, nearest_ids
 from pcam_ssl.data.images import BadImage, decode, view_hashes
-from pcam_ssl.errors import UserError
+from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.neighbors.search import QUERY_COLUMNS
 from pcam_ssl.tables import conform
+from pcam_ssl.terminal import say
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,23 @@ def by_id(ids: Iterable[str], dataset: Dataset, gallery: pd.DataFrame) -> Querie
         raise UserError(*[f"--id {id}: {dataset.path} has no such patch.{nearest_ids(id, all_ids) or listed}" for id in unknown])
     table = dataset.patches.iloc[rows].reset_index(drop=True)
     return Queries(_table(table.assign(prob=table.id.map(gallery.set_index("id").prob))), _pixels(dataset), rows)
+
+
+def at_place(slide: str, x: float, y: float, dataset: Dataset) -> str:
+    """The id of the patch of a slide that lies nearest to `x`, `y`, px as in the dataset. Raises UserError where slide or places are unknown."""
+    patches = dataset.patches
+    of_slide = patches[patches.wsi == slide]
+    if of_slide.empty:
+        known = sorted(patches.wsi.dropna().unique())
+        more = nearest(slide, known) or f" Its {len(known):,} slides are in {dataset.path / PATCHES}"
+        raise UserError(f"--slide {slide}: {dataset.path} has no such slide.{more}")
+    placed = of_slide.dropna(subset=["x", "y"])
+    if placed.empty:
+        raise UserError(f"--slide {slide}: its patches have no coordinates in {dataset.path}; name a patch with --id")
+    far = np.hypot(placed.x.astype(float) - x, placed.y.astype(float) - y)
+    found = placed.loc[far.idxmin()]
+    say(f"slide {slide}: the patch nearest to {x:g}, {y:g} is {found.id} at {found.x}, {found.y}, {far.min():.0f} px away")
+    return found.id
 
 
 def by_image(files: Iterable[Path], size_px: int) -> Queries:

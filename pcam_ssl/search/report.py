@@ -87,6 +87,7 @@ def _facts(patch: dict[str, Any], cosine: str | None = None) -> Facts:
     """Label, prob, slide, split and name of a query; with `cosine`, of a neighbour."""
     named = [("cosine", cosine)] if cosine else [("label", LABELS[patch["label"]])]
     named += [("prob", decimals(patch["prob"])), ("slide", patch["wsi"] or "unknown"), ("split", patch["split"] or "-")]
+    named += [("x, y", f"{patch['x']}, {patch['y']}")] if patch.get("x") is not None else []
     named.append(("id", patch["id"]) if patch["id"] else ("image", patch["image"]))
     return Facts([(name, Cell(shorten(value, SHOWN.get(name, len(value))), title=value)) for name, value in named])
 

@@ -1,6 +1,6 @@
 """`pcam-ssl search`: the nearest patches of other slides, for patches by id, image files, or a whole source."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ from pcam_ssl.render.format import LABELS
 from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.runs.embedder import Embedder
 from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space, open_gallery
-from pcam_ssl.search.queries import Loaded, Queries, by_id, by_image, by_source
+from pcam_ssl.search.queries import Loaded, Queries, at_place, by_id, by_image, by_source
 from pcam_ssl.search.report import neighbours_text, write_neighbours_page
 
 MOST_ON_A_PAGE = 200
-NOTHING_ASKED = "search: nothing to search for; name --id ID, --image FILE or --source SOURCE"
+NOTHING_ASKED = "search: nothing to search for; name --id ID, --slide S --at X,Y, --image FILE or --source SOURCE"
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +36,18 @@ class Found(SearchResult):
     """The gallery's."""
     query_pixels: list[np.ndarray]
     """uint8 [H, W, 3] of each query; empty for more than a page shows."""
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """As of SearchResult, with `x` and `y` of queries and neighbours, None where unknown."""
+        places = self.dataset.patches.set_index("id")[["x", "y"]].astype(object)
+        places = places.where(places.notna(), None)
+
+        def placed(patch: dict[str, Any]) -> dict[str, Any]:
+            known = patch["id"] in places.index
+            return {**patch, "x": places.x[patch["id"]] if known else None, "y": places.y[patch["id"]] if known else None}
+
+        for query in super().each():
+            yield {**placed(query), "neighbours": [placed(near) for near in query["neighbours"]]}
 
     @property
     def table(self) -> pd.DataFrame:
@@ -98,6 +110,7 @@ def search_space(
     ids: Iterable[str] = (),
     images: Iterable[Path] = (),
     source: Path | str | None = None,
+    place: tuple[str, float, float] | None = None,
     k: int = 10,
     any_slide: bool = False,
     factory: str | None = None,
@@ -110,18 +123,20 @@ def search_space(
     """The k nearest gallery patches of each query; None where there are no queries and the index was only rebuilt.
 
     `folder` is a run, whose gallery is its whole dataset, or a folder of `pcam-ssl embed`. Patches of a query's own slide are excluded
-    unless `any_slide`; where slides are unknown, its duplicates are. `html` also writes a page.
+    unless `any_slide`; where slides are unknown, its duplicates are. `place` (slide, x, y) asks for the patch nearest to it. `html` also
+    writes a page.
     Raises UserError for a folder, query or index that cannot be used.
     """
-    if not (ids or images or source or rebuild):
+    if not (ids or images or source or place or rebuild):
         raise UserError(NOTHING_ASKED)
     if k < 1:
         raise UserError(f"-k {k}: ask for one neighbour or more")
     if html is not None:
         check_target("--html", html, *PAGE)
     space = open_embedding_space(folder, data, device)
+    asked = [*ids, *([at_place(*place, space.dataset)] if place else [])]
     with ExitStack() as opened:
-        parts = _queries(space, list(ids), list(images), source, opened)
+        parts = _queries(space, asked, list(images), source, opened)
         n = sum(len(part.table) for part in parts)
         if html is not None and n > MOST_ON_A_PAGE:
             raise UserError(f"--html: a page shows at most {MOST_ON_A_PAGE} queries, these are {n:,}; take --json, or fewer")
