@@ -76,7 +76,13 @@ def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
 
 
 def write_verdict(
-    rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None], control: Control | None
+    rounds: Rounds,
+    last: int,
+    headroom: dict | None,
+    planted: dict | None,
+    stopped: str | None,
+    seen: list[pd.DataFrame | None],
+    control: Control | None,
 ) -> dict:
     """Write `OUT/rounds.json` of rounds 0..last and return its values. `seen`: by round, `teacher_predictions_of_pool`."""
     score = rounds.recipe.score
@@ -112,6 +118,7 @@ def write_verdict(
         "pooled": pooled,
         "unit": cluster,
         "pool": _pool(rounds),
+        "headroom": headroom,
         "planted": planted,
         "rounds": rows,
         "chosen_by_fold": chosen,
