@@ -74,9 +74,13 @@ def fit_fold(
     best = int(np.argmin(losses))
 
     sizes = budgets(labels)
-    drawn = np.stack([order < size for order in draws(labels, seed) for size in sizes], 1)  # [N, S * B]
-    weight, bias = _fit(features, labels, drawn, [(column, cs[best]) for column in range(drawn.shape[1])])
-    logits = (scored.to(weight) @ weight + bias).numpy().T.reshape(DRAWS, len(sizes), len(scored))
+    smaller = [order < size for order in draws(labels, seed) for size in sizes[:-1]]
+    # The head on all labels is the same in every draw.
+    sets = np.stack([*smaller, np.ones(len(labels), bool)], 1)
+    weight, bias = _fit(features, labels, sets, [(column, cs[best]) for column in range(sets.shape[1])])
+    logits = (scored.to(weight) @ weight + bias).numpy().T
+    own = logits[:-1].reshape(DRAWS, len(sizes) - 1, len(scored))
+    logits = np.concatenate([own, np.broadcast_to(logits[-1], (DRAWS, 1, len(scored)))], axis=1)
     return FoldHeads(sizes, logits, left_out[:, best], cs[best], weight[:, -1].float(), float(bias[-1]), mean, std)
 
 
@@ -160,7 +164,6 @@ def score_heads(heads: list[FoldHeads], labels: np.ndarray, groups, seed: int) -
     sizes = np.mean([each.labels[-n_budgets:] for each in heads], axis=0)
     probs = expit(np.concatenate([each.logits[:, -n_budgets:] for each in heads], axis=2))  # [S, B, n]
     aurocs = np.array([[auroc(labels, each) for each in draw] for draw in probs])
-    # The heads on all labels are the same in every draw.
     several = [*probs[:, :-1].reshape(-1, len(labels)), probs[0, -1]]
     resampled = resampled_auroc(labels, several, groups, RESAMPLES, seed)
     resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]

@@ -83,7 +83,7 @@ def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
             f" {gain_numbers(forecast['ceiling'])}, by a power law through smaller budgets. Rounds bring less."
         )
     if not forecast["own"]:
-        lines.append("The run trains its backbone, and that gains more from labels than a head does.")
+        lines.append("The run trains its backbone; what that gains from more labels may differ.")
     if forecast["resolvable"] is not None:
         lines.append(f"The scored slides show a change of {forecast['resolvable']:.3f} or more.")
     likeness = forecast["likeness"]
