@@ -324,11 +324,13 @@ def pseudo_label(
     recipe: StrPath | None = None,
     settings: Settings = (),
     pooled: bool = False,
+    anyway: bool = False,
 ) -> "RoundsVerdict":
     """Rounds of pseudo-labels on a run (round 0, trained first where there is none); returns the verdict, whose `best` is a Run.
 
     Rounds that are there are not done again. `out`: where they lie, RUN itself by default. `recipe` and `settings` change round 0's recipe for the
     students and the selection. `pooled`: every fold learns from the pseudo-labels of all, and out-of-fold scores are withheld.
+    Before the first round a forecast says what the pool could bring; it raises UserError where that could not be seen, unless `anyway`.
     """
     from pcam_ssl.distributed import own_rank
     from pcam_ssl.pseudo_labels.rounds import pseudo_label
@@ -339,7 +341,14 @@ def pseudo_label(
     chosen = None if recipe is None else os.fspath(recipe)
     verdict = RoundsVerdict(
         pseudo_label(
-            Path(run), rounds, recipe=chosen, settings=_settings(settings), out=_path(out), data=_path(data), pooled=pooled
+            Path(run),
+            rounds,
+            recipe=chosen,
+            settings=_settings(settings),
+            out=_path(out),
+            data=_path(data),
+            pooled=pooled,
+            anyway=anyway,
         )
     )
     start = _with_page(Run(Path(run)))

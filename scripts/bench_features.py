@@ -116,7 +116,7 @@ def runs(path: Path) -> None:
         run = baseline(recipe, path, Path(folder) / "run")
         five = time.perf_counter() - begun
         settings = ["pseudo.precision=null", "pseudo.top_share=1", "pseudo.balance=none", "pseudo.label=soft", "pseudo.mix=0.5"]
-        settings += ["pseudo.stop_worse=false", "pseudo.planted_share=0"]
+        settings += ["pseudo.stop_worse=false", "pseudo.planted_share=0", "pseudo.headroom=false"]
         begun = time.perf_counter()
         pseudo_label(run.path, 3, settings=settings)
         three = time.perf_counter() - begun

@@ -36,6 +36,7 @@ RECIPE = (
 )
 # The whole pool joins, so that the arms differ in how it is drawn and not in what is selected.
 ROUND = (
+    "pseudo.headroom=false",
     "pseudo.precision=null",
     "pseudo.top_share=1",
     "pseudo.balance=none",

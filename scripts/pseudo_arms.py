@@ -38,6 +38,7 @@ NAIVE = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.balance=none", "p
 CONFIDENT = ("pseudo.label=hard", "pseudo.top_share=null", "pseudo.confidence=0.95", "pseudo.balance=prior", "pseudo.noise=strong")
 QUARTER = ("pseudo.label=hard", "pseudo.top_share=0.25", "pseudo.balance=prior", "pseudo.noise=strong")
 NO_STOPS = (
+    "pseudo.headroom=false",
     "pseudo.planted_share=0",
     "pseudo.control=false",
     "pseudo.stop_worse=false",

@@ -28,6 +28,7 @@ from pcam_ssl.runs.run import Run
 
 SETTINGS = ("cv.scheme=grouped", "cv.folds=3", "score.floor=false", "score.resamples=200", "predict.d4=false")
 ROUNDS = (
+    "pseudo.headroom=false",
     "pseudo.planted_share=0",
     "pseudo.control=false",
     "pseudo.stop_worse=false",

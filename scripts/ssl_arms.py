@@ -62,6 +62,7 @@ GROWING = ("pseudo.precision=null", "pseudo.class_share=0.34", "pseudo.balance=n
 TWO_OPINIONS = (*WHOLE, "pseudo.label=soft", "pseudo.mix=0.5", "pseudo.opinions=head+graph", "pseudo.weight=agreement")
 # The measured rounds are those that were asked for, whatever the stop rules would say.
 NO_STOPS = (
+    "pseudo.headroom=false",
     "pseudo.planted_share=0",
     "pseudo.stop_worse=false",
     "pseudo.stop_ratio=null",

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 ROUND_0 = ("data.label_budget=56", "train.batch_size=8")
-NEVER_STOP = ("pseudo.stop_worse=false", "pseudo.stop_share=null", "pseudo.stop_ratio=null", "pseudo.stop_flips=null")
+NEVER_STOP = (
+    "pseudo.stop_worse=false",
+    "pseudo.stop_share=null",
+    "pseudo.stop_ratio=null",
+    "pseudo.stop_flips=null",
+    "pseudo.headroom=false",
+)
 SELECTION = (
     "pseudo.precision=null",
     "pseudo.k_best=5",

@@ -24,6 +24,7 @@ CURVES = {"100,300,1000,all": "68,72,all", "10,14,20,all": "6,7,all"}
 RUNS = ("runs/baseline", "runs/metric-train")
 TRAINING = ("baseline", "metric-train", "pseudo-label", "label-curve")
 ROUNDS = (
+    "headroom=false",
     "precision=null",
     "k_best=5",
     "planted_share=0",

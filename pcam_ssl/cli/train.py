@@ -76,12 +76,17 @@ def pseudo_label(
             help="train no control; the verdict cannot tell rounds from longer training then, and round 0 stays in use",
         ),
     ] = False,
+    anyway: Annotated[
+        bool, Option("--anyway", help="make rounds even where the forecast says that they cannot be seen to help here")
+    ] = False,
     explain: Annotated[
         str | None, Option("--explain", metavar="ID", help="only tell one patch's story over rounds and folds")
     ] = None,
     as_json: Annotated[bool, Option("--json", help="print rounds.json instead of tables")] = False,
 ) -> None:
     """Let confident predictions on unlabelled patches join the training set, round by round, without leaking.
+
+    First a forecast says what the true labels of the pool could bring at most, on frozen features and in seconds where those are cached.
 
     Example: pcam-ssl pseudo-label runs/baseline --rounds 3 --set pseudo.precision=0.95
     """
@@ -94,7 +99,7 @@ def pseudo_label(
         print(json.dumps(history.to_dict(), indent=2) if as_json else history)
         return
     settings = [*(set or []), *(["pseudo.control=false"] if no_control else [])]
-    verdict = pseudo_label(run, rounds=rounds, out=out, data=data, recipe=recipe, settings=settings, pooled=pooled)
+    verdict = pseudo_label(run, rounds=rounds, out=out, data=data, recipe=recipe, settings=settings, pooled=pooled, anyway=anyway)
     if not own_rank():
         print(json.dumps(verdict, indent=2) if as_json else rounds_text(verdict))
 

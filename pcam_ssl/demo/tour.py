@@ -83,7 +83,7 @@ def take_tour(
     search(metric, queries(dataset), k=8, html=page)
     start = grouped if recipes.few is None else _without_page(dataset, recipes.name, {**bare, **recipes.few}, folder / "few-labels")
     # Without the control: it takes as long as the round, and the demo shows how a round works.
-    verdict = pseudo_label(start, rounds=1, settings=["pseudo.control=false"])
+    verdict = pseudo_label(start, rounds=1, settings=["pseudo.control=false", "pseudo.headroom=false"])
     return Tour(dataset, grouped, leaky, metric, start, verdict, page, "synthetic slides" if data is None else Path(data).name)
 
 

@@ -97,15 +97,20 @@ class FittedCurve:
     groups: Groups
     floor: bool
 
-    def interval(self, value) -> dict[str, Any]:
-        """{"value", "low", "high"} of `value(laws)` [R]: over slides and, with two or more draws, over draws. Without `low` a `reason`."""
-        return interval_over(*(value(laws) for laws in (self.mean, self.resampled, self.draws)), self.groups)
+    def interval(self, value, further: tuple[tuple[float, float], ...] = ()) -> dict[str, Any]:
+        """{"value", "low", "high"} of `value(laws)` [R]: over slides and, with two or more draws, over draws. Without `low` a `reason`.
+
+        `further`: variances with their degrees of freedom, that are added.
+        """
+        return interval_over(*(value(laws) for laws in (self.mean, self.resampled, self.draws)), self.groups, further)
 
 
-def interval_over(mean: np.ndarray, resampled: np.ndarray, draws: np.ndarray, groups: Groups) -> dict[str, Any]:
+def interval_over(
+    mean: np.ndarray, resampled: np.ndarray, draws: np.ndarray, groups: Groups, further: tuple[tuple[float, float], ...] = ()
+) -> dict[str, Any]:
     """{"value", "low", "high"} of a value: `mean` [1], in each resample of the slides [R] and in each draw [S]. Without `low` a `reason`.
 
-    Two variances are added: that of resampled slides, and that of a mean of S draws.
+    Variances are added: that of resampled slides, that of a mean of S draws, and `further` ones, each with its degrees of freedom.
     """
     value = float(mean[0])
     if len(resampled) < 2:
@@ -113,14 +118,17 @@ def interval_over(mean: np.ndarray, resampled: np.ndarray, draws: np.ndarray, gr
     parts = [(float(resampled.var(ddof=1)) * groups.correction, groups.freedom)]
     if len(draws) > 1:
         parts.append((float(draws.var(ddof=1)) / len(draws), len(draws) - 1))
-    half = summed_half_width(parts)
+    half = summed_half_width([*parts, *further])
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def fit_curve(n, aurocs: np.ndarray, drawn: np.ndarray, groups: Groups) -> FittedCurve:
-    """The law at budgets `n` [B] of AUROCs by draw [S, B], and of their means in every resample of the slides, `drawn` [R, B]."""
+def fit_curve(n, aurocs: np.ndarray, drawn: np.ndarray, groups: Groups, floor: bool | None = None) -> FittedCurve:
+    """The law at budgets `n` [B] of AUROCs by draw [S, B], and of their means in every resample of the slides, `drawn` [R, B].
+
+    `floor`: whether `a` is fitted; None: where the scores show it.
+    """
     variances, mean = log_variances(aurocs), aurocs.mean(axis=0)
-    floor = floor_is_told(n, mean, variances, len(aurocs))
+    floor = floor_is_told(n, mean, variances, len(aurocs)) if floor is None else floor
     return FittedCurve(*(fit_power_law(n, each, variances, floor) for each in (mean, drawn, aurocs)), groups, floor)
 
 

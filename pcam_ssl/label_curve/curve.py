@@ -170,6 +170,8 @@ def _make_rounds(point: Point, dataset: Dataset, wanted: int, number: str) -> No
     if not own_rank():
         say(f"{point.path}: rounds of run {number}")
     keys = {key: value for key, value in flatten(point.recipe.dump()).items() if key.startswith("pseudo.")}
+    # The curve itself is the forecast.
+    keys["pseudo.headroom"] = False
     pseudo_label(point.path, wanted, settings=[f"{key}={json.dumps(value)}" for key, value in keys.items()], data=dataset.path)
 
 

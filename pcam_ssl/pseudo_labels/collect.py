@@ -77,7 +77,13 @@ def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
 
 
 def write_verdict(
-    rounds: Rounds, last: int, planted: dict | None, stopped: str | None, seen: list[pd.DataFrame | None], control: Control | None
+    rounds: Rounds,
+    last: int,
+    headroom: dict | None,
+    planted: dict | None,
+    stopped: str | None,
+    seen: list[pd.DataFrame | None],
+    control: Control | None,
 ) -> dict:
     """Write `OUT/rounds.json` of rounds 0..last and return its values. `seen`: by round, `teacher_predictions_of_pool`."""
     score = rounds.recipe.score
@@ -113,6 +119,7 @@ def write_verdict(
         "pooled": pooled,
         "unit": cluster,
         "pool": _pool(rounds),
+        "headroom": headroom,
         "planted": planted,
         "teachers": None if pooled or not last else teachers_scores(rounds, tables[0].oof, groups, **options),
         "rounds": rows,

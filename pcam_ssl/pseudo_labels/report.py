@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pcam_ssl.pseudo_labels.pool_likeness import EXPECTED, drift_words, tumor_words
 from pcam_ssl.pseudo_labels.verdict import SCORES
 from pcam_ssl.render import document
 from pcam_ssl.render.charts import Mark, dot_chart, spanning
@@ -28,16 +29,72 @@ def sections(verdict: dict[str, Any]) -> list[Section]:
     """The verdict and the next command, then the evidence for it."""
     made = len(verdict["rounds"]) > 1
     evidence = [learned(verdict), scores(verdict), control(verdict), truth(verdict), apart(verdict)] if made else []
-    return [headline(verdict), planted(verdict), *filter(None, evidence)]
+    return [headline(verdict), *filter(None, [headroom(verdict)]), planted(verdict), *filter(None, evidence)]
 
 
 def headline(verdict: dict[str, Any]) -> Section:
     """The verdict, why the rounds stopped, and the next command."""
     lines = [verdict["verdict"]]
+    if (words := forecast_and_gain(verdict)) is not None:
+        lines.append(words)
     if verdict["stopped"]:
         lines.append(f"Stopped: {verdict['stopped']}.")
     command = f"pcam-ssl predict {verdict['best_folder']} SOURCE --out FILE.parquet"
     return Section("Verdict", (*map(Paragraph, lines), Paragraph(f"Use round {verdict['best']}:"), Preformatted(command)))
+
+
+def forecast_and_gain(verdict: dict[str, Any]) -> str | None:
+    """The forecast beside what came: one sentence, None where no forecast or no round was made. Earlier versions have none."""
+    ceiling, made = (verdict.get("headroom") or {}).get("ceiling"), len(verdict["rounds"]) > 1
+    if ceiling is None or not made:
+        return None
+    own = verdict["chosen_by_fold"]
+    came = "withheld, as all scores of pooled rounds" if own is None else gain_numbers(own["against_round_0"]["auroc"])
+    return f"Forecast before the rounds: at most {gain_numbers(ceiling)} from knowing the pool; came: {came}."
+
+
+def headroom(verdict: dict[str, Any]) -> Section | None:
+    """The forecast that was made before the rounds; None without one."""
+    forecast = verdict.get("headroom")
+    if forecast is None:
+        return None
+    lines = forecast_sentences(forecast)
+    if "likeness" in forecast:
+        told = (drift_words(forecast["likeness"]), tumor_words(forecast["likeness"]))
+        lines += [f"WARNING: {words}." for words in told if words is not None]
+    return _section("Headroom: forecast before the rounds", lines)
+
+
+def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
+    """The forecast in sentences: what a tuned head gains, what knowing the pool could bring, what can be seen, and what is in the pool."""
+    if "likeness" not in forecast:
+        return [f"No forecast: {forecast['reason']}."]
+    lines, head, name = [], forecast["against_round_0"], forecast["features"]
+    if head is not None and gain_word(head) == "a gain":
+        lines.append(
+            f"A linear head on frozen {name}, fitted to the optimum on the same labels, gains {gain_numbers(head)} in AUROC over the run as it"
+            f" is. Take that first: `pcam-ssl baseline --recipe frozen --set model.name={name}`."
+        )
+    labels, pool = f"{forecast['labels']:,.0f} labels", f"{forecast['pool']:,.0f} patches"
+    if forecast["ceiling"] is None:
+        lines.append(f"What knowing the pool could bring is not known: {forecast['reason']}.")
+    else:
+        lines.append(
+            f"Heads on frozen {name}: {labels} a fold give AUROC {forecast['head']:.3f}. All true labels of the pool ({pool} a fold) would add"
+            f" {gain_numbers(forecast['ceiling'])}, by a power law through smaller budgets. Rounds bring less."
+        )
+    if not forecast["own"]:
+        lines.append("The run trains its backbone; what that gains from more labels may differ.")
+    if forecast["resolvable"] is not None:
+        lines.append(f"The scored slides show a change of {forecast['resolvable']:.3f} or more.")
+    likeness = forecast["likeness"]
+    share = f"Estimated share of tumor in the pool: {likeness['tumor']:.0%} (of the labels {likeness['tumor_in_labels']:.0%})."
+    far = (
+        ""
+        if likeness["far"] is None
+        else f" Far from every training patch: {likeness['far']:.0%} of it, {EXPECTED:.0%} are expected."
+    )
+    return [*lines, share + far]
 
 
 def planted(verdict: dict[str, Any]) -> Section:

@@ -12,6 +12,7 @@ from pcam_ssl.files import check_folder, remove_folder
 from pcam_ssl.pseudo_labels.collect import stop_after, teacher_predictions_of_pool, truth_of_pool, write_verdict
 from pcam_ssl.pseudo_labels.control import find_or_train_control
 from pcam_ssl.pseudo_labels.experiment import WITHHELD, Rounds
+from pcam_ssl.pseudo_labels.headroom import find_headroom
 from pcam_ssl.pseudo_labels.labeling import select, with_pseudo_labels
 from pcam_ssl.pseudo_labels.precision_check import precision_check
 from pcam_ssl.pseudo_labels.setup import describe_rounds, find_or_train_round_0, folder_of_rounds, open_rounds
@@ -32,12 +33,14 @@ def pseudo_label(
     out: Path | str | None = None,
     data: Path | str | None = None,
     pooled: bool = False,
+    anyway: bool = False,
 ) -> dict[str, Any]:
     """Make `wanted` rounds on the run at `path` and return the verdict (the values of rounds.json).
 
     The run is trained first where it is not finished; finished rounds are kept. `recipe` (a shipped name or a file) and `settings`
     change the run's own recipe for the students and the selection. Rounds are written to `out`, by default the run's folder. Raises
-    UserError where run, recipe, folder, dataset or pool do not allow rounds.
+    UserError where run, recipe, folder, dataset or pool do not allow rounds, and before the first one where the forecast (`find_headroom`)
+    says that it cannot be seen to help, unless `anyway`.
     """
     if wanted < 1:
         raise UserError(f"--rounds {wanted}: ask for at least one round")
@@ -52,6 +55,7 @@ def pseudo_label(
         lock = rounds.out / ".rounds.lock"
         world.run_on_main(lambda: locks.enter_context(lock_file(lock, f"pseudo-label rounds of {rounds.out}")) and None)
         world.run_on_main(lambda: describe_rounds(rounds))
+        headroom = find_headroom(rounds, anyway)
         planted = precision_check(rounds)
         stopped = _check_stop(rounds, planted)
         if stopped is None:
@@ -66,7 +70,7 @@ def pseudo_label(
         control = find_or_train_control(rounds, last)
         truth = truth_of_pool(rounds)
         seen = [teacher_predictions_of_pool(rounds, number, truth) for number in range(last + 1)]
-        return world.run_on_main(lambda: write_verdict(rounds, last, planted, stopped, seen, control))
+        return world.run_on_main(lambda: write_verdict(rounds, last, headroom, planted, stopped, seen, control))
 
 
 def _check_stop(rounds: Rounds, planted: dict | None) -> str | None:

@@ -528,6 +528,10 @@ class Pseudo(Section):
     stop_flips: float | None = Field(
         0.1, gt=0, lt=1, description="stop where more than this share of the added patches changed their label"
     )
+    headroom: bool = Field(
+        True,
+        description="forecast before the first round what knowing the pool could bring; go no further where the scored slides cannot show that much",
+    )
     control: bool = Field(
         True,
         description="train the control after the rounds: labels alone, steps and seed of the last round's student."
@@ -687,8 +691,8 @@ class Recipe(Section):
 MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
 # Keys that say where a file lies. Another key holds the digest of its content, which is part of the identity.
 PLACE_KEYS = ("model.weights",)
-# Keys that decide whether a round or the control begins, not what it contains. They may change between two calls of the command.
-STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips", "control")
+# Keys that decide whether rounds or the control begin, not what they contain. They may change between two calls of the command.
+STOP_KEYS = ("planted_precision", "planted_stop", "stop_worse", "stop_share", "stop_ratio", "stop_flips", "headroom", "control")
 
 
 def learns_from_pool(method: Section) -> bool:

@@ -144,7 +144,7 @@ def test_rounds_train_inner_networks_on_their_own_pseudo_labels(linear, slides, 
         "pseudo.stop_share=null",
     ]
     sets = [word for each in settings for word in ("--set", each)]
-    done = command("pseudo-label", linear.path, "--rounds", "2", "--out", tmp_path / "rounds", *sets)
+    done = command("pseudo-label", linear.path, "--rounds", "2", "--anyway", "--out", tmp_path / "rounds", *sets)
     assert done.code == 0, done.err
     for part in ("", "inner-0", "inner-1"):
         folder = tmp_path / "rounds" / "round-1" / "fold-0" / part

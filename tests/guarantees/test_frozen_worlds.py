@@ -66,3 +66,20 @@ def test_killed_at_several_moments_it_ends_with_the_same_bits(start, argv, tmp_p
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     weights = [(tmp_path / run / "fold-0" / "model.safetensors").read_bytes() for run in ("run", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_two_processes_make_one_forecast_and_stop_together(start, slides, argv, rewrite, tmp_path):
+    """A pool of one patch brings nothing that can be seen: both end with the same code, and one tells."""
+    data = rewrite(
+        slides, tmp_path / "data", lambda patches: pd.concat([patches[patches.label.notna()], patches[patches.label.isna()][:1]])
+    )
+    cache = {"PCAM_SSL_CACHE": str(tmp_path / "cache")}
+    words = argv(*HEADS["linear"])
+    words[words.index("--data") + 1] = str(data)
+    assert start(*words, env=cache).wait().code == 0
+    rounds = ["pseudo-label", str(tmp_path / "run"), "--rounds", "1"]
+    alone = start(*rounds, env=cache).wait()
+    ends = [process.wait() for process in [start(*rounds, env={**each, **cache}) for each in ranks(2)]]
+    assert [end.code for end in (alone, *ends)] == [2, 2, 2], ends
+    assert ends[0].problems == alone.problems and "--anyway" in alone.problems[0]
+    assert (ends[1].out, ends[1].err) == ("", "")
