@@ -49,7 +49,7 @@ def import_command(
 def tile(
     slides: Annotated[
         list[Path],
-        Argument(metavar="SLIDE...", help="SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF files.", show_default=False),
+        Argument(metavar="SLIDE", help="SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF files.", show_default=False),
     ],
     dataset: Target,
     size: Annotated[int, Option(min=32, help="edge of a patch in px")] = 96,
