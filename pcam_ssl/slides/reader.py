@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from pcam_ssl.slides.ome_tiff import OmeTiff, is_ome_tiff
 
 # OpenSlide reads more formats (DICOM, MIRAX, Ventana) than tiffslide, which wants zarr besides. Of an OME-TIFF OpenSlide sees level 0
 # alone, because the others are in SubIFDs: that one format is read with tifffile.
+PACKAGES = ("openslide", "tifffile", "imagecodecs", "shapely")
 EXTRA = "pip install 'pcam-ssl[slides]'"
 SQUARE = 0.01
 """How much mpp may differ between x and y, relative."""
@@ -73,10 +76,7 @@ def open_slide(path: Path) -> Slide:
 
     Raises UserError where a package of the extra `slides` is absent, or the file is absent, no slide, or cut short.
     """
-    try:
-        import openslide
-    except ModuleNotFoundError as error:
-        raise UserError(f"data tile: {error.name} is not installed; {EXTRA}") from None
+    openslide = _packages()[0]
     if not path.exists():
         raise UserError(f"{path}: no such file; name a whole slide")
     file = next(iter(sorted(path.glob("*.dcm"))), path) if path.is_dir() else path
@@ -91,12 +91,21 @@ def open_slide(path: Path) -> Slide:
                 f"{path}: not a slide that OpenSlide reads; name an SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF file"
             )
         return _openslide_slide(path, openslide.OpenSlide(file), vendor)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{path}: {error.name} is not installed; {EXTRA}") from None
     except UserError:
         raise
     except Exception as error:  # OpenSlide and tifffile raise many kinds of error for damaged files
         raise UserError(f"{path}: cannot be opened ({first_line(error)}); it is damaged or cut short: copy it again") from None
+
+
+def _packages() -> list[ModuleType]:
+    """The packages of the extra, all of them, so that a slide or annotation late in the list does not find one absent."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(import_module(name))
+        except ImportError:  # also where openslide-python finds no openslide-bin
+            raise UserError(f"data tile: {name} is not installed; {EXTRA}") from None
+    return found
 
 
 def _openslide_slide(path: Path, opened, vendor: str) -> Slide:

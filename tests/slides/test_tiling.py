@@ -203,8 +203,7 @@ def test_slides_cut_otherwise_are_cut_again(slides, tmp_path, monkeypatch, chang
 
 
 def test_a_killed_command_goes_on_with_the_next_slide(tmp_path, start):
-    pixels = np.tile(FINE, (4, 3, 1))
-    slides = [write_slide(tmp_path / f"{name}.tif", [pixels], tile=(256, 256)) for name in "abcd"]
+    slides = [write_slide(tmp_path / f"{name}.tif", [np.tile(FINE, (2, 2, 1))], tile=(256, 256)) for name in "abcd"]
     words = ["data", "tile", *slides, tmp_path / "set", "--size", 32, "--mpp", 1, "--stride", 16, "--workers", 1]
     running = start(*words)
     finished = tmp_path / "set.part" / "a.json"
