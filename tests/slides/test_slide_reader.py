@@ -4,23 +4,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from painted_slides import places, write_slide
+from painted_slides import places, write_dicom, write_slide
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.slides.pyramid import view_at
 from pcam_ssl.slides.reader import open_slide, slide_name
 
 pytest.importorskip("openslide", reason="OpenSlide is not installed (extra: slides)")
+tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed (extra: slides)")
 LEVELS = [places(1024, 512), places(512, 256, 2), places(128, 64, 8)]
 
 
-@pytest.fixture(params=["plain", "ome", "ome-planar"])
+@pytest.fixture(params=["plain", "ome", "ome-planar", "dicom"])
 def slide(request, tmp_path):
     """An open slide with levels of 1, 2 and 8 um/px."""
-    levels, options = LEVELS, {}
+    levels = LEVELS
+    if request.param == "dicom":
+        pytest.importorskip("pydicom", reason="pydicom is not installed (extra: dev)")
+        return open_slide(write_dicom(tmp_path / "dicom", levels))
     if request.param == "ome-planar":
-        import tifffile
-
         path = tmp_path / "a.ome.tif"
         with tifffile.TiffWriter(path, ome=True) as file:
             for number, pixels in enumerate(levels):
@@ -35,13 +37,14 @@ def slide(request, tmp_path):
                 shape = np.ascontiguousarray(pixels.transpose(2, 0, 1))
                 file.write(shape, tile=(64, 64), photometric="rgb", planarconfig="separate", compression="lzw", **extra)
         return open_slide(path)
-    return open_slide(write_slide(tmp_path / f"a.{request.param}.tif", levels, ome=request.param == "ome", **options))
+    return open_slide(write_slide(tmp_path / f"a.{request.param}.tif", levels, ome=request.param == "ome"))
 
 
 def test_levels_and_microns_are_those_written(slide):
     assert [(each.width, each.height, each.downsample) for each in slide.levels] == [(1024, 512, 1), (512, 256, 2), (128, 64, 8)]
     assert slide.mpp == pytest.approx(1.0)
-    assert slide.vendor == ("generic-tiff" if "plain" in slide.path.name else "ome-tiff")
+    vendors = {"a.plain.tif": "generic-tiff", "a.ome.tif": "ome-tiff", "dicom": "dicom"}
+    assert slide.vendor == vendors[slide.path.name]
 
 
 def test_a_region_holds_the_pixels_of_its_level(slide):
@@ -99,6 +102,13 @@ def test_a_resampled_pixel_is_the_same_in_every_region(slide):
         assert np.abs(whole[y : y + height, x : x + width] - part).max() <= 1
 
 
+def test_what_lies_beyond_the_edge_is_not_mixed_in(tmp_path):
+    slide = open_slide(write_slide(tmp_path / "a.tif", [np.full((300, 400, 3), (90, 60, 120), np.uint8)]))
+    view = view_at(slide, 1.7, 1.0)
+    for x, y in ((0, 0), (view.width - 40, view.height - 40)):
+        assert np.array_equal(view.read(x, y, 40, 40), np.full((40, 40, 3), (90, 60, 120)))
+
+
 def test_names_are_stems():
     assert [slide_name(Path(each)) for each in ("a/b.svs", "b.ome.tif", "b.c.ome.tiff")] == ["b", "b", "b.c"]
 
@@ -130,8 +140,6 @@ def test_a_folder_without_dicom_files_is_refused(tmp_path):
 
 
 def test_fluorescence_is_refused(tmp_path):
-    import tifffile
-
     tifffile.imwrite(
         tmp_path / "a.ome.tif",
         np.zeros((4, 128, 128), np.uint16),
@@ -144,18 +152,19 @@ def test_fluorescence_is_refused(tmp_path):
 
 
 def test_pixels_that_are_not_square_are_refused(tmp_path):
-    import tifffile
-
     options = {"tile": (64, 64), "photometric": "rgb", "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(tmp_path / "a.tif", LEVELS[2], resolution=(10000, 5000), **options)
     with pytest.raises(UserError, match=r"not square \(1 x 2 um\)"):
         open_slide(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("ome", [False, True])
-def test_a_file_cut_short_is_refused_when_its_end_is_read(tmp_path, ome):
-    path = write_slide(tmp_path / "a.tif", [LEVELS[0]], ome=ome, compression=None)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+@pytest.mark.parametrize(("ome", "compression"), [(False, None), (False, "jpeg"), (True, None), (True, "jpeg"), (True, "jpeg2000")])
+def test_a_file_cut_short_is_refused_when_its_end_is_read(tmp_path, ome, compression):
+    """It ends inside the last tile but one; a decoder of JPEG 2000 would make up the rest."""
+    path = write_slide(tmp_path / "a.tif", [LEVELS[0]], ome=ome, compression=compression)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        end = page.dataoffsets[-2] + page.databytecounts[-2] * 3 // 4
+    path.write_bytes(path.read_bytes()[:end])
     with pytest.raises(UserError, match=r"cut short: copy it again"):
-        open_slide(path).read(0, 960, 448, 64, 64)
+        open_slide(path).read(0, 896, 448, 64, 64)
