@@ -7,6 +7,7 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.evaluation.metrics import auroc, nll
+from pcam_ssl.heatmap.cells import EMPTY, cell_means, coloured, grid_step
 from pcam_ssl.render.document import Card, Gallery, Legend, Line, Paragraph, Picture, Section
 from pcam_ssl.render.format import three
 from pcam_ssl.render.html import encoded, shorten
@@ -18,9 +19,6 @@ MOST_CELLS = 64
 """Cells along the longer side of a map."""
 SIDE_PX = 96
 """The longer side of a map as it is shown."""
-EMPTY = (228, 231, 236)
-NORMAL, MIDDLE, TUMOR = (36, 104, 194), (250, 250, 250), (194, 87, 12)
-"""The page's blue and orange, and white between them."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,6 @@ def slide_maps(scored: pd.DataFrame, dataset: Dataset) -> list[SlideMap]:
     return sorted(maps, key=lambda each: (each.n < FEW, -each.nll, each.wsi))
 
 
-def grid_step(rows: pd.DataFrame, axis: str) -> int:
-    """The smallest distance of patches of one slide along an axis, px at the level of the coordinates; 1 where there is none."""
-    places = rows[["wsi", axis]].drop_duplicates().sort_values(["wsi", axis])
-    gaps = places[axis].astype("int64").diff()[places.wsi == places.wsi.shift()]
-    return int(gaps.min()) if len(gaps) else 1
-
-
 def _map(wsi: str, rows: pd.DataFrame, step: int) -> SlideMap:
     x, y = (rows[axis].to_numpy(np.int64) - int(rows[axis].min()) for axis in ("x", "y"))
     cell = max(step, -(-(max(x.max(), y.max()) + 1) // MOST_CELLS))
@@ -77,22 +68,6 @@ def _map(wsi: str, rows: pd.DataFrame, step: int) -> SlideMap:
         prob=cell_means(places, probs, shape),
         truth=cell_means(places, labels.astype(float), shape),
     )
-
-
-def cell_means(places: tuple[np.ndarray, np.ndarray], values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Mean of `values` `[N]` in each cell, float `shape`, from row and column of each value; NaN without one."""
-    total, count = np.zeros(shape), np.zeros(shape)
-    np.add.at(total, places, values)
-    np.add.at(count, places, 1)
-    return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
-
-
-def coloured(values: np.ndarray) -> np.ndarray:
-    """Pixels uint8 `[H, W, 3]` of values in [0, 1]: blue at 0, white at 0.5, orange at 1, grey where NaN."""
-    known = np.nan_to_num(values, nan=0.5)[..., None]
-    low, middle, high = (np.array(colour, float) for colour in (NORMAL, MIDDLE, TUMOR))
-    ramp = np.where(known < 0.5, low + (middle - low) * 2 * known, middle + (high - middle) * (2 * known - 1))
-    return np.where(np.isnan(values)[..., None], np.array(EMPTY, float), ramp).round().astype(np.uint8)
 
 
 def slide_maps_section(maps: list[SlideMap]) -> Section | None:

@@ -8,7 +8,7 @@ import pytest
 
 from pcam_ssl.render.document import Document
 from pcam_ssl.render.html import page
-from pcam_ssl.report.slide_maps import EMPTY, FEW, NORMAL, SHOWN, TUMOR, coloured, grid_step, slide_maps, slide_maps_section
+from pcam_ssl.report.slide_maps import FEW, SHOWN, slide_maps, slide_maps_section
 
 
 def scored_of(rows) -> tuple[pd.DataFrame, SimpleNamespace]:
@@ -35,12 +35,6 @@ def test_cells_of_a_large_slide_hold_the_mean_of_several_patches():
     np.testing.assert_allclose(only.prob, 0.5)
 
 
-def test_the_step_is_the_smallest_distance_within_a_slide():
-    table = pd.DataFrame({"wsi": ["a", "a", "b", "b"], "x": [0, 150, 7, 57]})
-    assert grid_step(table, "x") == 50
-    assert grid_step(table.iloc[:1], "x") == 1
-
-
 def test_the_worst_slide_comes_first():
     rows = [("good", 0, 0, 1, 0.9), ("bad", 0, 0, 1, 0.1), ("fair", 0, 0, 0, 0.4)]
     assert [each.wsi for each in slide_maps(*scored_of(rows))] == ["bad", "fair", "good"]
@@ -58,11 +52,6 @@ def test_patches_without_a_place_are_on_no_map():
     dataset.patches["x"] = pd.NA
     assert slide_maps(scored, dataset) == []
     assert slide_maps_section([]) is None
-
-
-def test_colours_of_the_ends_and_of_no_patch():
-    pixels = coloured(np.array([[0.0, 1.0, np.nan]]))
-    assert [tuple(pixel) for pixel in pixels[0]] == [NORMAL, TUMOR, EMPTY]
 
 
 @pytest.mark.parametrize(("n", "said"), [(2, False), (SHOWN + 3, True)])

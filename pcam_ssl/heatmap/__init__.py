@@ -1,0 +1,1 @@
+"""Heat maps: the prob of tumor over whole slides, by networks that never saw them."""
