@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pcam_ssl.data.folds import Folds
     from pcam_ssl.doctor import Finding
     from pcam_ssl.evaluation.scores import Score, Scores
+    from pcam_ssl.heatmap.heatmap import HeatMaps
     from pcam_ssl.pseudo_labels.patch_history import PatchHistory
     from pcam_ssl.pseudo_labels.thresholds import Threshold
     from pcam_ssl.recipe.schema import Recipe
@@ -778,6 +779,45 @@ def explain_fold(
 
     _check_device(device)
     return explain_fold(Path(run), fold, data=_path(data), round=round, device=device)
+
+
+@verb
+def heatmap(
+    run: StrPath,
+    source: StrPath,
+    *,
+    out: StrPath | None = None,
+    slide: str | Iterable[str] = (),
+    size: int | None = None,
+    mpp: float | None = None,
+    stride: int | None = None,
+    tissue: float | None = None,
+    assume_mpp: float | None = None,
+    data: StrPath | None = None,
+    round: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+) -> "HeatMaps":
+    """Probs of tumor over a slide file, or over each `slide` (all) of a dataset with coordinates: pictures, pages, detections for QuPath.
+
+    Files go into `out` (RUN/heatmaps/NAME). A slide in a fold is scored by the network that never saw it, any other by the mean of all. A
+    slide file is cut as the run's dataset was, or with the options of `tile`; of a dataset `mpp` is um/px of its coordinates, where it does not
+    say them. Returns HeatMaps: `table`, a HeatMap a slide, and AUROC over slides in `scores`. Raises UserError for a source without
+    coordinates, unknown slides, and slides that every network was trained on.
+    """
+    from pcam_ssl.heatmap.heatmap import Cut, heat_maps
+
+    _check_device(device)
+    return heat_maps(
+        Path(run),
+        Path(source),
+        out=_path(out),
+        slides=(slide,) if isinstance(slide, str) else tuple(slide),
+        cut=Cut(size, mpp, stride, tissue, assume_mpp, workers),
+        data=_path(data),
+        round=round,
+        device=device,
+    )
 
 
 @verb

@@ -13,7 +13,7 @@ GROUPS = {
     "Predictions and scores": (
         *("open_run", "predict", "scores", "bootstrap_intervals", "thresholds", "compare", "blend", "report"),
     ),
-    "Looking into runs": ("embed", "search", "rebuild_index", "explain", "explain_fold", "export", "explore", "serve"),
+    "Looking into runs": ("embed", "search", "rebuild_index", "explain", "explain_fold", "heatmap", "export", "explore", "serve"),
     "Recipes and the machine": ("recipes", "recipe", "copy_recipe", "doctor"),
 }
 CLASSES = {
@@ -23,6 +23,7 @@ CLASSES = {
     "pcam_ssl.evaluation.scores": ("Score", "Scores", "RunScores"),
     "pcam_ssl.results": ("Predictions", "Comparison", "LabelCurve", "RoundsVerdict", "Embeddings", "Explanations"),
     "pcam_ssl.search.search": ("Found",),
+    "pcam_ssl.heatmap.heatmap": ("HeatMaps", "HeatMap"),
     "pcam_ssl.errors": ("UserError", "LeakError"),
 }
 """What the functions give and raise, by the module that holds it."""

@@ -1,4 +1,4 @@
-"""`pcam-ssl embed`, `pcam-ssl search`, `pcam-ssl explain` and `pcam-ssl explore`."""
+"""`pcam-ssl embed`, `pcam-ssl search`, `pcam-ssl explain`, `pcam-ssl heatmap` and `pcam-ssl explore`."""
 
 import json
 import shlex
@@ -173,6 +173,55 @@ def explain(
         print(json.dumps({"run": str(run), "page": str(explained.page), "patches": patches}, indent=2))
     else:
         print(explained)
+
+
+def heatmap(
+    run: Annotated[Path, Argument(metavar="RUN", help="a run with finished folds, or a blend")],
+    source: Annotated[Path, Argument(metavar="SLIDE|DATASET", help="a whole slide, or a dataset with coordinates")],
+    out: Annotated[Path | None, Option("--out", metavar="DIR", help="where files go (default: RUN/heatmaps/NAME)")] = None,
+    slide: Annotated[
+        list[str] | None, Option("--slide", metavar="NAME", help="only this slide of DATASET; repeatable (default: all)")
+    ] = None,
+    size: Annotated[
+        int | None, Option("--size", help="SLIDE: edge of a patch in px (default: as in the run's dataset)", show_default=False)
+    ] = None,
+    mpp: Annotated[
+        float | None,
+        Option(
+            "--mpp",
+            help="SLIDE: microns per pixel of the patches (default: as in the run's dataset); DATASET: those of x and y",
+            show_default=False,
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None, Option("--stride", min=1, help="SLIDE: px from one patch to the next (default: --size)", show_default=False)
+    ] = None,
+    tissue: Annotated[
+        float | None, Option("--tissue", help="SLIDE: share of a patch that must be tissue (default: 0.5)", show_default=False)
+    ] = None,
+    assume_mpp: Annotated[
+        float | None,
+        Option("--assume-mpp", help="SLIDE: microns per pixel of level 0, where it does not say it", show_default=False),
+    ] = None,
+    data: MovedOption = None,
+    round: RoundOption = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None, Option("--workers", min=1, help="SLIDE: reading threads (default: one a core, at most 8)", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="print summary.json instead of a table")] = False,
+) -> None:
+    """Map the prob of tumor over slides, by the fold that never saw them: pictures, pages, detections for QuPath, arrays.
+
+    Example: pcam-ssl heatmap runs/baseline slides/case-1.svs --mpp 0.97
+
+    Example: pcam-ssl heatmap runs/baseline data/mine --slide case-1
+    """
+    from pcam_ssl.api import heatmap
+
+    cut = {"size": size, "mpp": mpp, "stride": stride, "tissue": tissue, "assume_mpp": assume_mpp, "workers": workers}
+    made = heatmap(run, source, out=out, slide=slide or (), data=data, round=round, device=device, **cut)
+    print(json.dumps(made.to_dict(), indent=2) if as_json else made)
 
 
 def explore(

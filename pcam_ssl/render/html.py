@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import io
 from pathlib import Path
 
@@ -15,6 +16,15 @@ TEMPLATES = Path(__file__).with_name("templates")
 def page(document: Document) -> str:
     """The whole page; the same document gives the same text. Text from data is escaped; the page has no scripts and loads no files."""
     return _environment().get_template("page.html").render(document=document)
+
+
+def scripted_page(name: str, **values) -> str:
+    """The page of `templates/NAME.html` with the script `templates/NAME.js`: its policy allows that script by digest, and no other."""
+    from markupsafe import Markup
+
+    script = (TEMPLATES / f"{name}.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _environment().get_template(f"{name}.html").render(script=Markup(script), script_digest=digest, **values)
 
 
 def fragment(blocks) -> str:
@@ -85,12 +95,12 @@ def picture(
     return Picture(encoded(pixels, kind), kind, alt, side_px, side_px, edge, title, colour)
 
 
-def encoded(pixels: np.ndarray, kind: str = "jpeg") -> bytes:
-    """Pixels uint8 `[H, W, 3]` as the bytes of an image file, jpeg or png."""
+def encoded(pixels: np.ndarray, kind: str = "jpeg", quality: int = QUALITY) -> bytes:
+    """Pixels uint8 `[H, W, 3]` (png also `[H, W, 4]`) as the bytes of an image file, jpeg or png."""
     from PIL import Image  # here, since pages without pictures do without it
 
     buffer = io.BytesIO()
-    choices = {"quality": QUALITY, "subsampling": 0} if kind == "jpeg" else {}
+    choices = {"quality": quality, "subsampling": 0} if kind == "jpeg" else {}
     Image.fromarray(pixels).save(buffer, kind.upper(), **choices)
     return buffer.getvalue()
 

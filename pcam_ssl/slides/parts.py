@@ -135,6 +135,7 @@ class Parts:
             "width_px": slide.width,
             "height_px": slide.height,
             "mpp": plan.slide_mpp,
+            "offset_px": list(slide.offset),
             "level": view.level,
             "tile": {
                 "size_px": plan.cutting.size_px,
