@@ -21,8 +21,8 @@ OVERLAY, PAGE, DETECTIONS, MAP, MAP_FACTS, OME = (
 SUMMARY = "summary.json"
 FILES = (OVERLAY, PAGE, DETECTIONS, MAP, MAP_FACTS, OME, SUMMARY)
 OPACITY = 0.5
-OVERLAY_PX, THUMBNAIL_PX = 2048, 1200
-"""The longer side of the overlay, and of the slide on the page."""
+OVERLAY_LEAST_PX, OVERLAY_PX, THUMBNAIL_PX = 800, 2048, 1200
+"""The longer side of the overlay at least (where that needs no half pixels) and at most, and of the slide on the page at most."""
 PICTURES, PICTURE_PX, LARGEST_PX = 1500, 48, 96
 """The page holds pixels for so many patches of this edge; fewer patches are larger, up to `LARGEST_PX`."""
 PLACES = 50_000
@@ -130,9 +130,10 @@ def overlay(slide: Drawn, thumbnail: np.ndarray | None) -> np.ndarray:
     """The map over the thumbnail, half transparent, uint8 `[H, W, 3]`; the map alone where there is none."""
     cells = coloured(slide.prob_map)
     if thumbnail is None:
-        side = max(1, 512 // max(cells.shape[:2]))
+        side = max(1, OVERLAY_LEAST_PX // max(cells.shape[:2]))
         return cells.repeat(side, axis=0).repeat(side, axis=1)
-    pixels = shrunk(thumbnail, OVERLAY_PX)
+    larger = max(1, OVERLAY_LEAST_PX // max(thumbnail.shape[:2]))
+    pixels = shrunk(thumbnail, OVERLAY_PX).repeat(larger, axis=0).repeat(larger, axis=1)
     scale = slide.space.thumbnail_px * thumbnail.shape[1] / pixels.shape[1]
     # The cell under the centre of each pixel; -1 beyond the map.
     row, column = (
@@ -203,7 +204,7 @@ def _page(slide: Drawn, thumbnail: np.ndarray | None, ranked: pd.DataFrame, coun
 
 def number_lines(numbers: Numbers) -> list[tuple[str, str]]:
     """The numbers with their names, for a page."""
-    lesion = f"{numbers.lesion_cells:,} cells of the map"
+    lesion = f"{numbers.lesion_cells:,} {'cell' if numbers.lesion_cells == 1 else 'cells'} of the map"
     return [
         ("patches", f"{numbers.tiles:,}"),
         ("called tumor", f"{numbers.share:.1%} of the area (prob {CALLED:g} or more)"),
