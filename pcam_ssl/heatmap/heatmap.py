@@ -31,6 +31,8 @@ FITS = 0.01
 """How much the um/px of patches may differ from those the run learned from without a warning, relative."""
 PRINTED = 30
 """Slides in the printed table; summary.json has all."""
+PROBLEMS = 10
+"""Slides named in an error."""
 RESAMPLES = 2000
 
 
@@ -134,7 +136,7 @@ def heat_maps(
         speak = witnesses(run, learned, dataset, names)
         silent = {name: each.problem for name, each in speak.items() if each.problem}
         if silent and (slides or len(silent) == len(names)):
-            raise UserError(*(f"{problem}; choose another slide or run" for problem in list(silent.values())[:10]))
+            raise UserError(*list(silent.values())[:PROBLEMS])
         if silent:
             warn(
                 f"{len(silent):,} of {len(names):,} slides are left out, since no network may speak on them; first {next(iter(silent.values()))}"

@@ -11,7 +11,7 @@ from pcam_ssl.blending.predict import predict_source
 from pcam_ssl.data.dataset import Dataset, find_dataset
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
-from pcam_ssl.runs.run import ROUNDS, ROUNDS_FILE, Run
+from pcam_ssl.runs.run import BLEND, ROUNDS, ROUNDS_FILE, Run
 from pcam_ssl.tables import read_predictions
 
 COPIES = 0.1
@@ -44,9 +44,14 @@ def witnesses(run: Run, learned: Dataset | None, dataset: Dataset, slides: list[
 
     A slide is one of the run's by its name, or by copies of its patches. Where all its patches lie in one fold, that fold's network
     never saw it. Where they lie in several folds (`cv.scheme: random`), or in none although they have labels (`official`), every
-    network was trained on it.
+    network was trained on it. Raises UserError where no fold is finished.
     """
     frame, info = run.folds, run.info()
+    # A blend has no folders of folds; its members are finished.
+    everywhere = info["command"] == BLEND or run.paths.oof.exists()
+    finished = {int(fold) for fold in frame.fold.unique() if everywhere or run.fold_done(int(fold))}
+    if not finished:
+        raise UserError(f"{run.path}: no fold is finished yet; run its command again, it continues where it stopped")
     folds_of = frame[frame.wsi.notna()].groupby("wsi").fold.agg(lambda folds: sorted(set(map(int, folds)))).to_dict()
     pooled = info["command"] == ROUNDS and run.recipe.pseudo.pooled
     pool = set() if learned is None or not info.get("learned_from_pool", False) else set(learned.patches.wsi.dropna())
@@ -57,6 +62,9 @@ def witnesses(run: Run, learned: Dataset | None, dataset: Dataset, slides: list[
         folds = sorted({fold for name in names for fold in folds_of.get(name, ())})
         also = f" ({', '.join(sorted(names - {slide}))} under another name)" if names - {slide} else ""
         found[slide] = _witness(slide, folds, pooled, bool(names & pool), also)
+        if not found[slide].problem and found[slide].fold not in {None, *finished}:
+            absent = f"fold {folds[0]}, the only one that never saw it, is not finished; run the command of {run.path} again"
+            found[slide] = Witness(None, "", f"slide {slide}{also}: {absent}")
     return found
 
 
@@ -69,7 +77,11 @@ def _witness(slide: str, folds: list[int], pooled: bool, in_pool: bool, also: st
             None, "", f"slide {slide}{also}: its pseudo-labels are pooled over folds, so every network was trained on it"
         )
     if len(folds) > 1 or folds[0] < 0:
-        return Witness(None, "", f"slide {slide}{also}: every network of the run was trained on it, as its folds are")
+        return Witness(
+            None,
+            "",
+            f"slide {slide}{also}: every network of the run was trained on it; name a run of grouped folds, or a new slide",
+        )
     return Witness(folds[0], f"out of fold: fold {folds[0]} never saw this slide{also}")
 
 
@@ -90,8 +102,7 @@ def _twins(learned: Dataset, dataset: Dataset, slides: list[str]) -> dict[str, s
 def slide_probs(run: Run, dataset: Dataset, patches: pd.DataFrame, speak: dict[str, Witness], device: str) -> np.ndarray:
     """Probs of tumor float64 [N] of `patches` of `dataset`, each by who may speak on its slide.
 
-    What the run has written is taken (`oof.parquet`, and the mean of folds in `test.parquet`); the rest is predicted. Raises UserError
-    where no fold is finished, or the only one that may speak is not.
+    What the run has written is taken (`oof.parquet`, and the mean of folds in `test.parquet`); the rest is predicted.
     """
     fold = patches.wsi.map({slide: -1 if each.fold is None else each.fold for slide, each in speak.items()}).to_numpy(np.int64)
     probs = np.full(len(patches), np.nan)
@@ -112,10 +123,6 @@ def slide_probs(run: Run, dataset: Dataset, patches: pd.DataFrame, speak: dict[s
         number = 0 if (run.path / ROUNDS_FILE).exists() else None
         predict_source(run.path, source, table, device=device, round=number)
         _fill(probs, patches.id, fold, read_predictions(table))
-    if (left := np.isnan(probs)).any():
-        raise UserError(
-            f"slide {patches.wsi[left].iloc[0]}: fold {fold[left][0]}, the only one that never saw it, is not finished; run the command of {run.path} again"
-        )
     return probs
 
 
