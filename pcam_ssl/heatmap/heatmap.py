@@ -16,7 +16,7 @@ from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.evaluation.bootstrap import intervals_and_differences
 from pcam_ssl.files import check_folder, digest_text, read_json, write_json
 from pcam_ssl.heatmap.cells import CALLED, Numbers, lay_out, map_numbers
-from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, SlideSpace, write_outputs
+from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, SlideSpace, cells_words, write_outputs
 from pcam_ssl.heatmap.probs import Witness, run_dataset, slide_probs, witnesses
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
@@ -281,7 +281,7 @@ def heat_text(made: HeatMaps) -> str:
             each.wsi,
             f"{each.numbers.tiles:,}",
             f"{each.numbers.share:.1%}",
-            f"{each.numbers.lesion_cells:,} cells" if each.numbers.lesion_mm2 is None else f"{each.numbers.lesion_mm2:.3g} mm²",
+            cells_words(each.numbers) if each.numbers.lesion_mm2 is None else f"{each.numbers.lesion_mm2:.3g} mm²",
             three(each.numbers.maximum),
             three(each.numbers.percentile_99),
             each.scored,

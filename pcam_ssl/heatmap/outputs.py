@@ -204,7 +204,7 @@ def _page(slide: Drawn, thumbnail: np.ndarray | None, ranked: pd.DataFrame, coun
 
 def number_lines(numbers: Numbers) -> list[tuple[str, str]]:
     """The numbers with their names, for a page."""
-    lesion = f"{numbers.lesion_cells:,} {'cell' if numbers.lesion_cells == 1 else 'cells'} of the map"
+    lesion = f"{cells_words(numbers)} of the map"
     return [
         ("patches", f"{numbers.tiles:,}"),
         ("called tumor", f"{numbers.share:.1%} of the area (prob {CALLED:g} or more)"),
@@ -212,6 +212,11 @@ def number_lines(numbers: Numbers) -> list[tuple[str, str]]:
         ("highest prob", three(numbers.maximum)),
         ("99th percentile", three(numbers.percentile_99)),
     ]
+
+
+def cells_words(numbers: Numbers) -> str:
+    """The largest lesion in cells."""
+    return f"{numbers.lesion_cells:,} {'cell' if numbers.lesion_cells == 1 else 'cells'}"
 
 
 def _picture(pixels: np.ndarray, alt: str, kind: str = "jpeg", **choices) -> Picture:
