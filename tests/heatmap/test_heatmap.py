@@ -16,7 +16,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.heatmap import heatmap
 from pcam_ssl.heatmap.cells import Numbers
-from pcam_ssl.heatmap.heatmap import Cut, HeatMap, slide_scores
+from pcam_ssl.heatmap.heatmap import Cut, HeatMap, HeatMaps, slide_scores
 from pcam_ssl.runs.run import Run
 
 pytestmark = pytest.mark.trains
@@ -124,6 +124,12 @@ def test_summary_and_table_have_the_numbers_of_the_maps(own):
         assert (own.folder / told["page"]).is_file()
 
 
+def test_a_slide_is_tumor_if_one_of_its_labelled_patches_is(own, slides):
+    labels = open_dataset(slides).patches.groupby("wsi").label.max()
+    assert {each.wsi: each.label for each in own.maps} == {wsi: None if pd.isna(label) else label for wsi, label in labels.items()}
+    assert (labels == 1).any() and labels.isna().any()
+
+
 def test_a_lesion_of_a_dataset_has_an_area_with_mpp(finished, slides, own, tmp_path):
     """Patches of 32 px at 2 um/px are 0.004096 mm^2."""
     each = next(each for each in own.maps if each.numbers.lesion_cells)
@@ -145,6 +151,9 @@ def test_auroc_of_slides_by_hand():
     assert scores["share"]["low"] < 0.75 < scores["share"]["high"]
     assert scores["share"]["difference"]["value"] == -0.25
     assert slide_scores(maps[:4]) == {}
+    said = repr(HeatMaps("runs/a", Path("maps"), maps, scores))
+    assert "AUROC of slides by share called tumor: 0.750 (" in said and "-0.250 (" in said
+    assert "page maps/SLIDE/heatmap.html" in said and "0 cells" in said
 
 
 @pytest.fixture
