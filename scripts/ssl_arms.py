@@ -97,7 +97,7 @@ ARMS = {
     "rounds, soft": Arm(SUPERVISED, shipped_rounds(), SUPERVISED, 3),
     "rounds, growing share": Arm(SUPERVISED, GROWING, SUPERVISED, 3),
     GRAPH: Arm(SUPERVISED, ("graph.use=true",), table="oof-graph"),
-    "rounds, two opinions": Arm(SUPERVISED, TWO_OPINIONS, GRAPH, 3),
+    "rounds, two opinions": Arm(SUPERVISED, TWO_OPINIONS, GRAPH, 1),
     BY_STEPS: Arm(SUPERVISED, ADAMW),
     "supervised, twice the steps": Arm(BY_STEPS, LONGER),
     "FixMatch": Arm(BY_STEPS, (*POOL, "method.name=fixmatch", "method.strong=d4")),
