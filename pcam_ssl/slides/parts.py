@@ -105,7 +105,7 @@ class Parts:
             write_table(self._file(plan.slide.path, ".parquet"), table)
             write_json(self._file(plan.slide.path, ".json"), self._told(plan, annotations))
 
-    def read(self, slide: Path, size_px: int, count: int = 512) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    def read(self, slide: Path, size_px: int, count: int = 2048) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """The tiles of a slide from the top, at most `count` at a time: their table and pixels uint8 [B, H, H, 3]."""
         table, _ = read_table(self._file(slide, ".parquet"))
         amount = 3 * size_px**2
@@ -113,8 +113,10 @@ class Parts:
             for start in range(0, len(table), count):
                 part = table.iloc[start : start + count].reset_index(drop=True)
                 # Not memory-mapped: all pages that were touched would count as memory of this process.
-                encoded = b"".join(os.pread(file.fileno(), amount, int(place) * amount) for place in part["place"])
-                yield part, np.frombuffer(encoded, np.uint8).reshape(-1, size_px, size_px, 3)
+                pixels = np.empty((len(part), size_px, size_px, 3), np.uint8)
+                for tile, place in zip(pixels, part["place"].tolist(), strict=True):
+                    os.preadv(file.fileno(), [tile], place * amount)
+                yield part, pixels
 
     def copy_pictures(self, slide: Path, folder: Path) -> None:
         """Copy what is to be looked at, and the slide's JSON, into a folder."""
