@@ -1,5 +1,6 @@
 """OME-TIFF pyramids, whose levels OpenSlide does not see, decoded tile by tile."""
 
+import logging
 import math
 import os
 from pathlib import Path
@@ -21,6 +22,8 @@ def is_ome_tiff(path: Path) -> bool:
             return False
     from tifffile import TiffFile
 
+    # Of a damaged file it logs lines of its own before the error that is told in one.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     with TiffFile(path) as opened:
         return bool(opened.is_ome)
 

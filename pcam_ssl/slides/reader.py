@@ -89,7 +89,7 @@ def open_slide(path: Path) -> Slide:
             return _ome_slide(path)
         if vendor is None:
             raise UserError(
-                f"{path}: not a slide that OpenSlide reads; name an SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF file"
+                f"{path}: not a slide that can be read, or cut short; name an SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF file"
             )
         return _openslide_slide(path, openslide.OpenSlide(file), vendor)
     except UserError:

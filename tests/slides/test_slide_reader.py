@@ -122,9 +122,9 @@ def test_the_real_slide_is_read(shared):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"hello", "not a slide that OpenSlide reads; name an SVS"),
-        (b"", "not a slide that OpenSlide reads; name an SVS"),
-        (b"II*\0\x08\0\0\0", "not a slide that OpenSlide reads; name an SVS|cannot be opened"),
+        (b"hello", "not a slide that can be read, or cut short; name an SVS"),
+        (b"", "not a slide that can be read, or cut short; name an SVS"),
+        (b"II*\0\x08\0\0\0", "not a slide that can be read, or cut short; name an SVS|cannot be opened"),
     ],
 )
 def test_what_is_no_slide_is_refused(tmp_path, content, said):
