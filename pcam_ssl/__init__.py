@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         sweep,
         synth,
         thresholds,
+        tile,
         train,
     )
     from pcam_ssl.data.dataset import Dataset
@@ -102,6 +103,7 @@ __all__ = [
     "sweep",
     "synth",
     "thresholds",
+    "tile",
     "train",
 ]
 

@@ -87,6 +87,35 @@ def import_dataset(
 
 
 @verb
+def tile(
+    slides: StrPath | Iterable[StrPath],
+    dataset: StrPath,
+    *,
+    size: int = 96,
+    mpp: float = 0.97,
+    stride: int | None = None,
+    tissue: float = 0.5,
+    annotations: StrPath | None = None,
+    classes: Mapping[str, int] | None = None,
+    assume_mpp: float | None = None,
+    workers: int | None = None,
+) -> "Dataset":
+    """Cut whole slides into patches of `size` px at `mpp` um/px, in the new folder `dataset` (`pcam-ssl data tile`); returns the Dataset.
+
+    Patches lie `stride` px apart (default: `size`), and a share `tissue` of each is tissue. `annotations` is a folder of GeoJSON or ASAP XML
+    files with the stems of their slides, or one file; `classes` gives labels by class name (1 tumor, 0 not). Slides without a file are
+    unlabelled, split test. `assume_mpp` is um/px of level 0 where a slide does not say it. Raises UserError, with the problems of all slides,
+    before the first is cut. Run again after a kill it goes on with the next slide.
+    """
+    from pcam_ssl.slides.plan import Cutting
+    from pcam_ssl.slides.tiling import tile_slides
+
+    cutting = Cutting(size, mpp, size if stride is None else stride, tissue, assume_mpp)
+    paths = [Path(each) for each in _specs(slides)]
+    return tile_slides(paths, Path(dataset), cutting, _path(annotations), classes, workers)
+
+
+@verb
 def download(name: str = "pcam", folder: StrPath | None = None, *, sample: int | None = None, url: str | None = None) -> list[Path]:
     """Fetch PatchCamelyon (`pcam`) or Kaggle's competition data (`kaggle`), 7 GB each, into `folder`; returns the paths.
 
@@ -918,7 +947,7 @@ def _folds(fold: int | Iterable[int] | None) -> list[int] | None:
 
 
 def _specs(runs: StrPath | Iterable[StrPath]) -> list[str]:
-    """Runs as the command line names them; a single one is a list of one."""
+    """Runs, or slides, as the command line names them; a single one is a list of one."""
     if isinstance(runs, (str, os.PathLike)):
         return [os.fspath(runs)]
     return [os.fspath(run) for run in runs]

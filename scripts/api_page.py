@@ -8,7 +8,7 @@ from pathlib import Path
 import pcam_ssl
 
 GROUPS = {
-    "Datasets": ("import_dataset", "download", "synth", "open_dataset", "show", "audit", "features", "make_folds"),
+    "Datasets": ("import_dataset", "tile", "download", "synth", "open_dataset", "show", "audit", "features", "make_folds"),
     "Training": ("train", "baseline", "metric_train", "sweep", "label_curve", "pseudo_label", "patch_history"),
     "Predictions and scores": (
         *("open_run", "predict", "scores", "bootstrap_intervals", "thresholds", "compare", "blend", "report"),

@@ -1,14 +1,17 @@
 """Every command of README.md and docs/ runs, page by page, on small synthetic slides and with networks that train in a second."""
 
+import json
 import re
 import shutil
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from documented import ROOT, blocks, documented, pages, steps
+from painted_slides import places, write_slide
 from PIL import Image
 
 from pcam_ssl.cli import main
@@ -33,7 +36,8 @@ ROUNDS = (
     "stop_ratio=null",
     "stop_flips=null",
 )
-NEEDS = {"export": "onnx"}
+NEEDS = {"export": ("export", "onnx"), "data tile": ("slides", "openslide")}
+"""The extra, and a package of it, that a command needs."""
 SHOWN = [page for page in pages() if any(not block.not_run for block in blocks(page))]
 
 
@@ -62,7 +66,20 @@ def sources(tmp_path_factory) -> Path:
     train[["id", "label", "wsi"]].to_csv(folder / "my_patches" / "patches.csv", index=False)
     Image.fromarray(np.asarray(dataset.pixels[0])).save(folder / "patch.png")
     shutil.rmtree(folder / "slides")
+    if find_spec("tifffile"):
+        paint_slides(folder)
     return folder
+
+
+def paint_slides(folder: Path) -> None:
+    """Two whole slides of 0.25 um/px, one of them with annotations."""
+    for name in ("slides", "annotations"):
+        (folder / name).mkdir()
+    for case in ("case-1", "case-2"):
+        write_slide(folder / "slides" / f"{case}.svs", [np.tile(places(1024, 512), (4, 2, 1))], mpp=0.25)
+    outline = [[[0, 0], [800, 0], [800, 900], [0, 0]]]
+    tumor = {"geometry": {"type": "Polygon", "coordinates": outline}, "properties": {"classification": {"name": "Tumor"}}}
+    (folder / "annotations" / "case-1.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [tumor]}))
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +103,8 @@ def made(sources, tiny, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("page", SHOWN, ids=name)
 def test_the_commands_of_a_page_run_one_after_the_other(page, command, made, sources, tiny, tmp_path, monkeypatch):
     shown = documented(page)
-    for verb in {words[0] for words in shown} & set(NEEDS):
-        pytest.importorskip(NEEDS[verb], reason=f"{NEEDS[verb]} is not installed (extra: {verb})")
+    for extra, package in {NEEDS[verb] for words in shown for verb in NEEDS if " ".join(words).startswith(f"{verb} ")}:
+        pytest.importorskip(package, reason=f"{package} is not installed (extra: {extra})")
     settled(tmp_path, sources, monkeypatch)
     provide(tmp_path, made, shown)
     known = open_dataset(made / "data/pcam").patches

@@ -39,14 +39,51 @@ def import_command(
     packed = import_dataset(
         source, dataset, wsi=wsi, wsi_pattern=wsi_pattern, skip_bad=skip_bad, verify=not no_verify, workers=workers
     )
-    counts = [
-        f"{split} {sum(labels.values()):,} ({', '.join(f'{n:,} {label}' for label, n in labels.items() if n)})"
-        for split, labels in packed.manifest["counts"].items()
-    ]
     slides = f"{packed.manifest['n_slides']:,} slides" if packed.manifest["n_slides"] else "no slide ids"
     print(f"{dataset}: {len(packed):,} patches of {packed.size_px} px, {slides}")
-    print(f"{'; '.join(counts)}")
+    print(_counted(packed.manifest["counts"]))
     print(f"next: pcam-ssl data show {dataset}, then pcam-ssl baseline --data {dataset}")
+
+
+@app.command()
+def tile(
+    slides: Annotated[
+        list[Path],
+        Argument(metavar="SLIDE", help="SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF files.", show_default=False),
+    ],
+    dataset: Target,
+    size: Annotated[int, Option(min=32, help="edge of a patch in px")] = 96,
+    mpp: Annotated[float, Option(help="microns per pixel of the patches")] = 0.97,
+    stride: Annotated[int | None, Option(min=1, help="px from one patch to the next (default: --size)", show_default=False)] = None,
+    tissue: Annotated[float, Option(help="share of a patch that must be tissue")] = 0.5,
+    annotations: Annotated[
+        Path | None,
+        Option(metavar="PATH", help="GeoJSON or ASAP XML files with the stems of their slides: their folder, or one file"),
+    ] = None,
+    classes: Annotated[
+        str | None, Option(metavar="NAME=0|1,...", help="labels of further classes, such as Stroma=0,DCIS=1; 1 is tumor")
+    ] = None,
+    assume_mpp: Annotated[
+        float | None, Option(help="microns per pixel of level 0, for slides that do not say it", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, Option(min=1, help="reading threads (default: one a core, at most 8)", show_default=False)
+    ] = None,
+) -> None:
+    """Cut whole slides into patches on tissue, labelled where there are annotations; run it again to go on after a kill.
+
+    Example: pcam-ssl data tile slides/*.svs data/mine --annotations annotations/
+    """
+    from pcam_ssl.api import tile
+    from pcam_ssl.slides.annotations import parse_classes
+
+    options = {"stride": stride, "tissue": tissue, "annotations": annotations, "assume_mpp": assume_mpp, "workers": workers}
+    named = None if classes is None else parse_classes(classes)
+    made = tile(slides, dataset, size=size, mpp=mpp, classes=named, **options)
+    print(f"{dataset}: {len(made):,} patches of {made.size_px} px, {made.manifest['n_slides']:,} slides")
+    print(_counted(made.manifest["counts"]))
+    print(f"look at {dataset}/slides/*.png: the tissue that was found")
+    print(f"next: pcam-ssl data show {dataset} --sheet sheet.png")
 
 
 @app.command()
@@ -195,3 +232,11 @@ def features(
     rows = [[each["name"], f"{each['image_size'] or '-'}", f"{each['views']}", size(each["bytes"])] for each in found["sets"]]
     print(aligned(Table(["backbone", "image px", "views", "size"], rows, align="lrrr")))
     print(f"{'removed from' if prune else 'in'} {found['folder']}: {size(sum(each['bytes'] for each in found['sets']))}")
+
+
+def _counted(counts: dict[str, dict[str, int]]) -> str:
+    """Patches by split and label, in a line."""
+    return "; ".join(
+        f"{split} {sum(labels.values()):,} ({', '.join(f'{n:,} {label}' for label, n in labels.items() if n)})"
+        for split, labels in counts.items()
+    )

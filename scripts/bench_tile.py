@@ -1,0 +1,123 @@
+"""Rate of `data tile` over that of the reader alone, and peak memory on a large slide: python scripts/bench_tile.py [rate] [memory]"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Measured is the checkout that this script lies in, not what may be installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import openslide
+import tifffile
+from bench_measure import ratios, take_turns, timed
+
+from pcam_ssl.files import remove_folder
+from pcam_ssl.slides.plan import Cutting, plan_slide
+from pcam_ssl.slides.reader import open_slide
+from pcam_ssl.slides.tiling import tile_slides
+
+TILE_PX = 512
+# A fresh process, because memory that this one once held counts in its own peak.
+PEAK = """
+import sys, time
+from pathlib import Path
+from pcam_ssl.slides.plan import Cutting
+from pcam_ssl.slides.tiling import tile_slides
+begun = time.perf_counter()
+made = tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), Cutting(), workers=2)
+seconds = time.perf_counter() - begun
+print(len(made), seconds, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def rate(folder: Path, turns: int) -> None:
+    """Tiles of 96 px at 0.97 um/px of a slide that is all tissue, with and without resampling; two threads on both sides."""
+    for name, mpp in (("a level that fits", 0.97), ("resampled", 0.5)):
+        path, edge = folder / f"{name}.tif", round(6000 / mpp)
+        _write(path, edge, mpp, [1, 8])
+        slide, target = open_slide(path), folder / "set"
+        plan, _, _ = plan_slide(slide, Cutting(), None, {})
+
+        def tiled(path=path, target=target) -> None:
+            tile_slides([path], target, Cutting(), workers=2)
+
+        def alone(path=path, plan=plan) -> None:
+            # A handle of its own, as the tool has: the cache of decoded tiles begins empty on both sides.
+            opened, edge = openslide.OpenSlide(path), round(96 * plan.view.ratio)
+            down = plan.view.slide.levels[plan.view.level].downsample
+            assert down == 1
+
+            def read(x: int, y: int) -> int:
+                return len(np.asarray(opened.read_region((x, y), plan.view.level, (edge, edge)))[..., :3])
+
+            with ThreadPoolExecutor(2) as pool:
+                assert sum(pool.map(read, plan.tiles.x.tolist(), plan.tiles.y.tolist())) == edge * len(plan.tiles)
+
+        def anew(work=tiled, target=target) -> float:
+            seconds = timed(work)()
+            remove_folder(target)
+            return seconds
+
+        seconds = take_turns({"tool": anew, "reader": timed(alone)}, turns)
+        found = ratios(seconds["reader"], seconds["tool"])
+        rates = [len(plan.tiles) / float(np.median(seconds[side])) for side in ("tool", "reader")]
+        print(
+            f"{name}: {found.text()} x; tool {rates[0]:,.0f}, reader alone {rates[1]:,.0f} patches/s; {len(plan.tiles):,} patches",
+            flush=True,
+        )
+
+
+def memory(folder: Path, edge: int) -> None:
+    """Peak resident memory on a slide of `edge` x `edge` px at 0.25 um/px, with low levels and without."""
+    for name, downs in (("three levels", [1, 4, 16]), ("level 0 alone", [1])):
+        path = folder / f"{name}.tif"
+        _write(path, edge, 0.25, downs)
+        said = subprocess.run([sys.executable, "-c", PEAK, path, folder / "set"], check=True, capture_output=True, text=True).stdout
+        count, seconds, peak = said.split()
+        bytes_ = path.stat().st_size
+        print(
+            f"{edge:,} x {edge:,} px, {name} ({bytes_ / 1e6:,.0f} MB): peak {int(peak) / 1024:,.0f} MB, {count} patches in {float(seconds):,.0f} s",
+            flush=True,
+        )
+        remove_folder(folder / "set")
+        path.unlink()
+
+
+def _write(path: Path, edge: int, mpp: float, downs: list[int]) -> None:
+    """A pyramid of JPEG tiles with stripes and noise in the colours of tissue, written tile by tile."""
+    generator, begun = np.random.default_rng(0), time.perf_counter()
+    stripes = np.where(np.arange(TILE_PX)[:, None, None] // 16 % 2, (214, 150, 190), (150, 100, 170))
+    tiles = [
+        np.clip(np.roll(stripes, 7 * shift, 0) + generator.normal(0, 10, (TILE_PX, TILE_PX, 3)), 0, 255).astype(np.uint8)
+        for shift in range(8)
+    ]
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for down in downs:
+            size = edge // down
+            count = (-(-size // TILE_PX)) ** 2
+            options = {"resolution": (1e4 / mpp / down,) * 2, "resolutionunit": "CENTIMETER", "subfiletype": int(down > 1)}
+            shape = {"shape": (size, size, 3), "dtype": np.uint8, "tile": (TILE_PX, TILE_PX)}
+            file.write((tiles[k % 8] for k in range(count)), photometric="rgb", compression="jpeg", **shape, **options)
+    print(f"wrote {path.name} in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=["rate", "memory", []], default=[])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--edge", type=int, default=50_000, help="px of the large slide")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pcam-ssl-bench-") as folder:
+        if "rate" in options.names or not options.names:
+            rate(Path(folder), options.turns)
+        if "memory" in options.names or not options.names:
+            memory(Path(folder), options.edge)
+
+
+if __name__ == "__main__":
+    main()
