@@ -82,8 +82,10 @@ def import_dataset(
     """
     from pcam_ssl.data.importing import import_source
 
-    options = {"wsi": _path(wsi), "wsi_pattern": wsi_pattern, "skip_bad": skip_bad, "workers": workers, "verify": verify}
-    return import_source(Path(source), Path(dataset), **options)
+    found = _path(wsi)
+    return import_source(
+        Path(source), Path(dataset), wsi=found, wsi_pattern=wsi_pattern, skip_bad=skip_bad, workers=workers, verify=verify
+    )
 
 
 @verb
