@@ -82,9 +82,8 @@ def import_dataset(
     """
     from pcam_ssl.data.importing import import_source
 
-    found = _path(wsi)
     return import_source(
-        Path(source), Path(dataset), wsi=found, wsi_pattern=wsi_pattern, skip_bad=skip_bad, workers=workers, verify=verify
+        Path(source), Path(dataset), wsi=_path(wsi), wsi_pattern=wsi_pattern, skip_bad=skip_bad, workers=workers, verify=verify
     )
 
 
