@@ -83,8 +83,9 @@ def import_dataset(
     """
     from pcam_ssl.data.importing import import_source
 
-    options = {"wsi": _path(wsi), "wsi_pattern": wsi_pattern, "skip_bad": skip_bad, "workers": workers, "verify": verify}
-    return import_source(Path(source), Path(dataset), **options)
+    return import_source(
+        Path(source), Path(dataset), wsi=_path(wsi), wsi_pattern=wsi_pattern, skip_bad=skip_bad, workers=workers, verify=verify
+    )
 
 
 @verb

@@ -13,7 +13,7 @@ slides are known, the same ones in every arm and seed, and covers the spread ove
 | naive | one round: the whole pool, labelled 0 or 1 by the supervised head | supervised |
 | rounds, sure | rounds as `pseudo-label` makes them by default: patches beyond the prob at which inner patches prove a precision of 0.98 | supervised |
 | rounds, surest quarter | rounds of the most confident quarter of the pool, hard, classes in the ratio of the calibrated probs | supervised |
-| rounds, soft | rounds of the recipe `pseudo-label`: the whole pool with its calibrated probs | supervised |
+| rounds, soft | rounds of the whole pool with its calibrated probs | supervised |
 | rounds, growing share | rounds of 0 and 1 for the most confident third of each class, then two thirds, then all | supervised |
 | label propagation | labels spread on a graph of nearest neighbours of labels and pool | supervised |
 | rounds, two opinions | rounds of the whole pool with the calibrated mean of head and label propagation, disagreement lowering the weight | supervised |
@@ -46,8 +46,7 @@ from pcam_ssl.cross_validation.cross_validate import baseline, metric_train
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import read_json
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
-from pcam_ssl.recipe.loading import flatten, load_recipe, recipe_path
-from pcam_ssl.recipe.yaml_text import read_yaml
+from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_table
 
@@ -59,7 +58,8 @@ ARCFACE = (*ADAMW, "method.name=metric", "cv.refit=false", "neighbours.use=false
 POOL = (*ADAMW, "method.ratio=1")
 WHOLE = ("pseudo.precision=null", "pseudo.top_share=1", "pseudo.balance=none")
 GROWING = ("pseudo.precision=null", "pseudo.class_share=0.34", "pseudo.balance=none")
-TWO_OPINIONS = (*WHOLE, "pseudo.label=soft", "pseudo.mix=0.5", "pseudo.opinions=head+graph", "pseudo.weight=agreement")
+SOFT = (*WHOLE, "pseudo.label=soft", "pseudo.mix=0.5")
+TWO_OPINIONS = (*SOFT, "pseudo.opinions=head+graph", "pseudo.weight=agreement")
 # The measured rounds are those that were asked for, whatever the stop rules would say.
 NO_STOPS = (
     "pseudo.headroom=false",
@@ -83,21 +83,15 @@ class Arm:
     """Trained on all labels, once for all budgets."""
 
 
-def shipped_rounds() -> tuple[str, ...]:
-    """The section `pseudo` of the recipe `pseudo-label`, as settings."""
-    section = flatten({"pseudo": read_yaml(recipe_path("pseudo-label"))["pseudo"]})
-    return tuple(f"{key}={'null' if value is None else value}" for key, value in section.items())
-
-
 ARMS = {
     SUPERVISED: Arm(None),
     "naive": Arm(SUPERVISED, (*WHOLE, "pseudo.label=hard"), SUPERVISED, 1),
     "rounds, sure": Arm(SUPERVISED, (), SUPERVISED, 3),
     "rounds, surest quarter": Arm(SUPERVISED, ("pseudo.precision=null", "pseudo.top_share=0.25"), SUPERVISED, 3),
-    "rounds, soft": Arm(SUPERVISED, shipped_rounds(), SUPERVISED, 3),
+    "rounds, soft": Arm(SUPERVISED, SOFT, SUPERVISED, 3),
     "rounds, growing share": Arm(SUPERVISED, GROWING, SUPERVISED, 3),
     GRAPH: Arm(SUPERVISED, ("graph.use=true",), table="oof-graph"),
-    "rounds, two opinions": Arm(SUPERVISED, TWO_OPINIONS, GRAPH, 3),
+    "rounds, two opinions": Arm(SUPERVISED, TWO_OPINIONS, GRAPH, 1),
     BY_STEPS: Arm(SUPERVISED, ADAMW),
     "supervised, twice the steps": Arm(BY_STEPS, LONGER),
     "FixMatch": Arm(BY_STEPS, (*POOL, "method.name=fixmatch", "method.strong=d4")),

@@ -18,6 +18,7 @@ def shares(precision=0.99, coverage=0.6, n=1500) -> dict[str, Any]:
         "added": 2 * n,
         "precision": {name: {**score(precision, 0.005), "n": n} for name in ("tumor", "normal", "all")},
         "coverage": {name: {**score(coverage, 0.05), "n": 2500} for name in ("tumor", "normal", "all")},
+        "predicted": dict.fromkeys(("tumor", "normal", "all"), 0.975),
     }
 
 

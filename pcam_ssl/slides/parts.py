@@ -25,6 +25,8 @@ from pcam_ssl.tables import read_table, write_table
 
 PICTURES = (".png", "-thumbnail.jpg", ".json")
 """What of a slide goes into the dataset, after the slide's name."""
+BATCH_BYTES = 48 * 2**20
+"""Pixels that are handed to the dataset at once."""
 
 
 class Region(NamedTuple):
@@ -105,16 +107,19 @@ class Parts:
             write_table(self._file(plan.slide.path, ".parquet"), table)
             write_json(self._file(plan.slide.path, ".json"), self._told(plan, annotations))
 
-    def read(self, slide: Path, size_px: int, count: int = 512) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        """The tiles of a slide from the top, at most `count` at a time: their table and pixels uint8 [B, H, H, 3]."""
+    def read(self, slide: Path, size_px: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """The tiles of a slide from the top, some at a time: their table and pixels uint8 [B, H, H, 3]."""
         table, _ = read_table(self._file(slide, ".parquet"))
         amount = 3 * size_px**2
+        count = max(1, BATCH_BYTES // amount)
         with open(self._file(slide, ".pixels"), "rb") as file:
             for start in range(0, len(table), count):
                 part = table.iloc[start : start + count].reset_index(drop=True)
                 # Not memory-mapped: all pages that were touched would count as memory of this process.
-                encoded = b"".join(os.pread(file.fileno(), amount, int(place) * amount) for place in part["place"])
-                yield part, np.frombuffer(encoded, np.uint8).reshape(-1, size_px, size_px, 3)
+                pixels = np.empty((len(part), size_px, size_px, 3), np.uint8)
+                for tile, place in zip(pixels, part["place"].tolist(), strict=True):
+                    os.preadv(file.fileno(), [tile], place * amount)
+                yield part, pixels
 
     def copy_pictures(self, slide: Path, folder: Path) -> None:
         """Copy what is to be looked at, and the slide's JSON, into a folder."""

@@ -134,7 +134,7 @@ def test_without_a_precision_check_or_a_target_the_text_says_so():
 
 def test_precision_and_coverage_stand_where_truth_is_known():
     text = rounds_text(verdict())
-    assert "1      tumor   0.990 (0.985 to 0.995)  0.600 (0.550 to 0.650)  1,500    2,500" in text
+    assert "1      tumor   0.990 (0.985 to 0.995)      0.975  0.600 (0.550 to 0.650)  1,500    2,500" in text
     assert "no choice used these labels" in text
 
 
@@ -152,7 +152,7 @@ def test_an_undefined_precision_is_a_dash_and_explained():
     broken["precision"]["tumor"] = score(None, reason="no tumor patch was added with a known label") | {"n": 0}
     rows[1]["truth"] = broken
     text = rounds_text(verdict(rounds=rows))
-    assert "1      tumor                        -  0.600 (0.550 to 0.650)      0    2,500" in text
+    assert "1      tumor                        -      0.975  0.600 (0.550 to 0.650)      0    2,500" in text
     assert "- : no tumor patch was added with a known label" in text
 
 

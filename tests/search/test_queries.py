@@ -6,7 +6,7 @@ import pytest
 
 from pcam_ssl.data.dataset import nearest_ids, open_dataset
 from pcam_ssl.errors import UserError
-from pcam_ssl.search.queries import by_id
+from pcam_ssl.search.queries import at_place, by_id
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,23 @@ def test_every_unknown_id_is_refused_with_the_next_step(slides):
         f"--id {first[:-1]}: {slides} has no such patch. Did you mean {first}?",
         f"--id hello: {slides} has no such patch. Its ids are in {slides}/patches.parquet",
     )
+
+
+class TestPlaces:
+    def test_the_nearest_patch_of_the_slide_is_asked_for(self, slides, capsys):
+        dataset = open_dataset(slides)
+        row = dataset.patches[dataset.patches.x.notna()].iloc[3]
+        assert at_place(row.wsi, row.x + 1, row.y - 1, dataset) == row.id
+        assert f"is {row.id} at {row.x}, {row.y}, 1 px away" in capsys.readouterr().err
+
+    def test_a_slide_that_is_not_there(self, slides):
+        dataset = open_dataset(slides)
+        name = dataset.patches.wsi.dropna().iloc[0]
+        with pytest.raises(UserError, match=rf"--slide {name}x: .* has no such slide\. Did you mean "):
+            at_place(f"{name}x", 0, 0, dataset)
+
+    def test_a_slide_without_places(self, slides, rewrite, tmp_path):
+        dataset = open_dataset(rewrite(slides, tmp_path / "unplaced", lambda patches: patches.assign(x=pd.NA, y=pd.NA)))
+        name = dataset.patches.wsi.dropna().iloc[0]
+        with pytest.raises(UserError, match=rf"--slide {name}: its patches have no coordinates in"):
+            at_place(name, 0, 0, dataset)

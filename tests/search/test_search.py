@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -201,7 +202,7 @@ def test_k_beyond_the_gallery_is_refused(indexed_run):
 
 
 def test_a_search_without_queries_is_refused_with_the_options(indexed_run):
-    with pytest.raises(UserError, match="nothing to search for; name --id ID, --image FILE or --source SOURCE"):
+    with pytest.raises(UserError, match="nothing to search for; name --id ID, --slide S --at X,Y, --image FILE or --source SOURCE"):
         search_space(indexed_run)
 
 
@@ -244,3 +245,28 @@ def test_embeddings_whose_network_changed_are_refused(run_copy, unknown_slides, 
     shutil.copy(run_copy / "fold-0" / "model.safetensors", run_copy / "refit" / "model.safetensors")
     with pytest.raises(UserError, match="its network has changed since; embed again with `pcam-ssl embed`"):
         search_space(tmp_path / "space", ids=[TWIN])
+
+
+def test_a_place_on_a_slide_is_a_query_and_neighbours_have_places(indexed_run, patches, command):
+    row = patches[patches.wsi.notna()].iloc[0]
+    done = command("search", indexed_run, "--slide", row.wsi, "--at", f"{row.x},{row.y}", "-k", 2, "--json")
+    assert done.code == 0, done.err
+    (query,) = json.loads(done.out)["queries"]
+    assert (query["id"], query["x"], query["y"]) == (row.id, row.x, row.y)
+    places = patches.set_index("id")
+    assert [(near["x"], near["y"]) for near in query["neighbours"]] == [
+        (places.x[near["id"]], places.y[near["id"]]) for near in query["neighbours"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--slide", "s"], "--slide S and --at X,Y: a place on a slide needs both"),
+        (["--at", "1,2"], "--slide S and --at X,Y: a place on a slide needs both"),
+        (["--slide", "s", "--at", "1;2"], "--at 1;2: write two numbers, X,Y"),
+    ],
+)
+def test_half_a_place(indexed_run, command, words, problem):
+    done = command("search", indexed_run, *words)
+    assert (done.code, done.problems) == (2, [problem])
