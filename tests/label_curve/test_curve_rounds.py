@@ -8,7 +8,6 @@ import pytest
 from rounds_made import SELECTION
 
 from pcam_ssl.api import label_curve
-from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.confidence import Groups
 from pcam_ssl.label_curve import curve as curve_file
@@ -18,30 +17,13 @@ from pcam_ssl.label_curve.rounds_gain import PointRounds, add_rounds
 from pcam_ssl.records import read_rounds
 from pcam_ssl.runs.run import Run
 
-FROZEN = ("model.freeze_backbone=true", "cv.inner_folds=2", "features.layers=last", "optim.name=lbfgs", "optim.c=0.01")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("features")))
-        yield
-
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory):
-    """20 slides of 8 patches, all labelled: only a budget leaves a pool."""
-    path = tmp_path_factory.mktemp("data") / "slides"
-    write_synthetic(path, slides=20, test_slides=0, patches=8, size_px=32, seed=4)
-    return path
-
-
-@pytest.fixture(scope="module")
-def draw(slides, tiny):
+def draw(slides, tiny, frozen_settings):
     """draw(out, budgets, more settings..., options=...): a curve of tiny frozen runs with a round each."""
 
     def draw(out, budgets, *more, **options):
-        settings = tiny(*FROZEN, *SELECTION, *more)
+        settings = tiny(*frozen_settings, *SELECTION, *more)
         return label_curve(slides, "baseline", settings, out=out, budgets=budgets, **{"seeds": 2, "method": "rounds"} | options)
 
     return draw
@@ -161,9 +143,9 @@ def test_a_row_of_the_table_has_rounds_where_they_are(made):
     assert np.isnan(table.loc["all", "rounds"])
 
 
-def test_file_and_command_hold_the_same(made, command, slides, tiny):
+def test_file_and_command_hold_the_same(made, command, slides, tiny, frozen_settings):
     out, curve = made
-    words = [word for setting in tiny(*FROZEN, *SELECTION) for word in ("--set", setting)]
+    words = [word for setting in tiny(*frozen_settings, *SELECTION) for word in ("--set", setting)]
     shared = ("label-curve", "baseline", "--data", slides, "--budgets", "60,80,all", "--seeds", "2", "--out", out)
     done = command(*shared, "--method", "rounds", *words)
     assert done.code == 0 and done.out == curve_text(curve, "patches") + "\n"

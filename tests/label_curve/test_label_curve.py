@@ -9,7 +9,6 @@ import pytest
 
 from pcam_ssl.api import label_curve
 from pcam_ssl.cross_validation import cross_validate
-from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.errors import UserError
 from pcam_ssl.label_curve.band import read_run_folds
 from pcam_ssl.label_curve.budgets import parse_budgets, plan_points
@@ -17,30 +16,13 @@ from pcam_ssl.label_curve.report import curve_text, page
 from pcam_ssl.runs.run import Run
 from pcam_ssl.training.checkpoint import Stopped
 
-FROZEN = ("model.freeze_backbone=true", "cv.inner_folds=2", "features.layers=last", "optim.name=lbfgs", "optim.c=0.01")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("features")))
-        yield
-
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory):
-    """20 slides of 8 patches: enough of them hold both classes to keep few."""
-    path = tmp_path_factory.mktemp("data") / "slides"
-    write_synthetic(path, slides=20, test_slides=0, patches=8, size_px=32, seed=4)
-    return path
-
-
-@pytest.fixture(scope="module")
-def draw(slides, tiny):
+def draw(slides, tiny, frozen_settings):
     """draw(out, budgets, by="patches", seeds=2, more settings...): a curve of tiny frozen runs."""
 
     def draw(out, budgets, by="patches", seeds=2, *more, data=None):
-        return label_curve(data or slides, "baseline", tiny(*FROZEN, *more), budgets=budgets, by=by, seeds=seeds, out=out)
+        return label_curve(data or slides, "baseline", tiny(*frozen_settings, *more), budgets=budgets, by=by, seeds=seeds, out=out)
 
     return draw
 
@@ -265,9 +247,9 @@ def test_a_recipe_with_a_budget_of_its_own_is_drawn_by_the_curve(tiny_recipe, tm
     assert [point.path.name for point in points] == ["5-slides-0", "all-0", "5-slides-1", "all-1"]
 
 
-def test_the_command_prints_tables_or_json(patches, command, slides, tiny):
+def test_the_command_prints_tables_or_json(patches, command, slides, tiny, frozen_settings):
     out, curve = patches
-    words = [word for setting in tiny(*FROZEN) for word in ("--set", setting)]
+    words = [word for setting in tiny(*frozen_settings) for word in ("--set", setting)]
     shared = ("label-curve", "baseline", "--data", slides, "--budgets", "60,80,all", "--seeds", "2", "--out", out, *words)
     done = command(*shared)
     assert done.code == 0 and done.out == curve_text(curve, "patches") + "\n"
