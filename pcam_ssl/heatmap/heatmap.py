@@ -14,7 +14,7 @@ import pandas as pd
 from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.evaluation.bootstrap import intervals_and_differences
-from pcam_ssl.files import check_folder, digest_text, read_json, write_json
+from pcam_ssl.files import check_folder, digest_text, read_json, remove_folder, write_json
 from pcam_ssl.heatmap.cells import CALLED, Numbers, lay_out, map_numbers
 from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, SlideSpace, cells_words, write_outputs
 from pcam_ssl.heatmap.probs import Witness, run_dataset, slide_probs, witnesses
@@ -160,7 +160,15 @@ def _write(target: Path, name: str, rows: pd.DataFrame, run: Run, speaks: Witnes
     probs = rows.prob.to_numpy()
     prob_map = grid.means(probs)
     numbers = map_numbers(prob_map, probs, grid.covered_mm2(space.mpp))
-    write_outputs(target, Drawn(name, str(run.path), speaks.words, rows, pixels, space, grid, prob_map, numbers))
+    drawn = Drawn(name, str(run.path), speaks.words, rows, pixels, space, grid, prob_map, numbers)
+    was_there = target.exists()
+    try:
+        write_outputs(target, drawn)
+    except OSError:
+        # A full disk: a folder without its page would look like a finished map.
+        if target.is_dir() and not was_there:
+            remove_folder(target)
+        raise
     labels = rows.label.dropna()
     return HeatMap(name, target, numbers, speaks.fold, speaks.words, int(labels.max()) if len(labels) else None)
 

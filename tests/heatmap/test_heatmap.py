@@ -1,5 +1,6 @@
 """Heat maps of runs: probs of who never saw the slide, numbers and summary, slides cut from a file, refusals in one line."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ import pcam_ssl as pcam
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.metrics import auroc
-from pcam_ssl.heatmap import heatmap
+from pcam_ssl.heatmap import heatmap, outputs
 from pcam_ssl.heatmap.cells import Numbers
 from pcam_ssl.heatmap.heatmap import Cut, HeatMap, HeatMaps, slide_scores
 from pcam_ssl.runs.run import Run
@@ -240,3 +241,22 @@ def test_a_run_without_finished_folds_is_refused(finished, foreign, tmp_path):
         (begun / name).write_bytes((finished.path / name).read_bytes())
     assert "no fold is finished yet" in refused(begun, foreign.path, out=tmp_path / "maps", slide="new")
     assert not (tmp_path / "maps").exists()
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "heatmap.html")
+
+
+def test_a_disk_that_fills_leaves_no_map_without_its_page(finished, slides, own, monkeypatch, tmp_path):
+    monkeypatch.setattr(outputs, "heat_page", full_disk)
+    with pytest.raises((OSError, UserError), match=r"No space left"):
+        pcam.heatmap(finished, slides, slide=own[0].wsi, out=tmp_path / "new")
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+
+
+def test_a_disk_that_fills_leaves_an_earlier_map_as_it_was(finished, slides, own, monkeypatch, tmp_path):
+    made = pcam.heatmap(finished, slides, slide=own[0].wsi, out=tmp_path / "map")
+    monkeypatch.setattr(outputs, "heat_page", full_disk)
+    with pytest.raises((OSError, UserError), match=r"No space left"):
+        pcam.heatmap(finished, slides, slide=own[0].wsi, out=tmp_path / "map")
+    assert made[0].page.exists()
