@@ -39,12 +39,15 @@ class Found(SearchResult):
 
     def each(self) -> Iterator[dict[str, Any]]:
         """As of SearchResult, with `x` and `y` of queries and neighbours, None where unknown."""
-        places = self.dataset.patches.set_index("id")[["x", "y"]].astype(object)
-        places = places.where(places.notna(), None)
+        # Of the patches that are shown alone: a dataset may hold hundreds of thousands.
+        found = self.gallery.id.iloc[np.unique(self.rows[self.rows >= 0])]
+        patches = self.dataset.patches
+        shown = patches[patches.id.isin(pd.concat([found, self.queries.id]))]
+        places = {id: (x, y) for id, x, y in zip(shown.id, shown.x.tolist(), shown.y.tolist(), strict=True)}
 
         def placed(patch: dict[str, Any]) -> dict[str, Any]:
-            known = patch["id"] in places.index
-            return {**patch, "x": places.x[patch["id"]] if known else None, "y": places.y[patch["id"]] if known else None}
+            x, y = (None if pd.isna(value) else value for value in places.get(patch["id"], (None, None)))
+            return {**patch, "x": x, "y": y}
 
         for query in super().each():
             yield {**placed(query), "neighbours": [placed(near) for near in query["neighbours"]]}
