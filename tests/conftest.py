@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import Finished, Started
 
-pytest_plugins = ["costs", "patch_files", "rounds_made", "search_run", "skips", "written_runs"]
+pytest_plugins = ["costs", "feature_caches", "patch_files", "rounds_made", "search_run", "skips", "written_runs"]
 
 TINY = (
     "cv.folds=2",

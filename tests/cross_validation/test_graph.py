@@ -28,11 +28,9 @@ GRAPH = ("graph.use=true", "data.label_budget=64")
 FIXED = ("graph.k=4", "graph.alpha=0.8", "graph.power=2")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("features")))
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def cache(own_cache):
+    """Features of this file alone."""
 
 
 @pytest.fixture(scope="module")

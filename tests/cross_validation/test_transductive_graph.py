@@ -29,11 +29,9 @@ TRANSDUCTIVE = (*HEADS, *GRAPH, "graph.transductive=true")
 MARK = "transductive: the scored patches were in the graph of label propagation"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("features")))
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def cache(own_cache):
+    """Features of this file alone."""
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ from pcam_ssl.data.synthetic import write_synthetic
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("features")))
-        yield
+def cache(own_cache):
+    """Features of this file alone."""
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,8 @@ ON = ("pseudo.headroom=true", "pseudo.noise=same")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCAM_SSL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+def cache(own_cache):
+    """Features of this file alone."""
 
 
 @pytest.fixture(scope="module")
