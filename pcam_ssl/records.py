@@ -52,6 +52,7 @@ CALIBRATION = {"temperature": NUMBER}
 NEIGHBOURS = {"vote": {"k": int, "temperature": NUMBER}, "calibration": CALIBRATION}
 BLENDED_NEIGHBOURS = {**NEIGHBOURS, "blend": {"weight": NUMBER}}
 GRAPH = {"choice": {"k": int, "alpha": NUMBER, "power": NUMBER, "scale": NUMBER}, "calibration": CALIBRATION}
+SPATIAL = {"weight": NUMBER, "calibration": CALIBRATION}
 MEAN_CALIBRATION = {"folds": [int], "tables": {str: CALIBRATION}}
 FOLD = {"fold": int, "epoch": int}
 MODEL = {
@@ -144,6 +145,11 @@ def read_neighbours(folder: Path, blended: bool = False) -> dict[str, Any]:
 def read_graph(folder: Path) -> dict[str, Any]:
     """The section of label propagation in a unit's fold.json. Raises UserError where it is absent or damaged."""
     return read_json(folder / "fold.json", {**FOLD, "graph": GRAPH}, _train_again(folder))["graph"]
+
+
+def read_spatial(folder: Path) -> dict[str, Any]:
+    """The section of smoothing in space in a unit's fold.json. Raises UserError where it is absent or damaged."""
+    return read_json(folder / "fold.json", {**FOLD, "spatial": SPATIAL}, _train_again(folder))["spatial"]
 
 
 def read_model(folder: Path, number: int) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.heatmap.cells import lay_out, map_numbers
-from pcam_ssl.heatmap.outputs import Drawn, SlideSpace
+from pcam_ssl.heatmap.outputs import Drawn
+from pcam_ssl.slides.space import SlideSpace
 
 
 def drawn(probs, across: int = 2, name: str = "s", size_px: int = 32, **space) -> Drawn:

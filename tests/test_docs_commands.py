@@ -62,6 +62,13 @@ def sources(tmp_path_factory) -> Path:
         train, test = (patches[patches.split == split] for split in ("train", "test"))
         archive.writestr("train_labels.csv", train[["id", "label"]].to_csv(index=False))
         archive.writestr("sample_submission.csv", test[["id"]].assign(label=0).to_csv(index=False))
+    with zipfile.ZipFile(folder / "idc.zip", "w") as archive:
+        for patch in train.itertuples():
+            file = f"{patch.id}.tif"
+            patient = re.sub(r"\D", "", patch.wsi)
+            name = f"{patient}_idx5_x{patch.x + 1}_y{patch.y + 1}_class{patch.label}.png"
+            with Image.open(folder / "my_patches" / file) as image, archive.open(f"{patient}/{patch.label}/{name}", "w") as target:
+                image.save(target, "png")
     train[["id", "wsi"]].to_csv(folder / "patch_id_wsi.csv", index=False)
     train[["id", "label", "wsi"]].to_csv(folder / "my_patches" / "patches.csv", index=False)
     Image.fromarray(np.asarray(dataset.pixels[0])).save(folder / "patch.png")

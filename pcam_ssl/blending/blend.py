@@ -24,7 +24,7 @@ from pcam_ssl.terminal import say, warn
 
 
 def blend_runs(specs: list[str], out: Path | str, method: str = "mean", cap: float | None = None) -> Run:
-    """Blend runs (RUN, RUN:knn, RUN:blend or RUN:graph) into the run at `out`, and return it. A blend of the same members there is kept.
+    """Blend runs (RUN, RUN:knn, RUN:blend, RUN:graph or RUN:spatial) into the run at `out`, and return it. A blend of the same members there is kept.
 
     `method` is one of `METHODS`; `cap` is the highest Spearman correlation that two members may have. Raises UserError where the runs
     differ in dataset, folds or patches, or where `out` holds something else.

@@ -15,7 +15,7 @@ from pcam_ssl.tables import FOLD_COLUMNS, read_table
 
 @dataclass(frozen=True)
 class Member:
-    """A run of a blend; `table` is None for its own Predictions, else `knn`, `blend` or `graph`."""
+    """A run of a blend; `table` is None for its own Predictions, else `knn`, `blend`, `graph` or `spatial`."""
 
     run: Run
     table: str | None
@@ -69,8 +69,8 @@ def _problem(start: Run, member: dict[str, Any]) -> str | None:
     if (problem := member_problem(start, member)) is not None:
         return problem
     path = Path(member["run"])
-    if member["table"] == "graph":
-        return f"{start.path}: blends {path}:graph, and label propagation cannot label a pool; blend without it, and start rounds from that"
+    if (table := member["table"]) in NO_TEACHERS:
+        return f"{start.path}: blends {path}:{table}, and {NO_TEACHERS[table]} cannot label a pool; blend without it, and start rounds from that"
     if Run(path).info()["command"] == BLEND:
         return f"{start.path}: blends {path}, a blend itself, which has no networks; blend its runs, and start rounds from that"
     oof = path / (f"oof-{member['table']}.parquet" if member["table"] else "oof.parquet")
@@ -99,6 +99,7 @@ def member_problem(run: Run, member: dict[str, Any]) -> str | None:
     return None
 
 
-INNER, INNER_KNN, INNER_GRAPH = "inner.parquet", "inner-knn.parquet", "inner-graph.parquet"
+NO_TEACHERS = {"graph": "label propagation", "spatial": "smoothing in space"}
+INNER, INNER_KNN, INNER_GRAPH, INNER_SPATIAL = "inner.parquet", "inner-knn.parquet", "inner-graph.parquet", "inner-spatial.parquet"
 PLAIN = tuple(name for name, method in METHODS.items() if method.fit is None and method.space != "rank")
 """Methods whose blend of a fold depends on no label and on no other fold's networks."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pcam_ssl.blending.members import member_problem
 from pcam_ssl.blending.tables import blended_table, read_scales, same_rows
-from pcam_ssl.cross_validation.predict import neighbours_table, predict_run
+from pcam_ssl.cross_validation.predict import further_table, predict_run
 from pcam_ssl.data.dataset import Dataset, split_rows
 from pcam_ssl.data.importing import open_source
 from pcam_ssl.errors import UserError
@@ -72,7 +72,7 @@ def predict_blend(
 def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:
     if member["table"] is None:
         return head
-    return neighbours_table(Run(Path(member["run"])), member["table"], head, dataset, patches, device)
+    return further_table(Run(Path(member["run"])), member["table"], head, dataset, patches, device)
 
 
 def _blend(run: Run, described: dict[str, Any], members: list[dict[str, Any]], tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.special import expit
 
 from pcam_ssl.blending.ensemble import METHODS, Blend, RankScale, pool, rank_scales
-from pcam_ssl.blending.members import INNER, INNER_GRAPH, INNER_KNN, PLAIN
+from pcam_ssl.blending.members import INNER, INNER_GRAPH, INNER_KNN, INNER_SPATIAL, PLAIN
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write
@@ -163,7 +163,7 @@ def _blended_inner(runs: list[ScoredRun], unit: str, blend: Blend) -> pd.DataFra
 def _inner(run: ScoredRun, unit: str) -> pd.DataFrame:
     """Calibrated Predictions of a member's inner slides. Raises UserError where a table is missing."""
     folder = run.path / unit
-    names = {"": [INNER], "graph": [INNER_GRAPH]}.get(run.table, [INNER, INNER_KNN])
+    names = {"": [INNER], "graph": [INNER_GRAPH], "spatial": [INNER_SPATIAL]}.get(run.table, [INNER, INNER_KNN])
     if absent := [name for name in names if not (folder / name).exists()]:
         raise UserError(f"{run.name} has no {unit}/{absent[0]}")
     table = read_predictions(folder / names[0])

@@ -37,7 +37,9 @@ def predict(
 
 
 def compare(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="finished runs; also RUN/round-2, RUN:knn, RUN:blend, RUN:graph")],
+    runs: Annotated[
+        list[str], Argument(metavar="RUN...", help="finished runs; also RUN/round-2, RUN:knn, RUN:blend, RUN:graph, RUN:spatial")
+    ],
     html: Annotated[Path | None, Option("--html", metavar="FILE", help="also write a page with charts")] = None,
     as_json: Annotated[bool, Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
@@ -60,7 +62,9 @@ def show_comparison(comparison: dict, html: Path | None, as_json: bool) -> None:
 
 
 def blend(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="finished runs; also RUN/round-2, RUN:knn, RUN:blend, RUN:graph")],
+    runs: Annotated[
+        list[str], Argument(metavar="RUN...", help="finished runs; also RUN/round-2, RUN:knn, RUN:blend, RUN:graph, RUN:spatial")
+    ],
     out: Annotated[Path, Option("--out", metavar="RUN", help="the run folder to make")],
     method: Annotated[
         str,

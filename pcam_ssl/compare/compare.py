@@ -24,7 +24,7 @@ def compare_runs(specs: list[str]) -> dict[str, Any]:
 
     "groups" joins runs whose recipes differ only in the seed; None where no two do.
 
-    A spec is a run folder, or one of its further tables as RUN:knn, RUN:blend or RUN:graph. Raises UserError where the runs cannot be compared.
+    A spec is a run folder, or one of its further tables as RUN:knn, RUN:blend, RUN:graph or RUN:spatial. Raises UserError where the runs cannot be compared.
     """
     if len(specs) < 2:
         raise UserError(f"compare: {len(specs)} run named; name two or more")

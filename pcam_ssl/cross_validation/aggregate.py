@@ -22,7 +22,7 @@ from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.neighbors.retrieval import COLUMNS as RETRIEVAL
 from pcam_ssl.neighbors.retrieval import summarise
 from pcam_ssl.records import read_fold
-from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, fit_mean_calibrator, mean_of_folds
+from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, INNER_SPATIAL, fit_mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import check_predictions, predictions, read_predictions, read_table, write_table
 from pcam_ssl.terminal import say
@@ -62,6 +62,8 @@ def aggregate_run(context: RunContext, floor: pd.DataFrame | None = None, withhe
     if oof is not None and recipe.graph.use:
         by_graph = aggregate_kinds(context, oof, notes, {"graph": calibrators[INNER_GRAPH]})["graph"]
         scores["graph"] = {**by_graph, "transductive": recipe.graph.transductive}
+    if oof is not None and recipe.spatial.use:
+        scores.update(aggregate_kinds(context, oof, notes, {"spatial": calibrators[INNER_SPATIAL]}))
     if oof is not None:
         scores["views"] = score_views(context, oof)
     write_json(run.paths.scores, scores)
@@ -75,13 +77,13 @@ def training_cost(context: RunContext) -> dict:
 
 
 def _inner_tables(run: Run) -> list[str]:
-    return [name for name in (INNER, INNER_KNN, INNER_GRAPH) if (run.fold(0) / f"{name}.parquet").exists()]
+    return [name for name in (INNER, INNER_KNN, INNER_GRAPH, INNER_SPATIAL) if (run.fold(0) / f"{name}.parquet").exists()]
 
 
 def aggregate_kinds(
     context: RunContext, head: pd.DataFrame, notes: dict[str, str], kinds: dict[str, Calibrator | None]
 ) -> dict[str, dict]:
-    """Write `oof-KIND` and `test-KIND` for each of `kinds` (`knn`, `blend`, `graph`); return their scores and their paired gain over
+    """Write `oof-KIND` and `test-KIND` for each of `kinds` (`knn`, `blend`, `graph`, `spatial`); return their scores and their paired gain over
     the run's own predictions `head`. `kinds` names the calibrator of the mean over folds, None where logits are calibrated already."""
     run, folds, score = context.run, context.folds, context.recipe.score
     options = {"resamples": score.resamples, "seed": context.recipe.seed}

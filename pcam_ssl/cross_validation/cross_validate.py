@@ -22,6 +22,7 @@ from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import train_unit
 from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.graph_scores import check_graph
+from pcam_ssl.cross_validation.spatial_scores import check_places
 from pcam_ssl.cross_validation.training_data import check_batches, check_pools
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.folds import REFIT, Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
@@ -234,6 +235,8 @@ def _check_folds(recipe: Recipe, dataset: Dataset, folds: Folds, only: list[int]
     unknown = [k for k in only or [] if not 0 <= k < folds.n_folds]
     if unknown:
         raise UserError(f"--fold {unknown[0]}: {run.path} has folds 0 to {folds.n_folds - 1}")
+    if recipe.spatial.use:
+        check_places(recipe, dataset)
     labels = labelled_rows(dataset.patches).label.to_numpy(np.int64)
     for unit in (fold_unit(folds, k) for k in range(folds.n_folds)):
         if not unit.inner.any():

@@ -13,6 +13,7 @@ from pcam_ssl.cross_validation.fitting import fit_unit
 from pcam_ssl.cross_validation.graph_scores import graph_tables
 from pcam_ssl.cross_validation.linear_heads import fit_linear_heads
 from pcam_ssl.cross_validation.neighbor_votes import knn_tables, save_retrieval, score_neighbours
+from pcam_ssl.cross_validation.spatial_scores import spatial_tables
 from pcam_ssl.cross_validation.training_data import passes_per_step
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.files import write_json
@@ -34,7 +35,11 @@ def train_unit(context: RunContext, unit: Unit) -> None:
     begun = time.time()
     fitted = (fit_linear_heads if context.recipe.optim.name == "lbfgs" else fit_by_gradient)(context, unit)
     result = (_by_neighbours if context.recipe.scored_by == "knn" else _by_head)(context, unit, fitted)
-    graph = graph_tables(context, unit, fitted, result.own) if context.recipe.graph.use else {"tables": {}, "facts": None}
+    further = {"neighbours": {"tables": {}, "facts": result.neighbours}}
+    if context.recipe.graph.use:
+        further["graph"] = graph_tables(context, unit, fitted, result.own)
+    if context.recipe.spatial.use:
+        further["spatial"] = spatial_tables(context, unit, result.own)
     if context.world.is_main:
         facts = {
             "fold": unit.number,
@@ -49,14 +54,14 @@ def train_unit(context: RunContext, unit: Unit) -> None:
         if context.frozen is not None:
             add_backbone(folder, context.frozen.network.backbone)
     save_retrieval(context, unit, result.retrieval)
-    for name, table in {**result.tables, **graph["tables"]}.items():
-        save_predictions(context, unit, name, table)
+    for tables in (result.tables, *(found["tables"] for found in further.values())):
+        for name, table in tables.items():
+            save_predictions(context, unit, name, table)
     if context.world.is_main:
         facts = {"fold": unit.number, **fitted.facts, "seconds": round(time.time() - begun, 1)}
         counts = {name: int(getattr(unit, name).sum()) for name in ("train", "inner", "score")}
         machine = {"processes": context.world.size, "precision": context.precision.to_dict()}
-        more = {"neighbours": result.neighbours, "graph": graph["facts"]}
-        more = {name: found for name, found in more.items() if found}
+        more = {name: found["facts"] for name, found in further.items() if found["facts"]}
         for part in (*unit.parts, unit):  # the unit last: its file says that all is there
             write_json(
                 context.run.unit(part.name) / "fold.json", {**facts, **counts, **machine, "calibration": result.calibration, **more}

@@ -1,4 +1,4 @@
-"""Predict new patches with every fold of a run: by its network, by kNN votes of its training patches, or by its graph."""
+"""Predict new patches with every fold of a run: by its network, by kNN votes of its training patches, by its graph, or smoothed in space."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from scipy.special import expit
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.graph_scores import propagated_logits
 from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gallery
+from pcam_ssl.cross_validation.spatial_scores import around_logits, check_places, smoothed
 from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
 from pcam_ssl.data.folds import Unit, fold_unit, read_folds
@@ -21,8 +22,8 @@ from pcam_ssl.models.artefact import load_trained
 from pcam_ssl.models.inference import predict_logits, test_views
 from pcam_ssl.neighbors.knn import Blend, gallery_votes, knn_logits
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.records import read_graph, read_neighbours
-from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, mean_calibrator, mean_of_folds
+from pcam_ssl.records import read_graph, read_neighbours, read_spatial
+from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, INNER_SPATIAL, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import calibrated_logits, predictions, write_table
 from pcam_ssl.terminal import progress, warn
@@ -88,6 +89,25 @@ def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.Data
             advance=advance,
         )
     return predictions(patches.id, patches.label, patches.wsi, trained.facts["fold"], logits, view_std, calibrator.prob(logits))
+
+
+def further_table(
+    run: Run, kind: str, own: pd.DataFrame, source: Dataset, patches: pd.DataFrame, device: str = "auto"
+) -> pd.DataFrame:
+    """Predictions of `patches` of `source` by one of a run's further ways (`knn`, `blend`, `graph` or `spatial`), by fold and their mean as
+    fold -1, from the run's `own` of the same patches. Raises as `neighbours_table`, and where `spatial` finds no places."""
+    return _smoothed(run, own, source) if kind == "spatial" else neighbours_table(run, kind, own, source, patches, device)
+
+
+def _smoothed(run: Run, own: pd.DataFrame, source: Dataset) -> pd.DataFrame:
+    recipe = run.recipe
+    check_places(recipe, source)
+    parts, finished = [], [int(k) for k in own.fold.unique() if k >= 0]
+    for k in finished:
+        facts, table = read_spatial(run.fold(k)), own[own.fold == k].reset_index(drop=True)
+        calibrator = Calibrator.from_dict(facts["calibration"])
+        parts.append(smoothed(table, around_logits(recipe, source, table), facts["weight"], calibrator))
+    return pd.concat([*parts, mean_of_folds(parts, mean_calibrator(run, finished, INNER_SPATIAL))], ignore_index=True)
 
 
 def neighbours_table(

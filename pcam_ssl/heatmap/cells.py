@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.places import grid_step
+
 EMPTY = (228, 231, 236)
 NORMAL, MIDDLE, TUMOR = (36, 104, 194), (250, 250, 250), (194, 87, 12)
 """The page's blue and orange, and white between them."""
@@ -55,13 +57,6 @@ def lay_out(rows: pd.DataFrame, tile_px: float, step_px: float | None = None) ->
         step_px = tile_px if step_px < tile_px / FINEST else step_px
     column, row = (np.rint((places - places.min()) / step_px).astype(np.int64) for places in (x, y))
     return Grid(float(x.min()), float(y.min()), float(step_px), float(tile_px), column, row, max(1, round(tile_px / step_px)))
-
-
-def grid_step(rows: pd.DataFrame, axis: str) -> int:
-    """The smallest distance of patches of one slide along an axis, px at the level of the coordinates; 1 where there is none."""
-    places = rows[["wsi", axis]].drop_duplicates().sort_values(["wsi", axis])
-    gaps = places[axis].astype("int64").diff()[places.wsi == places.wsi.shift()]
-    return int(gaps.min()) if len(gaps) else 1
 
 
 def cell_means(places: tuple[np.ndarray, np.ndarray], values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

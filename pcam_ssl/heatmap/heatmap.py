@@ -14,9 +14,9 @@ import pandas as pd
 from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.evaluation.bootstrap import intervals_and_differences
-from pcam_ssl.files import check_folder, digest_text, read_json, remove_folder, write_json
+from pcam_ssl.files import check_folder, digest_text, remove_folder, write_json
 from pcam_ssl.heatmap.cells import CALLED, Numbers, lay_out, map_numbers
-from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, SlideSpace, cells_words, write_outputs
+from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, cells_words, write_outputs
 from pcam_ssl.heatmap.probs import Witness, run_dataset, slide_probs, witnesses
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
@@ -24,7 +24,8 @@ from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.slides.plan import Cutting
 from pcam_ssl.slides.reader import slide_name
-from pcam_ssl.slides.tiling import FOLDER, tile_slides
+from pcam_ssl.slides.space import SlideSpace, slide_space
+from pcam_ssl.slides.tiling import tile_slides
 from pcam_ssl.terminal import progress, warn
 
 FITS = 0.01
@@ -230,25 +231,6 @@ def _placed(dataset: Dataset, source: Path, slides: tuple[str, ...]) -> pd.DataF
             )
         )
     return placed[placed.wsi.isin(slides)] if slides else placed
-
-
-def slide_space(dataset: Dataset, wsi: str, mpp: float | None) -> SlideSpace:
-    """What is known of a slide: from the files that `data tile` keeps, else edges of patches are px of the coordinates, and `mpp` is theirs."""
-    told = dataset.path / FOLDER / f"{wsi}.json"
-    if "tiling" not in dataset.manifest["notes"] or not told.is_file():
-        return SlideSpace(float(dataset.size_px), mpp=mpp)
-    tile = {"size_px": int, "stride_px": int, "level0_px": (float, int)}
-    facts = read_json(told, {"mpp": (float, int), "tile": tile, "thumbnail_mpp": (float, int)}, "cut the slides again")
-    edge, thumbnail = facts["tile"]["level0_px"], told.with_name(f"{wsi}-thumbnail.jpg")
-    return SlideSpace(
-        tile_px=edge,
-        step_px=edge * facts["tile"]["stride_px"] / facts["tile"]["size_px"],
-        mpp=facts["mpp"],
-        tiled=True,
-        offset=tuple(facts.get("offset_px", (0, 0))),
-        thumbnail=thumbnail if thumbnail.is_file() else None,
-        thumbnail_px=facts["thumbnail_mpp"] / facts["mpp"],
-    )
 
 
 def slide_scores(maps: list[HeatMap]) -> dict[str, dict]:

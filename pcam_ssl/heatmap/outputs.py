@@ -14,6 +14,7 @@ from pcam_ssl.heatmap.cells import CALLED, NORMAL, TUMOR, Grid, Numbers, coloure
 from pcam_ssl.render.document import Facts, Picture
 from pcam_ssl.render.format import three
 from pcam_ssl.render.html import encoded, scripted_page
+from pcam_ssl.slides.space import SlideSpace
 
 OVERLAY, PAGE, DETECTIONS, MAP, MAP_FACTS, OME = (
     *("overlay.png", "heatmap.html", "detections.geojson", "map.npy", "map.json", "map.ome.tif"),
@@ -30,23 +31,6 @@ PLACES = 50_000
 QUALITY = 78
 """JPEG: a patch of 48 px takes about 1.5 kB."""
 PAGE_BYTES = 5_000_000
-
-
-@dataclass(frozen=True)
-class SlideSpace:
-    """What is known of a slide beside its patches. Coordinates are px of level 0 where `tiled`, else px as in the dataset.
-
-    `tile_px` and `step_px` are edge and distance of patches (None: unknown); `mpp` is um per px of the coordinates. `offset` is where
-    QuPath begins to count. A px of the thumbnail is `thumbnail_px` px of the coordinates.
-    """
-
-    tile_px: float
-    step_px: float | None = None
-    mpp: float | None = None
-    tiled: bool = False
-    offset: tuple[int, int] = (0, 0)
-    thumbnail: Path | None = None
-    thumbnail_px: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -281,6 +281,8 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
     flat["cv.inner_folds"] = 0 if flat["cv.inner_folds"] == "auto" else flat["cv.inner_folds"]
     if flat["data.slide_budget"] is None:
         del flat["data.slide_budget"]
+    if not flat["spatial.use"]:
+        flat = {key: value for key, value in flat.items() if not key.startswith("spatial.")}
     if not flat["graph.use"]:
         flat = {key: value for key, value in flat.items() if not key.startswith("graph.")}
     elif not flat["graph.transductive"]:

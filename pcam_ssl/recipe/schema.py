@@ -168,6 +168,22 @@ class Graph(Section):
     )
 
 
+class Spatial(Section):
+    use: bool = Field(
+        False,
+        description="also score smoothed in space: each logit mixed with the mean of the up to eight patches around it on its slide",
+    )
+    weight: Annotated[float, Field(ge=0, le=1)] | Literal["inner"] = Field(
+        "inner", description="weight of what lies around against the patch itself; inner: chosen on the inner slides"
+    )
+    step_px: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="distance of neighbouring patches, px of the coordinates; null: that of `data tile`, else the smallest on any slide",
+    )
+
+
 class Views(Section):
     policy: Literal["none", "d4", "standard", "strong", "file"] = Field(
         "standard",
@@ -555,6 +571,7 @@ class Recipe(Section):
     predict: Predict = Predict()
     neighbours: Neighbours = Neighbours()
     graph: Graph = Graph()
+    spatial: Spatial = Spatial()
     score: Score = Score()
     pseudo: Pseudo = Pseudo()
 

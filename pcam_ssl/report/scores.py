@@ -212,12 +212,12 @@ def _reason(facts: Facts) -> str:
 
 
 MEASURES = {"precision_at_1": "precision@1", "r_precision": "R-precision", "map_at_r": "MAP@R", "cmc_at_5": "CMC@5"}
-KINDS = {"knn": "kNN", "blend": "blend of head and kNN", "graph": "label propagation"}
+KINDS = {"knn": "kNN", "blend": "blend of head and kNN", "graph": "label propagation", "spatial": "smoothed in space"}
 
 
 def further_kinds(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By name in words: `out_of_fold` and `above_head` of the run's further predictions (kNN, blend, label propagation), of those it has."""
-    found = {**(scores.get("neighbours") or {}), "graph": scores.get("graph")}
+    """By name in words: `out_of_fold` and `above_head` of the run's further predictions (kNN, blend, label propagation, smoothed in space), of those it has."""
+    found = {**(scores.get("neighbours") or {}), **{kind: scores.get(kind) for kind in ("graph", "spatial")}}
     marked = {
         kind: f"{name}, transductive" if (found.get(kind) or {}).get("transductive") else name for kind, name in KINDS.items()
     }
@@ -225,7 +225,7 @@ def further_kinds(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def retrieval_section(scores: dict[str, Any]) -> Section:
-    """From scores.json: AUROC of kNN, blend and label propagation with the paired difference to the run's own predictions, then retrieval
+    """From scores.json: AUROC of kNN, blend, label propagation and smoothing with the paired difference to the run's own predictions, then retrieval
     in all slides and across them."""
     neighbours, further = scores.get("neighbours"), further_kinds(scores)
     if not neighbours and not further:
@@ -237,6 +237,8 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
         blocks.append(Paragraph(f"kNN: {VOTES}.", "note"))
     if graph := scores.get("graph"):
         blocks.append(Paragraph(f"Label propagation: {SPREADS}; {AS_NODES if graph.get('transductive') else AS_QUERIES}.", "note"))
+    if scores.get("spatial"):
+        blocks.append(Paragraph(f"Smoothed in space: {AROUND}.", "note"))
     if further:
         rows: list[list] = [["kNN" if by_knn(scores) else "head", with_interval(scores["out_of_fold"]["scores"]["auroc"]), "-"]]
         for name, entry in further.items():
@@ -249,6 +251,10 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
 VOTES = "the fold's training patches vote, and the fold scores none of them"
 SPREADS = "labels of the fold's training patches spread over a graph of nearest neighbours"
 AS_QUERIES = "scored patches are not in it and ask the nearest patches that are"
+AROUND = (
+    "each logit is mixed with the mean of the up to eight patches around it on its slide, by a weight chosen on inner slides; it holds where"
+    " whole slides are scored"
+)
 AS_NODES = (
     "scored patches are in it without their labels (graph.transductive), so its score says how well this very set is labelled, not what to"
     " expect of new slides"

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.places import grid_step
 from pcam_ssl.evaluation.metrics import auroc, nll
-from pcam_ssl.heatmap.cells import EMPTY, cell_means, coloured, grid_step
+from pcam_ssl.heatmap.cells import EMPTY, cell_means, coloured
 from pcam_ssl.render.document import Card, Gallery, Legend, Line, Paragraph, Picture, Section
 from pcam_ssl.render.format import three
 from pcam_ssl.render.html import encoded, shorten

@@ -71,7 +71,7 @@ def groups_of(run: ScoredRun) -> tuple[np.ndarray | None, str]:
 
 
 def split_spec(spec: str) -> tuple[Path, str]:
-    """RUN, RUN:knn, RUN:blend or RUN:graph as folder and table."""
+    """RUN, RUN:knn, RUN:blend, RUN:graph or RUN:spatial as folder and table."""
     path, colon, table = str(spec).rpartition(":")
     return (Path(path), table) if colon and table in TABLES else (Path(spec), "")
 
@@ -89,9 +89,9 @@ def _read(spec: str, name: str) -> ScoredRun:
     scored = ScoredRun(name, facts, table)
     file = scored.file("oof")
     if not file.exists():
-        key = "graph.use" if table == "graph" else "neighbours.use"
+        key = {"graph": "graph.use", "spatial": "spatial.use"}.get(table, "neighbours.use")
         mend = f"train with {key}=true, or name {path} alone" if table else "train the run again"
-        if table != "graph" and not facts.recipe.get("method.classify", True):
+        if key == "neighbours.use" and not facts.recipe.get("method.classify", True):
             mend = f"its own predictions are kNN's (method.classify=false), so name {path} alone"
         raise UserError(f"{spec}: {file.name} is not in the run; {mend}")
     return (

@@ -92,8 +92,8 @@ def _has_weights(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-INNER, INNER_KNN, INNER_GRAPH = "inner", "inner-knn", "inner-graph"
-"""Tables of a fold's inner slides: what its head says of them, what its neighbours say, and what label propagation says."""
+INNER, INNER_KNN, INNER_GRAPH, INNER_SPATIAL = "inner", "inner-knn", "inner-graph", "inner-spatial"
+"""Tables of a fold's inner slides: what its head says of them, what its neighbours say, what label propagation says, and the first smoothed in space."""
 
 
 def own_calibrator(folder: Path) -> Calibrator:

@@ -41,8 +41,8 @@ BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 POOLED = "pooled"
 CONTROL = "control"
-TABLES = ("knn", "blend", "graph")
-"""Further predictions of a run with neighbours or a graph, named as RUN:knn, RUN:blend and RUN:graph."""
+TABLES = ("knn", "blend", "graph", "spatial")
+"""Further predictions of a run with neighbours, a graph or smoothing in space, named as RUN:knn, RUN:blend, RUN:graph and RUN:spatial."""
 COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
 """Keys of a recipe that reports count with."""
 MADE_BY = "# Made by pcam-ssl"
@@ -192,7 +192,7 @@ class Run:
         return self.paths.card.read_text(encoding="utf-8")
 
     def table(self, name: str) -> "RunTable":
-        """Further predictions of a run: `knn`, `blend` (of head and kNN) or `graph` (label propagation), as `blend` and `compare` take them."""
+        """Further predictions of a run: `knn`, `blend` (of head and kNN), `graph` (label propagation) or `spatial` (smoothed in space), as `blend` and `compare` take them."""
         if name not in TABLES:
             raise UserError(f"table {name!r}: choose {', '.join(TABLES)}.{nearest(name, TABLES)}")
         return RunTable(self, name)
@@ -311,7 +311,7 @@ class FoldNetworks:
 
 @dataclass(frozen=True)
 class RunTable:
-    """One of the further tables of predictions of a run; stands for RUN:knn, RUN:blend or RUN:graph wherever a run is named."""
+    """One of the further tables of predictions of a run; stands for RUN:knn, RUN:blend, RUN:graph or RUN:spatial wherever a run is named."""
 
     run: Run
     name: str

@@ -4,19 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_ssl.heatmap.cells import EMPTY, NORMAL, TUMOR, coloured, grid_step, largest_lesion, lay_out, map_numbers
+from pcam_ssl.heatmap.cells import EMPTY, NORMAL, TUMOR, coloured, largest_lesion, lay_out, map_numbers
 
 NAN = np.nan
 
 
 def rows_of(*places) -> pd.DataFrame:
     return pd.DataFrame(places, columns=["x", "y"]).assign(wsi="s")
-
-
-def test_the_step_is_the_smallest_distance_within_a_slide():
-    table = pd.DataFrame({"wsi": ["a", "a", "b", "b"], "x": [0, 150, 7, 57]})
-    assert grid_step(table, "x") == 50
-    assert grid_step(table.iloc[:1], "x") == 1
 
 
 def test_colours_of_the_ends_and_of_no_patch():
