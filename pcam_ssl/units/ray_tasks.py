@@ -1,6 +1,7 @@
 """Workers of Ray: a task a unit. Extra: `pcam-ssl[ray]`."""
 
 import os
+import socket
 from importlib.util import find_spec
 from typing import Any
 
@@ -8,6 +9,7 @@ from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.units.worker import GRACE_S, Job
 
+CONNECT_S = 10.0
 OBJECT_STORE_BYTES = 80_000_000
 """The store of a Ray that is started here: tasks return an exit code only."""
 
@@ -76,10 +78,14 @@ def _connect(address: str | None, workers: int | None) -> None:
         ray.init("local", num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False)
         return
     try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal() and "://" not in address:
+            # Ray itself tries for minutes.
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"--address {address}: Ray does not answer there ({first_line(error)}); `ray status` lists clusters"
+            f"--address {address}: Ray does not answer there ({first_line(error)}); `ray start --head` prints the address of a cluster"
         ) from None
 
 

@@ -1,14 +1,18 @@
 """Workers of SLURM: units as an array of jobs, by submitit. Extra: `pcam-ssl[slurm]`."""
 
+import math
 import signal
 import subprocess
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.units.worker import Job, stop
+from pcam_ssl.units.worker import GRACE_S, Job
 
+POLL_S = 0.2
 TIME_MIN = 240
 """The time limit of a job where none is asked for. A unit that needs longer is queued again and continues."""
 REQUEUES = 20
@@ -21,29 +25,39 @@ class SlurmUnit:
     def __init__(self, job: Job):
         self.job = job
         self._process: subprocess.Popen | None = None
+        self._code: int | None = None
 
     def __call__(self) -> int:
         from submitit import JobEnvironment
 
         # SLURM may send its warning to all processes of a job; the unit must not die of it before it is asked to save its state.
-        warning = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
-        self._process = self.job.start(ignored=warning)
-        try:
-            return self._process.wait()
-        except BaseException:
-            stop([self._process])
-            raise
+        self._process = self.job.start(ignored=signal.Signals[f"SIG{JobEnvironment.USR_SIG}"])
+        threading.Thread(target=self._wait, daemon=True).start()
+        self._sleep_until_ended()
+        return self._code
 
     def checkpoint(self) -> Any:
-        """Stop the unit and return what submitit queues again."""
+        """Stop the unit and return what submitit queues again. submitit calls it in a signal handler, in the middle of `__call__`."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
-            stop([self._process])
+            self._process.terminate()
+            if not self._sleep_until_ended(GRACE_S):
+                self._process.kill()
         return DelayedSubmission(SlurmUnit(self.job))
 
+    def _wait(self) -> None:
+        self._code = self._process.wait()
+
+    def _sleep_until_ended(self, timeout_s: float = math.inf) -> bool:
+        """Whether the process has ended within the time. Takes no lock: a signal handler that waits for one held by what it interrupted never ends."""
+        until = time.monotonic() + timeout_s
+        while self._code is None and time.monotonic() < until:
+            time.sleep(POLL_S)
+        return self._code is not None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"job": self.job, "_process": None}
+        return {"job": self.job, "_process": None, "_code": None}
 
 
 class SlurmWorkers:
