@@ -52,7 +52,7 @@ class _Queue:
 def run_all(pool: Workers, units: dict[int, Unit], jobs: dict[int, Job], retries: int) -> dict[int, str]:
     """Run units until each has ended. Returns a line for each that failed."""
     queue, running, tries, failed = _Queue(list(jobs)), set(), Counter(), {}
-    n_done = 0
+    n_done, told = 0, set()
     while queue.waiting or running:
         begun = queue.take(pool.size - len(running))
         if begun:
@@ -65,7 +65,9 @@ def run_all(pool: Workers, units: dict[int, Unit], jobs: dict[int, Job], retries
                 n_done += 1
                 say(f"{unit}: finished ({n_done} of {len(units)})")
             elif code == Taken.exit_code:
-                say(f"{job.reason}; waiting for it")
+                if number not in told:
+                    say(f"{unit}: another worker has it; waiting for that one")
+                told.add(number)
                 queue.put_back(number, TAKEN_S)
             elif tries[number] < retries and not _is_hopeless(code):
                 tries[number] += 1

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.files import check_folder
 from pcam_ssl.recipe.yaml_text import parse_yaml
 from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say
@@ -21,7 +22,7 @@ from pcam_ssl.units.local import LocalWorkers
 from pcam_ssl.units.ray_tasks import RayWorkers
 from pcam_ssl.units.run_unit import check_unit_dataset
 from pcam_ssl.units.slurm import SlurmWorkers, slurm_executor
-from pcam_ssl.units.unit import is_combined, is_finished, read_units
+from pcam_ssl.units.unit import Unit, is_combined, is_finished, read_units
 from pcam_ssl.units.worker import Job, short
 
 PLACES = ("local", "slurm", "ray")
@@ -80,42 +81,46 @@ def launch_units(
     asked = _check_options(on, workers, requests or [], address)
     units = read_units(path)
     missing = [unit for unit in units if not is_finished(unit)]
-    for place in dict.fromkeys((unit.dataset, unit.dataset_digest) for unit in missing):
-        unit = next(unit for unit in missing if (unit.dataset, unit.dataset_digest) == place)
+    for unit in {(unit.dataset, unit.dataset_digest): unit for unit in missing}.values():
         # On a cluster the dataset need not be where it is launched; each worker checks its own.
         if on == "local" or Path(unit.dataset if data is None else data).exists():
             check_unit_dataset(unit, path, data)
-    folder = Path(path).with_suffix(".logs") if logs is None else Path(logs)
-    place = None if data is None else str(Path(data).absolute())
-    jobs = {
-        unit.unit: Job(
-            str(Path(path).absolute()), unit.unit, str(folder.absolute() / f"unit-{unit.unit:04}.log"), os.getcwd(), place
-        )
-        for unit in missing
-    }
+    folder = (Path(path).with_suffix(".logs") if logs is None else Path(logs)).absolute()
+    check_folder("--logs", folder)
     failed: dict[int, str] = {}
     if missing:
+        place = None if data is None else str(Path(data).absolute())
+        jobs = {
+            n: Job(str(Path(path).absolute()), n, str(folder / f"unit-{n:04}.log"), os.getcwd(), place)
+            for n in (unit.unit for unit in missing)
+        }
         pool = _open(on, len(units), workers, asked, address, folder)
-        say(
-            f"{path}: {len(missing)} of {len(units)} units to run, {min(pool.size, len(missing))} at a time, on {on}; logs in {folder}"
-        )
-        with _sigterm_as_interrupt():
-            try:
-                failed = run_all(pool, {unit.unit: unit for unit in missing}, jobs, retries)
-            except KeyboardInterrupt:
-                say(f"{path}: stopping; each unit finishes its step and saves its state")
-                pool.stop()
-                from pcam_ssl.training.checkpoint import Stopped
-
-                raise Stopped(f"{path}: stopped; what is finished is kept, and the same command goes on from there") from None
-            finally:
-                pool.close()
+        at_a_time = min(pool.size, len(missing))
+        say(f"{path}: {len(missing)} of {len(units)} units to run, {at_a_time} at a time, on {on}; logs in {short(str(folder))}")
+        failed = _run_or_stop(pool, missing, jobs, retries, str(path))
     runs = {unit.run: is_combined(Run(Path(unit.run))) for unit in units}
     return Launched(
         tuple(short(run) for run, combined in runs.items() if combined),
         tuple(short(run) for run, combined in runs.items() if not combined),
         tuple(failed[number] for number in sorted(failed)),
     )
+
+
+def _run_or_stop(pool: Workers, units: list[Unit], jobs: dict[int, Job], retries: int, what: str) -> dict[int, str]:
+    """A line for each unit that failed. Whatever ends this early ends the workers, too; raises Stopped at an interrupt."""
+    with _sigterm_as_interrupt():
+        try:
+            return run_all(pool, {unit.unit: unit for unit in units}, jobs, retries)
+        except BaseException as error:
+            say(f"{what}: stopping; each unit finishes its step and saves its state")
+            pool.stop()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            from pcam_ssl.training.checkpoint import Stopped
+
+            raise Stopped(f"{what}: stopped; what is finished is kept, and the same command goes on from there") from None
+        finally:
+            pool.close()
 
 
 def _check_options(on: str, workers: int | None, requests: list[str], address: str | None) -> dict[str, Any]:
@@ -133,9 +138,9 @@ def _check_options(on: str, workers: int | None, requests: list[str], address: s
 
 def _open(on: str, n_units: int, workers: int | None, requests: dict[str, Any], address: str | None, folder: Path) -> Workers:
     if on == "slurm":
-        return SlurmWorkers(n_units, slurm_executor(folder.absolute() / "slurm", workers, requests))
+        return SlurmWorkers(n_units, slurm_executor(folder / "slurm", workers, requests))
     if on == "ray":
-        return RayWorkers(n_units, workers, requests, address)
+        return RayWorkers(n_units, workers, requests, address, folder)
     return LocalWorkers(LOCAL_WORKERS if workers is None else workers)
 
 

@@ -2,14 +2,19 @@
 
 import os
 import socket
+import time
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.units.worker import GRACE_S, Job
+from pcam_ssl.units.worker import GRACE_S, Job, stop
 
+POLL_S = 0.5
 CONNECT_S = 10.0
+STOPPED = 130
 OBJECT_STORE_BYTES = 80_000_000
 """The store of a Ray that is started here: tasks return an exit code only."""
 
@@ -17,8 +22,8 @@ OBJECT_STORE_BYTES = 80_000_000
 class RayWorkers:
     """All units at once as tasks of a Ray cluster, or `size` of them; Ray runs as many as its resources allow."""
 
-    def __init__(self, size: int, workers: int | None, requests: dict[str, Any], address: str | None):
-        """Connects to `address`, $RAY_ADDRESS or the Ray of this process; else starts Ray here.
+    def __init__(self, size: int, workers: int | None, requests: dict[str, Any], address: str | None, folder: Path):
+        """Connects to `address`, $RAY_ADDRESS or the Ray of this process; else starts Ray here. `folder` is one that all workers see.
 
         Raises UserError where Ray is not installed or does not answer.
         """
@@ -32,15 +37,16 @@ class RayWorkers:
             _connect(address or os.environ.get("RAY_ADDRESS"), workers)
         self._resources = _resources(requests, ray.cluster_resources())
         self._numbers: dict[Any, int] = {}
+        self._stop_file = folder / f"stop-{uuid4().hex}"
 
     def start(self, jobs: list[Job]) -> None:
         """Hand units to Ray."""
         import ray
 
         # Launching counts the retries, and a unit that was killed is not Ray's to repeat.
-        task = ray.remote(max_retries=0, **self._resources)(Job.run)
+        task = ray.remote(max_retries=0, **self._resources)(run_job)
         for job in jobs:
-            self._numbers[task.remote(job)] = job.number
+            self._numbers[task.remote(job, str(self._stop_file))] = job.number
 
     def ended(self) -> list[tuple[int, int | None]]:
         """The units that ended since the last call, with their exit codes; None where their worker or its machine is lost."""
@@ -51,14 +57,20 @@ class RayWorkers:
         return [(self._numbers.pop(task), _exit_code(task)) for task in done]
 
     def stop(self) -> None:
-        """Cancel all units; each saves its state first."""
+        """End all units; each saves its state first. Those that have not begun return at once."""
         import ray
 
+        # Ray takes a cancelled task for ended while its process still saves, and kills it then; a file leaves it the time.
+        self._stop_file.parent.mkdir(parents=True, exist_ok=True)
+        self._stop_file.touch()
         tasks = list(self._numbers)
-        for task in tasks:
-            ray.cancel(task)
-        if tasks:
-            ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_S)
+        try:
+            if tasks:
+                _, running = ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_S)
+                for task in running:
+                    ray.cancel(task, force=True)
+        finally:
+            self._stop_file.unlink()
         self._numbers.clear()
 
     def close(self) -> None:
@@ -67,6 +79,22 @@ class RayWorkers:
 
         if self._own:
             ray.shutdown()
+
+
+def run_job(job: Job, stop_file: str) -> int:
+    """Run a unit to its end and return its exit code, -N where signal N ended it; 130 where `stop_file` came first. Runs in Ray's worker."""
+    if os.path.exists(stop_file):
+        return STOPPED
+    process = job.start()
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            if os.path.exists(stop_file):
+                stop([process])
+        return process.returncode
+    except BaseException:
+        stop([process])
+        raise
 
 
 def _connect(address: str | None, workers: int | None) -> None:

@@ -48,15 +48,6 @@ class Job:
                 preexec_fn=ignore,
             )
 
-    def run(self) -> int:
-        """Run it to its end and return its exit code, -N where signal N ended it. An interrupt stops it, and its state is saved."""
-        process = self.start()
-        try:
-            return process.wait()
-        except BaseException:
-            stop([process])
-            raise
-
     @property
     def reason(self) -> str:
         """What its log says last: its one line of error, or the last line of a traceback."""

@@ -14,12 +14,13 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.units import ray_tasks
-from pcam_ssl.units.ray_tasks import _resources
+from pcam_ssl.units.ray_tasks import RayWorkers, _resources
+from pcam_ssl.units.worker import Job
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
-    """A Ray cluster of two CPUs, ended with the test."""
+    """A Ray cluster of two CPUs, ended with the tests."""
     ray = pytest.importorskip("ray", reason="ray is not installed (extra: ray)")
     # Ray's sockets lie in it, and the path of a socket is at most 107 characters long.
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")
@@ -63,6 +64,21 @@ def test_a_lost_worker_costs_its_last_minutes(cluster, command, units, tmp_path,
     assert cluster.is_initialized(), "a cluster of somebody else is left running"
 
 
+@pytest.mark.trains
+@pytest.mark.processes
+def test_stopped_workers_save_the_state_of_their_units(cluster, units, tmp_path):
+    workers = RayWorkers(1, None, {}, None, tmp_path / "logs")
+    workers.start([Job(str(units), 0, str(tmp_path / "logs" / "0.log"), str(tmp_path))])
+    saved = tmp_path / "runs" / "smoke" / "fold-0" / "last.pt"
+    until = time.monotonic() + 120
+    while not saved.exists():
+        assert time.monotonic() < until and workers.ended() == []
+        time.sleep(0.05)
+    workers.stop()
+    assert "state saved" in (tmp_path / "logs" / "0.log").read_text()
+    assert saved.exists() and [path.name for path in (tmp_path / "logs").iterdir()] == ["0.log"]
+
+
 def test_without_ray_its_extra_is_named(command, units, monkeypatch):
     monkeypatch.setattr(ray_tasks, "find_spec", lambda name: None)
     done = command("launch", units, "--on", "ray")
@@ -71,7 +87,13 @@ def test_without_ray_its_extra_is_named(command, units, monkeypatch):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
 def test_a_cluster_that_does_not_answer_is_told(command, units, address, monkeypatch):
-    pytest.importorskip("ray", reason="ray is not installed (extra: ray)")
+    ray = pytest.importorskip("ray", reason="ray is not installed (extra: ray)")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def init(address, **_):
+        raise ConnectionError(f"no Ray at {address}")
+
+    monkeypatch.setattr(ray, "init", init)
     done = command("launch", units, "--on", "ray", "--address", address)
     assert (done.code, len(done.problems)) == (2, 1)
     assert done.problems[0].startswith(f"--address {address}: Ray does not answer there (")
