@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pcam_ssl.results import Comparison, Embeddings, Explanations, LabelCurve, Predictions, RoundsVerdict
     from pcam_ssl.runs.run import Run
     from pcam_ssl.search.search import Found
+    from pcam_ssl.units.launch import Launched
+    from pcam_ssl.units.unit import Unit
 
 Settings = Mapping[str, Any] | Sequence[str]
 """Changed keys of a recipe: `{"train.epochs": 3}`, or `["train.epochs=3"]` as on the command line."""
@@ -343,6 +345,79 @@ def sweep(
     for path in swept.finished:
         _with_page(Run(Path(path)))
     return swept
+
+
+@verb
+def plan(
+    recipes: StrPath | Iterable[StrPath],
+    data: StrPath | None = None,
+    settings: Settings = (),
+    *,
+    axes: Mapping[str, Sequence[Any]] | Sequence[str] = (),
+    folds: Iterable[int] | None = None,
+    seeds: Iterable[int] | None = None,
+    out: StrPath = "runs/units",
+    file: StrPath | None = None,
+) -> "list[Unit]":
+    """Units of work for many machines: each fold of each recipe with each combination of the values of `axes` (as `sweep`) and of `seeds`.
+
+    Each run has a folder of its own in `out`. `file` also writes the units, a line of JSON each, for `run_unit` and `launch`. Raises
+    UserError for what cannot be trained, so that no worker begins.
+    """
+    from pcam_ssl.files import write_text
+    from pcam_ssl.units.plan import plan_units
+
+    if file is not None:
+        check_target("file", file, ".jsonl")
+    chosen = [None if each is None else list(each) for each in (folds, seeds)]
+    units = plan_units(_specs(recipes), _data(data), _settings(settings), _axes(axes), Path(out), *chosen)
+    if file is not None:
+        write_text(file, "".join(f"{unit.line}\n" for unit in units))
+    return units
+
+
+@verb
+def run_unit(file: StrPath, number: int, *, data: StrPath | None = None) -> "Run":
+    """Train unit `number` (from 0) of a file that `plan` wrote, or continue it; the last fold combines the run. Returns its Run.
+
+    A finished unit returns at once. `data`: the dataset's place on this machine, where it is another. Raises UserError where another
+    worker has the unit (`exit_code` 75), and where the dataset is absent or another one.
+    """
+    from pcam_ssl.units.run_unit import run_unit
+
+    run, worked = run_unit(Path(file), number, _path(data))
+    return _with_page(run) if worked else run
+
+
+@verb
+def launch(
+    file: StrPath,
+    *,
+    on: str = "local",
+    workers: int | None = None,
+    retries: int = 2,
+    requests: Sequence[str] = (),
+    address: str | None = None,
+    logs: StrPath | None = None,
+    data: StrPath | None = None,
+) -> "Launched":
+    """Run all units of a file on this machine ("local": 2 `workers`), "slurm" or "ray"; returns which runs are finished and what failed.
+
+    Only missing units are run. One whose worker is killed or crashes is started again up to `retries` times and continues from its
+    checkpoint. `requests`: what a worker asks the cluster for, as "partition=gpu" or "num_gpus=1". Stopped where it is interrupted.
+    """
+    from pcam_ssl.units.launch import launch_units
+
+    return launch_units(
+        Path(file),
+        on,
+        workers=workers,
+        retries=retries,
+        requests=list(requests),
+        address=address,
+        logs=_path(logs),
+        data=_path(data),
+    )
 
 
 @verb

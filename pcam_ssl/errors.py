@@ -90,6 +90,10 @@ class LeakError(UserError):
     exit_code = 3
 
 
+class Held(UserError):
+    """Another process or thread is writing what this one wanted to write."""
+
+
 class UnknownName(UserError, KeyError):
     """An unknown name; also a KeyError."""
 

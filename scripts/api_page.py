@@ -10,6 +10,7 @@ import pcam_ssl
 GROUPS = {
     "Datasets": ("import_dataset", "tile", "download", "synth", "open_dataset", "show", "audit", "features", "make_folds"),
     "Training": ("train", "baseline", "metric_train", "sweep", "label_curve", "pseudo_label", "patch_history"),
+    "Many machines": ("plan", "run_unit", "launch"),
     "Predictions and scores": (
         *("open_run", "predict", "scores", "bootstrap_intervals", "thresholds", "compare", "blend", "report"),
     ),
@@ -23,6 +24,8 @@ CLASSES = {
     "pcam_ssl.evaluation.scores": ("Score", "Scores", "RunScores"),
     "pcam_ssl.results": ("Predictions", "Comparison", "LabelCurve", "RoundsVerdict", "Embeddings", "Explanations"),
     "pcam_ssl.search.search": ("Found",),
+    "pcam_ssl.units.launch": ("Launched",),
+    "pcam_ssl.units.unit": ("Unit",),
     "pcam_ssl.heatmap.heatmap": ("HeatMaps", "HeatMap"),
     "pcam_ssl.errors": ("UserError", "LeakError"),
 }

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,20 @@ class Started:
             self.process.kill()
             raise AssertionError(f"still running after {timeout_s} s; stderr: {self.err.read_text()}")
         return Finished(self.process.exitcode, self.out.read_text(), self.err.read_text())
+
+
+def wait_until(true, process: Started, timeout_s: float = 120) -> None:
+    """Wait until `true()`, or the process ends."""
+    end = time.monotonic() + timeout_s
+    while process.process.is_alive() and not true():
+        assert time.monotonic() < end, f"nothing came in {timeout_s} s"
+        time.sleep(0.005)
+
+
+def wait_for(path: Path, process: Started) -> None:
+    """Wait until `path` is there; fail where the process ends first."""
+    wait_until(path.exists, process)
+    assert path.exists(), process.err.read_text()
 
 
 def ranks(size: int) -> list[dict[str, str]]:

@@ -22,10 +22,10 @@ TINY_BACKBONES = {"resnet34": "test_resnet", "densenet121": "test_vit", "resnet1
 BUDGET = "data.label_budget=56"
 SMALL = {"data.label_budget": BUDGET, "train.epochs": "train.epochs=1"}
 """What takes the place of settings that are shown."""
-CURVES = {"100,300,1000,all": "68,72,all", "10,14,20,all": "6,7,all"}
-"""Budgets for eight slides of ten patches."""
+CURVES = {"100,300,1000,all": "68,72,all", "10,14,20,all": "6,7,all", "0,1": "0"}
+"""Budgets for eight slides of ten patches, and fewer seeds."""
 RUNS = ("runs/baseline", "runs/metric-train")
-TRAINING = ("baseline", "metric-train", "pseudo-label", "label-curve")
+TRAINING = ("baseline", "metric-train", "pseudo-label", "label-curve", "plan")
 ROUNDS = (
     "headroom=false",
     "precision=null",
@@ -107,6 +107,7 @@ def made(sources, tiny, tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("page", SHOWN, ids=name)
 def test_the_commands_of_a_page_run_one_after_the_other(page, command, made, sources, tiny, tmp_path, monkeypatch):
     shown = documented(page)
@@ -122,8 +123,11 @@ def test_the_commands_of_a_page_run_one_after_the_other(page, command, made, sou
             continue
         # The pool holds the test split.
         ids = test_ids if step[0] == "pseudo-label" else train_ids
-        done = command(*adapted(step, tiny, *ids.iloc[:2]))
+        words, target = (step[:-2], step[-1]) if step[-2:-1] == [">"] else (step, None)
+        done = command(*adapted(words, tiny, *ids.iloc[:2]))
         assert (done.code, done.problems) == (0, []), step
+        if target is not None:
+            Path(target).write_text(done.out)
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)

@@ -20,7 +20,7 @@ LEVELS = [
     {"cli"},
     {"demo"},
     {"api"},
-    {"results"},
+    {"results", "units"},
     {"doctor", "label_curve", "report"},
     {"pseudo_labels"},
     {"blending", "explain", "heatmap"},
@@ -110,6 +110,14 @@ TORCH_FREE = [
     "tables",
     "terminal",
     "training.loggers",
+    "units.attempts",
+    "units.launch",
+    "units.local",
+    "units.ray_tasks",
+    "units.run_unit",
+    "units.slurm",
+    "units.unit",
+    "units.worker",
 ]
 """Files, and folders with all that is in them, that load without torch: loading it takes longer than most of these commands."""
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import data, evaluate, explore, export, recipes, train
+from pcam_ssl.cli import data, evaluate, explore, export, recipes, train, units
 from pcam_ssl.errors import UserError, refused
 
 app = typer.Typer(
@@ -19,6 +19,9 @@ app.command("baseline")(train.baseline)
 app.command("metric-train")(train.metric_train)
 app.command("pseudo-label")(train.pseudo_label)
 app.command("label-curve")(train.label_curve)
+app.command("plan")(units.plan)
+app.command("run-unit")(units.run_unit)
+app.command("launch")(units.launch)
 app.command("predict")(evaluate.predict)
 app.command("embed")(explore.embed)
 app.command("search")(explore.search)
@@ -44,7 +47,9 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 2 the user can mend it, 3 a leak was found, 130 stopped and saved, 1 a bug of ours."""
+    """Run the command line. Exit codes: 0 done, 2 the user can mend it, 3 a leak was found, 75 another worker has the unit, 130 stopped and
+    saved, 1 units failed in `launch`, or a bug of ours.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A path that is no UTF-8, or a terminal that knows only ASCII, must not end a command that has done its work.
         stream.reconfigure(errors="backslashreplace")

@@ -39,6 +39,8 @@ from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
 
 GATHER_WAIT_S = 600.0
+BEGIN_WAIT_S = 300.0
+"""Many folds of a run may begin at once, and each may load published weights and make the folds while it holds the run."""
 
 
 def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: str, only: list[int] | None = None) -> Run:
@@ -75,8 +77,18 @@ def checked_folds(recipe: Recipe, dataset: Dataset, out: Path) -> Folds:
     Raises UserError for folds that cannot be trained, and where `out` holds something else.
     """
     recipe = recipe_of_run(recipe)
-    command = "metric-train" if recipe.method.name == "metric" else "baseline"
-    run = find_run(out, recipe, {"path": str(dataset.path), "digest": dataset.digest}, command)
+    run = find_run(out, recipe, {"path": str(dataset.path), "digest": dataset.digest}, command_of(recipe))
+    return planned_folds(recipe, dataset, run)
+
+
+def command_of(recipe: Recipe) -> str:
+    """The command that trains this recipe: `baseline` or `metric-train`."""
+    return "metric-train" if recipe.method.name == "metric" else "baseline"
+
+
+def planned_folds(recipe: Recipe, dataset: Dataset, run: Run) -> Folds:
+    """The folds that `run` has, or will have on whatever device it is trained. Raises UserError for folds that cannot be trained."""
+    recipe = _resolved_by_method(recipe)
     folds = read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(recipe, dataset)
     _check_folds(recipe, dataset, folds, None, run)
     return folds
@@ -115,7 +127,7 @@ def _begin(
     # Before the lock too: a folder that is refused must not get a lock file.
     find_run(out, *identity)
     with ExitStack() as opening:
-        _lock(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else 30)
+        _lock(locks if only is None else opening, out / ".lock", f"{out}", wait_s=0 if only is None else BEGIN_WAIT_S)
         run = find_run(out, *identity)
         folds = read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(recipe, dataset)
         _check_folds(recipe, dataset, folds, only, run)
@@ -160,12 +172,16 @@ def _lock(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
 
 def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
     """The recipe with its `auto` values replaced by those of device and method. They change numbers, so they belong to the run's identity."""
-    metric = recipe.method.name == "metric"
     train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
+    return _resolved_by_method(recipe.model_copy(update={"train": train}))
+
+
+def _resolved_by_method(recipe: Recipe) -> Recipe:
+    metric = recipe.method.name == "metric"
     refit = metric if recipe.cv.refit == "auto" else recipe.cv.refit
     cv = recipe.cv.model_copy(update={"refit": refit, "inner_folds": _inner_folds(recipe)})
     neighbours = recipe.neighbours.model_copy(update={"use": metric}) if recipe.neighbours.use == "auto" else recipe.neighbours
-    return recipe.model_copy(update={"train": train, "cv": cv, "neighbours": neighbours})
+    return recipe.model_copy(update={"cv": cv, "neighbours": neighbours})
 
 
 INNER_FOLDS = 5

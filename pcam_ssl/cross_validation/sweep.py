@@ -50,8 +50,20 @@ class Sweep:
 def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Path | str) -> list[SweptRun]:
     """Every combination of the values of `axes` ('KEY=A,B'), each in a folder of `out` named after its values.
 
+    Raises UserError as `combinations` does, for a single combination, and where `out` is a run.
+    """
+    planned = combinations(recipe, settings, axes, out)
+    if len(planned) < 2:
+        raise UserError(f"--sweep {planned[0].settings[0]}: one value is no sweep; name two or more, separated by commas")
+    check_folders(planned, out)
+    return planned
+
+
+def combinations(recipe: str | None, settings: list[str], axes: list[str], out: Path | str, name: str = "") -> list[SweptRun]:
+    """Every combination of the values of `axes`, each in a folder of `out` named after its values, behind `name` where that is given.
+
     Where the seed is swept, all runs keep the folds of the recipe's own seed (`cv.seed`). Raises UserError, before any training, for
-    unknown keys and values, for keys that change the folds, and for values that would share a folder.
+    unknown keys and values, and for keys that change the folds.
     """
     parsed = [_axis(axis) for axis in axes]
     keys = [key for key, _ in parsed]
@@ -66,9 +78,9 @@ def plan_sweep(recipe: str | None, settings: list[str], axes: list[str], out: Pa
     planned = []
     for values in product(*(values for _, values in parsed)):
         swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
-        path = Path(out) / "+".join(folder_name(value, key) for key, value in zip(keys, values, strict=True))
+        names = [*([name] if name else []), *(folder_name(value, key) for key, value in zip(keys, values, strict=True))]
+        path = Path(out) / "+".join(names)
         planned.append(SweptRun(path, swept, load_recipe("baseline" if recipe is None else recipe, [*settings, *swept])))
-    _check_folders(planned, Path(out))
     return planned
 
 
@@ -132,14 +144,13 @@ def _axis(axis: str) -> tuple[str, list[str]]:
     return key.strip(), values
 
 
-def _check_folders(planned: list[SweptRun], out: Path) -> None:
-    if len(planned) < 2:
-        raise UserError(f"--sweep {planned[0].settings[0]}: one value is no sweep; name two or more, separated by commas")
+def check_folders(planned: list[SweptRun], out: Path | str) -> None:
+    """Raises UserError for values that would share a folder, for folders that cannot be written, and where `out` is a run."""
     paths = [swept.path for swept in planned]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise UserError(f"--sweep: two values would share the folder {twice}; name each value once")
     for path in paths:
         check_folder("--out", path)
-    if Run(out).paths.provenance.exists():
+    if Run(Path(out)).paths.provenance.exists():
         raise UserError(f"--out {out}: is a run, and a sweep needs a folder for its runs; choose another --out")

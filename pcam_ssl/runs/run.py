@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pcam_ssl import __version__
-from pcam_ssl.errors import UnknownName, UserError, nearest
+from pcam_ssl.errors import Held, UnknownName, UserError, nearest
 from pcam_ssl.files import StrPath, check_target, read_json, write_json, write_text
 from pcam_ssl.recipe.loading import differences, flatten, load_recipe, recipe_digest, to_yaml
 from pcam_ssl.recipe.schema import Recipe
@@ -361,9 +361,16 @@ def find_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command:
     run = Run(Path(path))
     if run.paths.provenance.exists():
         _refuse_another(run, recipe, dataset, command)
-    elif run.path.is_dir() and any(not _left_by_a_kill(entry) for entry in run.path.iterdir()):
-        raise UserError(f"{run.path}: holds something that is no run; choose another --out")
+    check_free(run)
     return run
+
+
+def check_free(run: Run) -> None:
+    """Raises UserError where a run that has not begun would lie in a folder that holds something else."""
+    if run.paths.provenance.exists() or not run.path.is_dir():
+        return
+    if any(not _left_by_a_kill(entry) for entry in run.path.iterdir()):
+        raise UserError(f"{run.path}: holds something that is no run; choose another --out")
 
 
 def begin_run(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
@@ -417,7 +424,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def lock_file(path: Path, what: str, wait_s: float = 0.0) -> "Iterator[None]":
-    """Hold the lock file `path`; a kill frees it. Raises UserError naming the holder while another process or thread has it.
+    """Hold the lock file `path`; a kill frees it. Raises Held naming the holder while another process or thread has it.
 
     A folder in which nothing was written meanwhile is removed again.
     """
@@ -437,7 +444,7 @@ def lock_file(path: Path, what: str, wait_s: float = 0.0) -> "Iterator[None]":
         own = (owner.get("pid"), owner.get("host")) == (os.getpid(), platform.node())
         thread = f", this very process, in its thread {owner.get('thread', '?')}" if own else ""
         who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} (since {owner.get('since', '?')}{thread})"
-        raise UserError(f"{what}: {who} is writing it; wait for it or stop it, or choose another --out") from None
+        raise Held(f"{what}: {who} is writing it; wait for it or stop it, or choose another --out") from None
     try:
         write_json(
             holder,

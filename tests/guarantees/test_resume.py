@@ -3,10 +3,10 @@
 import json
 import random
 import signal
-import time
 
 import pandas as pd
 import pytest
+from processes import wait_for, wait_until
 
 from pcam_ssl.records import read_metrics
 from pcam_ssl.tables import read_table
@@ -41,20 +41,6 @@ def same_predictions(path, run) -> None:
 
 def events(path) -> list[dict]:
     return [{key: value for key, value in event.items() if key != "seconds"} for event in read_metrics(path)]
-
-
-def wait_until(true, process, timeout_s: float = 120) -> None:
-    """Wait until `true()`, or the process ends."""
-    end = time.monotonic() + timeout_s
-    while process.process.is_alive() and not true():
-        assert time.monotonic() < end, f"nothing came in {timeout_s} s"
-        time.sleep(0.005)
-
-
-def wait_for(path, process) -> None:
-    """Wait until `path` is there; fail where the process ends first."""
-    wait_until(path.exists, process)
-    assert path.exists(), process.err.read_text()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
