@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import data, evaluate, explore, export, recipes, train
+from pcam_ssl.cli import data, evaluate, explore, export, recipes, search, train
 from pcam_ssl.errors import UserError, refused
 
 app = typer.Typer(
@@ -21,7 +21,8 @@ app.command("pseudo-label")(train.pseudo_label)
 app.command("label-curve")(train.label_curve)
 app.command("predict")(evaluate.predict)
 app.command("embed")(explore.embed)
-app.command("search")(explore.search)
+app.command("search")(search.search)
+app.command("index")(search.index)
 app.command("explain")(explore.explain)
 app.command("heatmap")(explore.heatmap)
 app.command("export")(export.export)
