@@ -775,14 +775,21 @@ def search(
     data: StrPath | None = None,
     device: str = "auto",
     html: StrPath | None = None,
+    store: str | None = None,
+    only_split: Iterable[str] = (),
+    only_label: Iterable[int] = (),
+    only_slide: Iterable[str] = (),
 ) -> "Found":
     """The `k` nearest patches of other slides, for patches by id, image files, or a whole `source`; with pictures in a notebook.
 
     `slide` and `at`, (x, y) or "x,y" in px as in the dataset, ask for the patch of a slide nearest to a place. `run`: a run with a refit
     network, or a folder of `embed`. The index is made on first use; `index` is a FAISS factory string. `any_slide` also
-    finds patches of the query's own slide. Raises UserError for a folder, query or index that does not hold.
+    finds patches of the query's own slide. `store` is the URI of the vector database that `index` loaded, which then is searched instead;
+    `only_split`, `only_label` (0, 1) and `only_slide` name what neighbours must be. Raises UserError for a folder, query, index or store
+    that does not hold.
     """
     from pcam_ssl.search.search import NOTHING_ASKED, search_space
+    from pcam_ssl.search.store_gallery import Only
 
     _check_device(device)
     found = search_space(
@@ -799,6 +806,8 @@ def search(
         data=_path(data),
         device=device,
         html=_path(html),
+        store=store,
+        only=Only(_specs(only_split), list(only_label), _specs(only_slide)),
     )
     if found is None:
         raise UserError(NOTHING_ASKED)
@@ -815,6 +824,28 @@ def rebuild_index(
     _check_device(device)
     search_space(Path(run), factory=index, rebuild=True, backend=backend, data=_path(data), device=device)
     return Path(run) / "index"
+
+
+@verb
+def index(
+    run: StrPath,
+    *,
+    store: str,
+    index: str | None = None,
+    rebuild: bool = False,
+    data: StrPath | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Load the gallery of `run`, or of a folder of `embed`, into a vector database, for `search(..., store=store)`.
+
+    `store` is a milvus-lite file NAME.db or the URL of a Milvus server, `index` FLAT (exact, the default), IVF_FLAT, IVF_SQ8, HNSW or
+    AUTOINDEX. What is there already is not sent again; `rebuild` drops it first. Returns the facts that the command prints as JSON.
+    Raises UserError for a folder or a store that cannot be used.
+    """
+    from pcam_ssl.search.store_gallery import load_gallery
+
+    _check_device(device)
+    return load_gallery(Path(run), store, index=index, rebuild=rebuild, data=_path(data), device=device)
 
 
 @verb

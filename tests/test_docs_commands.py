@@ -36,7 +36,12 @@ ROUNDS = (
     "stop_ratio=null",
     "stop_flips=null",
 )
-NEEDS = {"export": ("export", "onnx"), "data tile": ("slides", "openslide"), "heatmap": ("slides", "openslide")}
+NEEDS = {
+    "index": ("milvus", "pymilvus"),
+    "export": ("export", "onnx"),
+    "data tile": ("slides", "openslide"),
+    "heatmap": ("slides", "openslide"),
+}
 """The extra, and a package of it, that a command needs."""
 SHOWN = [page for page in pages() if any(not block.not_run for block in blocks(page))]
 

@@ -106,6 +106,7 @@ TORCH_FREE = [
     "runs.contents",
     "runs.run",
     "search.report",
+    "search.store",
     "slides",
     "tables",
     "terminal",

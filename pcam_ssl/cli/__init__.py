@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pcam_ssl.cli import data, evaluate, explore, export, recipes, train, units
+from pcam_ssl.cli import data, evaluate, explore, export, recipes, search, train, units
 from pcam_ssl.errors import UserError, refused
 
 app = typer.Typer(
@@ -24,7 +24,8 @@ app.command("run-unit")(units.run_unit)
 app.command("launch")(units.launch)
 app.command("predict")(evaluate.predict)
 app.command("embed")(explore.embed)
-app.command("search")(explore.search)
+app.command("search")(search.search)
+app.command("index")(search.index)
 app.command("explain")(explore.explain)
 app.command("heatmap")(explore.heatmap)
 app.command("export")(export.export)

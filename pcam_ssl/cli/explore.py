@@ -1,4 +1,4 @@
-"""`pcam-ssl embed`, `pcam-ssl search`, `pcam-ssl explain`, `pcam-ssl heatmap` and `pcam-ssl explore`."""
+"""`pcam-ssl embed`, `pcam-ssl explain`, `pcam-ssl heatmap` and `pcam-ssl explore`."""
 
 import json
 import shlex
@@ -72,63 +72,6 @@ def embed(
         print(score_table(scores.report, scores.title) + "\n")
     print(made)
     print(f"next: pcam-ssl search {out} --id ID")
-
-
-def search(
-    run: Annotated[Path, Argument(metavar="RUN", help="a finished run with a refit network, or a folder of `pcam-ssl embed`")],
-    ids: Annotated[list[str] | None, Option("--id", metavar="ID", help="a patch of the run's dataset; repeatable")] = None,
-    images: Annotated[list[Path] | None, Option("--image", metavar="FILE", help="an image of a patch; repeatable")] = None,
-    slide: Annotated[
-        str | None, Option("--slide", metavar="S", help="with --at: the patch of this slide nearest to that place")
-    ] = None,
-    at: Annotated[str | None, Option("--at", metavar="X,Y", help="a place on --slide, px as in the dataset")] = None,
-    source: Annotated[
-        Path | None, Option("--source", help="all patches of a DATASET, or of anything `pcam-ssl data import` reads")
-    ] = None,
-    k: Annotated[int, Option("-k", help="neighbours of each query")] = 10,
-    any_slide: Annotated[bool, Option("--any-slide", help="also find patches of the query's own slide")] = False,
-    index: Annotated[str | None, Option("--index", metavar="FACTORY", help="FAISS factory string (default: exact)")] = None,
-    rebuild: Annotated[bool, Option("--rebuild", help="make RUN/index anew; needs no query")] = False,
-    backend: Annotated[str, Option("--backend", help="where FAISS searches: auto, cpu or gpu")] = "auto",
-    data: MovedOption = None,
-    device: Annotated[str, Option("--device", help="where patches are embedded: auto, cpu, cuda or mps")] = "auto",
-    html: Annotated[Path | None, Option("--html", metavar="FILE", help="write a page with thumbnails instead of a table")] = None,
-    as_json: Annotated[bool, Option("--json", help="print JSON instead of a table")] = False,
-) -> None:
-    """Find the nearest patches of other slides; the index is made on first use.
-
-    Example: pcam-ssl search runs/metric --id 0a1b2c --image patch.png -k 10 --html neighbours.html
-
-    Example: pcam-ssl search runs/metric --slide patient_004 --at 3328,21792
-    """
-    from pcam_ssl.api import rebuild_index, search
-    from pcam_ssl.search.report import neighbours_text
-
-    where = {"index": index, "backend": backend, "data": data, "device": device}
-    if rebuild and not (ids or images or source or slide or at):
-        folder = rebuild_index(run, **where)
-        print(json.dumps({"index": str(folder)}) if as_json else f"{folder}: rebuilt")
-        return
-    result = search(
-        run,
-        ids or (),
-        images=images or (),
-        source=source,
-        slide=slide,
-        at=at,
-        k=k,
-        any_slide=any_slide,
-        rebuild=rebuild,
-        html=html,
-        **where,
-    )
-    if as_json:
-        print(json.dumps(result.to_dict(), indent=2))
-    elif html is None:
-        print(neighbours_text(result))
-    else:
-        asked = f"{len(result):,} queries with their" if len(result) > 1 else "1 query with its"
-        print(f"{html}: {asked} nearest {k} of {result.facts['gallery']:,} patches")
 
 
 def explain(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.duplicates import NEAR_BITS, view_bits
-from pcam_ssl.neighbors.index import EmbeddingIndex
+from pcam_ssl.neighbors.gallery_table import GalleryTable
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Exclusion:
     """For each of Q queries, the slide of the gallery and the other rows that are excluded."""
 
     slide_codes: np.ndarray
-    """int64 [Q]: code of the excluded slide in `EmbeddingIndex.slides`, -1 for none."""
+    """int64 [Q]: code of the excluded slide in `GalleryTable.slides`, -1 for none."""
     rows: list[np.ndarray]
     """Q arrays of gallery rows, each sorted."""
     slide_sizes: np.ndarray
@@ -35,7 +35,7 @@ class Exclusion:
         return of_slide + np.array([len(rows) for rows in self.rows], dtype=np.int64)
 
 
-def leave_out(gallery: EmbeddingIndex, queries: pd.DataFrame, any_slide: bool = False, near_bits: int = NEAR_BITS) -> Exclusion:
+def leave_out(gallery: GalleryTable, queries: pd.DataFrame, any_slide: bool = False, near_bits: int = NEAR_BITS) -> Exclusion:
     """The Exclusion for query patches, described by `queries` (columns `id`, `wsi`, `view_hash`, each optional).
 
     The patch itself (the same id) is always excluded. Unless `any_slide`, its slide is excluded too. Where the query's slide or any
@@ -56,12 +56,12 @@ def leave_out(gallery: EmbeddingIndex, queries: pd.DataFrame, any_slide: bool = 
     return Exclusion(codes, rows, np.bincount(gallery.slide_codes[gallery.slide_codes >= 0], minlength=len(gallery.slides)))
 
 
-def leave_out_slides(gallery: EmbeddingIndex, slides) -> Exclusion:
+def leave_out_slides(gallery: GalleryTable, slides) -> Exclusion:
     """The Exclusion of the slide named in `slides` [Q] for each query, and of nothing else."""
     return leave_out(gallery, pd.DataFrame({"wsi": pd.array(slides, dtype="str")}))
 
 
-def _repeats(gallery: EmbeddingIndex, hashes: pd.Series, wanted: np.ndarray, near_bits: int) -> list[np.ndarray]:
+def _repeats(gallery: GalleryTable, hashes: pd.Series, wanted: np.ndarray, near_bits: int) -> list[np.ndarray]:
     """For each `wanted` query, the gallery rows with a near-duplicate view hash; no rows where a hash is absent."""
     none = np.empty(0, dtype=np.int64)
     known = np.flatnonzero(gallery.table["view_hash"].notna())

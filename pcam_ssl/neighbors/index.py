@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -28,6 +29,7 @@ from pcam_ssl.neighbors.faiss_index import (
     trained_index,
     vectors_of,
 )
+from pcam_ssl.neighbors.gallery_table import GalleryTable
 from pcam_ssl.tables import conform, read_table, write_table
 
 EXACT = "Flat"
@@ -52,7 +54,7 @@ class Notes:
 
 
 @dataclass(frozen=True)
-class EmbeddingIndex:
+class EmbeddingIndex(GalleryTable):
     """N unit vectors of D values, searchable by `neighbors.search`."""
 
     faiss_index: faiss.Index
@@ -66,13 +68,17 @@ class EmbeddingIndex:
     resources: object = None
     gpu_index: object = None
 
-    def __len__(self) -> int:
-        return len(self.table)
-
     @property
     def exact(self) -> bool:
         """Whether a search compares every vector and so finds the true neighbours."""
         return self.notes.factory == EXACT
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """`index` and `backend` as JSON values: what a search says of where it searched."""
+        notes = self.notes
+        index = {"factory": notes.factory, "parameters": notes.parameters, "exact": self.exact, "created": notes.created}
+        return {"index": index, "backend": {"name": self.backend.name, "reason": self.backend.reason}}
 
     @property
     def searched(self):
@@ -92,30 +98,11 @@ class EmbeddingIndex:
         return places
 
     @cached_property
-    def ids(self) -> pd.Index:
-        """The id of each row, as a pandas Index for fast lookup."""
-        return pd.Index(self.table["id"])
-
-    @cached_property
-    def slides(self) -> pd.Index:
-        """Names of the gallery's slides. A slide code is a position in it; -1 is an unknown slide."""
-        return pd.Index(pd.unique(self.table["wsi"].dropna()))
-
-    @cached_property
-    def slide_codes(self) -> np.ndarray:
-        """int64 [N]: the slide code of each row."""
-        return self.codes_of(self.table["wsi"])
-
-    @cached_property
     def slide_ranges(self) -> np.ndarray:
         """int64 [S, 2]: first place of each slide, and first place after it. Exact index only."""
         codes = self.slide_codes[self.order]
         codes = np.where(codes < 0, len(self.slides), codes)
         return np.searchsorted(codes, np.stack([np.arange(len(self.slides)), np.arange(1, len(self.slides) + 1)], axis=1))
-
-    def codes_of(self, slides) -> np.ndarray:
-        """int64 [Q]: slide codes of the names in `slides`; -1 where unknown, or where the gallery has no such slide."""
-        return self.slides.get_indexer(pd.Index(slides)).astype(np.int64)
 
 
 def build_index(

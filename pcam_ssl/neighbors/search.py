@@ -15,6 +15,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.neighbors.exact import NOISE, masked_neighbors, matrix_products, outside_ranges, pair_similarities
 from pcam_ssl.neighbors.exclusion import Exclusion
 from pcam_ssl.neighbors.faiss_index import GPU_NEIGHBORS, cell_count, in_chunks, set_parameters, unit_rows
+from pcam_ssl.neighbors.gallery_table import GalleryTable
 from pcam_ssl.neighbors.index import EmbeddingIndex
 
 QUERIES = 2**16
@@ -237,7 +238,7 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
-def count_left_out(gallery: EmbeddingIndex, queries: pd.DataFrame, excluded: Exclusion) -> pd.DataFrame:
+def count_left_out(gallery: GalleryTable, queries: pd.DataFrame, excluded: Exclusion) -> pd.DataFrame:
     """Counts of excluded patches per query, int64: `itself` (0 or 1), `own_slide` (others of its slide), `duplicates`."""
     own = gallery.ids.get_indexer(pd.Index(queries["id"]))
     itself = (own >= 0) & queries["id"].notna().to_numpy()

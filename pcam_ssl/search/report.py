@@ -37,14 +37,13 @@ def neighbours_page(result: SearchResult, queries: list[np.ndarray], neighbours:
 
 def neighbours_text(result: SearchResult) -> str:
     """A block for each query: what it is, what was left out, its neighbours by rank."""
-    return "\n\n".join("\n".join(_lines(query, result.facts["k"])) for query in result.each())
+    return "\n\n".join("\n".join(_lines(query, result.facts)) for query in result.each())
 
 
 def neighbours_document(result: SearchResult, queries: list[np.ndarray], neighbours: list[list[np.ndarray]]) -> Document:
     """Queries beside their neighbours, patches as in `write_neighbours_page`."""
     sections = [
-        _query(query, result.facts["k"], patch, found)
-        for query, patch, found in zip(result.each(), queries, neighbours, strict=True)
+        _query(query, result.facts, patch, found) for query, patch, found in zip(result.each(), queries, neighbours, strict=True)
     ]
     outlined = len(queries[0]) > CENTRE_PX
     outline = f" Outlined: the centre {CENTRE_PX} px, which alone decide the label in PatchCamelyon." if outlined else ""
@@ -59,9 +58,9 @@ def neighbours_document(result: SearchResult, queries: list[np.ndarray], neighbo
     )
 
 
-def _query(query: dict[str, Any], k: int, patch: np.ndarray, found: list[np.ndarray]) -> Section:
+def _query(query: dict[str, Any], facts: dict[str, Any], patch: np.ndarray, found: list[np.ndarray]) -> Section:
     neighbours = query["neighbours"]
-    short = shortfall_text(query, k)
+    short = shortfall_text(query, facts)
     cards = [_card(neighbour, pixels) for neighbour, pixels in zip(neighbours, found, strict=True)]
     name = f"Query {name_of(query)}"
     shown = (_outlined(patch, f"{name}: {LABELS[query['label']]}, {_slide(query)}"), _facts(query))
@@ -141,17 +140,18 @@ def _provenance(facts: dict[str, Any]) -> Section:
             "included (--any-slide)" if facts["any_slide"] else "left out; where the slide is unknown, duplicates are left out",
         ),
     ]
+    named += [("Only", f"{name} {', '.join(map(str, values))}") for name, values in facts.get("only", {}).items()]
     return Section("Provenance", (Facts(named),))
 
 
-def _lines(query: dict[str, Any], k: int) -> list[str]:
+def _lines(query: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     known = [LABELS[query["label"]], _slide(query)]
     known += [query["split"]] if query["split"] else []
     known += [f"prob {query['prob']:.3f}"] if query["prob"] is not None else []
     lines = [f"query {name_of(query)}: {', '.join(known)}", f"left out: {left_out_text(query)}"]
     if query["neighbours"]:
         lines.append(aligned(_table(query["neighbours"], COLUMNS, 4, align="rrlrlll")))
-    short = shortfall_text(query, k)
+    short = shortfall_text(query, facts)
     return [*lines, *([short] if short else [])]
 
 
@@ -172,7 +172,16 @@ def left_out_text(query: dict[str, Any]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def shortfall_text(query: dict[str, Any], k: int) -> str | None:
-    """Why there are fewer than k neighbours, or None where there are k."""
-    n = len(query["neighbours"])
-    return None if n == k else f"only {n:,} of {k:,}: all other patches of the gallery are left out"
+def shortfall_text(query: dict[str, Any], facts: dict[str, Any]) -> str | None:
+    """Why there are fewer than k neighbours, or None where there are k; `facts` are those of the search."""
+    n, k = len(query["neighbours"]), facts["k"]
+    if n == k:
+        return None
+    if not facts["index"]["exact"] and facts["backend"]["name"].startswith("milvus"):
+        # An approximate index in memory is searched again until it has found all that are allowed; a store is asked once.
+        why = f"the index {facts['index']['factory']} of the store found no more"
+    elif "only" in facts:
+        why = "no other patch passes the filters"
+    else:
+        why = "all other patches of the gallery are left out"
+    return f"only {n:,} of {k:,}: {why}"

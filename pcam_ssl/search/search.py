@@ -23,6 +23,8 @@ from pcam_ssl.runs.embedder import Embedder
 from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space, open_gallery
 from pcam_ssl.search.queries import Loaded, Queries, at_place, by_id, by_image, by_source
 from pcam_ssl.search.report import neighbours_text, write_neighbours_page
+from pcam_ssl.search.store import open_store
+from pcam_ssl.search.store_gallery import Only, StoreGallery, open_store_gallery, search_store
 
 MOST_ON_A_PAGE = 200
 NOTHING_ASKED = "search: nothing to search for; name --id ID, --slide S --at X,Y, --image FILE or --source SOURCE"
@@ -122,12 +124,14 @@ def search_space(
     data: Path | str | None = None,
     device: str = "auto",
     html: Path | str | None = None,
+    store: str | None = None,
+    only: Only | None = None,
 ) -> Found | None:
     """The k nearest gallery patches of each query; None where there are no queries and the index was only rebuilt.
 
     `folder` is a run, whose gallery is its whole dataset, or a folder of `pcam-ssl embed`. Patches of a query's own slide are excluded
     unless `any_slide`; where slides are unknown, its duplicates are. `place` (slide, x, y) asks for the patch nearest to it. `html` also
-    writes a page.
+    writes a page. `store` searches the vector database of that URI, which `pcam-ssl index` loaded, and finds what `only` allows.
     Raises UserError for a folder, query or index that cannot be used.
     """
     if not (ids or images or source or place or rebuild):
@@ -136,6 +140,8 @@ def search_space(
         raise UserError(f"-k {k}: ask for one neighbour or more")
     if html is not None:
         check_target("--html", html, *PAGE)
+    only = only or Only()
+    _check_store(store, only, factory, rebuild, backend)
     space = open_embedding_space(folder, data, device)
     asked = [*ids, *([at_place(*place, space.dataset)] if place else [])]
     with ExitStack() as opened:
@@ -144,14 +150,29 @@ def search_space(
         if html is not None and n > MOST_ON_A_PAGE:
             raise UserError(f"--html: a page shows at most {MOST_ON_A_PAGE} queries, these are {n:,}; take --json, or fewer")
         embedder = space.embedder()
-        gallery = open_gallery(space, embedder, factory, rebuild, backend)
+        if store is None:
+            gallery = open_gallery(space, embedder, factory, rebuild, backend)
+        else:
+            gallery = open_store_gallery(space, opened.enter_context(open_store(store)), embedder.dimension)
         if not parts:
             return None
-        result = _search(space, gallery, embedder, parts, k, any_slide)
+        result = _search(space, gallery, embedder, parts, k, any_slide, only)
         if html is not None:
             near = [result.neighbour_pixels(number) for number in range(len(result))]
             write_neighbours_page(html, result, result.query_pixels, near)
     return result
+
+
+def _check_store(store: str | None, only: Only, factory: str | None, rebuild: bool, backend: str) -> None:
+    """Raise UserError for options of one kind of index that are given with the other."""
+    if store is None:
+        problems = [f"--only-{name}: is a filter of a vector database; add --store URI" for name in only.to_dict()]
+    else:
+        problems = ["--index: is of FAISS; `pcam-ssl index` chooses the index of a store"] if factory else []
+        problems += ["--rebuild: is of the index in memory; `pcam-ssl index --rebuild` loads a store anew"] if rebuild else []
+        problems += ["--backend: is of FAISS; leave it out with --store"] if backend != "auto" else []
+    if problems:
+        raise UserError(*problems)
 
 
 def _queries(
@@ -168,32 +189,39 @@ def _queries(
 
 
 def _search(
-    space: EmbeddingSpace, gallery: EmbeddingIndex, embedder: Embedder, parts: list[Queries], k: int, any_slide: bool
+    space: EmbeddingSpace,
+    gallery: EmbeddingIndex | StoreGallery,
+    embedder: Embedder,
+    parts: list[Queries],
+    k: int,
+    any_slide: bool,
+    only: Only,
 ) -> Found:
     queries = pd.concat([part.table for part in parts], ignore_index=True)
     embeddings = np.concatenate(
         [embedder.embed(p.pixels, p.rows, "queries", workers=0 if isinstance(p.pixels, Loaded) else None) for p in parts]
     )
     excluded = leave_out(gallery, queries, any_slide)
-    similarity, rows = search(gallery, embeddings, k, excluded, queries["id"].fillna(queries["image"]))
+    names = queries["id"].fillna(queries["image"])
+    if isinstance(gallery, StoreGallery):
+        similarity, rows = search_store(gallery, embeddings, k, excluded, only, names)
+    else:
+        similarity, rows = search(gallery, embeddings, k, excluded, names)
     left_out = count_left_out(gallery, queries, excluded)
     shown = parts if len(queries) <= MOST_ON_A_PAGE else []
     pixels = [part.patch(n) for part in shown for n in range(len(part.table))]
-    facts = _facts(space, gallery, k, any_slide)
+    facts = _facts(space, gallery, k, any_slide) | ({"only": only.to_dict()} if only.to_dict() else {})
     return Found(facts, queries, gallery.table, similarity, rows, left_out, space.dataset, pixels)
 
 
-def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex, k: int, any_slide: bool) -> dict[str, Any]:
-    notes = gallery.notes
-    index = {"factory": notes.factory, "parameters": notes.parameters, "exact": gallery.exact, "created": notes.created}
+def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex | StoreGallery, k: int, any_slide: bool) -> dict[str, Any]:
     return {
         "run": str(space.folder),
         "network_digest": space.network_digest,
         "dataset": str(space.dataset.path),
         "dataset_digest": space.dataset.digest,
         "gallery": len(gallery),
-        "index": index,
-        "backend": {"name": gallery.backend.name, "reason": gallery.backend.reason},
+        **gallery.facts,
         "k": k,
         "any_slide": any_slide,
     }
