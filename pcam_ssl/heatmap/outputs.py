@@ -153,6 +153,7 @@ def _page(slide: Drawn, thumbnail: np.ndarray | None, ranked: pd.DataFrame, coun
     told = {
         "extent": extent,
         "tile": grid.tile_px,
+        "step": grid.cell_px,
         "mpp": space.mpp,
         "unit": "px of level 0" if space.tiled else "px as in the dataset",
         "total": len(ranked),

@@ -89,6 +89,23 @@ def test_a_click_shows_the_patch_of_the_place(acted, slide):
         assert told[f"{name}_colour"] == pytest.approx([60 * row] * 3, abs=4)
 
 
+def test_a_click_shows_the_patches_around_the_place(acted, slide):
+    """Around the patch of prob 0.25 (row 0) lie 0.75 (row 1) to its right, 0.5 (row 2) below it and 0.125 between them."""
+    acts = (
+        CLICK
+        + """
+      click(110 / 400, 50 / 400);
+      const grey = (column, row) => [...page.getElementById("around").getContext("2d").getImageData(32 * column + 8, 32 * row + 8, 1, 1).data];
+      told.said = text("found"); told.right = grey(2, 1); told.below = grey(1, 2); told.between = grey(2, 2); told.left = grey(0, 1);
+      click(300 / 400, 300 / 400); told.nowhere = page.getElementById("around").hidden;"""
+    )
+    told = acted(heat_page(slide, GLASS), acts)
+    assert "around it 3 patches, mean prob 0.458" in told["said"]
+    for name, row in (("right", 1), ("below", 2), ("between", 3)):
+        assert told[name][:3] == pytest.approx([60 * row] * 3, abs=4), name
+    assert told["left"] == [0, 0, 0, 0] and told["nowhere"]
+
+
 def test_the_mark_and_the_map_lie_on_the_place(acted, slide):
     acts = (
         CLICK

@@ -4,7 +4,7 @@
   const at = (id) => document.getElementById(id);
   const told = JSON.parse(at("told").textContent);
   const [left, top, width, height] = told.extent;
-  const slide = at("slide"), mark = at("mark"), found = at("found"), canvas = at("patch"), sheet = at("sheet");
+  const slide = at("slide"), mark = at("mark"), found = at("found"), canvas = at("patch"), sheet = at("sheet"), around = at("around");
   const number = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 0 });
   let chosen = 0;
 
@@ -34,9 +34,35 @@
 
   function draw(i) {
     canvas.hidden = !(sheet && i < told.pictures);
-    if (canvas.hidden) return;
+    if (!canvas.hidden) picture(canvas, i, 0, 0);
+    drawAround(i);
+  }
+
+  function picture(where, i, column, row) {
     const x = told.side * (i % told.across), y = told.side * Math.floor(i / told.across);
-    canvas.getContext("2d").drawImage(sheet, x, y, told.side, told.side, 0, 0, told.side, told.side);
+    where.getContext("2d").drawImage(sheet, x, y, told.side, told.side, told.side * column, told.side * row, told.side, told.side);
+  }
+
+  // The patches in the eight cells around a patch: number, column and row (-1 to 1).
+  function beside(i) {
+    const near = [];
+    for (let j = 0; j < told.x.length; j++) {
+      const column = Math.round((told.x[j] - told.x[i]) / told.step), row = Math.round((told.y[j] - told.y[i]) / told.step);
+      if (j !== i && Math.abs(column) <= 1 && Math.abs(row) <= 1) near.push([j, column, row]);
+    }
+    return near;
+  }
+
+  // The patch in the middle of those around it; cells without a picture stay grey.
+  function drawAround(i) {
+    const near = beside(i).filter(([j]) => sheet && j < told.pictures);
+    around.hidden = canvas.hidden || !near.length;
+    if (around.hidden) return;
+    const pen = around.getContext("2d"), side = told.side;
+    pen.clearRect(0, 0, around.width, around.height);
+    for (const [j, column, row] of [...near, [i, 0, 0]]) picture(around, j, 1 + column, 1 + row);
+    pen.lineWidth = side / 16;
+    pen.strokeRect(side, side, side, side);
   }
 
   function choose(i) {
@@ -57,6 +83,11 @@
     }
     lines.push(line("number " + number(i + 1) + " of " + number(told.total) + " by prob"));
     if (told.label.length && told.label[i] >= 0) lines.push(line("label " + (told.label[i] ? "tumor" : "normal")));
+    const near = beside(i).map(([j]) => told.prob[j]);
+    if (near.length) {
+      const mean = near.reduce((sum, prob) => sum + prob, 0) / near.length;
+      lines.push(line("around it " + near.length + (near.length > 1 ? " patches" : " patch") + ", mean prob " + mean.toFixed(3)));
+    }
     if (canvas.hidden) lines.push(line("no picture is kept of this patch"));
     found.replaceChildren(...lines);
   }
@@ -70,6 +101,7 @@
     if (i >= 0) { choose(i); return; }
     mark.hidden = true;
     canvas.hidden = true;
+    around.hidden = true;
     found.replaceChildren(line("no patch here"));
   });
   at("more").addEventListener("click", () => choose(Math.max(0, chosen - 1)));
