@@ -13,7 +13,18 @@ GROUPS = {
     "Predictions and scores": (
         *("open_run", "predict", "scores", "bootstrap_intervals", "thresholds", "compare", "blend", "report"),
     ),
-    "Looking into runs": ("embed", "search", "index", "rebuild_index", "explain", "explain_fold", "heatmap", "export", "explore", "serve"),
+    "Looking into runs": (
+        "embed",
+        "search",
+        "index",
+        "rebuild_index",
+        "explain",
+        "explain_fold",
+        "heatmap",
+        "export",
+        "explore",
+        "serve",
+    ),
     "Recipes and the machine": ("recipes", "recipe", "copy_recipe", "doctor"),
 }
 CLASSES = {

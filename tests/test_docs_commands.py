@@ -36,7 +36,12 @@ ROUNDS = (
     "stop_ratio=null",
     "stop_flips=null",
 )
-NEEDS = {"export": ("export", "onnx"), "data tile": ("slides", "openslide"), "heatmap": ("slides", "openslide")}
+NEEDS = {
+    "export": ("export", "onnx"),
+    "data tile": ("slides", "openslide"),
+    "heatmap": ("slides", "openslide"),
+    "index": ("milvus", "milvus_lite"),
+}
 """The extra, and a package of it, that a command needs."""
 SHOWN = [page for page in pages() if any(not block.not_run for block in blocks(page))]
 
@@ -100,7 +105,13 @@ def made(sources, tiny, tmp_path_factory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("page", SHOWN, ids=name)
+STARTING = ("store.md",)
+"""Pages whose commands start processes: milvus-lite is one."""
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.processes] * (page.name in STARTING), id=name(page)) for page in SHOWN]
+)
 def test_the_commands_of_a_page_run_one_after_the_other(page, command, made, sources, tiny, tmp_path, monkeypatch):
     shown = documented(page)
     for extra, package in {NEEDS[verb] for words in shown for verb in NEEDS if " ".join(words).startswith(f"{verb} ")}:
