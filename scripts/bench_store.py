@@ -1,7 +1,7 @@
 """Search in a vector database beside FAISS in memory: recall@10, rate with and without the query's own slide, load time, memory. Prints markdown rows.
 
-    python scripts/bench_store.py                        # 100,000 vectors in a milvus-lite file; about two minutes on one core
-    python scripts/bench_store.py --patches 1000000      # a million; about ten minutes
+    python scripts/bench_store.py                        # 100,000 vectors in a milvus-lite file; about a minute on one core
+    python scripts/bench_store.py --patches 1000000      # a million; about 13 minutes
     python scripts/bench_store.py --store http://HOST:19530
 
 Vectors are in clusters, as of bench_search.py. The process, and milvus-lite's, are held to `--threads` cores. An index that the store
