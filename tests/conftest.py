@@ -1,13 +1,18 @@
 """Tiny datasets, recipes and runs that many tests share; commands in this process, or in real processes that can be killed."""
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 # Before anything imports torch: two threads on a busy core are ten times slower than one, and tests stay off the network.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PCAM_SSL_DATA", None)
+# A shell ignores Ctrl-C for what it starts in the background, and children inherit that; tests that interrupt need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
