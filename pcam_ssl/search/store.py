@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ TOKEN = "PCAM_SSL_STORE_TOKEN"
 """The environment variable of a cluster's token, or USER:PASSWORD."""
 EXACT = "FLAT"
 INDEXES = (EXACT, "IVF_FLAT", "IVF_SQ8", "HNSW", "AUTOINDEX")
-CONNECT_S, REQUEST_S = 10, 120
+CONNECT_S, RETRY_S, REQUEST_S = 10, 0.2, 120
 MOST_NEIGHBOURS = 16_384
 """The most that Milvus returns for one query."""
 REQUEST_QUERIES = 256
@@ -137,9 +138,7 @@ class Store:
         """End the connection, and milvus-lite's process, so that another program can open its file."""
         self.client.close()
         if self.file is not None:
-            from milvus_lite.server_manager import server_manager_instance
-
-            server_manager_instance.release_server(str(self.file))
+            _stop(self.file)
 
     @contextmanager
     def _asked(self, what: str = "refused or did not answer", then: str = "mend or start it, and run the same command again"):
@@ -162,15 +161,15 @@ def open_store(uri: str, make: bool = False) -> Iterator[Store]:
     pymilvus = _import(lite=file is not None)
     try:
         with _quiet() if file else _as_it_is():
-            client = pymilvus.MilvusClient(str(file or uri), token=os.environ.get(TOKEN, ""), timeout=CONNECT_S)
+            client = _connected(pymilvus, uri, file)
     except pymilvus.MilvusException as error:
-        if file is not None:
+        if file is None:
             raise UserError(
-                f"--store {uri}: milvus-lite cannot open it (another program has it open, or it is damaged); "
-                "end that program, or name another file"
+                f"--store {shown}: cannot be reached ({_reason(error)}); start Milvus there, or name a file that ends in .db"
             ) from error
         raise UserError(
-            f"--store {shown}: cannot be reached ({_reason(error)}); start Milvus there, or name a file that ends in .db"
+            f"--store {uri}: milvus-lite cannot open it (another program has it open, or it is damaged); "
+            "end that program, or name another file"
         ) from error
     store = Store(client, shown, file)
     try:
@@ -236,6 +235,32 @@ def _import(lite: bool):
     # What it logs with a traceback is told in one line.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return pymilvus
+
+
+def _connected(pymilvus, uri: str, file: Path | None):
+    """A client. A milvus-lite that starts slowly has `CONNECT_S`: it itself waits half a second, too little on a busy machine."""
+    from pymilvus.exceptions import ConnectionConfigException
+
+    until = time.monotonic() + (CONNECT_S if file else 0)
+    while True:
+        try:
+            return pymilvus.MilvusClient(str(file or uri), token=os.environ.get(TOKEN, ""), timeout=CONNECT_S)
+        except ConnectionConfigException:
+            # Its process has ended: the file is locked or damaged.
+            raise
+        except pymilvus.MilvusException:
+            if time.monotonic() > until:
+                if file:
+                    _stop(file)
+                raise
+            time.sleep(RETRY_S)
+
+
+def _stop(file: Path) -> None:
+    """End the process of milvus-lite that has `file` open."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(str(file))
 
 
 @contextmanager

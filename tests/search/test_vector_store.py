@@ -1,6 +1,7 @@
 """Galleries in a vector database: milvus-lite files beside exact FAISS."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from pcam_ssl.search.store import Store, open_store
 from pcam_ssl.search.store_gallery import Only, collection_of, load_gallery
 
 pytest.importorskip("pymilvus", reason="pymilvus is not installed (extra: milvus)")
-pytest.importorskip("milvus_lite", reason="milvus-lite is not installed (extra: milvus)")
+milvus_lite = pytest.importorskip("milvus_lite.server", reason="milvus-lite is not installed (extra: milvus)")
 # milvus-lite is a process of its own.
 pytestmark = pytest.mark.processes
 
@@ -371,6 +372,30 @@ def test_options_of_the_index_in_memory(command, folder, stored, patches):
 def test_more_neighbours_than_there_are(folder, stored, patches):
     with pytest.raises(UserError, match="k 98 does not fit"):
         search_space(folder, ids=[patches.id[3]], k=98, store=stored)
+
+
+def program(folder, text: str):
+    """A folder with `text` in place of milvus-lite's program."""
+    folder.mkdir()
+    (folder / "milvus").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "milvus").chmod(0o755)
+    return folder
+
+
+def test_a_milvus_lite_that_starts_slowly_is_waited_for(folder, stored, patches, tmp_path, monkeypatch):
+    real = milvus_lite.BIN_PATH
+    slow = program(tmp_path / "bin", f'sleep 2\nLD_LIBRARY_PATH={real} exec {real}/milvus "$@"')
+    monkeypatch.setenv("BIN_PATH", str(slow))
+    assert len(neighbours(folder, stored, ids=[patches.id[3]], k=4)[0]) == 4
+
+
+def test_a_milvus_lite_that_never_answers_is_ended(command, folder, tmp_path, monkeypatch):
+    silent = program(tmp_path / "bin", f"echo $$ > {tmp_path}/pid\nexec sleep 600")
+    monkeypatch.setenv("BIN_PATH", str(silent))
+    monkeypatch.setattr(store_module, "CONNECT_S", 1)
+    assert "milvus-lite cannot open it" in refused(command, "index", folder, "--store", tmp_path / "gallery.db")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_file_that_another_program_has_open(command, folder, stored):
