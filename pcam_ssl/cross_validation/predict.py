@@ -100,13 +100,12 @@ def further_table(
 
 
 def _smoothed(run: Run, own: pd.DataFrame, source: Dataset) -> pd.DataFrame:
-    recipe = run.recipe
-    check_places(recipe, source)
+    places = check_places(run.recipe, source)
     parts, finished = [], [int(k) for k in own.fold.unique() if k >= 0]
     for k in finished:
         facts, table = read_spatial(run.fold(k)), own[own.fold == k].reset_index(drop=True)
         calibrator = Calibrator.from_dict(facts["calibration"])
-        parts.append(smoothed(table, around_logits(recipe, source, table), facts["weight"], calibrator))
+        parts.append(smoothed(table, around_logits(places, table), facts["weight"], calibrator))
     return pd.concat([*parts, mean_of_folds(parts, mean_calibrator(run, finished, INNER_SPATIAL))], ignore_index=True)
 
 

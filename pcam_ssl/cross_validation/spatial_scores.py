@@ -31,7 +31,8 @@ def spatial_tables(context: RunContext, unit: Unit, tables: dict[str, pd.DataFra
     The weight of what lies around is the recipe's, or that of the lowest NLL on inner patches after calibration.
     Returns {"tables", "facts": JSON values}.
     """
-    around = {name: around_logits(context.recipe, context.dataset, table) for name, table in tables.items()}
+    places = cells(context.recipe, context.dataset)
+    around = {name: around_logits(places, table) for name, table in tables.items()}
     options, inner = context.recipe.spatial, tables["inner"]
     labels = inner.label.to_numpy(np.int64)
     reason = no_choice(labels) if options.weight == "inner" else None
@@ -69,42 +70,38 @@ def smoothed(table: pd.DataFrame, around: np.ndarray, weight: float, calibrator:
     return predictions(table.id, table.label, table.wsi, fold, logits, table.view_std, probs)
 
 
-def around_logits(recipe: Recipe, dataset: Dataset, table: pd.DataFrame) -> np.ndarray:
-    """Mean logit `[n]` of the patches of `table` around each of its patches; NaN where there is none, or no place is known."""
-    places = _placed(dataset)
+def cells(recipe: Recipe, dataset: Dataset) -> pd.DataFrame:
+    """Slide number, row and column by id, of the patches of the dataset that have a slide and a place.
+
+    The distance of neighbours is the recipe's, that of `data tile`, or the smallest one between two patches of any slide.
+    """
+    placed = dataset.patches.set_index("id")[["wsi", "x", "y"]].dropna()
+    if recipe.spatial.step_px is not None:
+        return cells_of(placed, recipe.spatial.step_px)
+    smallest = min(grid_step(placed, axis) for axis in ("x", "y"))
+    steps = {wsi: slide_space(dataset, wsi, None).step_px or smallest for wsi in placed.wsi.unique()}
+    return cells_of(placed, placed.wsi.map(steps).astype("float64"))
+
+
+def around_logits(places: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Mean logit `[n]` of the patches of `table` around each of its patches, by the `cells` of their dataset; NaN where there is none."""
     known = table.id.isin(places.index).to_numpy()
     around = np.full(len(table), np.nan)
     if known.any():
-        rows = places.loc[table.id[known]]
-        around[known] = means_around(cells_of(rows, steps_of(recipe, dataset, rows)), table.logit.to_numpy()[known])
+        around[known] = means_around(places.loc[table.id[known]], table.logit.to_numpy()[known])
     return around
 
 
-def steps_of(recipe: Recipe, dataset: Dataset, rows: pd.DataFrame) -> pd.Series:
-    """The distance of neighbouring patches in px of the coordinates, for each of `rows`: the recipe's, that of `data tile`, or the smallest
-    one between patches of a slide of the dataset."""
-    if recipe.spatial.step_px is not None:
-        return pd.Series(float(recipe.spatial.step_px), index=rows.index)
-    smallest = min(grid_step(_placed(dataset), axis) for axis in ("x", "y"))
-    steps = {wsi: slide_space(dataset, wsi, None).step_px or smallest for wsi in rows.wsi.unique()}
-    return rows.wsi.map(steps).astype("float64")
-
-
-def check_places(recipe: Recipe, dataset: Dataset) -> None:
-    """Raises UserError where no patch of the dataset has another beside it."""
-    places = _placed(dataset)
-    if places.empty:
+def check_places(recipe: Recipe, dataset: Dataset) -> pd.DataFrame:
+    """The `cells` of a dataset. Raises UserError where no patch of it has another beside it."""
+    if dataset.patches[["wsi", "x", "y"]].isna().any(axis=1).all():
         raise UserError(
             f"spatial.use: {dataset.path} has no slides with coordinates; import it with --wsi-pattern, or leave spatial.use=false"
         )
-    beside = np.isfinite(means_around(cells_of(places, steps_of(recipe, dataset, places)), np.zeros(len(places))))
-    if not beside.any():
+    places = cells(recipe, dataset)
+    if np.isnan(means_around(places, np.zeros(len(places)))).all():
         raise UserError(
             f"spatial.use: no patch of {dataset.path} has another beside it; set spatial.step_px to the distance of neighbouring patches in"
             " its coordinates, or leave spatial.use=false"
         )
-
-
-def _placed(dataset: Dataset) -> pd.DataFrame:
-    """wsi, x and y by id, of the patches that have all three."""
-    return dataset.patches.set_index("id")[["wsi", "x", "y"]].dropna()
+    return places

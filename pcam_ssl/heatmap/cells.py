@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.places import grid_step
+from pcam_ssl.data.places import cells_of, grid_step
 
 EMPTY = (228, 231, 236)
 NORMAL, MIDDLE, TUMOR = (36, 104, 194), (250, 250, 250), (194, 87, 12)
@@ -50,13 +50,13 @@ class Grid:
 
 def lay_out(rows: pd.DataFrame, tile_px: float, step_px: float | None = None) -> Grid:
     """The grid of one slide's patches (columns wsi, x, y), whose edge is `tile_px`. `step_px` is their distance; found where it is None."""
-    x, y = (rows[axis].to_numpy(np.float64) for axis in ("x", "y"))
     if step_px is None:
         steps = [grid_step(rows, axis) for axis in ("x", "y") if rows[axis].nunique() > 1]
         step_px = min(steps, default=tile_px)
         step_px = tile_px if step_px < tile_px / FINEST else step_px
-    column, row = (np.rint((places - places.min()) / step_px).astype(np.int64) for places in (x, y))
-    return Grid(float(x.min()), float(y.min()), float(step_px), float(tile_px), column, row, max(1, round(tile_px / step_px)))
+    cells, left, top = cells_of(rows, step_px), float(rows.x.min()), float(rows.y.min())
+    column, row = cells.column.to_numpy(), cells.row.to_numpy()
+    return Grid(left, top, float(step_px), float(tile_px), column, row, max(1, round(tile_px / step_px)))
 
 
 def cell_means(places: tuple[np.ndarray, np.ndarray], values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.blending.predict import predict_source
 from pcam_ssl.cross_validation.context import RunContext
-from pcam_ssl.cross_validation.spatial_scores import WEIGHTS, around_logits
+from pcam_ssl.cross_validation.spatial_scores import WEIGHTS, around_logits, cells
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import read_folds
 from pcam_ssl.errors import UserError
@@ -141,5 +141,5 @@ def test_a_step_doubled_looks_twice_as_far(run, slides):
     table = read_predictions(run.fold(0) / "oof.parquet")
     recipe = run.recipe
     wide = recipe.model_copy(update={"spatial": recipe.spatial.model_copy(update={"step_px": 2.0 * dataset.size_px})})
-    near, far = around_logits(recipe, dataset, table), around_logits(wide, dataset, table)
+    near, far = around_logits(cells(recipe, dataset), table), around_logits(cells(wide, dataset), table)
     assert np.nanmax(np.abs(near - far)) > 0
