@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import pcam_ssl as pcam
 from pcam_ssl.errors import UserError
 from pcam_ssl.units import ray_tasks
 from pcam_ssl.units.ray_tasks import RayWorkers, _resources
@@ -66,7 +67,10 @@ def test_a_lost_worker_costs_its_last_minutes(cluster, command, units, tmp_path,
 
 @pytest.mark.trains
 @pytest.mark.processes
-def test_stopped_workers_save_the_state_of_their_units(cluster, units, tmp_path):
+def test_stopped_workers_save_the_state_of_their_units(cluster, slides, long, tmp_path):
+    units = tmp_path / "units.jsonl"
+    # The worker looks for a stop every half second; a training must last longer than that on any machine.
+    pcam.plan("smoke", slides, [*long, "train.epochs=100"], out=tmp_path / "runs", file=units)
     workers = RayWorkers(1, None, {}, None, tmp_path / "logs")
     workers.start([Job(str(units), 0, str(tmp_path / "logs" / "0.log"), str(tmp_path))])
     saved = tmp_path / "runs" / "smoke" / "fold-0" / "last.pt"
