@@ -7,19 +7,17 @@ import pandas as pd
 from torch.utils.data import Dataset as Stream
 
 from pcam_ssl.cross_validation.context import RunContext
-from pcam_ssl.data.batches import (
+from pcam_ssl.data.batches import PseudoPart, TrainStream, UnlabelledStream
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
+from pcam_ssl.data.plans import (
     CLASSES,
     ClassesBySlide,
     Mixed,
     MixedClassesBySlide,
-    PseudoPart,
     Shuffled,
-    TrainStream,
-    UnlabelledStream,
     check_classes,
 )
-from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
