@@ -1,16 +1,15 @@
 """Batches as pure functions of (seed, step, rank), for exact resume without sampler state and for any number of processes. `plans.py` says which patches they hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pcam_ssl.data.features import Features
-from pcam_ssl.data.fixed_views import FixedViews
+from pcam_ssl.data.pixels import DevicePixels, Inputs, Pixels
 from pcam_ssl.data.plans import Shuffled
+from pcam_ssl.data.tensor_views import DrawnViews
 from pcam_ssl.data.views import Views
 
 
@@ -30,34 +29,6 @@ class PseudoPart:
         """Weights float32 [b] of the patches `index` at this step."""
         ramp = min(1.0, (step + 1) / self.ramp_steps) if self.ramp_steps else 1.0
         return np.where(index < self.n_labelled, self.weights[index], ramp * self.weights[index]).astype(np.float32)
-
-
-class Pixels:
-    """Memory-mapped uint8 `[N, H, W, 3]`. It is pickled as a path, so loader processes get no copy."""
-
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
-        self._array: np.ndarray | None = None
-
-    @property
-    def array(self) -> np.ndarray:
-        if self._array is None:
-            self._array = np.load(self.path, mmap_mode="r")
-        return self._array
-
-    def __getstate__(self):
-        return {"path": self.path, "_array": None}
-
-    def draw(self, rows: np.ndarray, views: Sequence[Views | FixedViews], keys: Sequence[tuple[int, ...]]) -> np.ndarray:
-        """One view of each patch, uint8 `[n, H, W, 3]`; `views` and `keys` `[n]` choose it."""
-        patches = self.array[rows]
-        for i, (row, each, key) in enumerate(zip(rows, views, keys, strict=True)):
-            patches[i] = each(patches[i], key, row)
-        return patches
-
-
-Inputs = Pixels | Features
-"""What networks are fed with: pixels, or the features of a frozen backbone."""
 
 
 class TrainStream(Dataset):
@@ -91,9 +62,8 @@ class TrainStream(Dataset):
         places = range(self.rank * share, (self.rank + 1) * share)
         index = whole[places.start : places.stop]
         keys = [(self.seed, 2, step, place) for place in places]
-        patches = self.pixels.draw(self.rows[index], [self._views_of(each) for each in index], keys)
         batch = {
-            "pixels": torch.from_numpy(patches),
+            "pixels": self.pixels.draw(self.rows[index], [self._views_of(each) for each in index], keys),
             "label": torch.from_numpy(self.labels[index]),
             "slide": torch.from_numpy(self.slides[index]),
             "index": torch.from_numpy(index),
@@ -131,9 +101,10 @@ class EvalStream(Dataset):
         return batch
 
 
-def load(stream: Dataset, numbers: range, workers: int, device: torch.device) -> DataLoader:
-    """A loader of the stream's items for `numbers`, in order, prefetched by `workers` processes (0: computed in this process)."""
-    return DataLoader(
+def load(stream: Dataset, numbers: range, workers: int, device: torch.device) -> Iterable[dict[str, torch.Tensor]]:
+    """The stream's batches for `numbers`, in order, prefetched by `workers` processes (0: computed in this process). Views of
+    `DevicePixels` are computed here, on the device."""
+    loader = DataLoader(
         stream,
         batch_size=None,
         sampler=numbers,
@@ -141,6 +112,8 @@ def load(stream: Dataset, numbers: range, workers: int, device: torch.device) ->
         prefetch_factor=4 if workers else None,
         pin_memory=device.type == "cuda",
     )
+    inputs = getattr(stream, "pixels", None)
+    return map(inputs.render, loader) if isinstance(inputs, DevicePixels) else loader
 
 
 # Larger than every seed of a labelled stream. With equal seeds the same labelled and unlabelled patches would meet in every pass.
@@ -203,9 +176,9 @@ class UnlabelledStream(Dataset):
             batch |= self._mixup(step, self.size * b + self.n_weak * len(whole), own)
         return batch
 
-    def _views(self, views: Views, kind: int, step: int, rows: np.ndarray, places: np.ndarray) -> torch.Tensor:
+    def _views(self, views: Views, kind: int, step: int, rows: np.ndarray, places: np.ndarray) -> torch.Tensor | DrawnViews:
         keys = [(self.seed, kind, step, int(place)) for place in places]
-        return torch.from_numpy(self.pixels.draw(rows, [views] * len(rows), keys))
+        return self.pixels.draw(rows, [views] * len(rows), keys)
 
     def _mixup(self, step: int, n: int, own: np.ndarray) -> dict[str, torch.Tensor]:
         """`share` and `partner` of the patches at the places `own` of the whole batch of `n`, which are drawn for all of it."""
