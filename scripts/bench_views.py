@@ -82,7 +82,7 @@ def views(inputs: Inputs, rounds: int):
             ratios(seconds["tensor"], seconds["albumentations"]),
             at_most(1),
             *(f"{np.median(seconds[name]) / count * 1e6:.0f} µs a patch" for name in ("tensor", "albumentations")),
-            place(CPU.device, choose_precision(CPU.device)),
+            place(CPU.device),
         )
 
 
