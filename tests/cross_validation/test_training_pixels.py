@@ -156,3 +156,11 @@ def test_a_run_says_which_engine_it_used_and_another_is_refused(train, on_device
     words = [word for each in ("views.engine=albumentations", "train.data=auto") for word in ("--set", each)]
     end = command("baseline", "--data", slides, "--recipe", on_device.paths.recipe, "--out", on_device.path, *words)
     assert end.code == 2 and "views.engine: tensor -> " in end.problems[0]
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "mixmatch"])
+def test_methods_that_learn_from_the_pool_train_on_the_device(train, tmp_path, method):
+    settings = (f"method.name={method}", "train.epochs=1", "train.batch_size=8")
+    device, host = (train(tmp_path / place, *settings, *more, only=[0]) for place, more in (("device", ON_DEVICE), ("host", ())))
+    theirs, mine = (read_metrics(run.fold(0) / "metrics.jsonl")[0]["train_loss"] for run in (host, device))
+    assert mine == pytest.approx(theirs, rel=0.02)
