@@ -1,5 +1,6 @@
-"""The number format and memory layout in which a device computes fastest, and why it was chosen."""
+"""The number format and memory layout in which a device computes fastest, and why it was chosen; how much memory it has."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
@@ -35,6 +36,15 @@ def choose_precision(device: torch.device, name: str = "auto", channels_last: bo
     # format for ten other backbones (BENCHMARKS.md), so that no run has to try first.
     layout = device.type in ("cuda", "cpu") if channels_last == "auto" else bool(channels_last)
     return Precision(chosen, layout, why)
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory that the device has in all; of a CPU that of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _fast_format(device: torch.device) -> tuple[str, str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from bench_measure import NotMeasured, Place
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.importing import import_source
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.device import Precision
 

@@ -16,9 +16,10 @@ from bench_inputs import Inputs, pixels_of, place
 from bench_measure import NotMeasured, at_least, at_most, compare, rate, ratios, spread, take_turns, timed
 from bench_plain import open_patch, pack_plainly
 
-from pcam_ssl.data.batches import Shuffled, TrainStream, load
+from pcam_ssl.data.batches import TrainStream, load
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.importing import import_source
+from pcam_ssl.data.plans import Shuffled
 from pcam_ssl.data.views import Views
 
 CPU = torch.device("cpu")

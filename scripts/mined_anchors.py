@@ -15,9 +15,9 @@ import torch
 from pytorch_metric_learning.miners import BatchHardMiner
 from torch.nn import functional
 
-from pcam_ssl.data.batches import ClassesBySlide
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import labelled_rows
+from pcam_ssl.data.plans import ClassesBySlide
 from pcam_ssl.methods.metric import mine, slide_masks
 
 

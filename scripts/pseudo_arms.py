@@ -22,9 +22,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 from pcam_ssl.cross_validation.cross_validate import baseline
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.pool import pool_rows
 from pcam_ssl.files import read_json
 from pcam_ssl.models.artefact import load_trained

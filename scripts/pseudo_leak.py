@@ -15,9 +15,9 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from pcam_ssl.cross_validation.cross_validate import baseline
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, is_dataset, open_dataset
 from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.files import write_text
 from pcam_ssl.models.artefact import load_trained

@@ -125,7 +125,7 @@ def test_the_guarantees_name_tests_that_exist():
 
 
 KEY = re.compile(r"(?<![\w./-])(?:(?<=set )|(?<=raise )|(?<=lower )|(?=(?:{})\.))([a-z_]+\.[a-z_]\w*)")
-FILES = ("css", "csv", "faiss", "html", "ids", "json", "jsonl", "npy", "parquet", "pt", "safetensors", "yaml")
+FILES = ("md", "css", "csv", "faiss", "html", "ids", "json", "jsonl", "npy", "parquet", "pt", "safetensors", "yaml")
 
 
 def keys_named(text: str, sections: list[str]) -> set[str]:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.audit.findings import Finding
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset
 from pcam_ssl.data.duplicates import duplicate_keys, is_flat, view_bits
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.search import search

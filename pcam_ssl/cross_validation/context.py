@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.cross_validation.frozen import Frozen
-from pcam_ssl.data.batches import Inputs, Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset
 from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.data.folds import Folds, Unit, labelled_rows, score_groups
+from pcam_ssl.data.pixels import Inputs, Pixels
 from pcam_ssl.data.views import Views
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World

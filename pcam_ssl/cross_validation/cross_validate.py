@@ -24,8 +24,9 @@ from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.graph_scores import check_graph
 from pcam_ssl.cross_validation.spatial_scores import check_places
 from pcam_ssl.cross_validation.training_data import check_batches, check_pools
+from pcam_ssl.cross_validation.training_pixels import check_room, for_device
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.folds import REFIT, Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, labelled_rows, read_folds, refit_unit, write_folds
 from pcam_ssl.data.splits import make_folds, with_budget, with_inner
 from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, join_world
@@ -52,7 +53,7 @@ def cross_validate(recipe: Recipe, data: Path | str, out: Path | str, command: s
     world = join_world(recipe.train.device)
     world.run_on_main(lambda: check_folder("--out", out))
     precision = choose_precision(world.device, recipe.train.precision, recipe.train.channels_last)
-    recipe = _resolved(recipe, precision)
+    recipe = _resolved(recipe, precision, world.device)
     dataset = open_dataset(data)
     world.run_on_main(lambda: check_dataset(recipe, dataset))
     with interruptible(str(out)), ExitStack() as locks:
@@ -97,7 +98,7 @@ def planned_folds(recipe: Recipe, dataset: Dataset, run: Run) -> Folds:
 def recipe_of_run(recipe: Recipe) -> Recipe:
     """The recipe as its run states it: `auto` values replaced by those of this device and of the method."""
     device = join_world(recipe.train.device).device
-    return _resolved(recipe, choose_precision(device, recipe.train.precision, recipe.train.channels_last))
+    return _resolved(recipe, choose_precision(device, recipe.train.precision, recipe.train.channels_last), device)
 
 
 def train_missing(context: RunContext, unit: Unit) -> None:
@@ -138,8 +139,9 @@ def _begin(
             check_start(recipe, dataset)
             new_network(recipe, dataset.size_px, say)
             check_views(recipe, dataset)
+            check_room(recipe, dataset, folds, _all_units(folds, recipe), world, learns_from_pool(recipe.method))
             begin_run(run, *identity)
-        elif not all(run.unit_done(name) for name in _units(folds, recipe)):
+        elif not all(run.unit_done(unit.name) for unit in _all_units(folds, recipe)):
             check_published(run, recipe)
         if not run.paths.folds.exists():
             write_folds(folds, run.paths.folds, run.table_notes(run.info()))
@@ -162,16 +164,17 @@ def _begin(
     return run
 
 
-def _units(folds: Folds, recipe: Recipe) -> list[str]:
-    return [*(f"fold-{k}" for k in range(folds.n_folds)), *([REFIT] if recipe.cv.refit else [])]
+def _all_units(folds: Folds, recipe: Recipe) -> list[Unit]:
+    return [*(fold_unit(folds, k) for k in range(folds.n_folds)), *([refit_unit(folds)] if recipe.cv.refit else [])]
 
 
 def _lock(locks: ExitStack, path: Path, what: str, wait_s: float = 0) -> None:
     locks.enter_context(lock_file(path, what, wait_s))
 
 
-def _resolved(recipe: Recipe, precision: Precision) -> Recipe:
+def _resolved(recipe: Recipe, precision: Precision, device: torch.device) -> Recipe:
     """The recipe with its `auto` values replaced by those of device and method. They change numbers, so they belong to the run's identity."""
+    recipe = for_device(recipe, device)
     train = recipe.train.model_copy(update={"precision": precision.name, "channels_last": precision.channels_last})
     return _resolved_by_method(recipe.model_copy(update={"train": train}))
 

@@ -12,6 +12,7 @@ from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.frozen import features_of_rows
 from pcam_ssl.cross_validation.neighbor_votes import watched_logits
 from pcam_ssl.cross_validation.training_data import mix_words, steps_per_epoch, train_stream, training_set, with_pool
+from pcam_ssl.cross_validation.training_pixels import training_inputs
 from pcam_ssl.data.folds import Unit
 from pcam_ssl.distributed import share_batch_norms
 from pcam_ssl.errors import UserError, first_line
@@ -43,7 +44,7 @@ def fit_unit(context: RunContext, unit: Unit) -> Training:
     network = _network(context, unit)
     steps = unit.steps or steps_per_epoch(recipe, len(patches), patches.n_labelled)
     training = _training(context, unit, network, patches.labels, steps)
-    stream = train_stream(context, unit, patches, seed)
+    stream = train_stream(context, unit, patches, seed, training_inputs(context, unit, patches))
     if world.is_main and (words := mix_words(stream.plan)) is not None:
         say(f"{unit.name}: {words}")
     world.share(options.batch_size, "train.batch_size")
@@ -154,8 +155,9 @@ def _training(context: RunContext, unit: Unit, network: Network, labels: np.ndar
     optimizer = build_optimizer(method, recipe.optim.model_dump(), device)
     schedule = Schedule(recipe.schedule.model_dump(), recipe.optim.lr, recipe.train.epochs, steps)
     ema = ModelEmaV3(network, recipe.train.ema_decay, use_warmup=True) if recipe.train.ema_decay else None
-    if recipe.train.compile and context.frozen is None:
-        network.compile()
+    if recipe.train.compile is True and context.frozen is None:
+        # Batches of training have one size. Kernels for any size would be slower.
+        network.compile(dynamic=False)
     scaler = torch.amp.GradScaler(device.type, enabled=context.precision.name == "fp16")
     return Training(method, optimizer, schedule, ema, scaler)
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pcam_ssl.data.batches import Inputs
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.features import Features
 from pcam_ssl.data.fixed_views import FixedViews
+from pcam_ssl.data.pixels import Inputs
 from pcam_ssl.data.views import id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World

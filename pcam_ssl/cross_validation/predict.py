@@ -10,10 +10,10 @@ from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.graph_scores import propagated_logits
 from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gallery
 from pcam_ssl.cross_validation.spatial_scores import around_logits, check_places, smoothed
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
 from pcam_ssl.data.folds import Unit, fold_unit, read_folds
 from pcam_ssl.data.importing import open_source
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.pool import transductive
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.calibration import Calibrator

@@ -7,19 +7,18 @@ import pandas as pd
 from torch.utils.data import Dataset as Stream
 
 from pcam_ssl.cross_validation.context import RunContext
-from pcam_ssl.data.batches import (
+from pcam_ssl.data.batches import PseudoPart, TrainStream, UnlabelledStream
+from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
+from pcam_ssl.data.pixels import Inputs
+from pcam_ssl.data.plans import (
     CLASSES,
     ClassesBySlide,
     Mixed,
     MixedClassesBySlide,
-    PseudoPart,
     Shuffled,
-    TrainStream,
-    UnlabelledStream,
     check_classes,
 )
-from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.data.folds import Folds, Unit, fold_unit, refit_unit
 from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
@@ -62,8 +61,8 @@ def training_set(context: RunContext, unit: Unit) -> TrainingSet:
     )
 
 
-def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: int) -> TrainStream:
-    """The batches of a unit's training set."""
+def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: int, inputs: Inputs | None = None) -> TrainStream:
+    """The batches of a unit's training set, drawn from `inputs`, else from those of the context."""
     recipe, world = context.recipe, context.world
     pseudo = None
     if len(patches) > patches.n_labelled:
@@ -71,7 +70,7 @@ def train_stream(context: RunContext, unit: Unit, patches: TrainingSet, seed: in
         ramp_steps = round(recipe.pseudo.ramp_epochs * steps_per_epoch(recipe, len(patches), patches.n_labelled))
         pseudo = PseudoPart(patches.n_labelled, patches.weights.astype(np.float32), context.views(policy), ramp_steps)
     return TrainStream(
-        context.inputs,
+        context.inputs if inputs is None else inputs,
         patches.rows,
         patches.labels,
         batch_plan(recipe, patches.labels, patches.slides, seed, patches.n_labelled),
@@ -172,7 +171,7 @@ def check_pools(recipe: Recipe, dataset: Dataset, folds: Folds) -> None:
             _pool(recipe, dataset, folds, each)
 
 
-def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_per_epoch: int) -> Stream:
+def with_pool(context: RunContext, unit: Unit, stream: TrainStream, seed: int, steps_per_epoch: int) -> Stream:
     """The labelled stream, joined with the unit's pool where the method learns from it. Rank 0 prints what the pool holds."""
     recipe, world = context.recipe, context.world
     method = recipe.method
@@ -183,7 +182,7 @@ def with_pool(context: RunContext, unit: Unit, stream: Stream, seed: int, steps_
         say(f"{unit.name}: {describe_pool(pool_facts(context.dataset, context.folds, unit))}")
     return UnlabelledStream(
         stream,
-        context.inputs,
+        stream.pixels,
         rows.row.to_numpy(),
         recipe.train.batch_size * method.ratio,
         weak=context.views(method.weak),

@@ -79,14 +79,16 @@ class Features:
             total += self.of(rows, view)
         return total.div_(len(views))
 
-    def draw(self, rows: np.ndarray, views: Sequence["FixedViews"], keys: Sequence[tuple[int, ...]]) -> np.ndarray:
+    def draw(self, rows: np.ndarray, views: Sequence["FixedViews"], keys: Sequence[tuple[int, ...]]) -> "torch.Tensor":
         """One view of each patch, float32 `[n, D]`; `views` and `keys` `[n]` choose it, as they do for pixels."""
+        import torch
+
         names = [each.names[each.number(key)] for each, key in zip(views, keys, strict=True)]
         drawn = np.empty((len(rows), self.dimension), np.float32)
         for name in dict.fromkeys(names):
             at = np.array([each == name for each in names])
             drawn[at] = self.array(name)[rows[at]]
-        return drawn
+        return torch.from_numpy(drawn)
 
     def whole(self, view: str) -> bool:
         """Whether the file of a view is there and has the right shape. A file cut short, or of another shape, is removed."""

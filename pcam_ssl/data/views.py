@@ -9,7 +9,7 @@ import random
 import time
 import warnings
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import albumentations as A
 import cv2
@@ -88,6 +88,21 @@ class StainJitter(A.ImageOnlyTransform):
         return cv2.convertScaleAbs(cv2.exp(cv2.min(density, 0)), alpha=255)
 
 
+class ViewParameters(NamedTuple):
+    """A view as numbers. A step that is None leaves the patch as it is; the steps come in this order."""
+
+    element: int = 0
+    """The element of D4, as `dihedral` takes it."""
+    stain: np.ndarray | None = None
+    """Matrix `[3, 3]` that is multiplied from the right to the optical density of a pixel `[3]`."""
+    warp: np.ndarray | None = None
+    """Matrix `[2, 3]` from a place (x, y, 1) in the view to its place in the patch, in px."""
+    blur: np.ndarray | None = None
+    """One-dimensional kernel of odd length."""
+    holes: np.ndarray | None = None
+    """Erased boxes `[n, 7]`: x and y of the first px, x and y behind the last, colour."""
+
+
 class Views:
     """Draws views by a policy: none, d4, standard (D4 + stain jitter), strong (D4 + more stain jitter, shift, blur, erasing), file (D4 + `transform`).
 
@@ -110,12 +125,9 @@ class Views:
         """The view of a patch uint8 `[H, W, 3]` for `key`, of the same shape, whatever its `row`. Raises UserError where a user's own policy changes shape or dtype."""
         if not self.turns:
             return patch
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-        patch = dihedral(patch, int(generator.integers(8)))
+        patch = dihedral(patch, self._seeded(key))
         if self.compose is None:
             return patch
-        # One generator for all transforms: seeding each by `set_random_seed` costs more time than the transforms.
-        self.compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         view = self.compose(image=patch)["image"]
         # Batches are filled in place, which would silently cast a float view to uint8.
         if getattr(view, "dtype", None) != np.uint8 or view.shape != patch.shape:
@@ -124,6 +136,34 @@ class Views:
                 f"views.file: turns a uint8 patch {patch.shape} into {found}; a view keeps size and dtype, so drop that step"
             )
         return view
+
+    def parameters(self, key: tuple[int, ...], size_px: int) -> ViewParameters:
+        """What `__call__` draws for `key` and a patch of `size_px`, by the same generators in the same order. Not for the policy `file`."""
+        if not self.turns:
+            return ViewParameters()
+        element = self._seeded(key)
+        if self.compose is None:
+            return ViewParameters(element)
+        # albumentations first draws whether the whole policy is applied, which it always is.
+        self.compose.py_random.random()
+        drawn = {type(step): _draw(step, size_px) for step in self.compose.transforms if step.should_apply()}
+        stain, warp, blur, erase = (drawn.get(step, {}) for step in (StainJitter, A.Affine, A.GaussianBlur, A.CoarseDropout))
+        return ViewParameters(
+            element,
+            stain.get("matrix"),
+            np.linalg.inv(warp["matrix"])[:2] if warp else None,
+            blur.get("kernel"),
+            _coloured(**erase) if erase else None,
+        )
+
+    def _seeded(self, key: tuple[int, ...]) -> int:
+        """The element of D4 for `key`; the steps after it then draw from the generators of `key`."""
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+        element = int(generator.integers(8))
+        if self.compose is not None:
+            # One generator for all transforms: seeding each by `set_random_seed` costs more time than the transforms.
+            self.compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        return element
 
 
 def check_transform(transform: dict[str, Any], patches: np.ndarray, draws: int = 128) -> None:
@@ -198,6 +238,18 @@ def _tissue(strength: float) -> list:
             num_holes_range=(1, 3), hole_height_range=(0.05, 0.15), hole_width_range=(0.05, 0.15), fill="random_uniform", p=0.3
         ),
     ]
+
+
+def _draw(step: A.BasicTransform, size_px: int) -> dict[str, Any]:
+    """The parameters that a transform draws for a patch, in the order of its `__call__`."""
+    own = step.get_params()
+    return own | step.get_params_dependent_on_data({**own, "shape": (size_px, size_px, 3)}, {})
+
+
+def _coloured(holes: np.ndarray, seed: int) -> np.ndarray:
+    """Boxes `[n, 7]` of CoarseDropout with the colours that its `fill="random_uniform"` draws from `seed`."""
+    generator = np.random.default_rng(seed)
+    return np.stack([np.r_[hole, generator.integers(0, 256, (1, 3), np.uint8)[0]] for hole in holes])
 
 
 def id_key(patch_id: str) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.data.folds import score_groups
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.centre import centre_means, even_share, without_centre, without_surround
 from pcam_ssl.explain.explanation import LEARNED, Explained, NetworkView, Summary, summarise

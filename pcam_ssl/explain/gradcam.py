@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pcam_ssl.data.batches import EvalStream, Pixels, load
+from pcam_ssl.data.batches import EvalStream, load
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.centre import centre_share
 from pcam_ssl.explain.explanation import toward

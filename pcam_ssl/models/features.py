@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from pcam_ssl.data.batches import EvalStream, Pixels, load
+from pcam_ssl.data.batches import EvalStream, load
 from pcam_ssl.data.dataset import PIXELS, Dataset
 from pcam_ssl.data.features import CACHE, FORMAT, Features, features_root, open_folder
 from pcam_ssl.data.fixed_views import D4, PLAIN, FixedViews
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.views import id_key
 from pcam_ssl.data.writer import check_space
 from pcam_ssl.device import Precision

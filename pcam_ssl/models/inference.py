@@ -12,10 +12,11 @@ import torch
 from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
-from pcam_ssl.data.batches import EvalStream, Inputs, load
+from pcam_ssl.data.batches import EvalStream, load
 from pcam_ssl.data.features import Features
 from pcam_ssl.data.fixed_views import D4, random_names
 from pcam_ssl.data.fixed_views import PLAIN as PLAIN_VIEW
+from pcam_ssl.data.pixels import Inputs
 from pcam_ssl.data.views import Views, id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World

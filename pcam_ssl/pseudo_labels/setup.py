@@ -10,6 +10,7 @@ from pcam_ssl.cross_validation.checks import check_published, check_start, check
 from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_workers, metric_train
 from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
+from pcam_ssl.cross_validation.training_pixels import check_room, for_device
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.folds import Folds, Unit, labelled_rows, read_folds
 from pcam_ssl.data.pool import pool_facts
@@ -53,6 +54,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
             " name that dataset with --data, or train a run on this one"
         )
     world = join_world(chosen.train.device)
+    chosen = for_device(chosen, world.device)
     precision = choose_precision(world.device, chosen.train.precision, chosen.train.channels_last)
     folds = read_folds(start.paths.folds, dataset.patches)
     workers = loader_workers(chosen, world)
@@ -68,6 +70,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     world.run_on_main(lambda: check_number(rounds))
     world.run_on_main(lambda: _check_pools(rounds))
     world.run_on_main(lambda: _check_batches(rounds))
+    world.run_on_main(lambda: check_room(chosen, dataset, folds, rounds.units, world, pool=True))
     world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
 

@@ -279,6 +279,9 @@ def identity(recipe: Recipe, rounds: bool = False) -> dict[str, Any]:
     flat = {key: value for key, value in flatten(recipe.dump()).items() if key not in free}
     # Recipes of runs made before these keys existed have the same identity where the keys are not used.
     flat["cv.inner_folds"] = 0 if flat["cv.inner_folds"] == "auto" else flat["cv.inner_folds"]
+    flat["train.compile"] = False if flat["train.compile"] == "auto" else flat["train.compile"]
+    if flat["views.engine"] != "tensor":
+        del flat["views.engine"]
     if flat["data.slide_budget"] is None:
         del flat["data.slide_budget"]
     if not flat["spatial.use"]:

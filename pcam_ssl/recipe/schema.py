@@ -191,6 +191,11 @@ class Views(Section):
         " strong: D4 + more stain jitter, shift, blur, erasing; file: D4 + views.file",
     )
     strength: float = Field(1.0, ge=0, le=3, description="scales all magnitudes except D4 and those of views.file")
+    engine: Literal["auto", "albumentations", "tensor"] = Field(
+        "auto",
+        description="what computes training views. albumentations: OpenCV, one patch after the other, on the host; tensor: batched tensor operations on the"
+        " device. Both draw the same views, and no value of a pixel differs by more than 1 of 255. auto: tensor on CUDA and where train.data is device, else albumentations",
+    )
     file: str | None = Field(
         None,
         description="your own policy as written by albumentations.save, YAML or JSON; read once. Sets views.policy=file unless a policy is set too",
@@ -290,8 +295,16 @@ class Train(Section):
         "auto", description="auto: the fastest format of the device; recipe.yaml of the run states it"
     )
     channels_last: bool | Literal["auto"] = "auto"
-    compile: bool = Field(False, description="torch.compile the network")
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="torch.compile the network, for batches of fixed size; auto: on CUDA with triton, where a backbone is trained",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data: Literal["auto", "host", "device"] = Field(
+        "auto",
+        description="where the pixels of a fold lie while it trains. host: in the dataset's file, sent with each batch; device: copied to the device once;"
+        " auto: on CUDA device where they take at most half of its memory, else host. Changes no number but by views.engine=auto",
+    )
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
         "auto", description="loader processes; auto: none on CPU, cores - 1 up to 12 on a GPU. Changes no number"
     )
@@ -688,6 +701,24 @@ class Recipe(Section):
             raise ValueError("views.file is set and nothing draws from it; set views.policy=file, or pseudo.noise=file")
         return self
 
+    @model_validator(mode="after")
+    def _views_can_be_computed_on_the_device(self):
+        on_device = self.train.data == "device"
+        if not on_device and self.views.engine != "tensor":
+            return self
+        asked, other = (
+            ("train.data=device", "train.data=host") if on_device else ("views.engine=tensor", "views.engine=albumentations")
+        )
+        if self.trains_on_features:
+            raise ValueError(f"{asked}: heads of a frozen backbone train on cached features, not on pixels; set {other}")
+        if self.draws_from_file:
+            raise ValueError(f"{asked}: only albumentations computes views.file ({self.draws_from_file[0]}=file); set {other}")
+        if self.views.engine == "albumentations":
+            raise ValueError(
+                "train.data=device: albumentations computes views on the host; set views.engine=tensor, or train.data=host"
+            )
+        return self
+
     @property
     def draws_from_file(self) -> list[str]:
         """The keys that use the views of `views.file`."""
@@ -705,7 +736,15 @@ class Recipe(Section):
 
 
 # Keys of how the work is done, not of what is computed. They are not part of a run's identity.
-MACHINE_KEYS = ("train.device", "train.workers", "train.checkpoint_s", "train.tensorboard", "train.mlflow", "predict.batch_size")
+MACHINE_KEYS = (
+    "train.device",
+    "train.data",
+    "train.workers",
+    "train.checkpoint_s",
+    "train.tensorboard",
+    "train.mlflow",
+    "predict.batch_size",
+)
 # Keys that say where a file lies. Another key holds the digest of its content, which is part of the identity.
 PLACE_KEYS = ("model.weights",)
 # Keys that decide whether rounds or the control begin, not what they contain. They may change between two calls of the command.

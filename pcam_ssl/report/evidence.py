@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError
 from pcam_ssl.explain.explain import explained
 from pcam_ssl.neighbors.embedding_map import embedding_map, neighborhood_scores

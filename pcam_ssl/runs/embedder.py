@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from pcam_ssl.data.batches import Inputs, Pixels
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.data.folds import REFIT
+from pcam_ssl.data.pixels import Inputs, Pixels
 from pcam_ssl.data.writer import check_space
 from pcam_ssl.device import Precision, choose_precision
 from pcam_ssl.distributed import World, choose_device

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.batches import Inputs, Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, is_dataset, split_rows
 from pcam_ssl.data.features import Features
 from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.data.importing import open_source
+from pcam_ssl.data.pixels import Inputs, Pixels
 from pcam_ssl.data.writer import check_space, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report

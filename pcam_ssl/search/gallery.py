@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, Dataset, find_dataset
 from pcam_ssl.data.folds import REFIT
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import read_json
 from pcam_ssl.neighbors.faiss_index import Backend, choose_backend, untrained_index

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PATCHES, PIXELS, Dataset, nearest_ids
 from pcam_ssl.data.images import BadImage, decode, view_hashes
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.neighbors.search import QUERY_COLUMNS
 from pcam_ssl.tables import conform

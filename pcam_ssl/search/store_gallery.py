@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.files import digest_text
 from pcam_ssl.neighbors.exclusion import Exclusion

@@ -11,9 +11,9 @@ from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.blending.predict import predict_source
 from pcam_ssl.cross_validation import graph_scores
 from pcam_ssl.cross_validation.graph_scores import node_rows
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError
 from pcam_ssl.neighbors.knn import binary_nll
 from pcam_ssl.neighbors.propagation import Graph

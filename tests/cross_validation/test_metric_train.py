@@ -35,9 +35,9 @@ def test_test_tables_hold_every_fold_and_the_mean(metric_run, name):
 def test_knn_scores_are_those_of_scikit_learn(metric_run, slides):
     import torch
 
-    from pcam_ssl.data.batches import Pixels
     from pcam_ssl.data.dataset import PIXELS, open_dataset
     from pcam_ssl.data.folds import labelled_rows, read_folds
+    from pcam_ssl.data.pixels import Pixels
     from pcam_ssl.device import choose_precision
     from pcam_ssl.distributed import World
     from pcam_ssl.models.artefact import load_network

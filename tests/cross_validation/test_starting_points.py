@@ -101,13 +101,13 @@ def test_weights_of_another_backbone_are_refused(train, finished, tmp_path):
 
 def test_the_flag_compiles_the_network(train, tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(Network, "compile", lambda network: compiled.append(network))
+    monkeypatch.setattr(Network, "compile", lambda network, dynamic: compiled.append((type(network), dynamic)))
     train(tmp_path / "run", "train.compile=true", "train.epochs=1")
-    assert [type(network) for network in compiled] == [Network, Network]
+    assert compiled == [(Network, False)] * 2  # for one size of batches
 
 
 def test_a_compiler_that_fails_is_one_line(train, tmp_path, monkeypatch):
-    def compile(network):
+    def compile(network, dynamic):
         def forward(pixels):
             raise BackendCompilerFailed(lambda: None, RuntimeError("no C++ compiler"), inspect.currentframe())
 

@@ -9,9 +9,9 @@ import pytest
 
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.training_data import batch_plan, mix_words, steps_per_epoch, train_stream, training_set
-from pcam_ssl.data.batches import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, Unit
+from pcam_ssl.data.plans import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.runs.run import Run

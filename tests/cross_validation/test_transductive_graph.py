@@ -12,9 +12,9 @@ from pcam_ssl.compare.compare import compare_runs
 from pcam_ssl.compare.report import compare_text, page
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.cross_validation.graph_scores import node_rows
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.folds import fold_unit, labelled_rows, read_folds
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.neighbors.propagation import Graph
 from pcam_ssl.recipe.loading import recipe_digest
 from pcam_ssl.report.summary import run_summary

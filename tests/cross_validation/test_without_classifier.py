@@ -14,9 +14,9 @@ from pcam_ssl.blending.blend import blend_runs
 from pcam_ssl.compare.compare import compare_runs
 from pcam_ssl.cross_validation.aggregate import read_scores
 from pcam_ssl.cross_validation.cross_validate import metric_train
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.folds import labelled_rows, read_folds
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.records import read_metrics

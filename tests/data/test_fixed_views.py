@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.batches import EvalStream, Pixels
+from pcam_ssl.data.batches import EvalStream
 from pcam_ssl.data.dataset import PIXELS, open_dataset
 from pcam_ssl.data.fixed_views import D4, PLAIN, FixedViews
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.views import Views, dihedral, id_key
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcam_ssl.data.batches import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled, check_classes, spread
+from pcam_ssl.data.plans import ClassesBySlide, Mixed, MixedClassesBySlide, Shuffled, check_classes, spread
 from pcam_ssl.errors import UserError
 
 LABELS = np.array([0, 1] * 12)

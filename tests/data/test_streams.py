@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pcam_ssl.data.batches import EvalStream, Pixels, PseudoPart, Shuffled, TrainStream, load
+from pcam_ssl.data.batches import EvalStream, PseudoPart, TrainStream, load
+from pcam_ssl.data.pixels import Pixels
+from pcam_ssl.data.plans import Shuffled
 from pcam_ssl.data.views import Views, id_key
 
 CPU = torch.device("cpu")

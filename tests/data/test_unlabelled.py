@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pcam_ssl.data.batches import Pixels, Shuffled, TrainStream, UnlabelledStream, load
+from pcam_ssl.data.batches import TrainStream, UnlabelledStream, load
+from pcam_ssl.data.pixels import Pixels
+from pcam_ssl.data.plans import Shuffled
 from pcam_ssl.data.views import Views
 
 POOL = np.arange(18, 30)

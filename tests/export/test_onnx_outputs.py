@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.special import expit
 
-from pcam_ssl.data.batches import Pixels
 from pcam_ssl.data.dataset import PIXELS, open_dataset
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.evaluation.calibration import Calibrator

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from no_waiting import NoWaiting
 
 from pcam_ssl.methods import METHODS, build_method
 from pcam_ssl.models.network import build_network
 from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.training.optim import build_optimizer
 
 BATCH = 8
 
@@ -46,6 +48,16 @@ def test_every_parameter_that_requires_a_gradient_gets_one(method, batch):
     method(batch)["loss"].backward()
     still = [name for name, parameter in method.named_parameters() if parameter.requires_grad and parameter.grad is None]
     assert still == []
+
+
+# The losses of pytorch-metric-learning choose values by masks, so there the host waits once a step.
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "metric"], indirect=True)
+def test_the_host_does_not_wait_for_the_device(method, batch):
+    optimizer = build_optimizer(method, load_recipe().optim.model_dump(), torch.device("cpu"))
+    with NoWaiting():
+        method(batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
+        optimizer.step()
 
 
 def test_a_batch_is_not_changed(method, batch):

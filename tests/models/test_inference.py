@@ -4,7 +4,7 @@ import torch
 from processes import in_every_rank
 from scipy.special import expit, logit
 
-from pcam_ssl.data.batches import Pixels
+from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.views import Views, id_key
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World

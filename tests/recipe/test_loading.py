@@ -145,7 +145,7 @@ def test_a_wrong_setting_is_one_line_with_the_key(setting, message):
         ("train.epochs=1e400", "train.epochs: Input should be a valid integer (got inf)"),
         ("train.epochs=true", "train.epochs: Input should be a valid integer (got True)"),
         ("model.drop_rate=false", "model.drop_rate: Input should be a valid number (got False)"),
-        ("train.compile=1", "train.compile: Input should be a valid boolean (got 1)"),
+        ("train.compile=1", "train.compile: Input should be a valid boolean, or 'auto' (got 1)"),
         ("neighbours.k=0", "neighbours.k: Input should be greater than or equal to 1, or 'inner' (got 0)"),
         ("neighbours.k=-3", "neighbours.k: Input should be greater than or equal to 1, or 'inner' (got -3)"),
         ("neighbours.k=true", "neighbours.k: Input should be a valid integer, or 'inner' (got True)"),
@@ -255,11 +255,50 @@ def test_an_empty_file_gives_the_defaults(write):
 
 @pytest.mark.parametrize("key", MACHINE_KEYS)
 def test_the_digest_ignores_machine_keys(key):
-    value = {"train.device": "cpu", "train.tensorboard": "true", "train.mlflow": "true"}.get(key, "7")
+    value = {"train.device": "cpu", "train.data": "device", "train.tensorboard": "true", "train.mlflow": "true"}.get(key, "7")
     changed = load_recipe(None, [f"{key}={value}"])
     assert changed != Recipe()
     assert recipe_digest(changed) == recipe_digest(Recipe())
     assert differences(Recipe(), changed) == []
+
+
+def test_recipes_older_than_a_key_keep_their_digest():
+    # Runs made before train.compile took auto, and before there was views.engine, are continued with these.
+    assert recipe_digest(Recipe()) == "be76589ba7014353c030ad9ae1726c6ef69756c4597543c946f6ebf0e9281f3c"
+    older = load_recipe(None, ["views.policy=strong", "train.compile=true"])
+    assert recipe_digest(older, rounds=True) == "bee14488b8c03d422bbdf1ee94963068f125a230e912cec90561b05d2e98597e"
+
+
+def test_the_engine_of_views_is_part_of_the_digest_where_it_is_tensor():
+    digests = {
+        engine: recipe_digest(load_recipe(None, [f"views.engine={engine}"])) for engine in ("auto", "albumentations", "tensor")
+    }
+    assert digests["auto"] == digests["albumentations"] == recipe_digest(Recipe()) != digests["tensor"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["train.data=device", "views.engine=albumentations"], "train.data=device: albumentations computes views on the host"),
+        (
+            ["views.engine=tensor", "model.freeze_backbone=true"],
+            "views.engine=tensor: heads of a frozen backbone train on cached features",
+        ),
+        (
+            ["train.data=device", "model.freeze_backbone=true"],
+            "train.data=device: heads of a frozen backbone train on cached features",
+        ),
+        (
+            ["train.data=device", "views.transform={transform: {}}", "views.policy=file"],
+            "train.data=device: only albumentations computes views.file (views.policy=file); set train.data=host",
+        ),
+        (["train.data=gpu"], "train.data: Input should be 'auto', 'host' or 'device' (got 'gpu')"),
+        (["views.engine=torch"], "views.engine: Input should be 'auto', 'albumentations' or 'tensor' (got 'torch')"),
+    ],
+)
+def test_views_that_the_device_cannot_compute_are_refused(settings, problem):
+    (found,) = problems(*settings)
+    assert found.startswith(f"recipe --set: {problem}")
 
 
 def test_every_other_key_changes_the_digest():
