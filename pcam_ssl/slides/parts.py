@@ -52,6 +52,10 @@ class Parts:
         self.folder = target.with_name(f"{target.name}.part")
         # Parts of earlier versions held pixels in another order.
         self._settings = {**asdict(cutting), "classes": dict(sorted(classes.items())), "version": __version__, "order": "rows"}
+        # One for all: memory that is new costs more than the reading. Not memory-mapped, since all pages that were touched would count as
+        # memory of this process.
+        edge = cutting.size_px
+        self._batch = np.empty((max(1, BATCH_BYTES // (3 * edge**2)), edge, edge, 3), np.uint8)
 
     def __enter__(self) -> "Parts":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -133,18 +137,15 @@ class Parts:
         for start in range(0, len(table), TOGETHER):
             yield table.iloc[start : start + TOGETHER]
 
-    def pixels(self, slide: Path, rows: pd.DataFrame, size_px: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    def pixels(self, slide: Path, rows: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """Rows that `write` or `tables` yielded, some at a time, with their pixels uint8 [B, H, H, 3], which the next ones replace."""
-        amount = 3 * size_px**2
-        count = max(1, BATCH_BYTES // amount)
-        # Not memory-mapped: all pages that were touched would count as memory of this process.
-        pixels = np.empty((min(count, len(rows)), size_px, size_px, 3), np.uint8)
         with open(self._file(slide, ".pixels"), "rb") as file:
-            file.seek(int(rows.index[0]) * amount)
-            for start in range(0, len(rows), count):
-                part = rows.iloc[start : start + count]
-                file.readinto(pixels[: len(part)].data)
-                yield part, pixels[: len(part)]
+            file.seek(int(rows.index[0]) * self._batch[0].nbytes)
+            for start in range(0, len(rows), len(self._batch)):
+                part = rows.iloc[start : start + len(self._batch)]
+                pixels = self._batch[: len(part)]
+                file.readinto(pixels.data)
+                yield part, pixels
 
     def copy_pictures(self, slide: Path, folder: Path) -> None:
         """Copy what is to be looked at, and the slide's JSON, into a folder."""

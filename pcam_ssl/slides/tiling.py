@@ -118,7 +118,7 @@ def _write(slides: list[Path], plans: list[Plan], target: Path, cutting: Cutting
                 plan, regions = next(by_slide) if slide in planned else (None, ())
                 side = []
                 for table in parts.write(plan, regions, files.get(slide_name(slide))) if plan else parts.tables(slide):
-                    behind.do(_append, writer, parts, slide, table, cutting.size_px)
+                    behind.do(_append, writer, parts, slide, table)
                     side.append(table[["tissue_share", "tumor_share"]].assign(id=_ids(slide, table)))
                     if plan is None:
                         advance(len(table))
@@ -133,8 +133,8 @@ def _write(slides: list[Path], plans: list[Plan], target: Path, cutting: Cutting
         writer.notes = {"tiling": {**asdict(cutting), "classes": dict(classes)}, "slides_without_annotations": without}
 
 
-def _append(writer: DatasetWriter, parts: Parts, slide: Path, table: pd.DataFrame, size_px: int) -> None:
-    for rows, pixels in parts.pixels(slide, table, size_px):
+def _append(writer: DatasetWriter, parts: Parts, slide: Path, table: pd.DataFrame) -> None:
+    for rows, pixels in parts.pixels(slide, table):
         labelled = rows["tumor_share"].notna()
         labels = (rows["tumor_share"] > 0).astype("Int8").where(labelled).array
         statistics = {column: rows[column].to_numpy() for column in STATISTICS}
