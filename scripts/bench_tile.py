@@ -1,4 +1,4 @@
-"""Rate of `data tile` over that of the reader alone, and peak memory on a large slide: python scripts/bench_tile.py [rate] [memory]"""
+"""`data tile` against the reader alone, its peak memory, `heatmap` against `predict`: python scripts/bench_tile.py [rate] [memory] [heat]"""
 
 import argparse
 import subprocess
@@ -16,8 +16,9 @@ import numpy as np
 import openslide
 import tifffile
 from bench_measure import rate as rate_of
-from bench_measure import ratios, take_turns
+from bench_measure import ratios, spread, take_turns, timed
 
+import pcam_ssl as pcam
 from pcam_ssl.files import remove_folder
 from pcam_ssl.slides.plan import Cutting, Plan, plan_slide
 from pcam_ssl.slides.reader import open_slide
@@ -109,6 +110,41 @@ def memory(folder: Path, edge: int) -> None:
         path.unlink()
 
 
+def heat(folder: Path, turns: int, patches: int) -> None:
+    """Time of a heat map over that of predicting its patches: one slide that no fold knows, so that all folds' networks score it.
+
+    A small network and one view of each patch: the faster the prediction, the more of the time is what the map adds.
+    """
+    small = {"model.name": "resnet10t", "model.pretrained": False, "train.epochs": 1, "cv.folds": 2, "cv.inner_share": 0.3}
+    small |= {"predict.d4": False}
+    pcam.synth(folder / "learned", slides=6, test_slides=0, patches=40, size=96)
+    pcam.train(folder / "learned", "baseline", small | {"score.resamples": 100, "score.floor": False}, out=folder / "run")
+    pcam.synth(folder / "slide", slides=1, test_slides=0, patches=patches, size=96, seed=9)
+    spent: dict[str, list[float]] = {"heatmap": [], "predict": []}
+
+    def side(name: str, work: Callable[[], object]) -> Callable[[], float]:
+        def turn() -> float:
+            busy = time.process_time()
+            seconds = timed(work)()
+            spent[name].append(time.process_time() - busy)
+            return seconds
+
+        return turn
+
+    sides = {
+        "heatmap": side("heatmap", lambda: pcam.heatmap(folder / "run", folder / "slide", out=folder / "maps", device="cpu")),
+        "predict": side("predict", lambda: pcam.predict(folder / "run", folder / "slide", device="cpu")),
+    }
+    seconds = take_turns(sides, turns)
+    more = spread([a - 1.1 * b for a, b in zip(seconds["heatmap"], seconds["predict"], strict=True)])
+    told = "; ".join(f"{name} {np.median(seconds[name]):.1f} s, {np.median(spent[name][1:]):.1f} s of CPU" for name in sides)
+    print(f"heat map of {patches:,} patches: {told}")
+    print(
+        f"  heatmap over predict {ratios(seconds['heatmap'], seconds['predict']).text()} x; heatmap - 1.1 predict {more.text()} s",
+        flush=True,
+    )
+
+
 def _write(path: Path, edge: int, mpp: float, downs: list[int]) -> None:
     """A pyramid of JPEG tiles with stripes and noise in the colours of tissue, written tile by tile."""
     generator, begun = np.random.default_rng(0), time.perf_counter()
@@ -129,15 +165,18 @@ def _write(path: Path, edge: int, mpp: float, downs: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=["rate", "memory", []], default=[])
+    parser.add_argument("names", nargs="*", choices=["rate", "memory", "heat", []], default=[])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--edge", type=int, default=50_000, help="px of the large slide")
+    parser.add_argument("--patches", type=int, default=10_000, help="of the heat map")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-bench-") as folder:
         if "rate" in options.names or not options.names:
             rate(Path(folder), options.turns)
         if "memory" in options.names or not options.names:
             memory(Path(folder), options.edge)
+        if "heat" in options.names or not options.names:
+            heat(Path(folder), options.turns, options.patches)
 
 
 if __name__ == "__main__":
