@@ -32,6 +32,8 @@ class TiffTiles:
         self._tile.cache_clear()
         os.close(self._file)
         self._opened.close()
+        # Plans outlive their slides, and the offsets of a large slide's tiles take megabytes.
+        self._opened, self._pages = None, {}
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Pixels uint8 [height, width, 3]; `x`, `y` are px of the level."""
