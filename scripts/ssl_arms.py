@@ -1,10 +1,12 @@
 """Does the pool help where labels are few? Every way of using it on cached features of one frozen backbone, against its own control, paired.
 
 python scripts/ssl_arms.py data/pcam-mini --labels 100 300 1000 3000 --seeds 0 1 2 3 4 --out runs/ssl-arms --set cv.scheme=official
+python scripts/ssl_arms.py data/kaggle-mini --slides 14 20 27 --seeds 0 1 2 3 4 --out runs/ssl-arms-slides
 
-A seed draws the labels (and the folds, where there are several), the same ones for every arm. Written to OUT: `arms.csv`, and `arms.md` with
-a markdown table a budget. A difference is the mean over seeds; its interval (95 %) resamples slides, or stain clusters where no
-slides are known, the same ones in every arm and seed, and covers the spread over seeds. What is finished is not trained again.
+A seed draws the labels, or with --slides the slides whose labels are kept (and the folds, where there are several), the same ones for
+every arm. Written to OUT: `arms.csv`, and `arms.md` with a markdown table a budget. A difference is the mean over seeds; its interval
+(95 %) resamples slides, or stain clusters where no slides are known, the same ones in every arm and seed, and covers the spread over
+seeds. What is finished is not trained again.
 
 | arm | what is trained | its control |
 |---|---|---|
@@ -108,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 300, 1000, 3000])
+    parser.add_argument("--slides", type=int, nargs="+", help="budgets of slides in place of --labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument(
         "--arms", nargs="+", choices=list(ARMS), help="only these arms; what they are compared with or start from is added"
@@ -117,7 +120,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
     options = parser.parse_args()
     names = with_needed(options.arms or list(ARMS))
-    tables = [budget_table(options, n, train_arms(options, n, names)) for n in options.labels]
+    budgets = options.slides or options.labels
+    tables = [budget_table(options, n, train_arms(options, n, names)) for n in budgets]
     write_tables(options.out, tables)
 
 
@@ -130,28 +134,35 @@ def with_needed(names: list[str]) -> list[str]:
     return [name for name in ARMS if name in wanted]
 
 
-def train_arms(options, n_labels: int, names: list[str]) -> dict[str, dict[int, Path]]:
+def unit_of(options) -> str:
+    """What a budget counts: `slides`, or `labels`."""
+    return "slides" if options.slides else "labels"
+
+
+def train_arms(options, budget: int, names: list[str]) -> dict[str, dict[int, Path]]:
     """The run folder of each arm and seed. An arm that its folds refuse, such as one with too few labels for a batch, is left out with the reason."""
     runs: dict[str, dict[int, Path]] = {}
     for name in names:
         runs[name] = {}
         for seed in options.seeds:
             try:
-                runs[name][seed] = train_arm(options, n_labels, name, seed, runs)
+                runs[name][seed] = train_arm(options, budget, name, seed, runs)
             except UserError as error:
-                print(f"{n_labels} labels, {name}: left out ({error})", file=sys.stderr)
+                print(f"{budget} {unit_of(options)}, {name}: left out ({error})", file=sys.stderr)
                 del runs[name]
                 break
     return runs
 
 
-def train_arm(options, n_labels: int, name: str, seed: int, runs: dict) -> Path:
+def train_arm(options, budget: int, name: str, seed: int, runs: dict) -> Path:
     """The run of an arm at one seed, trained where it is not finished: for rounds, the last round that was made."""
     arm = ARMS[name]
-    budget = "all" if arm.ceiling else n_labels
-    folder = options.out / f"{budget}-labels" / f"seed-{seed}" / name.replace(", ", "-").replace(" ", "-")
+    unit = unit_of(options)
+    kept = f"all-{unit}" if arm.ceiling else f"{budget}-{unit}"
+    folder = options.out / kept / f"seed-{seed}" / name.replace(", ", "-").replace(" ", "-")
     if arm.start is None:
-        common = [f"seed={seed}", "score.floor=false", f"data.label_budget={'null' if arm.ceiling else n_labels}", *options.set]
+        key = "data.slide_budget" if options.slides else "data.label_budget"
+        common = [f"seed={seed}", "score.floor=false", f"{key}={'null' if arm.ceiling else budget}", *options.set]
         recipe = load_recipe(options.recipe, [*common, *arm.settings])
         train: Callable = metric_train if recipe.method.name == "metric" else baseline
         return train(recipe, options.data, folder).path
@@ -162,7 +173,7 @@ def train_arm(options, n_labels: int, name: str, seed: int, runs: dict) -> Path:
     return Path(read_json(folder / "rounds.json")["rounds"][-1]["folder"])
 
 
-def budget_table(options, n_labels: int, runs: dict[str, dict[int, Path]]) -> list[dict]:
+def budget_table(options, budget: int, runs: dict[str, dict[int, Path]]) -> list[dict]:
     """A row for each arm: AUROC by seed, and the paired difference to its control."""
     first = read_table(runs[SUPERVISED][options.seeds[0]] / "oof.parquet")[0]
     folds = read_table(Run(runs[SUPERVISED][options.seeds[0]]).paths.folds)[0].set_index("id")
@@ -182,7 +193,8 @@ def budget_table(options, n_labels: int, runs: dict[str, dict[int, Path]]) -> li
         rows.append(
             {
                 "data": options.data.name,
-                "labels": n_labels,
+                "budget": budget,
+                "unit": unit_of(options),
                 "arm": name,
                 "seeds": " ".join(map(str, by_seed)),
                 "auroc": np.mean(values),
@@ -210,7 +222,7 @@ def write_tables(out: Path, tables: list[list[dict]]) -> None:
 def markdown(rows: list[dict]) -> str:
     """The table of one budget."""
     lines = [
-        f"| {rows[0]['data']}, {rows[0]['labels']:,} labels | AUROC, mean of seeds (each) | control | difference to it, paired |",
+        f"| {rows[0]['data']}, {rows[0]['budget']:,} {rows[0]['unit']} | AUROC, mean of seeds (each) | control | difference to it, paired |",
         "|---|---|---|---|",
     ]
     for row in rows:
