@@ -32,11 +32,16 @@ class Cutting:
         for option, value, low in (("size", self.size_px, 32), ("stride", self.stride_px, 1)):
             if value < low:
                 raise UserError(f"--{option} {value}: is below {low}; give {low} or more")
-        for option, value in (("mpp", self.mpp), ("assume-mpp", self.assume_mpp)):
-            if value is not None and not 0 < value < 100:
-                raise UserError(f"--{option} {value:g}: is not between 0 and 100; give microns per pixel")
+        check_mpp("mpp", self.mpp)
+        check_mpp("assume-mpp", self.assume_mpp)
         if not 0 < self.tissue <= 1:
             raise UserError(f"--tissue {self.tissue:g}: is not a share; give a number above 0, up to 1")
+
+
+def check_mpp(option: str, mpp: float | None) -> None:
+    """Raises UserError for microns per pixel that no slide has."""
+    if mpp is not None and not 0 < mpp < 100:
+        raise UserError(f"--{option} {mpp:g}: is not between 0 and 100; give microns per pixel")
 
 
 @dataclass(frozen=True, eq=False)
