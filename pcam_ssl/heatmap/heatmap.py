@@ -257,7 +257,7 @@ def slide_scores(maps: list[HeatMap]) -> dict[str, dict]:
 def _safe(name: str) -> str:
     """A folder's name for a slide: its own where that is safe, else its safe characters and a digest."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100].lstrip(".")
-    return safe if safe and safe == name and safe not in FILES else f"{safe}-{digest_text(name)[:8]}"
+    return safe if safe and safe == name and safe not in FILES else f"{safe or 'slide'}-{digest_text(name)[:8]}"
 
 
 def _check_folder(folder: Path, nested: bool) -> None:

@@ -106,14 +106,15 @@ def _connect(address: str | None, workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         say("ray: no --address and no $RAY_ADDRESS; starting Ray on this machine")
-        ray.init("local", num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False)
+        here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init("local", **here, log_to_driver=False, logging_level="error")
         return
     try:
         host, _, port = address.rpartition(":")
         if host and port.isdecimal() and "://" not in address:
             # Ray itself tries for minutes.
             socket.create_connection((host, int(port)), CONNECT_S).close()
-        ray.init(address, log_to_driver=False)
+        ray.init(address, log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"--address {address}: Ray does not answer there ({first_line(error)}); `ray start --head` prints the address of a cluster"

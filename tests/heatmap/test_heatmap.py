@@ -208,6 +208,13 @@ def test_how_a_slide_is_cut_comes_from_the_dataset_of_the_run():
         heatmap._cutting(Path("a.svs"), run, None, Cut())
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"), [("case-1", "case-1"), ("a b", "a_b-"), ("..", "slide-"), ("summary.json", "summary.json-")]
+)
+def test_the_folder_of_a_slide_has_a_safe_name(name, folder):
+    assert heatmap._safe(name).startswith(folder)
+
+
 def refused(*words, **options) -> str:
     with pytest.raises(UserError) as raised:
         pcam.heatmap(*words, **options)

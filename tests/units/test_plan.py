@@ -7,6 +7,7 @@ import pytest
 
 import pcam_ssl as pcam
 from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.runs.run import Run, begin_run
 from pcam_ssl.units.unit import read_units
 
 
@@ -78,6 +79,15 @@ def test_a_plan_in_python_can_be_written_and_read(slides, tmp_path):
 def test_of_several_runs_the_one_that_cannot_be_trained_is_named(refused, tmp_path):
     line = refused("smoke", "--set", "neighbours.use=true", "--sweep", "neighbours.k=5,999")
     assert line.startswith(f"{tmp_path}/runs/smoke+999: neighbours.k is 999, fold-0 trains on ")
+
+
+def test_a_run_of_another_recipe_is_named_once(command, slides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, dataset = load_recipe("smoke", ["train.epochs=9"]), {"path": str(slides), "digest": pcam.open_dataset(slides).digest}
+    begin_run(Run(Path("runs/smoke+seed-0")), recipe, dataset, "baseline")
+    done = command("plan", "smoke", "--data", slides, "--seeds", "0,1", "--out", "runs")
+    (line,) = done.problems
+    assert done.code == 2 and line.startswith(f"{tmp_path}/runs/smoke+seed-0: begun with another recipe (")
 
 
 @pytest.mark.parametrize(
