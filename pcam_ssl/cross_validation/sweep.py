@@ -149,7 +149,9 @@ def check_folders(planned: list[SweptRun], out: Path | str) -> None:
     paths = [swept.path for swept in planned]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
-        raise UserError(f"--sweep: two values would share the folder {twice}; name each value once")
+        raise UserError(
+            f"{twice}: two of the runs would share this folder; name each value once, and give recipes of one name other file names"
+        )
     for path in paths:
         check_folder("--out", path)
     if Run(Path(out)).paths.provenance.exists():

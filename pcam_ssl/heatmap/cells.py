@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.places import cells_of, grid_step
+from pcam_ssl.errors import UserError
 
 EMPTY = (228, 231, 236)
 NORMAL, MIDDLE, TUMOR = (36, 104, 194), (250, 250, 250), (194, 87, 12)
@@ -14,6 +15,8 @@ CALLED = 0.5
 """From this prob on a patch is called tumor."""
 FINEST = 8
 """Patches that lie closer than this part of their edge are on no grid; a cell is then as large as a patch."""
+MOST_CELLS = 2**24
+"""Of one map; colouring them takes 1.5 GB."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,24 @@ class Grid:
 
 
 def lay_out(rows: pd.DataFrame, tile_px: float, step_px: float | None = None) -> Grid:
-    """The grid of one slide's patches (columns wsi, x, y), whose edge is `tile_px`. `step_px` is their distance; found where it is None."""
+    """The grid of one slide's patches (columns wsi, x, y), whose edge is `tile_px`. `step_px` is their distance; found where it is None.
+
+    Raises UserError where it has more than `MOST_CELLS` cells.
+    """
     if step_px is None:
         steps = [grid_step(rows, axis) for axis in ("x", "y") if rows[axis].nunique() > 1]
         step_px = min(steps, default=tile_px)
-        step_px = tile_px if step_px < tile_px / FINEST else step_px
+        area_px = float(np.ptp(rows.x) + tile_px) * float(np.ptp(rows.y) + tile_px)
+        step_px = tile_px if step_px < tile_px / FINEST or area_px > MOST_CELLS * step_px**2 else step_px
     cells, left, top = cells_of(rows, step_px), float(rows.x.min()), float(rows.y.min())
     column, row = cells.column.to_numpy(), cells.row.to_numpy()
-    return Grid(left, top, float(step_px), float(tile_px), column, row, max(1, round(tile_px / step_px)))
+    grid = Grid(left, top, float(step_px), float(tile_px), column, row, max(1, round(tile_px / step_px)))
+    if grid.shape[0] * grid.shape[1] > MOST_CELLS:
+        raise UserError(
+            f"slide {rows.wsi.iloc[0]}: its map would have {grid.shape[0]:,} x {grid.shape[1]:,} cells of {step_px:g} px, too many;"
+            " check its coordinates, or cut it with a larger --stride"
+        )
+    return grid
 
 
 def cell_means(places: tuple[np.ndarray, np.ndarray], values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

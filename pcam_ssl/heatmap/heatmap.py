@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,14 @@ from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.evaluation.bootstrap import intervals_and_differences
 from pcam_ssl.files import check_folder, digest_text, remove_folder, write_json
-from pcam_ssl.heatmap.cells import CALLED, Numbers, lay_out, map_numbers
+from pcam_ssl.heatmap.cells import CALLED, Grid, Numbers, lay_out, map_numbers
 from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, cells_words, write_outputs
 from pcam_ssl.heatmap.probs import Witness, run_dataset, slide_probs, witnesses
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
 from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.run import Run, run_in_use
-from pcam_ssl.slides.plan import Cutting
+from pcam_ssl.slides.plan import Cutting, check_mpp
 from pcam_ssl.slides.reader import slide_name
 from pcam_ssl.slides.space import SlideSpace, slide_space
 from pcam_ssl.slides.tiling import tile_slides
@@ -143,21 +143,27 @@ def heat_maps(
                 f"{len(silent):,} of {len(names):,} slides are left out, since no network may speak on them; first {next(iter(silent.values()))}"
             )
             patches = patches[~patches.wsi.isin(silent)]
-        patches = patches.assign(prob=slide_probs(run, dataset, patches, speak, device))
         spaces = {name: slide_space(dataset, name, cut.mpp) for name in dict.fromkeys(patches.wsi)}
+        by_slide = patches.groupby("wsi", sort=False)
+        grids = {name: lay_out(rows, spaces[name].tile_px, spaces[name].step_px) for name, rows in by_slide}
+        patches = patches.assign(prob=slide_probs(run, dataset, patches, speak, device))
         maps = []
         with progress("drawing", len(spaces), "slides") as advance:
             for name, rows in patches.groupby("wsi", sort=False):
                 target = folder / _safe(name) if packed else folder
-                maps.append(_write(target, name, rows, run, speak[name], spaces[name], lambda at: np.asarray(dataset.pixels[at])))
+                maps.append(_write(target, name, rows, run, speak[name], spaces[name], grids[name], dataset))
                 advance()
     made = HeatMaps(str(run.path), folder, maps, slide_scores(maps))
     write_json(folder / SUMMARY, made.to_dict())
     return made
 
 
-def _write(target: Path, name: str, rows: pd.DataFrame, run: Run, speaks: Witness, space: SlideSpace, pixels: Callable) -> HeatMap:
-    grid = lay_out(rows, space.tile_px, space.step_px)
+def _write(
+    target: Path, name: str, rows: pd.DataFrame, run: Run, speaks: Witness, space: SlideSpace, grid: Grid, dataset: Dataset
+) -> HeatMap:
+    def pixels(at: np.ndarray) -> np.ndarray:
+        return np.asarray(dataset.pixels[at])
+
     probs = rows.prob.to_numpy()
     prob_map = grid.means(probs)
     numbers = map_numbers(prob_map, probs, grid.covered_mm2(space.mpp))
@@ -180,7 +186,11 @@ def _opened(source: Path, run: Run, learned: Dataset | None, cut: Cut) -> Iterat
     if is_dataset(source):
         if (cut.size, cut.stride, cut.tissue, cut.assume_mpp) != (None,) * 4:
             raise UserError(f"{source}: is cut already; --size, --stride, --tissue and --assume-mpp are for a slide file")
-        yield open_dataset(source)
+        check_mpp("mpp", cut.mpp)
+        dataset = open_dataset(source)
+        if cut.mpp is not None and "tiling" in dataset.manifest["notes"]:
+            raise UserError(f"--mpp {cut.mpp:g}: {source} says the microns per pixel of its slides; leave --mpp out")
+        yield dataset
         return
     if not source.exists():
         raise UserError(
@@ -247,7 +257,7 @@ def slide_scores(maps: list[HeatMap]) -> dict[str, dict]:
 def _safe(name: str) -> str:
     """A folder's name for a slide: its own where that is safe, else its safe characters and a digest."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100].lstrip(".")
-    return safe if safe and safe == name and safe not in FILES else f"{safe}-{digest_text(name)[:8]}"
+    return safe if safe and safe == name and safe not in FILES else f"{safe or 'slide'}-{digest_text(name)[:8]}"
 
 
 def _check_folder(folder: Path, nested: bool) -> None:

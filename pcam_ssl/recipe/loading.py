@@ -139,7 +139,8 @@ def _with_weights_digest(recipe: Recipe) -> Recipe:
 def _read_transform(path: Path) -> dict[str, Any]:
     """Plain values of a file that `albumentations.save` wrote, YAML or JSON. Raises UserError for any other file."""
     if not path.is_file():
-        raise UserError(f"views.file: {path}: no such file; albumentations.save(transform, {str(path)!r}) writes one")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise UserError(f"views.file: {path}: {what}; albumentations.save(transform, {str(path)!r}) writes one")
     try:
         content = read_yaml(path, "what albumentations.save writes is a mapping (__version__, transform)")
         if not isinstance(content.get("transform"), dict):
@@ -301,7 +302,10 @@ def recipe_digest(recipe: Recipe, rounds: bool = False) -> str:
 def differences(old: Recipe, new: Recipe, rounds: bool = False) -> list[str]:
     """`key: old -> new` for each key of `identity` that differs."""
     before, after = identity(old, rounds), identity(new, rounds)
-    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted(before | after) if before.get(key) != after.get(key)]
+    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    # `identity` omits keys that are not used; what is shown are the recipes' own values.
+    before, after = flatten(old.dump()), flatten(new.dump())
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed if before.get(key) != after.get(key)]
 
 
 def describe_keys(recipe: Recipe) -> list[str]:

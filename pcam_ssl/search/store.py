@@ -7,20 +7,23 @@ import json
 import logging
 import os
 import re
+import shlex
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
-from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.errors import Held, UserError, first_line
 from pcam_ssl.files import check_target
 
 EXTRA = "pip install 'pcam-ssl[milvus]'"
@@ -28,6 +31,7 @@ TOKEN = "PCAM_SSL_STORE_TOKEN"
 """The environment variable of a cluster's token, or USER:PASSWORD."""
 EXACT = "FLAT"
 INDEXES = (EXACT, "IVF_FLAT", "IVF_SQ8", "HNSW", "AUTOINDEX")
+LITE_INDEXES = (EXACT, "IVF_FLAT", "AUTOINDEX")
 CONNECT_S, RETRY_S, REQUEST_S = 10, 0.2, 120
 MOST_NEIGHBOURS = 16_384
 """The most that Milvus returns for one query."""
@@ -148,6 +152,9 @@ class Store:
         try:
             yield
         except (MilvusException, RpcError) as error:
+            # milvus-lite calls a full disk an unexpected error.
+            if self.file is not None and shutil.disk_usage(self.file.parent).free < REQUEST_BYTES:
+                raise UserError(f"--store {self.uri}: the disk is full; make room, and run the same command again") from error
             raise UserError(f"--store {self.uri}: {what} ({_reason(error)}); {then}") from error
 
 
@@ -155,34 +162,64 @@ class Store:
 def open_store(uri: str, make: bool = False) -> Iterator[Store]:
     """The Store of a URL (`http://HOST:19530/DATABASE`), or of a milvus-lite file `NAME.db`, which `make` makes where it is not there.
 
-    Raises UserError where it cannot be opened, or the extra is not installed.
+    Raises UserError where it cannot be opened, or the extra is not installed, and Held where another command has the file open.
     """
-    file, shown = (None, shown_uri(uri)) if "://" in uri else (_file(uri, make), uri)
+    file, shown = (None, shown_uri(uri)) if is_server(uri) else (_file(uri, make), uri)
     pymilvus = _import(lite=file is not None)
-    try:
-        with _quiet() if file else _as_it_is():
-            client = _connected(pymilvus, uri, file)
-    except pymilvus.MilvusException as error:
-        if file is None:
+    with nullcontext() if file is None else _held(file, uri):
+        try:
+            with nullcontext() if file is None else _quiet():
+                client = _connected(pymilvus, uri, file)
+        except pymilvus.MilvusException as error:
+            if file is None:
+                raise UserError(
+                    f"--store {shown}: cannot be reached ({_reason(error)}); start Milvus there, or name a file that ends in .db"
+                ) from error
             raise UserError(
-                f"--store {shown}: cannot be reached ({_reason(error)}); start Milvus there, or name a file that ends in .db"
+                f"--store {uri}: milvus-lite cannot open it (another program has it open, or it is damaged); "
+                "end that program, or name another file"
             ) from error
-        raise UserError(
-            f"--store {uri}: milvus-lite cannot open it (another program has it open, or it is damaged); "
-            "end that program, or name another file"
-        ) from error
-    store = Store(client, shown, file)
+        store = Store(client, shown, file)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def is_server(uri: str) -> bool:
+    """Whether a URI is a server's, not a file of milvus-lite."""
+    return "://" in uri
+
+
+@contextmanager
+def _held(file: Path, uri: str) -> Iterator[None]:
+    """Hold a file of milvus-lite for one command. Its own lock does not last: whoever it refuses removes the lock, and the next one gets in."""
+    whole = file.resolve()
+    lock = FileLock(whole.with_name(f".{whole.name}.pcam-ssl.lock"), timeout=0)
     try:
-        yield store
+        lock.acquire()
+    except Timeout:
+        raise Held(f"--store {uri}: another command has it open; wait for that one, or name another file") from None
+    except OSError as error:
+        raise UserError(
+            f"--store {uri}: milvus-lite writes in its folder, which cannot be written ({error.strerror}); copy it to another one"
+        ) from None
+    try:
+        yield
     finally:
-        store.close()
+        lock.release()
 
 
 def shown_uri(uri: str) -> str:
     """The URI without user and password. Raises UserError for a URI that is no Milvus server's."""
-    parts = urlsplit(uri)
-    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    if parts.scheme not in ("http", "https", "tcp") or not parts.netloc:
+    shown = re.sub("//.*@", "//", uri)
+    try:
+        parts = urlsplit(uri)
+        known = parts.scheme in ("http", "https", "tcp") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        # A port that is no number up to 65,535, or half a pair of brackets.
+        known = False
+    if not known:
         raise UserError(f"--store {shown}: is no address of a database; name http://HOST:19530, or a file that ends in .db")
     return shown
 
@@ -210,8 +247,10 @@ def _file(uri: str, make: bool) -> Path:
     if make:
         check_target("--store", uri, ".db")
         file.parent.mkdir(parents=True, exist_ok=True)
+    elif file.is_dir():
+        raise UserError(f"--store {uri}: is a folder; name a file in it")
     elif not file.is_file():
-        raise UserError(f"--store {uri}: is not there; `pcam-ssl index RUN --store {uri}` makes it")
+        raise UserError(f"--store {uri}: is not there; `{shlex.join(['pcam-ssl', 'index', 'RUN', '--store', uri])}` makes it")
     if file.exists() and file.stat().st_size:
         with open(file, "rb") as content:
             if content.read(len(SQLITE)) != SQLITE:
@@ -277,11 +316,6 @@ def _quiet():
         logging.disable(level)
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextmanager
-def _as_it_is():
-    yield
 
 
 def _facts(description: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.data.pixels import Pixels
+from pcam_ssl.data.writer import check_space
 from pcam_ssl.errors import UserError, nearest
 from pcam_ssl.files import digest_text
 from pcam_ssl.neighbors.exclusion import Exclusion
@@ -28,9 +29,11 @@ from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space
 from pcam_ssl.search.store import (
     EXACT,
     INDEXES,
+    LITE_INDEXES,
     MOST_NEIGHBOURS,
     REQUEST_BYTES,
     Store,
+    is_server,
     open_store,
     search_parameters,
 )
@@ -41,6 +44,8 @@ PREFIX = "pcam_ssl_"
 FORMAT = 1
 BLOCK = 2**13
 """Patches that are looked up, embedded and sent together."""
+PATCH_BYTES = 300
+"""What a patch takes in a file of milvus-lite, beside its vector."""
 NAMED = 3
 
 
@@ -87,12 +92,13 @@ def load_gallery(
 ) -> dict[str, Any]:
     """Load the gallery of a run or of a folder of `pcam-ssl embed` into the store `uri`; what is there already is not sent again.
 
-    `index` is one of `INDEXES`, by default the exact one. `rebuild` first drops what the store holds of this gallery. Returns facts: the
+    `index` is one of `INDEXES` (of `LITE_INDEXES` in a file), by default the exact one. `rebuild` first drops what the store holds of this gallery. Returns facts: the
     store, the collection, its index, how many patches it holds and how many were sent. Raises UserError where folder or store cannot be
     used.
     """
-    if index is not None and index not in INDEXES:
-        raise UserError(f"--index {index}: is no index of the store; choose from {', '.join(INDEXES)}")
+    known = INDEXES if is_server(uri) else LITE_INDEXES
+    if index is not None and index not in known:
+        raise UserError(f"--index {index}: is no index of the store; choose from {', '.join(known)}")
     space = open_embedding_space(folder, data, device)
     with open_store(uri, make=True) as store:
         embedder = space.embedder() if space.embeddings is None else None
@@ -100,6 +106,10 @@ def load_gallery(
         name, n = collection_of(space), len(space.gallery)
         held = _prepare(store, space, name, dimension, index, rebuild)
         if held < n:
+            if store.file is not None:
+                check_space(
+                    store.file.parent, (n - held) * (4 * dimension + PATCH_BYTES), "free some, or name a file on another disk"
+                )
             say(f"{store.uri}: loading {n - held:,} patches" + (f"; {held:,} are there" if held else ""))
             _send(store, space, name, embedder)
             _check_count(store, space, name)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.slides.reader import Slide, slide_name
 
@@ -51,7 +53,11 @@ def find_annotations(place: Path, slides: list[Path]) -> dict[str, Path]:
 def read_outlines(file: Path, slide: Slide) -> tuple[list[Outline], int]:
     """The outlines of a file, and how many points and lines it holds besides. Raises UserError where it is damaged."""
     try:
-        return _asap(file) if file.suffix.lower() == ".xml" else _geojson(file, slide)
+        outlines, others = _asap(file) if file.suffix.lower() == ".xml" else _geojson(file, slide)
+        if not all(np.isfinite(ring).all() for each in outlines for ring in (each.shell, *each.holes)):
+            # An outline with NaN has no area, and all of the slide would be called normal.
+            raise ValueError("a coordinate is no finite number")
+        return outlines, others
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ElementTree.ParseError) as error:
         kind = "ASAP XML" if file.suffix.lower() == ".xml" else "GeoJSON"
         raise UserError(f"{file}: cannot be read as {kind} ({first_line(error)}); export the annotations again") from None

@@ -13,6 +13,8 @@ from pcam_ssl.slides.pyramid import View, view_at
 from pcam_ssl.slides.reader import Slide, open_slide
 from pcam_ssl.slides.tissue import MASK_MPP, mean_within, thumbnail, tissue_mask
 
+LARGEST_PX = 2**20
+"""Edge and distance of patches at most; no slide is larger."""
 CENTRE = 3
 """The centre that decides a label is this part of the edge: 32 of 96 px, as in PatchCamelyon."""
 
@@ -30,13 +32,18 @@ class Cutting:
     def check(self) -> None:
         """Raises UserError for a value out of range."""
         for option, value, low in (("size", self.size_px, 32), ("stride", self.stride_px, 1)):
-            if value < low:
-                raise UserError(f"--{option} {value}: is below {low}; give {low} or more")
-        for option, value in (("mpp", self.mpp), ("assume-mpp", self.assume_mpp)):
-            if value is not None and not 0 < value < 100:
-                raise UserError(f"--{option} {value:g}: is not between 0 and 100; give microns per pixel")
+            if not low <= value <= LARGEST_PX:
+                raise UserError(f"--{option} {value}: is not between {low} and {LARGEST_PX:,}; give px of the patches")
+        check_mpp("mpp", self.mpp)
+        check_mpp("assume-mpp", self.assume_mpp)
         if not 0 < self.tissue <= 1:
             raise UserError(f"--tissue {self.tissue:g}: is not a share; give a number above 0, up to 1")
+
+
+def check_mpp(option: str, mpp: float | None) -> None:
+    """Raises UserError for microns per pixel that no slide has."""
+    if mpp is not None and not 0 < mpp < 100:
+        raise UserError(f"--{option} {mpp:g}: is not between 0 and 100; give microns per pixel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +109,10 @@ def plan_slide(
     column, row = column.ravel(), row.ravel()
     shrink = view.step / small.step
     share = mean_within(mask, column * shrink, row * shrink, size * shrink)
+    if not len(share):
+        raise UserError(
+            f"{slide.path}: has {view.width:,} x {view.height:,} px at {view.mpp:g} um/px, less than a patch of {size:,} px; give a smaller --size"
+        )
     held = share >= cutting.tissue - 1e-9
     if not held.any():
         raise UserError(

@@ -26,10 +26,13 @@ class SlideSpace:
 
 
 def slide_space(dataset: Dataset, wsi: str, mpp: float | None) -> SlideSpace:
-    """What is known of a slide: from the files that `data tile` keeps, else edges of patches are px of the coordinates, and `mpp` is theirs."""
-    told = dataset.path / FOLDER / f"{wsi}.json"
-    if "tiling" not in dataset.manifest["notes"] or not told.is_file():
+    """What is known of a slide: from the files that `data tile` keeps, else edges of patches are px of the coordinates, and `mpp` is theirs.
+
+    Raises UserError where `data tile` made the dataset and its file of the slide is absent or damaged.
+    """
+    if "tiling" not in dataset.manifest["notes"]:
         return SlideSpace(float(dataset.size_px), mpp=mpp)
+    told = dataset.path / FOLDER / f"{wsi}.json"
     tile = {"size_px": int, "stride_px": int, "level0_px": (float, int)}
     facts = read_json(told, {"mpp": (float, int), "tile": tile, "thumbnail_mpp": (float, int)}, "cut the slides again")
     edge, thumbnail = facts["tile"]["level0_px"], told.with_name(f"{wsi}-thumbnail.jpg")

@@ -45,6 +45,8 @@ def tile_slides(
     refuse_existing(target)
     cutting.check()
     classes = _checked(classes or {})
+    if classes and annotations is None:
+        raise UserError("--classes: are those of annotations; add --annotations, or leave --classes out")
     _refuse_repeated(slides)
     files = {} if annotations is None else find_annotations(annotations, slides)
     workers = workers or min(os.cpu_count() or 1, 8)

@@ -92,5 +92,7 @@ def _ending(code: int | None) -> str:
     if code is None:
         return "its worker is lost"
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        # Real-time signals have numbers only.
+        known = {each.value: each.name for each in signal.Signals}
+        return f"killed by {known.get(-code, f'signal {-code}')}"
     return {2: "refused", 130: "stopped by a signal"}.get(code, f"failed with exit code {code}")

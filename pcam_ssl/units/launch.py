@@ -94,9 +94,8 @@ def launch_units(
             n: Job(str(Path(path).absolute()), n, str(folder / f"unit-{n:04}.log"), os.getcwd(), place)
             for n in (unit.unit for unit in missing)
         }
-        pool = _open(on, len(units), workers, asked, address, folder)
-        at_a_time = min(pool.size, len(missing))
-        say(f"{path}: {len(missing)} of {len(units)} units to run, {at_a_time} at a time, on {on}; logs in {short(str(folder))}")
+        pool = _open(on, len(missing), workers, asked, address, folder)
+        say(f"{path}: {len(missing)} of {len(units)} units to run, {pool.size} at a time, on {on}; logs in {short(str(folder))}")
         failed = _run_or_stop(pool, missing, jobs, retries, str(path))
     runs = {unit.run: is_combined(Run(Path(unit.run))) for unit in units}
     return Launched(
@@ -137,11 +136,13 @@ def _check_options(on: str, workers: int | None, requests: list[str], address: s
 
 
 def _open(on: str, n_units: int, workers: int | None, requests: dict[str, Any], address: str | None, folder: Path) -> Workers:
+    """Workers for `n_units`. No more than that many: those of one machine share its cores."""
+    workers = None if workers is None else min(workers, n_units)
     if on == "slurm":
         return SlurmWorkers(n_units, slurm_executor(folder / "slurm", workers, requests))
     if on == "ray":
         return RayWorkers(n_units, workers, requests, address, folder)
-    return LocalWorkers(LOCAL_WORKERS if workers is None else workers)
+    return LocalWorkers(min(LOCAL_WORKERS, n_units) if workers is None else workers)
 
 
 def _requests(requests: list[str]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def plan_units(
         try:
             units += _units(swept, dataset, data, folds)
         except UserError as error:
-            which = f"{swept.path}: " if len(planned) > 1 and error.where != str(swept.path) else ""
+            named = error.where in (str(swept.path), str(swept.path.absolute()))
+            which = f"{swept.path}: " if len(planned) > 1 and not named else ""
             raise UserError(*(f"{which}{problem}" for problem in error.problems)) from None
     if folds is not None and any(len(folds) < unit.folds for unit in units):
         say("--folds: not all of a run's folds are planned; it is combined once the others are trained, too")

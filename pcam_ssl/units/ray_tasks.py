@@ -1,5 +1,6 @@
 """Workers of Ray: a task a unit. Extra: `pcam-ssl[ray]`."""
 
+import math
 import os
 import socket
 import time
@@ -25,12 +26,14 @@ class RayWorkers:
     def __init__(self, size: int, workers: int | None, requests: dict[str, Any], address: str | None, folder: Path):
         """Connects to `address`, $RAY_ADDRESS or the Ray of this process; else starts Ray here. `folder` is one that all workers see.
 
-        Raises UserError where Ray is not installed or does not answer.
+        Raises UserError where Ray is not installed or does not answer, and for requests that are no numbers.
         """
         if find_spec("ray") is None:
             raise UserError("--on ray: Ray is not installed; pip install 'pcam-ssl[ray]'")
         import ray
 
+        # Before Ray starts, which takes seconds.
+        _check_numbers(requests)
         self.size = size if workers is None else workers
         self._own = not ray.is_initialized()
         if self._own:
@@ -103,25 +106,30 @@ def _connect(address: str | None, workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         say("ray: no --address and no $RAY_ADDRESS; starting Ray on this machine")
-        ray.init("local", num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False)
+        here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init("local", **here, log_to_driver=False, logging_level="error")
         return
     try:
         host, _, port = address.rpartition(":")
         if host and port.isdecimal() and "://" not in address:
             # Ray itself tries for minutes.
             socket.create_connection((host, int(port)), CONNECT_S).close()
-        ray.init(address, log_to_driver=False)
+        ray.init(address, log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"--address {address}: Ray does not answer there ({first_line(error)}); `ray start --head` prints the address of a cluster"
         ) from None
 
 
+def _check_numbers(requests: dict[str, Any]) -> None:
+    """Raises UserError for requests that Ray does not take: it takes finite numbers that are not negative."""
+    for key, value in requests.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UserError(f"--request {key}={value}: Ray takes numbers, as num_cpus=4 or num_gpus=1")
+
+
 def _resources(requests: dict[str, Any], cluster: dict[str, float]) -> dict[str, Any]:
     """What a task asks Ray for: `num_cpus`, `num_gpus` (one where the cluster has any), `memory`, and resources by their own names."""
-    wrong = next((key for key, value in requests.items() if isinstance(value, bool) or not isinstance(value, (int, float))), None)
-    if wrong is not None:
-        raise UserError(f"--request {wrong}={requests[wrong]}: Ray takes numbers, as num_cpus=4 or num_gpus=1")
     named = {key: requests[key] for key in ("num_cpus", "num_gpus", "memory") if key in requests}
     if "num_gpus" not in named and cluster.get("GPU", 0) >= 1:
         named["num_gpus"] = 1

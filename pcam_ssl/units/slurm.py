@@ -7,6 +7,7 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
@@ -69,9 +70,16 @@ class SlurmWorkers:
         self._jobs: dict[int, Any] = {}
 
     def start(self, jobs: list[Job]) -> None:
-        """Submit units as one array."""
-        with self._executor.batch():
-            submitted = [(job.number, self._executor.submit(SlurmUnit(job))) for job in jobs]
+        """Submit units as one array. Raises UserError where SLURM refuses it."""
+        from submitit.core.utils import FailedJobError
+
+        try:
+            with self._executor.batch():
+                submitted = [(job.number, self._executor.submit(SlurmUnit(job))) for job in jobs]
+        except FailedJobError as error:
+            raise UserError(
+                f"--on slurm: sbatch refuses the jobs ({first_line(error)}); mend what is asked for with --request"
+            ) from None
         self._jobs.update(submitted)
 
     def ended(self) -> list[tuple[int, int | None]]:
@@ -104,10 +112,10 @@ def slurm_executor(folder: Path, workers: int | None, requests: dict[str, Any]) 
         raise UserError("--on slurm: submitit is not installed; pip install 'pcam-ssl[slurm]'")
     import submitit
 
-    try:
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
-    except RuntimeError:
-        raise UserError("--on slurm: there is no srun on this machine; launch where sbatch and srun are") from None
+    absent = next((command for command in ("sbatch", "srun") if which(command) is None), None)
+    if absent is not None:
+        raise UserError(f"--on slurm: there is no {absent} on this machine; launch where sbatch and srun are")
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
     wanted = {"job_name": "pcam-ssl", "time": TIME_MIN, "stderr_to_stdout": True, **requests}
     if workers is not None:
         wanted["array_parallelism"] = workers

@@ -34,9 +34,14 @@ class Job:
         path = Path(self.log)
         path.parent.mkdir(parents=True, exist_ok=True)
         ignore = None if ignored is None else lambda: signal.signal(ignored, signal.SIG_IGN)
-        with open(path, "a", encoding="utf-8") as log:
-            log.write(f"== unit {self.number}, {time.strftime('%Y-%m-%d %H:%M:%S')}, on {platform.node()}\n")
-            log.flush()
+        begun = f"== unit {self.number}, {time.strftime('%Y-%m-%d %H:%M:%S')}, on {platform.node()}\n"
+        with open(path, "ab", buffering=0) as log:
+            try:
+                log.write(begun.encode())
+            except OSError as error:
+                # An error from writing to an open file names no file.
+                error.filename = self.log
+                raise
             return subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,

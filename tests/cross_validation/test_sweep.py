@@ -46,7 +46,7 @@ def test_a_swept_schedule_clears_the_keys_of_the_one_before(tmp_path):
         (["model.name"], "--sweep model.name: write KEY=VALUE,VALUE"),
         (["model.name=a,,b"], "--sweep model.name=a,,b: write KEY=VALUE,VALUE"),
         (["model.name=resnet18"], "--sweep model.name=resnet18: one value is no sweep"),
-        (["model.name=a,a"], "--sweep: two values would share the folder "),
+        (["model.name=a,a"], "{out}/a: two of the runs would share this folder"),
         (["model.nam=a,b"], "recipe baseline: unknown key model.nam. Did you mean name?"),
         (["views.policy=d4,storng"], "recipe baseline: views.policy: "),
         (["cv.folds=3,5"], "--sweep cv.folds: changes the folds"),
@@ -58,7 +58,7 @@ def test_what_cannot_be_swept_is_refused_in_one_line_before_training(tmp_path, a
     with pytest.raises(UserError) as refused:
         planned(axes, tmp_path)
     (line,) = refused.value.problems
-    assert line.startswith(said)
+    assert line.startswith(said.format(out=tmp_path / "zoo"))
     assert list(tmp_path.iterdir()) == []
 
 

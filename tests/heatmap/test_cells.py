@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pcam_ssl.errors import UserError
 from pcam_ssl.heatmap.cells import EMPTY, NORMAL, TUMOR, coloured, largest_lesion, lay_out, map_numbers
 
 NAN = np.nan
@@ -47,6 +48,18 @@ def test_a_known_step_keeps_columns_apart_that_were_rounded():
 def test_patches_on_no_grid_are_averaged_in_cells_of_their_size():
     grid = lay_out(rows_of((0, 0), (3, 0), (96, 0)), 96)
     np.testing.assert_allclose(grid.means(np.array([0.2, 0.4, 1.0])), [[0.3, 1.0]])
+
+
+def test_where_cells_would_be_too_many_they_are_as_large_as_a_patch():
+    """Patches of 96 px that begin 12 px apart, on a slide of 100,000 px: 69 million cells."""
+    grid = lay_out(rows_of((0, 0), (12, 12), (100_000, 100_000)), 96)
+    assert (grid.cell_px, grid.span, grid.shape) == (96, 1, (1043, 1043))
+
+
+@pytest.mark.parametrize("step_px", [None, 12])
+def test_more_cells_than_memory_holds_are_refused(step_px):
+    with pytest.raises(UserError, match=r"slide s: its map would have .* too many; check its coordinates"):
+        lay_out(rows_of((0, 0), (12, 12), (10**9, 10**9)), 96, step_px)
 
 
 def test_a_single_patch_is_one_cell():

@@ -210,6 +210,13 @@ def test_how_a_slide_is_cut_comes_from_the_dataset_of_the_run():
         heatmap._cutting(Path("a.svs"), run, None, Cut())
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"), [("case-1", "case-1"), ("a b", "a_b-"), ("..", "slide-"), ("summary.json", "summary.json-")]
+)
+def test_the_folder_of_a_slide_has_a_safe_name(name, folder):
+    assert heatmap._safe(name).startswith(folder)
+
+
 def refused(*words, **options) -> str:
     with pytest.raises(UserError) as raised:
         pcam.heatmap(*words, **options)
@@ -228,6 +235,10 @@ def test_what_does_not_hold_is_said_in_one_line(finished, slides, own, rewrite, 
     assert "no coordinates" in refused(finished, placeless, out=maps)
     pcam.synth(tmp_path / "large", slides=2, test_slides=0, patches=2, size=48)
     assert "its patches are 48 px" in refused(finished, tmp_path / "large", out=maps)
+    for mpp in (0, -0.5, float("nan"), float("inf"), 1e9):
+        assert f"--mpp {mpp:g}: is not between 0 and 100" in refused(finished, slides, out=maps, mpp=mpp)
+    far = rewrite(slides, tmp_path / "far", lambda patches: patches.assign(x=patches.x.where(patches.row > 0, 10**9)))
+    assert "too many; check its coordinates" in refused(finished, far, out=maps)
     assert not maps.exists()
     maps.mkdir()
     (maps / "notes.txt").write_text("mine")

@@ -318,6 +318,17 @@ def test_differences_name_keys_of_both_sides():
     assert "optim.momentum: None -> 0.9" in differences(Recipe(), sgd)
 
 
+@pytest.mark.parametrize(
+    ("setting", "changed"),
+    [
+        ("views.engine=tensor", "views.engine: auto -> tensor"),
+        ("spatial.use=true", "spatial.use: False -> True"),
+    ],
+)
+def test_differences_show_values_that_the_identity_omits(setting, changed):
+    assert differences(Recipe(), load_recipe(None, [setting])) == [changed]
+
+
 def test_every_key_is_described():
     recipe = Recipe()
     described = {line.split(" = ")[0] for line in describe_keys(recipe)}

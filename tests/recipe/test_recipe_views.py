@@ -93,6 +93,7 @@ def test_a_file_that_nothing_uses_is_refused(own):
 
 def test_an_absent_file_is_refused(tmp_path):
     assert problem(f"views.file={tmp_path}/no.yaml").startswith(f"views.file: {tmp_path}/no.yaml: no such file")
+    assert problem(f"views.file={tmp_path}").startswith(f"views.file: {tmp_path}: is a folder")
 
 
 @pytest.mark.parametrize(

@@ -13,5 +13,12 @@ def test_parameters_grow_with_the_gallery():
 
 def test_a_uri_is_shown_without_its_password():
     assert shown_uri("https://user:pw@host:19530/db") == "https://host:19530/db"
-    with pytest.raises(UserError, match="is no address"):
-        shown_uri("ftp://user:pw@host/db")
+
+
+@pytest.mark.parametrize(
+    "uri", ["ftp://user:pw@host/db", "http://", "http://user:pw@host:99999", "http://host:port", "http://[::1/db"]
+)
+def test_what_is_no_address_is_refused_without_its_password(uri):
+    with pytest.raises(UserError, match="is no address") as refused:
+        shown_uri(uri)
+    assert "pw" not in str(refused.value)

@@ -1,10 +1,13 @@
 """Galleries in a vector database: milvus-lite files beside exact FAISS."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -293,6 +296,12 @@ def test_a_file_that_is_not_there(command, folder, patches, tmp_path):
     assert not (tmp_path / "none.db").exists()
 
 
+def test_a_folder_in_place_of_a_file(command, folder, patches, tmp_path):
+    (tmp_path / "gallery.db").mkdir()
+    for words in (["index", folder], ["search", folder, "--id", patches.id[3]]):
+        assert "gallery.db: is a folder" in refused(command, *words, "--store", tmp_path / "gallery.db")
+
+
 @pytest.mark.parametrize("name", ["gallery", "a b.db", f"{'a' * 34}.db"])
 def test_names_that_milvus_lite_does_not_take(command, folder, tmp_path, name):
     assert "milvus-lite takes a file NAME.db" in refused(command, "index", folder, "--store", tmp_path / name)
@@ -349,7 +358,14 @@ def test_a_collection_without_an_index_is_half_loaded(command, folder, patches, 
     assert load_gallery(folder, uri)["sent"] == 97
 
 
-def test_an_index_that_the_store_does_not_have_leaves_nothing_behind(command, folder, tmp_path):
+def test_an_index_that_milvus_lite_does_not_have_makes_no_file(command, folder, tmp_path):
+    problem = refused(command, "index", folder, "--store", tmp_path / "gallery.db", "--index", "HNSW")
+    assert problem == "--index HNSW: is no index of the store; choose from FLAT, IVF_FLAT, AUTOINDEX"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_the_store_refuses_leaves_no_collection(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_gallery, "LITE_INDEXES", store_module.INDEXES)
     uri = tmp_path / "gallery.db"
     problem = refused(command, "index", folder, "--store", uri, "--index", "HNSW")
     assert f"--store {uri}: has no index HNSW" in problem and "--index FLAT" in problem
@@ -398,11 +414,46 @@ def test_a_milvus_lite_that_never_answers_is_ended(command, folder, tmp_path, mo
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_a_file_that_another_program_has_open(command, folder, stored):
+def test_a_file_that_another_command_has_open_stays_its_own(folder, stored):
+    code = (
+        "from pcam_ssl.errors import Held\nfrom pcam_ssl.search.store import open_store\n"
+        f"try:\n    open_store({stored!r}).__enter__()\nexcept Held as held: print(held)"
+    )
     with open_store(stored):
-        code = (
-            "from pcam_ssl.errors import UserError\nfrom pcam_ssl.search.store import open_store\n"
-            f"try:\n    open_store({stored!r}).__enter__()\nexcept UserError as error: print(error)"
-        )
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "another program has it open" in said.stdout and said.stderr == ""
+        # Twice: milvus-lite refuses the second program, and lets the third one in.
+        for _ in range(2):
+            said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            assert said.stdout.startswith(f"--store {stored}: another command has it open") and said.stderr == ""
+
+
+def test_a_file_that_another_program_has_open(command, folder, stored):
+    code = f"from milvus_lite.server import Server\nserver = Server({stored!r})\nprint(server.init() and server.start(), flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "True\n"
+        assert "milvus-lite cannot open it (another program" in refused(command, "index", folder, "--store", stored)
+        other.stdin.close()
+
+
+def test_a_folder_that_cannot_be_written(command, folder, stored, patches, monkeypatch):
+    def acquire(self, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(store_module.FileLock, "acquire", acquire)
+    problem = refused(command, "search", folder, "--id", patches.id[3], "--store", stored)
+    assert problem.startswith(
+        f"--store {stored}: milvus-lite writes in its folder, which cannot be written (Read-only file system)"
+    )
+
+
+def test_a_disk_without_room_is_told_before_anything_is_embedded(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "put", lambda *_: pytest.fail("patches were sent"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    assert f"{tmp_path}: not enough disk space" in refused(command, "index", folder, "--store", tmp_path / "gallery.db")
+
+
+def test_a_disk_that_fills_is_told(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with open_store(stored) as store, pytest.raises(UserError, match="the disk is full; make room"):
+        store.count("absent")

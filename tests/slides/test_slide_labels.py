@@ -11,6 +11,7 @@ from pcam_ssl.slides.annotation_files import find_annotations
 from pcam_ssl.slides.annotations import parse_classes, share_within, tumor_area
 
 pytest.importorskip("shapely", reason="shapely is not installed (extra: slides)")
+NAN_POINT = '<Coordinate Order="0" X="5" Y="nan"/>'
 
 
 @pytest.fixture
@@ -152,9 +153,15 @@ def test_an_outline_may_leave_the_slide_by_some_px(geojson, slide):
         ("a.geojson", '{"features": [{"geometry": {"type": "Polygon", "coordinates": 3}}]}'),
         ("a.geojson", '{"features": [{"geometry": null, "properties": {}}]}'),
         ("a.geojson", "[3]"),
+        ("a.geojson", '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [NaN, 0], [9, 9]]]}}]'),
+        (
+            "a.geojson",
+            '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9]], [[1, 1], [1, Infinity], [2, 2]]]}}]',
+        ),
         ("a.xml", "<ASAP_Annotations>"),
         ("a.xml", "<html></html>"),
         ("a.xml", '<ASAP_Annotations><Annotation><Coordinate Order="0" X="a" Y="1"/></Annotation></ASAP_Annotations>'),
+        ("a.xml", f"<ASAP_Annotations><Annotation>{NAN_POINT * 3}</Annotation></ASAP_Annotations>"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, slide, name, content):

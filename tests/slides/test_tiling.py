@@ -18,6 +18,7 @@ from pcam_ssl.data.images import measure
 from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
 from pcam_ssl.slides import tiling
+from pcam_ssl.slides.space import slide_space
 
 pytest.importorskip("openslide", reason="OpenSlide is not installed (extra: slides)")
 FINE, COARSE = places(1024, 512), places(512, 256, 2)
@@ -293,3 +294,11 @@ def test_the_command_says_what_came(slides, tmp_path, command):
     assert (done.code, done.problems) == (0, [])
     assert f"{tmp_path}/set: 672 patches of 32 px, 3 slides" in done.out
     assert "train 128 (4 tumor, 124 normal); test 544 (544 unlabelled)" in done.out
+
+
+def test_a_slide_whose_file_was_deleted_is_refused_not_measured_wrongly(slides, tmp_path):
+    made = pcam.tile(slides[:1], tmp_path / "set", size=32, mpp=2.0)
+    assert slide_space(made, "a", None).tile_px == 64
+    (tmp_path / "set/slides/a.json").unlink()
+    with pytest.raises(UserError, match=r"set/slides/a\.json: no such file; cut the slides again"):
+        slide_space(made, "a", None)

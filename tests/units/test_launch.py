@@ -11,6 +11,7 @@ from processes import wait_for
 
 import pcam_ssl as pcam
 from pcam_ssl.units import attempts
+from pcam_ssl.units import launch as module
 from pcam_ssl.units.attempts import run_all
 from pcam_ssl.units.launch import launch_units
 from pcam_ssl.units.local import shares
@@ -123,7 +124,7 @@ def test_no_more_units_run_than_there_are_workers(run_script):
     assert (failed, workers.most) == ({}, 2)
 
 
-@pytest.mark.parametrize("code", [-9, 1, 130, None])
+@pytest.mark.parametrize("code", [-9, -40, 1, 130, None])
 def test_what_may_go_well_again_is_tried_as_often_as_is_said(run_script, code):
     assert run_script(2, u0=[code, code, 0])[0] == {}
     failed, workers = run_script(2, u0=[code, code, code, 0])
@@ -150,6 +151,17 @@ def test_each_worker_has_its_device_and_its_share_of_the_cores(monkeypatch):
         {"CUDA_VISIBLE_DEVICES": "6"},
     ]
     assert shares(1, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}) == [{}]
+
+
+@pytest.mark.parametrize(("asked", "most"), [(10**9, 2), (None, 2), (1, 1)])
+def test_there_are_no_more_workers_than_units(tmp_path, asked, most):
+    assert module._open("local", 2, asked, {}, None, tmp_path).size == most
+
+
+def test_a_log_that_finds_no_room_is_named(units, tmp_path):
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        Job(str(units), 0, "/dev/full", str(tmp_path)).start()
+    assert raised.value.filename == "/dev/full"
 
 
 @pytest.mark.parametrize(

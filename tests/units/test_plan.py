@@ -7,6 +7,7 @@ import pytest
 
 import pcam_ssl as pcam
 from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.runs.run import Run, begin_run
 from pcam_ssl.units.unit import read_units
 
 
@@ -80,6 +81,15 @@ def test_of_several_runs_the_one_that_cannot_be_trained_is_named(refused, tmp_pa
     assert line.startswith(f"{tmp_path}/runs/smoke+999: neighbours.k is 999, fold-0 trains on ")
 
 
+def test_a_run_of_another_recipe_is_named_once(command, slides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, dataset = load_recipe("smoke", ["train.epochs=9"]), {"path": str(slides), "digest": pcam.open_dataset(slides).digest}
+    begin_run(Run(Path("runs/smoke+seed-0")), recipe, dataset, "baseline")
+    done = command("plan", "smoke", "--data", slides, "--seeds", "0,1", "--out", "runs")
+    (line,) = done.problems
+    assert done.code == 2 and line.startswith(f"{tmp_path}/runs/smoke+seed-0: begun with another recipe (")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -93,12 +103,17 @@ def test_of_several_runs_the_one_that_cannot_be_trained_is_named(refused, tmp_pa
         (["smoke", "--folds", "0-2"], "--folds 0-2: write whole numbers"),
         (["smoke", "--seeds", "1,1"], "--seeds 1: is named twice"),
         (["smoke", "smoke"], "RECIPE smoke: is named twice"),
-        (["smoke", "--sweep", "optim.lr=1e-3,1e-3"], "--sweep: two values would share the folder "),
         (["smoke", "--set", "neighbours.use=true", "--set", "neighbours.k=999"], "neighbours.k is 999"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_in_one_line(refused, words, said):
     assert refused(*words).startswith(said)
+
+
+def test_runs_that_would_share_a_folder_are_refused(refused, tmp_path):
+    assert refused("smoke", "--sweep", "optim.lr=1e-3,1e-3").startswith(f"{tmp_path}/runs/smoke+1e-3: two of the runs would share")
+    (tmp_path / "smoke.yaml").write_text("train: {epochs: 2}")
+    assert refused("smoke", tmp_path / "smoke.yaml").startswith(f"{tmp_path}/runs/smoke: two of the runs would share this folder")
 
 
 def test_a_dataset_that_is_not_there_is_refused(refused, tmp_path):

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import pcam_ssl as pcam
-from pcam_ssl.errors import UserError
 from pcam_ssl.units import ray_tasks
 from pcam_ssl.units.ray_tasks import RayWorkers, _resources
 from pcam_ssl.units.worker import Job
@@ -115,6 +114,10 @@ def test_what_the_cluster_lacks_is_said(capsys):
     assert "the cluster lacks CPU 16 (it has 8)" in capsys.readouterr().err
 
 
-def test_a_request_that_is_no_number_is_refused():
-    with pytest.raises(UserError, match=r"--request num_gpus=one: Ray takes numbers"):
-        _resources({"num_gpus": "one"}, {})
+@pytest.mark.parametrize("value", ["one", "true", ".inf", ".nan", "-1"])
+def test_a_request_that_is_no_number_is_refused_before_ray_starts(command, units, monkeypatch, value):
+    pytest.importorskip("ray", reason="ray is not installed (extra: ray)")
+    monkeypatch.setattr(ray_tasks, "_connect", lambda *_: pytest.fail("Ray was started"))
+    done = command("launch", units, "--on", "ray", "--request", f"num_gpus={value}")
+    assert (done.code, len(done.problems)) == (2, 1)
+    assert done.problems[0].startswith("--request num_gpus=") and "Ray takes numbers" in done.problems[0]

@@ -59,6 +59,14 @@ def test_a_request_that_slurm_does_not_know_is_refused(fake_slurm, command, unit
     assert done.problems[0].startswith("--request: Unavailable parameter(s): ['partitoin']; write a parameter of submitit")
 
 
+@pytest.mark.processes
+def test_jobs_that_slurm_refuses_are_told_in_one_line(fake_slurm, command, units):
+    (fake_slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gppu' >&2\nexit 1\n")
+    done = command("launch", units, "--on", "slurm", "--request", "partition=gppu")
+    said = "--on slurm: sbatch refuses the jobs (sbatch: error: invalid partition specified: gppu); mend what is asked for with --request"
+    assert (done.code, done.problems) == (2, [said])
+
+
 def test_without_submitit_its_extra_is_named(command, units, monkeypatch):
     monkeypatch.setattr(slurm, "find_spec", lambda name: None)
     done = command("launch", units, "--on", "slurm")
@@ -68,7 +76,7 @@ def test_without_submitit_its_extra_is_named(command, units, monkeypatch):
 def test_a_machine_without_slurm_is_told(submitit, command, units, monkeypatch):
     monkeypatch.setenv("PATH", "")
     done = command("launch", units, "--on", "slurm")
-    assert (done.code, done.problems) == (2, ["--on slurm: there is no srun on this machine; launch where sbatch and srun are"])
+    assert (done.code, done.problems) == (2, ["--on slurm: there is no sbatch on this machine; launch where sbatch and srun are"])
 
 
 @pytest.mark.trains
