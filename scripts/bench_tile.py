@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import openslide
 import tifffile
-from bench_measure import ratios, take_turns, timed
+from bench_measure import rate as rate_of
+from bench_measure import ratios, take_turns
 
 from pcam_ssl.files import remove_folder
-from pcam_ssl.slides.plan import Cutting, plan_slide
+from pcam_ssl.slides.plan import Cutting, Plan, plan_slide
 from pcam_ssl.slides.reader import open_slide
 from pcam_ssl.slides.tiling import tile_slides
 
@@ -36,40 +38,59 @@ print(len(made), seconds, next(line.split()[1] for line in open("/proc/self/stat
 
 
 def rate(folder: Path, turns: int) -> None:
-    """Tiles of 96 px at 0.97 um/px of a slide that is all tissue, with and without resampling; two threads on both sides."""
+    """Tiles of 96 px at 0.97 um/px of a slide that is all tissue, with and without resampling; two threads on each side.
+
+    `reader` is OpenSlide's read_region of each patch's region, turned into an array, as one would write it. `own` is the tool's reader in
+    its place, which decodes plain TIFF tiles without OpenSlide.
+    """
     for name, mpp in (("a level that fits", 0.97), ("resampled", 0.5)):
         path, edge = folder / f"{name}.tif", round(6000 / mpp)
         _write(path, edge, mpp, [1, 8])
-        slide, target = open_slide(path), folder / "set"
-        plan, _, _ = plan_slide(slide, Cutting(), None, {})
+        target = folder / "set"
+        plan, _, _ = plan_slide(open_slide(path), Cutting(), None, {})
+        assert plan.view.slide.levels[plan.view.level].downsample == 1
+        spent: dict[str, list[float]] = {"tool": [], "reader": [], "own": []}
 
         def tiled(path=path, target=target) -> None:
             tile_slides([path], target, Cutting(), workers=2)
 
         def alone(path=path, plan=plan) -> None:
-            # A handle of its own, as the tool has: the cache of decoded tiles begins empty on both sides.
+            # A handle of its own, as the tool has: the cache of decoded tiles begins empty on all sides.
             opened, edge = openslide.OpenSlide(path), round(96 * plan.view.ratio)
-            down = plan.view.slide.levels[plan.view.level].downsample
-            assert down == 1
+            _read_all(lambda x, y: np.asarray(opened.read_region((x, y), plan.view.level, (edge, edge)))[..., :3], plan, edge)
 
-            def read(x: int, y: int) -> int:
-                return len(np.asarray(opened.read_region((x, y), plan.view.level, (edge, edge)))[..., :3])
+        def own(path=path, plan=plan) -> None:
+            opened, edge = open_slide(path), round(96 * plan.view.ratio)
+            _read_all(lambda x, y: opened.read(plan.view.level, x, y, edge, edge), plan, edge)
 
-            with ThreadPoolExecutor(2) as pool:
-                assert sum(pool.map(read, plan.tiles.x.tolist(), plan.tiles.y.tolist())) == edge * len(plan.tiles)
+        def side(name: str, work: Callable[[], None], target=target, spent=spent) -> Callable[[], float]:
+            def turn() -> float:
+                begun, busy = time.perf_counter(), time.process_time()
+                work()
+                seconds = time.perf_counter() - begun
+                spent[name].append(time.process_time() - busy)
+                if target.exists():
+                    remove_folder(target)
+                return seconds
 
-        def anew(work=tiled, target=target) -> float:
-            seconds = timed(work)()
-            remove_folder(target)
-            return seconds
+            return turn
 
-        seconds = take_turns({"tool": anew, "reader": timed(alone)}, turns)
-        found = ratios(seconds["reader"], seconds["tool"])
-        rates = [len(plan.tiles) / float(np.median(seconds[side])) for side in ("tool", "reader")]
-        print(
-            f"{name}: {found.text()} x; tool {rates[0]:,.0f}, reader alone {rates[1]:,.0f} patches/s; {len(plan.tiles):,} patches",
-            flush=True,
-        )
+        seconds = take_turns({"tool": side("tool", tiled), "reader": side("reader", alone), "own": side("own", own)}, turns)
+        count = len(plan.tiles)
+        told = {
+            side: f"{rate_of(count, seconds[side], 'patches')}, {1e6 * np.median(spent[side][1:]) / count:.0f} us of CPU"
+            for side in spent
+        }
+        print(f"{name}, {count:,} patches: {'; '.join(f'{side} {each}' for side, each in told.items())}")
+        for other in ("reader", "own"):
+            wall, busy = ratios(seconds[other], seconds["tool"]), ratios(spent[other][1:], spent["tool"][1:])
+            print(f"  tool over {other}: {wall.text()} x; per second of CPU {busy.text()} x", flush=True)
+
+
+def _read_all(read: Callable[[int, int], np.ndarray], plan: Plan, edge: int) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(lambda x, y: len(read(x, y)), plan.tiles.x.tolist(), plan.tiles.y.tolist())
+        assert sum(done) == edge * len(plan.tiles)
 
 
 def memory(folder: Path, edge: int) -> None:

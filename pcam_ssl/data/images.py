@@ -5,6 +5,7 @@ import io
 import sys
 from functools import cache
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -99,7 +100,9 @@ def _square(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-OPTICAL_DENSITY = np.rint(-np.log10(np.maximum(np.arange(256), 1) / 255.0) * 2**23) / 2**23
+DENSITY_UNITS = 2**23
+WHOLE_DENSITY = np.rint(-np.log10(np.maximum(np.arange(256), 1) / 255.0) * DENSITY_UNITS).astype(np.int32)
+OPTICAL_DENSITY = WHOLE_DENSITY / DENSITY_UNITS
 """Optical density of each 8-bit intensity; 0 counts as 1, so that the density of black is finite.
 
 Rounded to multiples of 2^-23, so that the sum over a patch is exact (H up to 16,384 px). Stain clusters, and so folds, depend on it,
@@ -119,11 +122,11 @@ def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     the mean optical density; a concentration is negative where a patch is redder or bluer than the stain pair allows.
     pixel_hash: hex digest of the pixels. view_hash: see `view_hashes`.
     """
+    pixels = np.ascontiguousarray(pixels)
     area = pixels.shape[1] * pixels.shape[2]
-    ones = np.ones(area)
-    # One patch at a time fits in the processor's cache and is five times as fast as the whole batch at once.
-    density = np.stack([ones @ OPTICAL_DENSITY[patch.reshape(area, 3)] for patch in pixels]) / area  # [B, 3]
-    brightness = np.array([patch.sum(dtype=np.int64) for patch in pixels]) / (3 * 255 * area)
+    # One patch at a time fits in the processor's cache. A table of whole numbers and OpenCV's sums take a quarter of the time of numpy's.
+    brightness = np.array([cv2.sumElems(patch)[:3] for patch in pixels]).sum(axis=1) / (3 * 255 * area)
+    density = np.array([cv2.sumElems(cv2.LUT(patch, WHOLE_DENSITY))[:3] for patch in pixels]) / DENSITY_UNITS / area  # [B, 3]
     stain = density[:, :1] * UNMIX[0] + density[:, 1:2] * UNMIX[1] + density[:, 2:] * UNMIX[2]
     return {
         "brightness": brightness.astype(np.float32),
@@ -132,9 +135,13 @@ def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
         "od_r": density[:, 0].astype(np.float32),
         "od_g": density[:, 1].astype(np.float32),
         "od_b": density[:, 2].astype(np.float32),
-        "pixel_hash": [hashlib.blake2b(np.ascontiguousarray(patch).data, digest_size=16).hexdigest() for patch in pixels],
+        "pixel_hash": [hashlib.blake2b(patch.data, digest_size=16).hexdigest() for patch in pixels],
         "view_hash": view_hashes(pixels),
     }
+
+
+BLOCK_PX = 8 * 96**2
+"""Pixels that are hashed at once: their floats fit in the processor's cache."""
 
 
 def view_hashes(pixels: np.ndarray) -> list[str]:
@@ -151,12 +158,18 @@ def view_hashes(pixels: np.ndarray) -> list[str]:
     About one pair of different patches in a million is within 4 bits; those seen were nearly blank and looked alike.
     Patches of one flat colour all have the hash 0.
     """
-    basis = _integer_cosines(pixels.shape[1])
+    pixels = np.ascontiguousarray(pixels)
+    size_px = pixels.shape[1]
+    basis = _integer_cosines(size_px)
+    # Whole numbers up to 4 x 255 x 128 x H: below 2^24 float32 is exact too, in any order of the sum, and half the work.
+    kind = np.float32 if 4 * 255 * 128 * size_px <= 2**24 else np.float64
+    weights, along = np.array([[1, 2, 1]], kind), basis.T.astype(kind)
     (u, v), (p, q) = VIEW_PAIRS[:, 0].T, VIEW_PAIRS[:, 1].T
-    hashes = []
-    for start in range(0, len(pixels), 16):  # small blocks fit in the processor's cache
-        grey = pixels[start : start + 16] @ np.array([1.0, 2.0, 1.0])  # [b, H, H]
-        spectrum = basis @ grey @ basis.T  # [b, 8, 8]
+    block, hashes = max(1, BLOCK_PX // size_px**2), []
+    for start in range(0, len(pixels), block):
+        lines = pixels[start : start + block].reshape(-1, size_px, 3)
+        grey = cv2.transform(lines.astype(kind), weights)  # [b H, H]
+        spectrum = basis @ (grey @ along).astype(np.float64).reshape(-1, size_px, 8)  # [b, 8, 8]
         bits = spectrum[:, u, v] * spectrum[:, p, q] + spectrum[:, v, u] * spectrum[:, q, p] > 0  # [b, 64]
         hashes += [packed.tobytes().hex() for packed in np.packbits(bits, axis=1)]
     return hashes

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,10 @@ from pcam_ssl.tables import read_table, write_table
 
 PICTURES = (".png", "-thumbnail.jpg", ".json")
 """What of a slide goes into the dataset, after the slide's name."""
+TOGETHER = 1024
+"""Tiles that are told of at once, at least; a table takes milliseconds, however few rows it has."""
 BATCH_BYTES = 48 * 2**20
-"""Pixels that are handed to the dataset at once."""
+"""Pixels that are handed to the dataset at once, at most."""
 
 
 class Region(NamedTuple):
@@ -47,7 +50,12 @@ class Parts:
 
     def __init__(self, target: Path, cutting: Cutting, classes: Mapping[str, int]):
         self.folder = target.with_name(f"{target.name}.part")
-        self._settings = {**asdict(cutting), "classes": dict(sorted(classes.items())), "version": __version__}
+        # Parts of earlier versions held pixels in another order.
+        self._settings = {**asdict(cutting), "classes": dict(sorted(classes.items())), "version": __version__, "order": "rows"}
+        # One for all: memory that is new costs more than the reading. Not memory-mapped, since all pages that were touched would count as
+        # memory of this process.
+        edge = cutting.size_px
+        self._batch = np.empty((max(1, BATCH_BYTES // (3 * edge**2)), edge, edge, 3), np.uint8)
 
     def __enter__(self) -> "Parts":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,38 +95,56 @@ class Parts:
         slide = plan.slide.path
         self._file(slide, ".json").unlink(missing_ok=True)
         for ending, pixels in ((".png", outlined(thumbnail, mask)), ("-thumbnail.jpg", thumbnail)):
-            with self._room(), atomic_write(self._file(slide, ending)) as temporary:
+            with self.room(), atomic_write(self._file(slide, ending)) as temporary:
                 temporary.write_bytes(cv2.imencode(ending[-4:], cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1])
 
-    def write(self, plan: Plan, regions: Iterable[Region], annotations: Path | None) -> None:
-        """Write the tiles of one slide; from then on `holds` is true of it."""
-        rows, statistics = [], []
-        with self._room(), open(self._file(plan.slide.path, ".pixels"), "wb") as file:
+    def write(self, plan: Plan, regions: Iterable[Region], annotations: Path | None) -> Iterator[pd.DataFrame]:
+        """Write the tiles of one slide, each to its place, and yield their table from the top, some rows as soon as all before them lie there.
+
+        When the last is yielded, `holds` is true of the slide.
+        """
+        count, amount = len(plan.tiles), 3 * plan.cutting.size_px**2
+        table, lies, begin = plan.tiles, np.zeros(count, bool), 0
+        statistics: dict[str, np.ndarray] = {}
+        with self.room(), open(self._file(plan.slide.path, ".pixels"), "wb") as file:
             for region in regions:
-                file.write(region.pixels.data)
-                rows.append(region.rows)
-                statistics.append(pd.DataFrame(region.statistics))
+                for first, last in _runs(region.rows):
+                    file.seek(int(region.rows[first]) * amount)
+                    file.write(region.pixels[first:last].data)
+                for name, values in region.statistics.items():
+                    values = np.asarray(values, None if isinstance(values, np.ndarray) else object)
+                    statistics.setdefault(name, np.empty(count, values.dtype))[region.rows] = values
+                lies[region.rows] = True
+                end = begin + int(np.argmin(lies[begin:]))
+                if end - begin >= TOGETHER:
+                    file.flush()
+                    yield _with_statistics(table, statistics, begin, end)
+                    begin = end
             file.flush()
             os.fsync(file.fileno())
-        table = plan.tiles.iloc[np.concatenate(rows)].reset_index(drop=True).join(pd.concat(statistics, ignore_index=True))
-        # Pixels lie by regions; the dataset has them by rows of the slide.
-        table = table.assign(place=np.arange(len(table))).sort_values(["row", "column"], ignore_index=True)
-        with self._room():
-            write_table(self._file(plan.slide.path, ".parquet"), table)
+        with self.room():
+            write_table(self._file(plan.slide.path, ".parquet"), _with_statistics(table, statistics, 0, count))
             write_json(self._file(plan.slide.path, ".json"), self._told(plan, annotations))
+        yield _with_statistics(table, statistics, begin, count)
 
-    def read(self, slide: Path, size_px: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        """The tiles of a slide from the top, some at a time: their table and pixels uint8 [B, H, H, 3]."""
+    def told(self, slide: Path) -> dict:
+        """What is kept of a finished slide: how many `tiles`, of which `level`, `tile` with its mpp, and where it came from."""
+        return read_json(self._file(slide, ".json"), {"tiles": int, "level": int, "tile": {"mpp": (float, int)}})
+
+    def tables(self, slide: Path) -> Iterator[pd.DataFrame]:
+        """The table of a finished slide, from the top, some rows at a time."""
         table, _ = read_table(self._file(slide, ".parquet"))
-        amount = 3 * size_px**2
-        count = max(1, BATCH_BYTES // amount)
+        for start in range(0, len(table), TOGETHER):
+            yield table.iloc[start : start + TOGETHER]
+
+    def pixels(self, slide: Path, rows: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """Rows that `write` or `tables` yielded, some at a time, with their pixels uint8 [B, H, H, 3], which the next ones replace."""
         with open(self._file(slide, ".pixels"), "rb") as file:
-            for start in range(0, len(table), count):
-                part = table.iloc[start : start + count].reset_index(drop=True)
-                # Not memory-mapped: all pages that were touched would count as memory of this process.
-                pixels = np.empty((len(part), size_px, size_px, 3), np.uint8)
-                for tile, place in zip(pixels, part["place"].tolist(), strict=True):
-                    os.preadv(file.fileno(), [tile], place * amount)
+            file.seek(int(rows.index[0]) * self._batch[0].nbytes)
+            for start in range(0, len(rows), len(self._batch)):
+                part = rows.iloc[start : start + len(self._batch)]
+                pixels = self._batch[: len(part)]
+                file.readinto(pixels.data)
                 yield part, pixels
 
     def copy_pictures(self, slide: Path, folder: Path) -> None:
@@ -155,7 +181,8 @@ class Parts:
         }
 
     @contextmanager
-    def _room(self):
+    def room(self):
+        """Context manager that says of a full disk that finished slides are kept. Raises UserError."""
         try:
             yield
         except OSError as error:
@@ -163,3 +190,13 @@ class Parts:
                 raise
             kept = "finished slides are kept there: make room, then run the same command"
             raise UserError(f"{self.folder}: the disk is full ({error.strerror}); {kept}") from error
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """From where to where rising row numbers [B] follow one another."""
+    ends = np.flatnonzero(np.diff(rows) != 1) + 1
+    yield from pairwise([0, *ends.tolist(), len(rows)])
+
+
+def _with_statistics(tiles: pd.DataFrame, statistics: dict[str, np.ndarray], start: int, stop: int) -> pd.DataFrame:
+    return tiles.iloc[start:stop].assign(**{name: values[start:stop] for name, values in statistics.items()})

@@ -11,6 +11,7 @@ import numpy as np
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.slides.ome_tiff import OmeTiff, is_ome_tiff
+from pcam_ssl.slides.tiff_tiles import tiles_beside
 
 # OpenSlide reads more formats (DICOM, MIRAX, Ventana) than tiffslide, which wants zarr besides. Of an OME-TIFF OpenSlide sees level 0
 # alone, because the others are in SubIFDs: that one format is read with tifffile.
@@ -91,7 +92,7 @@ def open_slide(path: Path) -> Slide:
             raise UserError(
                 f"{path}: not a slide that can be read, or cut short; name an SVS, NDPI, MRXS, DICOM, tiled TIFF or OME-TIFF file"
             )
-        return _openslide_slide(path, openslide.OpenSlide(file), vendor)
+        return _openslide_slide(path, file, openslide.OpenSlide(file), vendor)
     except UserError:
         raise
     except Exception as error:  # OpenSlide and tifffile raise many kinds of error for damaged files
@@ -109,28 +110,36 @@ def _packages() -> list[ModuleType]:
     return found
 
 
-def _openslide_slide(path: Path, opened, vendor: str) -> Slide:
+def _openslide_slide(path: Path, file: Path, opened, vendor: str) -> Slide:
     told = opened.properties
-    edges = zip(opened.level_dimensions, opened.level_downsamples, strict=True)
+    downs = opened.level_downsamples
     blank = np.array([int(told.get("openslide.background-color", "FFFFFF")[at : at + 2], 16) for at in (0, 2, 4)])
+    tiles = tiles_beside(file, opened, vendor, blank)
 
     def read(level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        if tiles is not None and tiles.covers(level, x, y, downs[level]):
+            return tiles.read(level, int(x / downs[level]), int(y / downs[level]), width, height)
         pixels = np.asarray(opened.read_region((x, y), level, (width, height)))
         if (alpha := pixels[..., 3:]).min() < 255:
             part = alpha / 255
             return np.rint(pixels[..., :3] * part + blank * (1 - part)).astype(np.uint8)
         return cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)  # six times as fast as a copy by numpy
 
+    def close() -> None:
+        opened.close()
+        if tiles is not None:
+            tiles.close()
+
     return Slide(
         path,
         slide_name(path),
         vendor,
-        tuple(Level(width, height, downsample) for (width, height), downsample in edges),
+        tuple(Level(width, height, down) for (width, height), down in zip(opened.level_dimensions, downs, strict=True)),
         _mpp(path, told.get("openslide.mpp-x"), told.get("openslide.mpp-y")),
         told.get("openslide.quickhash-1"),
         (int(told.get("openslide.bounds-x", 0)), int(told.get("openslide.bounds-y", 0))),
         read,
-        opened.close,
+        close,
     )
 
 

@@ -1,4 +1,4 @@
-"""`pcam-ssl data tile`: plan every slide, cut what is not cut yet, then write the dataset."""
+"""`pcam-ssl data tile`: plan every slide, cut what is not cut yet, and write the dataset behind the cutting."""
 
 import os
 from collections import Counter, deque
@@ -15,7 +15,6 @@ from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.images import measure
 from pcam_ssl.data.writer import DatasetWriter, check_space, refuse_existing
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import read_json
 from pcam_ssl.slides.annotation_files import find_annotations
 from pcam_ssl.slides.parts import Parts, Region
 from pcam_ssl.slides.plan import Cutting, Plan, plan_slide
@@ -24,6 +23,8 @@ from pcam_ssl.tables import write_table
 from pcam_ssl.terminal import progress
 
 FOLDER, TILES = "slides", "tiles.parquet"
+WAITING = 4
+"""Tables whose pixels wait to be written to the dataset."""
 STATISTICS = ("brightness", "stain_h", "stain_e", "od_r", "od_g", "od_b", "pixel_hash", "view_hash")
 
 
@@ -53,8 +54,7 @@ def tile_slides(
     with Parts(target.parent.resolve() / target.name, cutting, classes) as parts:
         open_slides = [slide for slide in slides if not parts.holds(slide, files.get(slide_name(slide)))]
         plans = _planned(open_slides, cutting, files, classes, parts, workers)
-        _cut(plans, parts, files, workers)
-        _assemble(slides, target, cutting, classes, parts)
+        _write(slides, plans, target, cutting, classes, files, parts, workers)
     return open_dataset(target)
 
 
@@ -100,15 +100,70 @@ def _planned(slides: list[Path], cutting: Cutting, files: dict, classes, parts: 
     return found
 
 
-def _cut(plans: list[Plan], parts: Parts, files: dict, workers: int) -> None:
-    total = sum(len(plan.tiles) for plan in plans)
-    if total:
-        # Once as parts, once as the dataset.
-        check_space(parts.folder, 2 * total * 3 * plans[0].cutting.size_px ** 2)
-    with progress("cutting", total) as advance:
-        for plan, regions in groupby(_regions(plans, workers, advance), key=lambda region: region.plan):
-            parts.write(plan, regions, files.get(plan.slide.name))
-            plan.slide.close()
+def _write(slides: list[Path], plans: list[Plan], target: Path, cutting: Cutting, classes, files: dict, parts: Parts, workers: int):
+    """Cut the planned slides into `parts`, and write the dataset from there, in order, while the cutting goes on."""
+    planned = {plan.slide.path for plan in plans}
+    to_come = sum(len(plan.tiles) for plan in plans)
+    there = sum(parts.told(slide)["tiles"] for slide in slides if slide not in planned)
+    # Once as parts, once as the dataset.
+    check_space(parts.folder, (2 * to_come + there) * 3 * cutting.size_px**2)
+    source = f"{slides[0]}" + (f" and {len(slides) - 1} more slides" if len(slides) > 1 else "")
+    sides = []
+    with DatasetWriter(target, cutting.size_px, source=source, source_format="whole slides", expected=to_come + there) as writer:
+        folder = writer.scratch / FOLDER
+        folder.mkdir()
+        with progress("cutting", to_come + there) as advance, _Behind() as behind:
+            by_slide = groupby(_regions(plans, workers, advance), key=lambda region: region.plan)
+            for slide in slides:
+                plan, regions = next(by_slide) if slide in planned else (None, ())
+                side = []
+                for table in parts.write(plan, regions, files.get(slide_name(slide))) if plan else parts.tables(slide):
+                    behind.do(_append, writer, parts, slide, table)
+                    side.append(table[["tissue_share", "tumor_share"]].assign(id=_ids(slide, table)))
+                    if plan is None:
+                        advance(len(table))
+                if plan:
+                    plan.slide.close()
+                told = parts.told(slide)
+                sides.append(pd.concat(side, ignore_index=True).assign(level=told["level"], mpp=told["tile"]["mpp"]))
+                parts.copy_pictures(slide, folder)
+        columns = ["id", "level", "mpp", "tissue_share", "tumor_share"]
+        write_table(folder / TILES, pd.concat(sides, ignore_index=True)[columns])
+        without = sum(slide_name(slide) not in files for slide in slides)
+        writer.notes = {"tiling": {**asdict(cutting), "classes": dict(classes)}, "slides_without_annotations": without}
+
+
+def _append(writer: DatasetWriter, parts: Parts, slide: Path, table: pd.DataFrame) -> None:
+    for rows, pixels in parts.pixels(slide, table):
+        labelled = rows["tumor_share"].notna()
+        labels = (rows["tumor_share"] > 0).astype("Int8").where(labelled).array
+        statistics = {column: rows[column].to_numpy() for column in STATISTICS}
+        split = np.where(labelled, "train", "test")
+        with parts.room():
+            writer.append(pixels, _ids(slide, rows), split, labels, slide_name(slide), rows["x"].array, rows["y"].array, statistics)
+
+
+def _ids(slide: Path, table: pd.DataFrame) -> list[str]:
+    name = slide_name(slide)
+    return [f"{name}_x{x}_y{y}" for x, y in zip(table["x"].tolist(), table["y"].tolist(), strict=True)]
+
+
+class _Behind:
+    """Context manager of one thread that does one job after the other. What a job raises, a later `do` or the end of the block raises."""
+
+    def __enter__(self) -> "_Behind":
+        self._pool, self._jobs = ThreadPoolExecutor(1), deque()
+        return self
+
+    def do(self, work, *arguments) -> None:
+        while self._jobs and (self._jobs[0].done() or len(self._jobs) > WAITING):
+            self._jobs.popleft().result()
+        self._jobs.append(self._pool.submit(work, *arguments))
+
+    def __exit__(self, kind, error, trace) -> None:
+        self._pool.shutdown(cancel_futures=error is not None)
+        for job in self._jobs if error is None else ():
+            job.result()
 
 
 def _regions(plans: list[Plan], workers: int, advance) -> Iterator[Region]:
@@ -137,32 +192,3 @@ def _regions(plans: list[Plan], workers: int, advance) -> Iterator[Region]:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _assemble(slides: list[Path], target: Path, cutting: Cutting, classes, parts: Parts) -> None:
-    told = [read_json(parts.folder / f"{slide_name(slide)}.json", {"tiles": int}) for slide in slides]
-    total = sum(each["tiles"] for each in told)
-    source = f"{slides[0]}" + (f" and {len(slides) - 1} more slides" if len(slides) > 1 else "")
-    sides = []
-    with (
-        DatasetWriter(target, cutting.size_px, source=source, source_format="whole slides", expected=total) as writer,
-        progress("writing", total) as advance,
-    ):
-        folder = writer.scratch / FOLDER
-        folder.mkdir()
-        for slide, each in zip(slides, told, strict=True):
-            name = slide_name(slide)
-            for table, pixels in parts.read(slide, cutting.size_px):
-                ids = [f"{name}_x{x}_y{y}" for x, y in zip(table["x"], table["y"], strict=True)]
-                labelled = table["tumor_share"].notna()
-                labels = (table["tumor_share"] > 0).astype("Int8").where(labelled).array
-                statistics = {column: table[column].to_numpy() for column in STATISTICS}
-                split = np.where(labelled, "train", "test")
-                writer.append(pixels, ids, split, labels, name, table["x"].array, table["y"].array, statistics)
-                side = table[["tissue_share", "tumor_share"]].assign(id=ids, level=each["level"], mpp=each["tile"]["mpp"])
-                sides.append(side[["id", "level", "mpp", "tissue_share", "tumor_share"]])
-                advance(len(table))
-            parts.copy_pictures(slide, folder)
-        write_table(folder / TILES, pd.concat(sides, ignore_index=True))
-        without = [slide_name(slide) for slide, each in zip(slides, told, strict=True) if each["annotations"] is None]
-        writer.notes = {"tiling": {**asdict(cutting), "classes": dict(classes)}, "slides_without_annotations": len(without)}

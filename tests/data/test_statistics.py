@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pcam_ssl.data.images import OPTICAL_DENSITY, measure, view_hashes
+from pcam_ssl.data.images import OPTICAL_DENSITY, UNMIX, VIEW_PAIRS, measure, view_hashes
 
 
 def flat(colour, size_px=8):
@@ -127,9 +127,61 @@ def test_a_mean_density_is_exact_whatever_the_order_of_its_sum(make_pixels):
         assert found[name].tolist() == [np.float32(total / 2**23 / 96**2) for total in sums]
 
 
-def test_statistics_are_the_same_on_every_cpu(make_pixels):
-    found = measure(make_pixels(50, 33))
-    numbers = np.stack([found[name] for name in ("brightness", "stain_h", "stain_e", "od_r", "od_g", "od_b")])
-    assert hashlib.sha256(numbers.astype("<f4").tobytes() + "".join(found["view_hash"]).encode()).hexdigest() == (
-        "eb85d183c46a3205a2ee60842b780b923aa1bce33be3383b845abdbf42341f58"
+def plain(patch):
+    """The statistics of one patch uint8 [H, H, 3] by their definitions, in whole numbers and Python's own sums."""
+    size_px = len(patch)
+    channels = [patch[..., channel].ravel().tolist() for channel in range(3)]
+    densities = [round(value * 2**23) for value in OPTICAL_DENSITY]
+    od = [sum(densities[value] for value in channel) / 2**23 / size_px**2 for channel in channels]
+    stains = [od[0] * UNMIX[0, stain] + od[1] * UNMIX[1, stain] + od[2] * UNMIX[2, stain] for stain in (0, 1)]
+    grey = patch.astype(int) @ np.array([1, 2, 1])
+    cosines = np.cos(np.pi * (2 * np.arange(size_px) + 1) * np.arange(8)[:, None] / (2 * size_px))
+    # Near 0 the cosine of the middle px is noise; the package's own basis is exactly 0 there.
+    basis = np.rint(128 * np.where(np.abs(cosines) < 1e-12, 0, cosines)).astype(int)
+    spectrum = (basis @ grey @ basis.T).tolist()
+    bits = "".join(
+        str(int(spectrum[u][v] * spectrum[p][q] + spectrum[v][u] * spectrum[q][p] > 0)) for (u, v), (p, q) in VIEW_PAIRS.tolist()
     )
+    return {
+        "brightness": np.float32(sum(map(sum, channels)) / (3 * 255 * size_px**2)),
+        **{
+            name: np.float32(value)
+            for name, value in zip(("stain_h", "stain_e", "od_r", "od_g", "od_b"), (*stains, *od), strict=True)
+        },
+        "pixel_hash": hashlib.blake2b(patch.tobytes(), digest_size=16).hexdigest(),
+        "view_hash": f"{int(bits, 2):016x}",
+    }
+
+
+@pytest.mark.parametrize("size_px", [8, 33, 96, 128, 129])
+def test_statistics_are_those_of_a_plain_computation(make_pixels, size_px):
+    """To the bit. Above 128 px hashes are computed in float64, below in float32; black, white and pure colours are among the patches."""
+    pixels = make_pixels(21, size_px)
+    pixels[0], pixels[1], pixels[2] = 0, 255, pixels[2] // 128 * 255
+    found = measure(pixels)
+    for row, patch in enumerate(pixels):
+        expected = plain(patch)
+        assert {name: values[row] for name, values in found.items()} == expected
+        assert found["brightness"].dtype == np.float32
+
+
+def test_turned_views_of_an_array_are_measured_as_their_copies(make_pixels):
+    turned = np.rot90(make_pixels(5, 32), axes=(1, 2))[:, ::-1]
+    alone = measure(np.ascontiguousarray(turned))
+    assert {name: list(values) for name, values in measure(turned).items()} == {
+        name: list(values) for name, values in alone.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("size_px", "digest"),
+    [
+        (33, "eb85d183c46a3205a2ee60842b780b923aa1bce33be3383b845abdbf42341f58"),
+        (96, "ad06cba2c4b88b4ec12518681e0d9a5792f35fefa138825a1eac79477a617f00"),
+        (129, "eefda56b595b836a5ffc076f779fd95154b14dad4311b88d83a14d4f85429374"),
+    ],
+)
+def test_statistics_are_the_same_on_every_cpu(make_pixels, size_px, digest):
+    found = measure(make_pixels(50, size_px))
+    numbers = np.stack([found[name] for name in ("brightness", "stain_h", "stain_e", "od_r", "od_g", "od_b")])
+    assert hashlib.sha256(numbers.astype("<f4").tobytes() + "".join(found["view_hash"]).encode()).hexdigest() == digest

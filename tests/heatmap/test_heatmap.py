@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from painted_slides import on_glass, places, write_slide
+from qupath_objects import read_objects
 
 import pcam_ssl as pcam
 from pcam_ssl.data.dataset import open_dataset
@@ -171,8 +172,9 @@ def test_a_slide_file_is_cut_and_scored_as_tile_and_predict_do(whole_slide, fini
     probs = pcam.predict(finished, cut.path).prob
     told = json.loads((tmp_path / "maps" / "summary.json").read_text())["slides"][0]
     assert (told["tiles"], told["maximum"]) == (128, pytest.approx(probs.max()))
-    features = json.loads((tmp_path / "maps" / "detections.geojson").read_text())["features"]
-    assert features[0]["geometry"]["coordinates"][0][0] == [256, 128] and features[0]["geometry"]["coordinates"][0][2] == [288, 160]
+    objects = read_objects(tmp_path / "maps" / "detections.geojson")
+    assert [each.bounds for each in objects] == [(x, y, x + 32, y + 32) for x, y in zip(cut.patches.x, cut.patches.y, strict=True)]
+    assert [each.measurements["prob tumor"] for each in objects] == pytest.approx(probs.tolist(), abs=1e-6)
     assert np.load(tmp_path / "maps" / "map.npy").shape == (8, 16)
     assert told["lesion_mm2"] == pytest.approx(told["lesion_cells"] * 0.001024)
     assert 'class="whole"' in (tmp_path / "maps" / "heatmap.html").read_text()

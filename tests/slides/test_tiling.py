@@ -1,5 +1,6 @@
 """Whole slides become a dataset: pixels, places, labels, order, what is kept to look at, and going on after a kill."""
 
+import errno
 import json
 import signal
 import time
@@ -8,12 +9,13 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 import pytest
-from painted_slides import on_glass, places, write_slide
+from painted_slides import GLASS, on_glass, places, write_slide
 from PIL import Image
 
 import pcam_ssl as pcam
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.images import measure
+from pcam_ssl.data.writer import DatasetWriter
 from pcam_ssl.errors import UserError
 from pcam_ssl.slides import tiling
 
@@ -91,6 +93,42 @@ def test_small_regions_give_the_same_tiles_as_large_ones(slides, tmp_path, monke
     large = pcam.tile(slides, tmp_path / "large", **OPTIONS)
     monkeypatch.setattr("pcam_ssl.slides.pyramid.SOURCE_PX", 100)
     assert pcam.tile(slides, tmp_path / "small", **OPTIONS).digest == large.digest
+
+
+def test_it_does_not_matter_how_many_tiles_are_written_at_once(slides, tmp_path, monkeypatch):
+    """On a ragged outline, so that regions hold tiles that do not follow one another."""
+    ragged = FINE.copy()
+    for step in range(8):
+        ragged[64 * step : 64 * step + 64, : 96 * (step % 3)] = GLASS
+    slides = [write_slide(tmp_path / "d.tif", [ragged]), *slides]
+    whole = pcam.tile(slides, tmp_path / "whole", **OPTIONS)
+    rows = whole.patches[whole.patches.wsi == "d"]
+    assert 0 < len(rows) < 512 and rows.y.is_monotonic_increasing
+    for each in rows.itertuples():
+        assert np.array_equal(whole.pixels[each.row], ragged[each.y : each.y + 32, each.x : each.x + 32])
+    monkeypatch.setattr("pcam_ssl.slides.pyramid.SOURCE_PX", 100)
+    monkeypatch.setattr("pcam_ssl.slides.parts.TOGETHER", 50)
+    monkeypatch.setattr("pcam_ssl.slides.parts.BATCH_BYTES", 20 * 32 * 32 * 3)
+    made = pcam.tile(slides, tmp_path / "small", **OPTIONS)
+    assert made.digest == whole.digest and made.patches.equals(whole.patches)
+    assert (tmp_path / "small/slides/tiles.parquet").read_bytes() == (tmp_path / "whole/slides/tiles.parquet").read_bytes()
+
+
+def test_what_goes_wrong_behind_the_cutting_ends_the_command(slides, tmp_path, monkeypatch):
+    """Slide a is cut to the end and kept; the dataset was written only in part and is not."""
+    append = DatasetWriter.append
+
+    def fills(self, pixels, *rest):
+        if self._rows:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, pixels, *rest)
+
+    monkeypatch.setattr(DatasetWriter, "append", fills)
+    with pytest.raises(UserError, match=r"set\.part: the disk is full .*finished slides are kept there"):
+        pcam.tile(slides, tmp_path / "set", workers=1, **OPTIONS)
+    assert (tmp_path / "set.part/a.json").is_file() and not (tmp_path / "set").exists()
+    monkeypatch.undo()
+    assert len(pcam.tile(slides, tmp_path / "set", **OPTIONS)) == 672
 
 
 def test_statistics_are_those_of_the_pixels(slides, tmp_path):
@@ -173,7 +211,7 @@ def test_slides_that_are_finished_are_not_read_again(slides, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tiling, "_assemble", stop)
+        patch.setattr(tiling, "write_table", stop)
         with pytest.raises(KeyboardInterrupt):
             pcam.tile(slides[:2], tmp_path / "set", **OPTIONS)
     read = []
@@ -190,7 +228,7 @@ def test_slides_cut_otherwise_are_cut_again(slides, tmp_path, monkeypatch, chang
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tiling, "_assemble", stop)
+        patch.setattr(tiling, "write_table", stop)
         with pytest.raises(KeyboardInterrupt):
             pcam.tile(slides, tmp_path / "set", **OPTIONS)
     annotate(tmp_path / "b.geojson", box(0, 0, 100, 100))
