@@ -1,5 +1,6 @@
 """Decoding and measuring of patches for an import, in this process or in several, with the same result."""
 
+import math
 import os
 import warnings
 from collections import Counter, deque
@@ -15,7 +16,7 @@ import numpy as np
 from pcam_ssl.data.images import BadImage, decode, edge_px, measure
 from pcam_ssl.errors import UserError
 
-PROCESSES_FROM = 5000
+PROCESSES_FROM = 10_000
 """Patches from which processes pay for their start."""
 MOST = 8
 CHUNK_PATCHES, CHUNK_BYTES = 64, 4 * 2**20
@@ -88,19 +89,19 @@ class _Slots:
     """
 
     def __init__(self, scratch: Path, count: int, size_px: int):
-        self.shape = count, CHUNK_PATCHES, size_px, size_px, 3
+        self.shapes = (count, CHUNK_BYTES), (count, CHUNK_PATCHES, size_px, size_px, 3)
         if hasattr(os, "memfd_create"):
             self.file = os.memfd_create("pcam-ssl")
             self.path = f"/proc/{os.getpid()}/fd/{self.file}"
         else:
             self.path = str(scratch / "decoding.tmp")
             self.file = os.open(self.path, os.O_RDWR | os.O_CREAT)
-        os.truncate(self.file, count * CHUNK_BYTES + int(np.prod(self.shape)))
-        self.encoded, self.pixels = _mapped(self.path, self.shape)
+        os.truncate(self.file, sum(math.prod(shape) for shape in self.shapes))
+        self.encoded, self.pixels = _mapped(*self.lent())
 
-    def lent(self) -> tuple[str, tuple[int, ...]]:
+    def lent(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         """What another process needs to see the slots."""
-        return self.path, self.shape
+        return self.path, *self.shapes
 
     def sent(self, slot: int, chunk: Chunk) -> Chunk:
         """Put the encoded images of a chunk into a slot; each is then named by where it lies. Those that do not fit are sent as they are."""
@@ -108,7 +109,7 @@ class _Slots:
             return chunk
         images, begin = [], 0
         for image in chunk.images:
-            if isinstance(image, bytes) and (end := begin + len(image)) <= CHUNK_BYTES:
+            if isinstance(image, bytes) and (end := begin + len(image)) <= self.encoded.shape[1]:
                 self.encoded[slot, begin:end] = np.frombuffer(image, np.uint8)
                 image, begin = slice(begin, end), end
             images.append(image)
@@ -124,13 +125,12 @@ class _Slots:
 
 
 @cache
-def _mapped(path: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _mapped(path: str, encoded: tuple[int, ...], pixels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The encoded images uint8 `[slots, bytes]` and the pixels uint8 `[slots, B, H, H, 3]` in a file of _Slots."""
-    encoded = np.memmap(path, np.uint8, "r+", shape=(shape[0], CHUNK_BYTES))
-    return encoded, np.memmap(path, np.uint8, "r+", encoded.nbytes, shape)
+    return np.memmap(path, np.uint8, "r+", 0, encoded), np.memmap(path, np.uint8, "r+", math.prod(encoded), pixels)
 
 
-def _pack_in_slot(lent: tuple[str, tuple[int, ...]], slot: int, chunk: Chunk, size_px: int) -> Packed:
+def _pack_in_slot(lent: tuple[str, tuple[int, ...], tuple[int, ...]], slot: int, chunk: Chunk, size_px: int) -> Packed:
     encoded, pixels = _mapped(*lent)
     if not isinstance(chunk.images, np.ndarray):
         chunk = Chunk(chunk.first, [encoded[slot, each].tobytes() if isinstance(each, slice) else each for each in chunk.images])
