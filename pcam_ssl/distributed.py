@@ -1,4 +1,4 @@
-"""Training in several processes (`torchrun`): rank, size, device, gather, and batch norm over the batch of all processes."""
+"""Several processes (`torchrun`): rank, size, device, gather, errors on all of them, and batch norm over the batch of all processes."""
 
 import os
 import warnings

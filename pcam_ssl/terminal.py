@@ -20,7 +20,7 @@ def is_follower() -> bool:
 
 def draws_bars() -> bool:
     """Whether progress bars can be drawn: in a terminal, and in a notebook that has the package ipywidgets, which rich draws them with."""
-    if console().quiet:
+    if is_follower():
         return False
     if console().is_jupyter:
         from importlib.util import find_spec
