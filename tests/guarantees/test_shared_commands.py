@@ -186,3 +186,31 @@ def test_other_commands_are_refused_in_several_processes(start, argv, instead):
     first, second = [start(*argv, env=env).wait() for env in ranks(2)]
     assert (first.code, first.problems) == (2, [f"{argv[0]}: runs in one process; start it without torchrun{instead}"])
     assert (second.code, second.out, second.err) == (2, "", "")
+
+
+def settings(values) -> list[str]:
+    return [word for setting in values for word in ("--set", setting)]
+
+
+@pytest.mark.processes
+@pytest.mark.trains
+def test_a_curve_of_labels(in_two, command, slides, tiny, tmp_path, monkeypatch):
+    frozen = "model.freeze_backbone=true", "cv.inner_folds=2", "features.layers=last", "optim.name=lbfgs", "optim.c=0.01"
+    points = []
+    for name, run in (("two", in_two), ("one", command)):
+        monkeypatch.setenv("PCAM_SSL_CACHE", str(tmp_path / f"cache-{name}"))
+        argv = "label-curve", "baseline", "--data", slides, "--budgets", "60,all", "--seeds", "1", "--out", tmp_path / name
+        (curve,) = json.loads(run(*argv, *settings(tiny(*frozen)), "--json").out)["curves"].values()
+        points.append([{key: value for key, value in point.items() if key != "runs"} for point in curve["points"]])
+    assert points[0] == points[1]
+
+
+@pytest.mark.processes
+@pytest.mark.trains
+def test_units_of_work(in_two, command, slides, tiny, tmp_path):
+    planned = command("plan", "smoke", "--data", slides, "--out", tmp_path / "runs", *settings(tiny("train.epochs=1")))
+    (tmp_path / "units.jsonl").write_text(planned.out)
+    for number in (0, 1):
+        in_two("run-unit", tmp_path / "units.jsonl", number)
+    assert json.loads((tmp_path / "runs" / "smoke" / "run.json").read_text())["processes"] == 2
+    assert (tmp_path / "runs" / "smoke" / "scores.json").exists()
