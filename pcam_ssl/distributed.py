@@ -1,4 +1,4 @@
-"""Training in several processes (`torchrun`): rank, size, device, gather, and batch norm over the batch of all processes."""
+"""Several processes (`torchrun`): rank, size, device, gather, errors on all of them, and batch norm over the batch of all processes."""
 
 import os
 import warnings
@@ -74,6 +74,20 @@ class World:
             raise self.agreed(outcome[1])
         return outcome[0]
 
+    def run_on_all(self, work: Callable[[], Any]) -> Any:
+        """Call `work` on every process and return its result. Where it raises UserErrors, all processes raise the first. A barrier."""
+        if self.size == 1:
+            return work()
+        result, error = None, None
+        try:
+            result = work()
+        except UserError as problem:
+            error = problem
+        first = next((each for each in self.gather(error) if each is not None), None)
+        if first is not None:
+            raise self.agreed(first)
+        return result
+
     def agreed(self, error: UserError) -> UserError:
         """Mark an error that every process raises at the same place, so that only rank 0 prints it."""
         error.told = not self.is_main
@@ -98,6 +112,11 @@ def join_world(device: str = "auto") -> World:
     if size > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(rank, size, chosen)
+
+
+def alone(device: str = "auto") -> World:
+    """This process as a world of its own, also under `torchrun`. Raises UserError for an absent device."""
+    return World(0, 1, choose_device(device))
 
 
 def own_rank() -> int:

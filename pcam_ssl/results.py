@@ -26,14 +26,22 @@ if TYPE_CHECKING:
 
 
 class Predictions:
-    """Predictions of new patches: `table`, a row a patch and fold and the mean as fold -1; `scores` where labels are known, else None."""
+    """Predictions of `n` new patches: `table`, a row a patch and fold and the mean as fold -1; `scores` where labels are known, else None."""
 
-    def __init__(self, table: pd.DataFrame, scores: dict[str, Any] | None, source: str, path: Path | None):
-        self.table = table
+    def __init__(self, n: int, scores: dict[str, Any] | None, source: str, path: Path | None, table: pd.DataFrame | None = None):
+        self.n = n
         self.scores = None if scores is None else Scores(scores, f"{source}, mean of folds")
         self.source = source
         self.path = path
         """The file that holds the table, None where it was not written."""
+        self._table = table
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All rows. Millions of patches are read from the file only where they are asked for."""
+        if self._table is None:
+            self._table = read_predictions(self.path)
+        return self._table
 
     @property
     def mean(self) -> pd.DataFrame:
@@ -46,7 +54,7 @@ class Predictions:
         return self.mean.prob.to_numpy()
 
     def __len__(self) -> int:
-        return int((self.table.fold == -1).sum())
+        return self.n
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", in {self.path}"
@@ -67,8 +75,8 @@ def predicted(run: StrPath, source: Any, *, out: StrPath | None, **options: Any)
 
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as scratch, packed(source, Path(scratch)) as (path, name):
         file = Path(scratch) / "predictions.parquet" if out is None else Path(out)
-        _, report = predict_source(Path(run), path, file, **options)
-        return Predictions(read_predictions(file), report, name, None if out is None else file)
+        n, report = predict_source(Path(run), path, file, **options)
+        return Predictions(n, report, name, None if out is None else file, read_predictions(file) if out is None else None)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Columns, dtypes and checks of the tables that one stage hands to the next, and how they are read and written as parquet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import reduce
 from pathlib import Path
 
@@ -87,15 +88,25 @@ def check_predictions(frame: pd.DataFrame, source: str) -> pd.DataFrame:
 
 def write_table(path: Path | str, frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> None:
     """Write parquet atomically. The file's metadata holds `metadata` (strings), the schema version and the package version."""
+    write_tables(path, [frame], metadata)
+
+
+def write_tables(path: Path | str, frames: Iterable[pd.DataFrame], metadata: dict[str, str] | None = None) -> None:
+    """Write frames of the same columns and dtypes as one table, as `write_table` does; only one of them is in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
     notes = {"schema_version": SCHEMA_VERSION, "package_version": __version__, **(metadata or {})}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **{f"pcam_ssl.{k}": str(v) for k, v in notes.items()}})
     # File objects here and below: pyarrow refuses paths that are not UTF-8.
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        pq.write_table(table, file)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file, ExitStack() as opened:
+        writer = None
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                own = {f"pcam_ssl.{k}": str(v) for k, v in notes.items()}
+                schema = table.schema.with_metadata({**(table.schema.metadata or {}), **own})
+                writer = opened.enter_context(pq.ParquetWriter(file, schema))
+            writer.write_table(table.cast(schema))
 
 
 def read_table(path: Path | str, columns: dict[str, str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:

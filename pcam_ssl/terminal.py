@@ -1,19 +1,27 @@
 """Messages and progress bars while a command works. They go to stderr; results go to stdout."""
 
+import os
 from contextlib import contextmanager
 from functools import cache
 
 
 @cache
 def console():
-    """The stderr console, made on first use because rich takes time to import."""
+    """The stderr console, made on first use because rich takes time to import. Under `torchrun` only rank 0 uses it."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=is_follower())
+
+
+def is_follower() -> bool:
+    """Whether this is a process of `torchrun` other than rank 0, which speaks for all."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and os.environ.get("RANK", "0") != "0"
 
 
 def draws_bars() -> bool:
     """Whether progress bars can be drawn: in a terminal, and in a notebook that has the package ipywidgets, which rich draws them with."""
+    if is_follower():
+        return False
     if console().is_jupyter:
         from importlib.util import find_spec
 

@@ -26,12 +26,14 @@ CPU = torch.device("cpu")
 BATCH = 64
 # A fresh process, because memory that this one once held counts in its own peak.
 PEAK = """
-import sys, time
+import resource, sys, time
 from pcam_ssl.data.importing import import_source
 begun = time.perf_counter()
 import_source(sys.argv[1], sys.argv[2], workers=2)
 seconds = time.perf_counter() - begun
-print(seconds, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+own_kb = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+# Of the two workers the larger, twice.
+print(seconds, own_kb + 2 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
@@ -57,12 +59,12 @@ def batches(inputs: Inputs):
 
 
 def importing(inputs: Inputs):
-    """Rate of an import of the Kaggle zip with two decoding threads, and its peak memory at many patches."""
+    """Rate of an import of the Kaggle zip in one process, what a second process brings, and the peak memory at many patches."""
     target, plain = inputs.folder / "imported", inputs.folder / "plain.npy"
 
-    def imported() -> None:
+    def imported(source: Path = inputs.kaggle_zip, workers: int = 1) -> None:
         shutil.rmtree(target, ignore_errors=True)
-        import_source(inputs.kaggle_zip, target, workers=2)
+        import_source(source, target, workers=workers)
 
     seconds = take_turns(
         {"tool": timed(imported), "plain": timed(lambda: pack_plainly(inputs.kaggle_zip, plain))}, inputs.size(5, 2)
@@ -76,7 +78,24 @@ def importing(inputs: Inputs):
         place(CPU),
         value=count / spread(seconds["tool"]).median,
     )
+    yield _workers_row(inputs, imported)
     yield _peak_row(inputs)
+
+
+def _workers_row(inputs: Inputs, imported):
+    count, many = inputs.size(40_000, 2_000), inputs.folder / "many.zip"
+    _repeat_patches(inputs.kaggle_zip, many, count)
+    try:
+        seconds = take_turns({n: timed(lambda n=n: imported(many, n)) for n in (1, 2)}, inputs.size(3, 1))
+    finally:
+        many.unlink()
+    return compare(
+        f"import: two decoding processes over one, {count:,} patches",
+        ratios(seconds[1], seconds[2]),
+        at_least(1.7),
+        *(rate(count, seconds[n], "patches") for n in (2, 1)),
+        place(CPU),
+    )
 
 
 def _peak_row(inputs: Inputs):

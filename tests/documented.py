@@ -31,12 +31,13 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words after `pcam-ssl` of every line, comments left out. Raises ValueError for a line that is no such command."""
+        """The words after `pcam-ssl` of every line, comments left out; all words where a line begins with `torchrun`. Raises ValueError for
+        a line that is neither."""
         words = [shlex.split(line, comments=True) for line in self.lines]
-        strange = [line for line, each in zip(self.lines, words, strict=True) if each and each[0] != "pcam-ssl"]
+        strange = [line for line, each in zip(self.lines, words, strict=True) if each and each[0] not in ("pcam-ssl", "torchrun")]
         if strange:
             raise ValueError(f"tests run pcam-ssl commands only; begin the block with `{NOT_RUN}REASON`: {strange}")
-        return [each[1:] for each in words if each]
+        return [each if each[0] == "torchrun" else each[1:] for each in words if each]
 
 
 def pages() -> list[Path]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
@@ -129,6 +130,10 @@ def test_the_commands_of_a_page_run_one_after_the_other(page, command, made, sou
         # The pool holds the test split.
         ids = test_ids if step[0] == "pseudo-label" else train_ids
         words, target = (step[:-2], step[-1]) if step[-2:-1] == [">"] else (step, None)
+        if words[0] == "torchrun":
+            several = subprocess.run([sys.executable, "-m", "torch.distributed.run", *words[1:]], capture_output=True, text=True)
+            assert several.returncode == 0, several.stderr
+            continue
         done = command(*adapted(words, tiny, *ids.iloc[:2]))
         assert (done.code, done.problems) == (0, []), step
         if target is not None:

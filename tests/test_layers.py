@@ -52,6 +52,7 @@ TORCH_FREE = [
     "compare",
     "data.connection",
     "data.dataset",
+    "data.decoding",
     "data.download",
     "data.duplicates",
     "data.folds",

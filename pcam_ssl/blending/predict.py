@@ -1,6 +1,5 @@
 """Predict new patches with a blend: every member predicts them, and the final weights average the predictions."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from pcam_ssl.blending.members import member_problem
 from pcam_ssl.blending.tables import blended_table, read_scales, same_rows
 from pcam_ssl.cross_validation.predict import further_table, predict_run
 from pcam_ssl.data.dataset import Dataset, split_rows
-from pcam_ssl.data.importing import open_source
+from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import check_target
 from pcam_ssl.runs.run import BLEND, ROUNDS_FILE, Run, run_in_use
+from pcam_ssl.runs.shared_work import kept_work, shared_source
 from pcam_ssl.tables import read_predictions, write_table
 
 
@@ -53,26 +53,30 @@ def predict_blend(
     problems = [problem for member in members if (problem := member_problem(run, member)) is not None]
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    with open_source(source, skip_bad) as dataset, tempfile.TemporaryDirectory(prefix="pcam-ssl-") as folder:
-        heads: dict[str, pd.DataFrame] = {}
-        for path in dict.fromkeys(member["run"] for member in members):
-            file = Path(folder) / f"{len(heads)}.parquet"
-            # The member is the run itself, not the best round made on it.
-            own_round = 0 if (Path(path) / ROUNDS_FILE).exists() else None
-            predict_source(path, dataset.path, file, split=split, device=device, round=own_round)
-            heads[path] = read_predictions(file)
-        patches = split_rows(dataset, source, split)
-        tables = [_member(member, heads[member["run"]], dataset, patches, device) for member in members]
-        digest = dataset.digest
-    table = _blend(run, described, members, tables)
-    write_table(out, table, run.table_notes({**run.info(), "dataset_digest": digest}, blend=described["method"], run=run.path))
-    return len(patches), _report(run, table)
+    world = join_world(device)
+    with shared_source(source, skip_bad, world) as dataset:
+        identity = {"blend": described, "dataset": dataset.digest, "split": split}
+        with kept_work(out, f"--out {out}", identity, world) as work:
+            heads: dict[str, pd.DataFrame] = {}
+            for path in dict.fromkeys(member["run"] for member in members):
+                file = work / f"{len(heads)}.parquet"
+                # The member is the run itself, not the best round made on it.
+                own_round = 0 if (Path(path) / ROUNDS_FILE).exists() else None
+                if not world.run_on_main(file.exists):
+                    predict_source(path, dataset.path, file, split=split, device=device, round=own_round)
+                heads[path] = world.run_on_all(lambda file=file: read_predictions(file))
+            patches = world.run_on_all(lambda: split_rows(dataset, source, split))
+            tables = [_member(member, heads[member["run"]], dataset, patches, world) for member in members]
+            table = _blend(run, described, members, tables)
+            notes = run.table_notes({**run.info(), "dataset_digest": dataset.digest}, blend=described["method"], run=run.path)
+            world.run_on_main(lambda: write_table(out, table, notes))
+        return len(patches), world.run_on_main(lambda: _report(run, table))
 
 
-def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:
+def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patches: pd.DataFrame, world: World) -> pd.DataFrame:
     if member["table"] is None:
         return head
-    return further_table(Run(Path(member["run"])), member["table"], head, dataset, patches, device)
+    return further_table(Run(Path(member["run"])), member["table"], head, dataset, patches, world)
 
 
 def _blend(run: Run, described: dict[str, Any], members: list[dict[str, Any]], tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -1,11 +1,16 @@
 """The command line: typer verbs that parse, import lazily, call one function, and print one result."""
 
+import os
 import sys
 
 import typer
 
 from pcam_ssl.cli import data, evaluate, explore, export, recipes, search, train, units
 from pcam_ssl.errors import UserError, refused
+from pcam_ssl.terminal import is_follower
+
+SHARED = {"baseline", "metric-train", "pseudo-label", "label-curve", "run-unit", "predict", "embed", "search"}
+"""Commands whose work several processes of `torchrun` share."""
 
 app = typer.Typer(
     help="Leak-free training and evaluation for histopathology patches (PatchCamelyon, Kaggle Histopathologic Cancer Detection).",
@@ -39,18 +44,30 @@ app.command("demo")(train.demo)
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+def _options(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
     if version:
         from pcam_ssl import __version__
 
         print(f"pcam-ssl {__version__}")
         raise typer.Exit
+    command = context.invoked_subcommand
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and command is not None and command not in SHARED:
+        instead = "; `data import` takes --workers N" if command == "data" else ""
+        error = UserError(f"{command}: runs in one process; start it without torchrun{instead}")
+        error.told = is_follower()
+        raise error
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 2 the user can mend it, 3 a leak was found, 75 another worker has the unit, 130 stopped and
     saved, 1 units failed in `launch`, or a bug of ours.
     """
+    if is_follower():
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
     for stream in (sys.stdout, sys.stderr):
         # A path that is no UTF-8, or a terminal that knows only ASCII, must not end a command that has done its work.
         stream.reconfigure(errors="backslashreplace")

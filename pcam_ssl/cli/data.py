@@ -31,7 +31,9 @@ def import_command(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out bad images and unmatched ids, and count them.")] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Accept files whose MD5 is not the published one.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads (default: one a core, at most 8).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding processes (default: one a core, at most 8; 1 below 10,000 patches).")
+    ] = None,
 ) -> None:
     """Pack patches into a DATASET folder, once: every other command reads that."""
     from pcam_ssl.api import import_dataset

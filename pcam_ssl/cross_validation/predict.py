@@ -1,8 +1,10 @@
 """Predict new patches with every fold of a run: by its network, by kNN votes of its training patches, by its graph, or smoothed in space."""
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.special import expit
 
@@ -12,21 +14,27 @@ from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gal
 from pcam_ssl.cross_validation.spatial_scores import around_logits, check_places, smoothed
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
 from pcam_ssl.data.folds import Unit, fold_unit, read_folds
-from pcam_ssl.data.importing import open_source
 from pcam_ssl.data.pixels import Pixels
 from pcam_ssl.data.pool import transductive
+from pcam_ssl.distributed import World, join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.calibration import Calibrator
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.models.artefact import load_trained
-from pcam_ssl.models.inference import predict_logits, test_views
+from pcam_ssl.models.filling import fill
+from pcam_ssl.models.inference import logit_batches, summarised, test_views
 from pcam_ssl.neighbors.knn import Blend, gallery_votes, knn_logits
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.records import read_graph, read_neighbours, read_spatial
+from pcam_ssl.runs.embedder import unit_digest
 from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, INNER_SPATIAL, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
-from pcam_ssl.tables import calibrated_logits, predictions, write_table
-from pcam_ssl.terminal import progress, warn
+from pcam_ssl.runs.shared_work import kept_work, shared_source
+from pcam_ssl.tables import calibrated_logits, predictions, write_table, write_tables
+from pcam_ssl.terminal import warn
+
+BLOCK = 65_536
+"""Patches of which Predictions are made and written at once."""
 
 
 def predict_run(
@@ -34,16 +42,18 @@ def predict_run(
 ) -> tuple[int, dict | None]:
     """Write Predictions of `source` by every fold of a run, and their mean as fold -1.
 
-    Returns the number of patches and, where at least one has a label, the score report of the mean.
+    Several processes (`torchrun`) share the patches and write one file, the same as one process writes; an interrupted command is continued
+    by the next one. Returns the number of patches and, where at least one has a label, the score report of the mean.
     Raises UserError where no fold is finished.
     """
-    info = run.info()
+    world = join_world(device)
+    info = world.run_on_all(run.info)
     folders = sorted(run.path.glob("fold-*/fold.json"), key=lambda path: int(path.parent.name.removeprefix("fold-")))
     if not folders:
-        raise UserError(f"{run.path}: no fold is finished yet; run its command again, it continues where it stopped")
+        raise world.agreed(UserError(f"{run.path}: no fold is finished yet; run its command again, it continues where it stopped"))
     recipe = run.recipe
-    with open_source(source, skip_bad) as dataset:
-        patches = split_rows(dataset, source, split)
+    with shared_source(source, skip_bad, world) as dataset:
+        patches = world.run_on_all(lambda: split_rows(dataset, source, split))
         if dataset.digest == info["dataset_digest"] and (patches.split != "test").any():
             warn(
                 f"{source}: the run was trained on these patches, so scores on its train split are too good; use oof.parquet, or --split test"
@@ -54,45 +64,86 @@ def predict_run(
             warn(
                 f"{source}: scores are transductive: the networks learned from {exposure['in_pool']:.0%} of these patches, without labels; score new slides for an honest estimate"
             )
+        notes = run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path)
         if recipe.scored_by == "knn":
-            table = neighbours_table(run, "knn", None, dataset, patches, device)
+            tables = neighbours_table(run, "knn", None, dataset, patches, world)
+            mean = tables[tables.fold == -1]
+            world.run_on_main(lambda: write_table(out, tables, notes))
         else:
-            parts = [_score_fold(path.parent, recipe, dataset, patches, device) for path in folders]
-            calibrator = mean_calibrator(run, [int(path.parent.name.removeprefix("fold-")) for path in folders])
-            table = pd.concat([*parts, mean_of_folds(parts, calibrator)], ignore_index=True)
-        write_table(out, table, run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path))
-        return len(patches), _report(table, recipe)
+            mean = _predict_folds(run, [path.parent for path in folders], dataset, patches, out, notes, world)
+        return len(patches), world.run_on_main(lambda: _report(mean, recipe))
 
 
-def _report(table: pd.DataFrame, recipe: Recipe) -> dict | None:
-    mean = table[table.fold == -1]
-    if not mean.label.notna().any():
+def _predict_folds(
+    run: Run, folders: list[Path], dataset: Dataset, patches: pd.DataFrame, out: Path, notes: dict[str, str], world: World
+) -> pd.DataFrame:
+    """Write the Predictions of all folds and their mean, block by block; returns the mean where there are labels, else an empty
+    table, in the process that writes."""
+    networks = world.run_on_main(lambda: {folder.name: unit_digest(folder) for folder in folders})
+    identity = {
+        "networks": networks,
+        "dataset": dataset.digest,
+        "views": repr(test_views(run.recipe)),
+        "split": patches.split.unique().tolist(),
+    }
+    with kept_work(out, f"--out {out}", identity, world) as work:
+        folds = [_score_fold(folder, work, run.recipe, dataset, patches, world) for folder in folders]
+        means: list[pd.DataFrame] = []
+        calibrator, labelled = mean_calibrator(run, [fold.number for fold in folds]), patches.label.notna().any()
+
+        def blocks() -> Iterator[pd.DataFrame]:
+            places = [slice(begin, begin + BLOCK) for begin in range(0, len(patches), BLOCK)]
+            for fold in folds:
+                yield from (fold.table(patches, place) for place in places)
+            for place in places:
+                mean = mean_of_folds([fold.table(patches, place) for fold in folds], calibrator)
+                if labelled:
+                    means.append(mean)
+                yield mean
+
+        world.run_on_main(lambda: write_tables(out, blocks(), notes))
+    return pd.concat(means, ignore_index=True) if means else pd.DataFrame()
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a fold's network says of all patches: `logits` float64 `[N, 2]`, mean and standard deviation over views, on the disk."""
+
+    number: int
+    calibrator: Calibrator
+    logits: np.ndarray
+
+    def table(self, patches: pd.DataFrame, place: slice) -> pd.DataFrame:
+        """Predictions of the patches at `place`."""
+        part, (logits, view_std) = patches.iloc[place], self.logits[place].T
+        return predictions(part.id, part.label, part.wsi, self.number, logits, view_std, self.calibrator.prob(logits))
+
+
+def _score_fold(folder: Path, work: Path, recipe: Recipe, dataset: Dataset, patches: pd.DataFrame, world: World) -> _Scored:
+    trained, rows, views = world.run_on_all(lambda: load_trained(folder, world)), patches.row.to_numpy(), test_views(recipe)
+    pixels, path, size = Pixels(dataset.path / PIXELS), work / f"{folder.name}.npy", recipe.predict.batch_size
+
+    def compute(numbers: Sequence[int]) -> Iterator[list[np.ndarray]]:
+        how = {"views": views, "batch_size": size, "precision": trained.precision}
+        where = {"device": world.device, "workers": world.loader_workers}
+        for logits in logit_batches(trained.network, pixels, rows, patches.id, numbers, **how, **where):
+            yield [np.stack(summarised(logits, views), 1)]
+
+    fill([path], (len(rows), 2), np.float64, compute, batch_size=size, world=world, label=folder.name)
+    calibrator = Calibrator.from_dict(trained.facts["calibration"])
+    return _Scored(trained.facts["fold"], calibrator, np.load(path, mmap_mode="r"))
+
+
+def _report(mean: pd.DataFrame, recipe: Recipe) -> dict | None:
+    """The score report of the mean; None where nothing has a label."""
+    if mean.empty or not mean.label.notna().any():
         return None
-    labelled = mean[mean.label.notna()]
-    groups = mean.wsi.to_numpy() if labelled.wsi.notna().all() else None
+    groups = mean.wsi.to_numpy() if mean.wsi[mean.label.notna()].notna().all() else None
     return score_report(mean, groups, recipe.score.resamples, recipe.seed)
 
 
-def _score_fold(folder: Path, recipe: Recipe, dataset: Dataset, patches: pd.DataFrame, device: str) -> pd.DataFrame:
-    trained = load_trained(folder, device)
-    calibrator = Calibrator.from_dict(trained.facts["calibration"])
-    with progress(folder.name, len(patches)) as advance:
-        logits, view_std, _ = predict_logits(
-            trained.network,
-            Pixels(dataset.path / PIXELS),
-            patches.row.to_numpy(),
-            patches.id,
-            views=test_views(recipe),
-            batch_size=recipe.predict.batch_size,
-            precision=trained.precision,
-            world=trained.world,
-            advance=advance,
-        )
-    return predictions(patches.id, patches.label, patches.wsi, trained.facts["fold"], logits, view_std, calibrator.prob(logits))
-
-
 def further_table(
-    run: Run, kind: str, own: pd.DataFrame, source: Dataset, patches: pd.DataFrame, device: str = "auto"
+    run: Run, kind: str, own: pd.DataFrame, source: Dataset, patches: pd.DataFrame, device: str | World = "auto"
 ) -> pd.DataFrame:
     """Predictions of `patches` of `source` by one of a run's further ways (`knn`, `blend`, `graph` or `spatial`), by fold and their mean as
     fold -1, from the run's `own` of the same patches. Raises as `neighbours_table`, and where `spatial` finds no places."""
@@ -110,7 +161,7 @@ def _smoothed(run: Run, own: pd.DataFrame, source: Dataset) -> pd.DataFrame:
 
 
 def neighbours_table(
-    run: Run, kind: str, head: pd.DataFrame | None, source: Dataset, patches: pd.DataFrame, device: str = "auto"
+    run: Run, kind: str, head: pd.DataFrame | None, source: Dataset, patches: pd.DataFrame, device: str | World = "auto"
 ) -> pd.DataFrame:
     """Predictions of `patches` of `source` by each finished fold, and their mean as fold -1: by kNN (`knn`), by head and kNN (`blend`), or by
     label propagation (`graph`).

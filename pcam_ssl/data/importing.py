@@ -1,38 +1,20 @@
 """Import of any source into a DATASET folder in one pass and constant memory: decode, measure, pack, and join slides on id."""
 
-import os
 import tempfile
-import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
-from pcam_ssl.data.images import BadImage, decode, edge_px, measure
+from pcam_ssl.data.decoding import default_workers, packed_in_order
 from pcam_ssl.data.sources import list_source
 from pcam_ssl.data.sources.csv_table import known, read_csv, refuse_repeated_rows
-from pcam_ssl.data.sources.listing import NAMED, Chunk, Listing, name_first, places_in
+from pcam_ssl.data.sources.listing import NAMED, Listing, name_first, places_in
 from pcam_ssl.data.writer import DatasetWriter, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.terminal import progress, warn
-
-
-@dataclass
-class Packed:
-    """A decoded chunk: the rows of its good records, their pixels [B, H, H, 3] and statistics, the bad records, and the number read."""
-
-    rows: np.ndarray
-    pixels: np.ndarray
-    statistics: dict
-    bad: list[tuple[int, str]]
-    read: int
 
 
 def import_source(
@@ -48,7 +30,7 @@ def import_source(
     """Import a source into the new dataset `target` and return it. `wsi` is a csv `id,wsi`, or `wsi_pattern` a
     regular expression with a group `wsi` over the paths of images; `verify` checks published MD5s.
 
-    `workers` threads decode (default: one per core, at most 8). `choose` takes the records (`RECORD_COLUMNS`) and returns the rows to import,
+    `workers` processes decode and measure (1: this one; default: one per core, at most 8, and 1 for few patches). `choose` takes the records (`RECORD_COLUMNS`) and returns the rows to import,
     in their order and with their index; it may move patches to another split. Raises UserError with every problem of the source. With `skip_bad`
     bad images and unmatched ids are left out instead and counted in the manifest. A failed import leaves nothing behind.
     """
@@ -58,7 +40,7 @@ def import_source(
     found = _listed(source, wsi, skip_bad, verify, wsi_pattern)
     if choose is not None:
         found.keep(choose(found.records))
-    _write(found, target, skip_bad, workers or min(os.cpu_count() or 1, 8))
+    _write(found, target, skip_bad, workers or default_workers(len(found.records)))
     return open_dataset(target)
 
 
@@ -89,7 +71,7 @@ def _pack(found: Listing, writer: DatasetWriter, skip_bad: bool, workers: int) -
     """Append all patches; returns a line for each bad image. Raises UserError for bad images unless `skip_bad`."""
     table, bad = found.records, []
     with progress("importing", len(table)) as advance:
-        for packed in _in_order(found.chunks(writer.scratch), workers):
+        for packed in packed_in_order(found.chunks(writer.scratch), workers, writer.scratch):
             bad += [f"{table['place'].iloc[row]}: {reason}" for row, reason in packed.bad]
             if len(packed.rows) and (skip_bad or not bad):  # after the first bad image the others are checked, not written
                 part = table.iloc[packed.rows]
@@ -106,58 +88,6 @@ def _pack(found: Listing, writer: DatasetWriter, skip_bad: bool, workers: int) -
         )
         raise UserError(*bad[:NAMED], *rest, f"{found.source}: {len(bad):,} of {len(table):,} images are bad; {fix}")
     return bad
-
-
-def _in_order(chunks: Iterator[Chunk], workers: int) -> Iterator[Packed]:
-    """Yield the chunks, packed by threads, in order; only a few are in memory at a time."""
-    first = next(chunks)
-    size_px = _edge_px(first)
-    with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata would break the progress bar
-        waiting = deque()
-        try:
-            for chunk in chain([first], chunks):
-                waiting.append(pool.submit(_pack_chunk, chunk, size_px))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _edge_px(chunk: Chunk) -> int:
-    """The patch size of the dataset: the most common one of the first chunk, so that one odd image does not decide it."""
-    if isinstance(chunk.images, np.ndarray):
-        return chunk.images.shape[1]
-    edges = Counter(edge for image in chunk.images if isinstance(image, bytes) and (edge := edge_px(image)))
-    return edges.most_common(1)[0][0] if edges else 0
-
-
-def _pack_chunk(chunk: Chunk, size_px: int) -> Packed:
-    if isinstance(chunk.images, np.ndarray):
-        pixels, rows, bad = chunk.images, range(len(chunk.images)), []
-    else:
-        pixels, rows, bad = [], [], []
-        for row, image in enumerate(chunk.images):
-            try:
-                pixels.append(_decode(image, size_px))
-                rows.append(row)
-            except BadImage as reason:
-                bad.append((chunk.first + row, str(reason)))
-        pixels = np.stack(pixels) if pixels else np.empty((0, size_px, size_px, 3), np.uint8)
-    statistics = measure(pixels) if len(pixels) else {}
-    return Packed(np.array(rows, dtype=int) + chunk.first, pixels, statistics, bad, len(chunk.images))
-
-
-def _decode(image: bytes | BadImage, size_px: int) -> np.ndarray:
-    if isinstance(image, BadImage):
-        raise image
-    pixels = decode(image)
-    if len(pixels) != size_px:
-        raise BadImage(f"is {len(pixels)} px, the others are {size_px} px; a dataset has one size")
-    return pixels
 
 
 def join_slides(found: Listing, csv: Path | str) -> None:

@@ -105,11 +105,16 @@ class DatasetWriter:
             "y": y,
         }
         frame = pd.DataFrame(columns | (measure(pixels) if statistics is None else statistics), index=range(len(pixels)))
-        self._columns.append(conform(frame, PATCH_COLUMNS))
+        self._columns.append(frame)
         if len(self._columns) == JOINED:
-            self._parts.append(pd.concat(self._columns, ignore_index=True))
-            self._columns.clear()
+            self._join()
         self._rows += len(pixels)
+
+    def _join(self) -> None:
+        # Dtypes of many small tables would take longer than the digest.
+        if self._columns:
+            self._parts.append(conform(pd.concat(self._columns, ignore_index=True), PATCH_COLUMNS))
+            self._columns.clear()
 
     def __exit__(self, kind, error, trace) -> None:
         try:
@@ -136,9 +141,9 @@ class DatasetWriter:
     def _finish(self) -> None:
         if not self._rows:
             raise UserError(f"{self._source['source']}: no patches; nothing was written")
-        patches = pd.concat(self._parts + self._columns, ignore_index=True)
+        self._join()
+        patches = pd.concat(self._parts, ignore_index=True)
         self._parts.clear()
-        self._columns.clear()
         repeated = patches["id"][patches["id"].duplicated()].unique()
         if len(repeated):
             named = ", ".join(repeated[:5])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from pcam_ssl.device import Precision, choose_precision
-from pcam_ssl.distributed import World, choose_device
+from pcam_ssl.distributed import World, alone
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import atomic_write, write_json
 from pcam_ssl.models.network import Network, rebuild_network
@@ -100,9 +100,9 @@ class Trained:
     world: World
 
 
-def load_trained(folder: Path, device: str = "auto") -> Trained:
-    """The network in a unit's folder (`fold-K` or `refit`). Raises UserError where it is absent or damaged."""
-    world = World(0, 1, choose_device(device))
+def load_trained(folder: Path, device: str | World = "auto") -> Trained:
+    """The network in a unit's folder (`fold-K` or `refit`) on a device, or for the processes of a World. Raises UserError where it is absent or damaged."""
+    world = device if isinstance(device, World) else alone(device)
     network, facts = load_network(folder, world.device)
     precision = _precision(facts["precision"], world)
     if precision.channels_last:

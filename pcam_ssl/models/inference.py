@@ -3,7 +3,7 @@
 Test-time views are the eight dihedral views (D4), computed exactly, and random views that depend on the patch's id only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,47 @@ def dihedral(pixels: torch.Tensor, element: int) -> torch.Tensor:
     return turned.flip(2) if element >= 4 else turned
 
 
+FEATURES_BATCH = 4096
+
+
+def rows_at_once(pixels: Inputs, batch_size: int) -> int:
+    """The rows of a batch: `batch_size` patches, and more of their features, which cost next to nothing."""
+    return FEATURES_BATCH if isinstance(pixels, Features) else batch_size
+
+
+def logit_batches(
+    network: Network,
+    pixels: Inputs,
+    rows: np.ndarray,
+    ids,
+    numbers: Sequence[int],
+    *,
+    views: TestViews,
+    batch_size: int,
+    precision: Precision,
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[np.ndarray]:
+    """Logits of class 1 for the batches `numbers` of the patches `rows` with `ids`, one after the other: float64 `[b, V]`, a column a view.
+
+    Batch k holds the rows from k x `rows_at_once` on. The plain view is the first column.
+    """
+    network.eval()
+    with torch.inference_mode(), precision.autocast(device):
+        if isinstance(pixels, Features):
+            for number in numbers:
+                part = rows[number * FEATURES_BATCH : (number + 1) * FEATURES_BATCH]
+                columns = [network.logit(pixels.of(part, name).to(device)).cpu().numpy() for name in views.names]
+                yield np.stack(columns, 1).astype(np.float64)
+            return
+        keys = np.array([id_key(patch_id) for patch_id in ids], np.uint64)
+        drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
+        stream = EvalStream(pixels, rows, keys, batch_size, drawn, views.random_views, views.seed)
+        for batch in load(stream, numbers, workers, device):
+            columns = [network(view)["logit"].float() for view in all_views(batch, views.d4, device)]
+            yield torch.stack(columns, 1).cpu().numpy().astype(np.float64)
+
+
 def predict_logits(
     network: Network,
     pixels: Inputs,
@@ -75,40 +116,39 @@ def predict_logits(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits of class 1 for the patches `rows` with `ids`, float64 `[N]` each: mean over views, standard deviation over views, plain view.
 
-    The plain view is the first of the views and needs no further pass. Several processes share the patches without padding; each
-    gets the whole result. `advance(n)` is called after each batch.
+    The plain view is the first of the views and needs no further pass. Several processes share the batches; each gets the whole result.
+    `advance(n)` is called after each batch.
     """
-    rows, keys = np.asarray(rows), np.array([id_key(patch_id) for patch_id in ids], np.uint64)
-    mine = slice(world.rank, None, world.size)
-    logits = np.empty((len(rows[mine]), views.count))
-    network.eval()
-    with torch.inference_mode(), precision.autocast(world.device):
-        if isinstance(pixels, Features):
-            for place in _blocks(len(logits)):
-                for column, name in enumerate(views.names):
-                    features = pixels.of(rows[mine][place], name).to(world.device)
-                    logits[place, column] = network.logit(features).cpu().numpy()
-                advance(place.stop - place.start)
-            return _shared(logits, views, world)
-        drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
-        stream = EvalStream(pixels, rows[mine], keys[mine], batch_size, drawn, views.random_views, views.seed)
-        for batch in load(stream, range(len(stream)), workers, world.device):
-            columns = [network(view)["logit"].float() for view in all_views(batch, views.d4, world.device)]
-            logits[batch["place"].numpy()] = torch.stack(columns, 1).cpu().numpy()
-            advance(len(batch["place"]))
-    return _shared(logits, views, world)
+    rows = np.asarray(rows)
+
+    def batches(numbers: range) -> Iterator[np.ndarray]:
+        options = {"views": views, "batch_size": batch_size, "precision": precision, "device": world.device, "workers": workers}
+        for logits in logit_batches(network, pixels, rows, ids, numbers, **options):
+            advance(len(logits))
+            yield np.stack([*summarised(logits, views), logits[:, 0]], 1)
+
+    whole = _shared(batches, len(rows), 3, np.float64, rows_at_once(pixels, batch_size), world)
+    return whole[:, 0], whole[:, 1], whole[:, 2]
 
 
-FEATURES_BATCH = 4096
+def summarised(logits: np.ndarray, views: TestViews) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, in the space of `views`, and standard deviation over views `[b]` of logits `[b, V]`."""
+    return _average(logits, views.mean), logits.std(axis=1)
 
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(begin, min(begin + FEATURES_BATCH, n)) for begin in range(0, n, FEATURES_BATCH)]
-
-
-def _shared(logits: np.ndarray, views: TestViews, world: World) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    mean, spread = _average(logits, views.mean), logits.std(axis=1)
-    return tuple(_interleave(world.gather(part)) for part in (mean, spread, logits[:, 0]))
+def _shared(
+    batches: Callable[[range], Iterator[np.ndarray]], n: int, width: int, dtype: type, batch_size: int, world: World
+) -> np.ndarray:
+    """`[n, width]` from what `batches(numbers)` yields. Processes take batches in turn, and each gets the whole."""
+    # Not rows in turn: a batch of other patches gives other last digits.
+    turn, whole = np.arange(n) // batch_size % world.size, np.empty((n, width), dtype)
+    mine = range(world.rank, -(-n // batch_size), world.size)
+    for number, values in zip(mine, batches(mine), strict=True):
+        whole[number * batch_size :][: len(values)] = values
+    if world.size > 1:
+        for rank, values in enumerate(world.gather(whole[turn == world.rank])):
+            whole[turn == rank] = values
+    return whole
 
 
 def all_views(batch: dict[str, torch.Tensor], d4: bool, device: torch.device):
@@ -129,12 +169,45 @@ def _average(logits: np.ndarray, space: str) -> np.ndarray:
     return inverse_sigmoid(np.clip(prob, 1e-15, 1 - 1e-15))
 
 
-def _interleave(parts: list[np.ndarray]) -> np.ndarray:
-    """Undo `rows[rank::size]`."""
-    whole = np.empty(sum(len(part) for part in parts))
-    for rank, part in enumerate(parts):
-        whole[rank :: len(parts)] = part
-    return whole
+def embedding_batches(
+    network: Network,
+    pixels: Inputs,
+    rows: np.ndarray,
+    numbers: Sequence[int],
+    *,
+    batch_size: int,
+    precision: Precision,
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[np.ndarray]:
+    """Embeddings of unit length float32 `[b, D]` of the batches `numbers` of the patches `rows`, without test-time views.
+
+    Batch k holds the rows from k x `rows_at_once` on. Raises UserError for embeddings that are not finite.
+    """
+    network.eval()
+    with torch.inference_mode(), precision.autocast(device):
+        for number, patches in zip(numbers, _plain_batches(pixels, rows, numbers, batch_size, device, workers), strict=True):
+            embedding = network(patches)["embedding"].cpu().numpy()
+            if not (finite := np.isfinite(embedding).all(axis=1)).all():
+                row = rows[number * rows_at_once(pixels, batch_size) + np.flatnonzero(~finite)[0]]
+                raise UserError(
+                    f"the embedding of row {row} is not finite; the network is broken: train it again at a lower optim.lr"
+                )
+            yield embedding
+
+
+def _plain_batches(
+    pixels: Inputs, rows: np.ndarray, numbers: Sequence[int], batch_size: int, device: torch.device, workers: int
+) -> Iterator[torch.Tensor]:
+    """Plain views of the batches `numbers` on the device: uint8 `[b, H, W, 3]`, or features float32 `[b, D]`."""
+    if isinstance(pixels, Features):
+        for number in numbers:
+            part = rows[number * FEATURES_BATCH : (number + 1) * FEATURES_BATCH]
+            yield pixels.of(part, PLAIN_VIEW[0]).to(device).float()
+        return
+    stream = EvalStream(pixels, rows, np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)
+    for batch in load(stream, numbers, workers, device):
+        yield batch["pixels"].to(device, non_blocking=True)
 
 
 def embed_rows(
@@ -146,44 +219,21 @@ def embed_rows(
     precision: Precision,
     world: World,
     workers: int = 0,
-    out: np.ndarray | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
-    """Embeddings of unit length `[N, D]` of the patches `rows`, without test-time views; written into `out` where given, else float32.
+    """Embeddings of unit length float32 `[N, D]` of the patches `rows`, without test-time views.
 
-    Several processes share the patches and each gets the whole result; `out` needs a single process. Raises UserError for embeddings
-    that are not finite.
+    Several processes share the batches and each gets the whole result. Raises UserError for embeddings that are not finite.
     """
-    mine = np.asarray(rows)[world.rank :: world.size]
-    part = np.empty((len(mine), network.embedding_size), np.float32) if out is None else out
-    network.eval()
-    with torch.inference_mode(), precision.autocast(world.device):
-        for place, patches in _plain_batches(pixels, mine, batch_size, world, workers):
-            embedding = network(patches)["embedding"].cpu().numpy()
-            if not np.isfinite(embedding).all():
-                row = mine[place[~np.isfinite(embedding).all(axis=1)][0]]
-                raise UserError(
-                    f"the embedding of row {row} is not finite; the network is broken: train it again at a lower optim.lr"
-                )
-            part[place] = embedding
-            advance(len(place))
-    if world.size == 1:
-        return part
-    whole = np.empty((len(rows), network.embedding_size), np.float32)
-    for rank, share in enumerate(world.gather(part)):
-        whole[rank :: world.size] = share
-    return whole
+    rows = np.asarray(rows)
 
+    def batches(numbers: range) -> Iterator[np.ndarray]:
+        options = {"batch_size": batch_size, "precision": precision, "device": world.device, "workers": workers}
+        for embedding in embedding_batches(network, pixels, rows, numbers, **options):
+            advance(len(embedding))
+            yield embedding
 
-def _plain_batches(pixels: Inputs, rows: np.ndarray, batch_size: int, world: World, workers: int):
-    """Places in `rows` `[b]` and their plain views on the device: uint8 `[b, H, W, 3]`, or features float32 `[b, D]`."""
-    if isinstance(pixels, Features):
-        for block in _blocks(len(rows)):
-            yield np.arange(block.start, block.stop), pixels.of(rows[block], PLAIN_VIEW[0]).to(world.device).float()
-        return
-    stream = EvalStream(pixels, rows, np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)
-    for batch in load(stream, range(len(stream)), workers, world.device):
-        yield batch["place"].numpy(), batch["pixels"].to(world.device, non_blocking=True)
+    return _shared(batches, len(rows), network.embedding_size, np.float32, rows_at_once(pixels, batch_size), world)
 
 
 def test_views(recipe: Recipe) -> TestViews:

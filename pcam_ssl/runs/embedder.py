@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,15 @@ from safetensors.torch import save
 from pcam_ssl.data.dataset import PIXELS
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.data.pixels import Inputs, Pixels
-from pcam_ssl.data.writer import check_space
 from pcam_ssl.device import Precision, choose_precision
-from pcam_ssl.distributed import World, choose_device
+from pcam_ssl.distributed import World, alone
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_file
 from pcam_ssl.models.artefact import WEIGHTS, load_trained
 from pcam_ssl.models.backbone import package_for
+from pcam_ssl.models.filling import fill
 from pcam_ssl.models.foundation import resizing
-from pcam_ssl.models.inference import embed_rows
+from pcam_ssl.models.inference import embed_rows, embedding_batches, rows_at_once
 from pcam_ssl.models.network import Network, build_network
 from pcam_ssl.models.weights import PACKAGES
 from pcam_ssl.models.weights_file import load_weights_file
@@ -53,8 +54,8 @@ class Embedder:
     def digest(self) -> str:
         return self.identity["digest"]
 
-    def embed(self, pixels: Inputs, rows, label: str = "embedding", out: np.ndarray | None = None, workers: int | None = None):
-        """Embeddings of unit length float `[n, D]` of the patches `rows`, into `out` where given. Raises UserError where one is not finite."""
+    def embed(self, pixels: Inputs, rows, label: str = "embedding", workers: int | None = None) -> np.ndarray:
+        """Embeddings of unit length float32 `[n, D]` of the patches `rows`. Raises UserError where one is not finite."""
         with progress(label, len(rows)) as advance:
             return embed_rows(
                 self.network,
@@ -64,9 +65,21 @@ class Embedder:
                 precision=self.precision,
                 world=self.world,
                 workers=self.world.loader_workers if workers is None else workers,
-                out=out,
                 advance=advance,
             )
+
+    def fill(self, pixels: Inputs, rows: np.ndarray, path: Path, dtype: type = np.float32, label: str = "embedding") -> np.ndarray:
+        """The same embeddings as the new file `path`, memory-mapped; memory does not grow with n. All processes of the world share the work, and
+        what an interrupted call has done is not done again (see `models.filling`)."""
+
+        def compute(numbers: Sequence[int]) -> Iterator[list[np.ndarray]]:
+            how = {"batch_size": self.batch_size, "precision": self.precision}
+            where = {"device": self.world.device, "workers": self.world.loader_workers}
+            return ([part] for part in embedding_batches(self.network, pixels, rows, numbers, **how, **where))
+
+        batch = rows_at_once(pixels, self.batch_size)
+        fill([path], (len(rows), self.dimension), dtype, compute, batch_size=batch, world=self.world, label=label)
+        return np.load(path, mmap_mode="r")
 
 
 def unit_digest(folder: Path) -> str:
@@ -74,8 +87,8 @@ def unit_digest(folder: Path) -> str:
     return digest_file(folder / WEIGHTS)
 
 
-def run_embedder(run: Run, fold: int | None = None, device: str = "auto") -> Embedder:
-    """The refit network of a run, or that of a fold. Raises UserError where it is not there, with the command that makes it."""
+def run_embedder(run: Run, fold: int | None = None, device: str | World = "auto") -> Embedder:
+    """The refit network of a run, or that of a fold, on a device or for the processes of a World. Raises UserError where it is not there, with the command that makes it."""
     info = run.info()
     folder = run.path / REFIT if fold is None else run.fold(fold)
     if not run.unit_done(folder.name):
@@ -100,14 +113,14 @@ def frozen_embedder(
     size_px: int,
     pretrained: bool = True,
     image_size: int | None = None,
-    device: str = "auto",
+    device: str | World = "auto",
     weights: Path | str | None = None,
 ) -> Embedder:
     """A timm or `hf-hub:` backbone as it is published, or with the file `weights`, for patches of `size_px`; pooled features, no head.
 
     Raises UserError for an unknown name, for weights out of reach, and for a file that does not fit.
     """
-    world = World(0, 1, choose_device(device))
+    world = device if isinstance(device, World) else alone(device)
     precision = choose_precision(world.device)
     if not pretrained and weights is None:
         warn(f"{name}: --no-pretrained gives RANDOM weights; such embeddings know next to nothing of tissue")
@@ -166,11 +179,8 @@ def embedded(networks: Networks, embedder: Embedder, patches: pd.DataFrame, besi
     So memory does not grow with N. Raises UserError where the disk has no room, or an embedding is not finite.
     """
     beside.mkdir(parents=True, exist_ok=True)
-    shape = len(patches), embedder.dimension
-    check_space(beside, shape[0] * shape[1] * np.dtype(np.float32).itemsize)
     with tempfile.TemporaryDirectory(prefix=".embedding-", dir=beside) as scratch:
-        out = np.lib.format.open_memmap(Path(scratch) / "embeddings.npy", "w+", np.float32, shape)
-        yield embedder.embed(Pixels(networks.dataset.path / PIXELS), patches.row.to_numpy(), out=out)
+        yield embedder.fill(Pixels(networks.dataset.path / PIXELS), patches.row.to_numpy(), Path(scratch) / "embeddings.npy")
 
 
 def scored_patches(networks: Networks, patches: pd.DataFrame) -> pd.DataFrame:

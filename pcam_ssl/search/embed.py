@@ -4,8 +4,6 @@ The folder holds embeddings.npy [N, D], ids.parquet in the same order, and embed
 """
 
 import os
-import shutil
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,19 @@ import pandas as pd
 from pcam_ssl.data.dataset import PIXELS, Dataset, is_dataset, split_rows
 from pcam_ssl.data.features import Features
 from pcam_ssl.data.fixed_views import FixedViews
-from pcam_ssl.data.importing import open_source
-from pcam_ssl.data.pixels import Inputs, Pixels
-from pcam_ssl.data.writer import check_space, refuse_existing
+from pcam_ssl.data.pixels import Pixels
+from pcam_ssl.data.writer import refuse_existing
+from pcam_ssl.distributed import join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
-from pcam_ssl.files import part_of, write_json
+from pcam_ssl.files import write_json
 from pcam_ssl.models.features import cached_features
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.knn import knn_predictions
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder
 from pcam_ssl.runs.run import run_in_use, versions
+from pcam_ssl.runs.shared_work import kept_work, shared_source
 from pcam_ssl.tables import write_table
 
 EMBEDDINGS, IDS, FACTS = "embeddings.npy", "ids.parquet", "embedding.json"
@@ -53,23 +52,31 @@ def embed_source(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Write the embeddings of `source` by a run's network, or by the frozen backbone `model` (with the file `weights`), into the new folder `out`.
 
-    Embeddings are float32, or float16 with `half`; they are streamed, so memory does not grow with N. Returns the values of
+    Embeddings are float32, or float16 with `half`; they are streamed, so memory does not grow with N. Several processes (`torchrun`) share the
+    patches and make one folder, the same as one process makes; an interrupted command is continued by the next one. Returns the values of
     embedding.json and, with `knn`, the kNN scores of the labelled patches. Raises UserError where run, model or source cannot be used,
     or `out` exists.
     """
-    refuse_existing(out, "--out")
-    embedder = None if run is None else run_embedder(run_in_use(run), fold, device)
-    with open_source(source, skip_bad) as dataset:
-        patches = split_rows(dataset, source, split)
+    out, world = Path(out), join_world(device)
+    world.run_on_main(lambda: refuse_existing(out, "--out"))
+    embedder = None if run is None else world.run_on_all(lambda: run_embedder(run_in_use(run), fold, world))
+    with shared_source(source, skip_bad, world) as dataset:
+        patches = world.run_on_all(lambda: split_rows(dataset, source, split))
         if embedder is None:
-            embedder = frozen_embedder(model, dataset.size_px, pretrained, image_size, device, weights)
+            options = pretrained, image_size, world, weights
+            embedder = world.run_on_all(lambda: frozen_embedder(model, dataset.size_px, *options))
         described = {"path": str(Path(source).resolve()), "digest": dataset.digest, "split": split, "packed": is_dataset(source)}
         facts = _facts(embedder, described, len(patches), half)
-        with _new_folder(Path(out), len(patches) * embedder.dimension * np.dtype(facts["dtype"]).itemsize) as folder:
+        with kept_work(out, f"--out {out}", facts, world) as work:
             inputs = _cached(dataset, embedder) if run is None and is_dataset(source) else Pixels(dataset.path / PIXELS)
-            _write(folder, embedder, inputs, patches, facts)
-        embeddings = np.load(Path(out) / EMBEDDINGS, mmap_mode="r")
-        return facts, knn_scores(embeddings, patches) if knn else None
+            folder = work / "out"
+            world.run_on_main(lambda: folder.mkdir(exist_ok=True))
+            embedder.fill(inputs, patches.row.to_numpy(), folder / EMBEDDINGS, np.dtype(facts["dtype"]))
+            facts["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+            world.run_on_main(lambda: _finish(folder, out, patches, facts))
+        if not knn:
+            return facts, None
+        return facts, world.run_on_main(lambda: knn_scores(np.load(out / EMBEDDINGS, mmap_mode="r"), patches))
 
 
 def _cached(dataset: Dataset, embedder: Embedder) -> Features:
@@ -94,34 +101,17 @@ def _facts(embedder: Embedder, dataset: dict[str, Any], n: int, half: bool) -> d
         "dtype": "float16" if half else "float32",
         "device": embedder.world.device.type,
         "precision": embedder.precision.to_dict(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
 
 
-def _write(folder: Path, embedder: Embedder, inputs: Inputs, patches: pd.DataFrame, facts: dict[str, Any]) -> None:
-    shape = facts["n"], facts["dimension"]
-    embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, "w+", np.dtype(facts["dtype"]), shape)
-    embedder.embed(inputs, patches.row.to_numpy(), out=embeddings)
-    embeddings.flush()
+def _finish(folder: Path, out: Path, patches: pd.DataFrame, facts: dict[str, Any]) -> None:
+    """Write what describes the embeddings in `folder`, and give it its name."""
     notes = {"dataset_digest": facts["dataset"]["digest"], "network_digest": facts["network"]["digest"]}
     write_table(folder / IDS, patches[ID_COLUMNS].reset_index(drop=True), notes)
     write_json(folder / FACTS, facts)
-
-
-@contextmanager
-def _new_folder(path: Path, n_bytes: int):
-    """Yield a temporary folder beside `path`; it is renamed to `path` if the block succeeds, and removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    check_space(path.parent, n_bytes)
-    part = part_of(path)
-    part.mkdir()
-    try:
-        yield part
-        refuse_existing(path, "--out")
-        os.rename(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    refuse_existing(out, "--out")
+    os.rename(folder, out)
 
 
 RESAMPLES = 2000

@@ -4,8 +4,8 @@ Its index is built on first use and kept in the folder. An index of another netw
 """
 
 import shlex
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pandas as pd
 from pcam_ssl.data.dataset import PIXELS, Dataset, find_dataset
 from pcam_ssl.data.folds import REFIT
 from pcam_ssl.data.pixels import Pixels
+from pcam_ssl.distributed import World
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import read_json
 from pcam_ssl.neighbors.faiss_index import Backend, choose_backend, untrained_index
@@ -23,6 +24,7 @@ from pcam_ssl.records import read_embedding
 from pcam_ssl.runs.contents import predictions_by_id
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
 from pcam_ssl.runs.run import Run, lock_file, run_in_use
+from pcam_ssl.runs.shared_work import kept_work
 from pcam_ssl.search.embed import EMBEDDINGS, FACTS, ID_COLUMNS, IDS
 from pcam_ssl.tables import read_table
 from pcam_ssl.terminal import say
@@ -48,15 +50,24 @@ class EmbeddingSpace:
 
 def open_gallery(
     space: EmbeddingSpace, embedder: Embedder, factory: str | None = None, rebuild: bool = False, backend: str = "auto"
-):
-    """The EmbeddingIndex of the gallery; it is built and saved where there is none, or with `rebuild`.
+) -> EmbeddingIndex | None:
+    """The EmbeddingIndex of the gallery; it is built and saved where there is none, or with `rebuild`. Processes share the embedding, and
+    one of them gets the index; the others get None.
 
     `factory` None takes the saved index, or builds the exact one. Raises UserError for an index of another factory, network or
     dataset, with the command that rebuilds it.
     """
-    if rebuild or not space.index_folder.exists():
-        with lock_file(space.folder / ".index.lock", str(space.index_folder)):
-            return _build(space, embedder, factory or EXACT, backend)
+    world = embedder.world
+    if world.run_on_main(lambda: rebuild or not space.index_folder.exists()):
+        with ExitStack() as lock:
+            world.run_on_main(lambda: lock.enter_context(lock_file(space.folder / ".index.lock", str(space.index_folder))) and None)
+            _build(space, embedder, factory or EXACT, backend)
+    opened: list[EmbeddingIndex] = []
+    world.run_on_main(lambda: opened.append(_load_index(space, factory, backend)))
+    return opened[0] if opened else None
+
+
+def _load_index(space: EmbeddingSpace, factory: str | None, backend: str) -> EmbeddingIndex:
     saved, command = _saved_factory(space.index_folder), _rebuild_command(space, factory)
     if factory is not None and saved not in (None, factory):
         raise UserError(
@@ -73,31 +84,29 @@ def open_gallery(
     )
 
 
-def _build(space: EmbeddingSpace, embedder: Embedder, factory: str, backend: str) -> EmbeddingIndex:
-    # Validate the factory string before the slow embedding pass.
-    untrained_index(embedder.dimension, factory)
-    chosen = choose_backend(backend, factory)
-    _report_index(space, factory, chosen)
-    with tempfile.TemporaryDirectory(prefix=".embedding-", dir=space.folder) as folder:
-        index = build_index(
-            _embeddings(space, embedder, Path(folder)),
-            space.gallery,
-            factory=factory,
-            backend=chosen,
-            dataset_digest=space.dataset.digest,
-            network_digest=space.network_digest,
+def _build(space: EmbeddingSpace, embedder: Embedder, factory: str, backend: str) -> None:
+    # Refuse the factory string and the backend before the slow embedding pass.
+    embedder.world.run_on_all(lambda: untrained_index(embedder.dimension, factory))
+    chosen = embedder.world.run_on_all(lambda: choose_backend(backend, factory))
+    described = {"dataset_digest": space.dataset.digest, "network_digest": space.network_digest}
+    with _embeddings(space, embedder) as embeddings:
+        embedder.world.run_on_main(
+            lambda: save_index(
+                build_index(embeddings, space.gallery, factory=factory, backend=chosen, **described), space.index_folder
+            )
         )
-    save_index(index, space.index_folder)
-    return index
 
 
-def _embeddings(space: EmbeddingSpace, embedder: Embedder, scratch: Path) -> np.ndarray:
-    """The embeddings of the space, or new ones on disk, so that only the index takes memory."""
+@contextmanager
+def _embeddings(space: EmbeddingSpace, embedder: Embedder) -> Iterator[np.ndarray]:
+    """Yield the embeddings of the space, or new ones on disk, so that only the index takes memory. Processes share the work."""
     if space.embeddings is not None:
-        return space.embeddings
-    say(f"{space.index_folder}: embedding {len(space.gallery):,} patches, once")
-    out = np.lib.format.open_memmap(scratch / "embeddings.npy", "w+", np.float32, (len(space.gallery), embedder.dimension))
-    return embedder.embed(Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), out=out)
+        yield space.embeddings
+        return
+    identity = {"network": space.network_digest, "dataset": space.dataset.digest, "precision": embedder.precision.name}
+    with kept_work(space.index_folder, str(space.index_folder), identity, embedder.world) as work:
+        say(f"{space.index_folder}: embedding {len(space.gallery):,} patches, once")
+        yield embedder.fill(Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), work / "embeddings.npy")
 
 
 def _report_index(space: EmbeddingSpace, factory: str, backend: Backend) -> None:
@@ -119,8 +128,9 @@ def _rebuild_command(space: EmbeddingSpace, factory: str | None) -> str:
 AGAIN = "delete the folder, and embed again with `pcam-ssl embed`"
 
 
-def open_embedding_space(folder: Path | str, data: Path | str | None = None, device: str = "auto") -> EmbeddingSpace:
-    """The gallery of a run or of an embeddings folder. `data` is the new place of its dataset, where that has moved.
+def open_embedding_space(folder: Path | str, data: Path | str | None = None, device: str | World = "auto") -> EmbeddingSpace:
+    """The gallery of a run or of an embeddings folder. `data` is the new place of its dataset, where that has moved; `device`: where it is
+    embedded, or the World that shares it.
 
     Raises UserError where the folder is neither, has no refit network, or its dataset is missing or has changed.
     """
@@ -128,7 +138,7 @@ def open_embedding_space(folder: Path | str, data: Path | str | None = None, dev
     return _of_embeddings(folder, data, device) if (folder / FACTS).is_file() else _of_run(run_in_use(folder), data, device)
 
 
-def _of_run(run: Run, data: Path | str | None, device: str) -> EmbeddingSpace:
+def _of_run(run: Run, data: Path | str | None, device: str | World) -> EmbeddingSpace:
     info = run.info()
     if not run.unit_done(REFIT):
         # Raises the error that names the command to make it.
@@ -140,7 +150,7 @@ def _of_run(run: Run, data: Path | str | None, device: str) -> EmbeddingSpace:
     return EmbeddingSpace(run.path, dataset, unit_digest(run.path / REFIT), gallery, None, lambda: run_embedder(run, device=device))
 
 
-def _of_embeddings(folder: Path, data: Path | str | None, device: str) -> EmbeddingSpace:
+def _of_embeddings(folder: Path, data: Path | str | None, device: str | World) -> EmbeddingSpace:
     facts = read_embedding(folder)
     described, network = facts["dataset"], facts["network"]
     if not described["packed"] and data is None:
@@ -173,7 +183,7 @@ def _load(folder: Path) -> np.ndarray:
     return embeddings
 
 
-def _rebuild_embedder(network: dict, dataset: Dataset, device: str) -> Embedder:
+def _rebuild_embedder(network: dict, dataset: Dataset, device: str | World) -> Embedder:
     if "model" in network:
         options = network["pretrained"], network["image_size"], device, network.get("weights")
         return frozen_embedder(network["model"], dataset.size_px, *options)

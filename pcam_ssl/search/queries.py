@@ -31,6 +31,8 @@ class Queries:
     table: pd.DataFrame
     pixels: Pixels | Loaded
     rows: np.ndarray
+    digest: str | None = None
+    """That of the dataset all of whose patches these are; else None."""
 
     def patch(self, n: int) -> np.ndarray:
         """Pixels uint8 [H, W, 3] of query `n`."""
@@ -87,7 +89,7 @@ def by_source(source: Dataset, name: Any, size_px: int) -> Queries:
         raise UserError(
             f"--source {name}: its patches are {source.size_px} px, those of the gallery {size_px} px; give patches of that size"
         )
-    return Queries(_table(source.patches), _pixels(source), np.arange(len(source)))
+    return Queries(_table(source.patches), _pixels(source), np.arange(len(source)), source.digest)
 
 
 def _read(file: Path, size_px: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """`pcam-ssl search`: the nearest patches of other slides, for patches by id, image files, or a whole source."""
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,27 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.data.importing import open_source
+from pcam_ssl.distributed import join_world
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import PAGE, check_target
+from pcam_ssl.files import PAGE, check_target, digest_text
 from pcam_ssl.neighbors.exclusion import leave_out
-from pcam_ssl.neighbors.index import EmbeddingIndex
+from pcam_ssl.neighbors.index import COLUMNS, EmbeddingIndex
 from pcam_ssl.neighbors.search import SearchResult, count_left_out, search
 from pcam_ssl.render.document import Block, Card, Gallery, Preformatted
 from pcam_ssl.render.format import LABELS
 from pcam_ssl.render.html import picture, shorten
 from pcam_ssl.runs.embedder import Embedder
+from pcam_ssl.runs.shared_work import kept_work, shared_source
 from pcam_ssl.search.gallery import EmbeddingSpace, open_embedding_space, open_gallery
 from pcam_ssl.search.queries import Loaded, Queries, at_place, by_id, by_image, by_source
 from pcam_ssl.search.report import neighbours_text, write_neighbours_page
 from pcam_ssl.search.store import open_store
 from pcam_ssl.search.store_gallery import Only, StoreGallery, open_store_gallery, search_store
+from pcam_ssl.tables import conform
 
 MOST_ON_A_PAGE = 200
+KEPT_FROM = 4096
+"""Queries of a source whose embeddings are kept on the disk while they are made."""
 NOTHING_ASKED = "search: nothing to search for; name --id ID, --slide S --at X,Y, --image FILE or --source SOURCE"
 
 
@@ -142,25 +147,39 @@ def search_space(
         check_target("--html", html, *PAGE)
     only = only or Only()
     _check_store(store, only, factory, rebuild, backend)
-    space = open_embedding_space(folder, data, device)
-    asked = [*ids, *([at_place(*place, space.dataset)] if place else [])]
+    world = join_world(device)
+    space = world.run_on_all(lambda: open_embedding_space(folder, data, world))
     with ExitStack() as opened:
-        parts = _queries(space, asked, list(images), source, opened)
+        dataset = None if source is None else opened.enter_context(shared_source(source, False, world))
+        parts = world.run_on_all(lambda: _queries(space, ids, images, place, dataset, source))
         n = sum(len(part.table) for part in parts)
         if html is not None and n > MOST_ON_A_PAGE:
-            raise UserError(f"--html: a page shows at most {MOST_ON_A_PAGE} queries, these are {n:,}; take --json, or fewer")
-        embedder = space.embedder()
+            raise world.agreed(
+                UserError(f"--html: a page shows at most {MOST_ON_A_PAGE} queries, these are {n:,}; take --json, or fewer")
+            )
+        embedder = world.run_on_all(space.embedder)
         if store is None:
             gallery = open_gallery(space, embedder, factory, rebuild, backend)
         else:
-            gallery = open_store_gallery(space, opened.enter_context(open_store(store)), embedder.dimension)
+            gallery = opened.enter_context(_stored(store, space, embedder))
         if not parts:
             return None
         result = _search(space, gallery, embedder, parts, k, any_slide, only)
-        if html is not None:
+        if html is not None and world.is_main:
             near = [result.neighbour_pixels(number) for number in range(len(result))]
             write_neighbours_page(html, result, result.query_pixels, near)
     return result
+
+
+@contextmanager
+def _stored(store: str, space: EmbeddingSpace, embedder: Embedder) -> Iterator[StoreGallery | None]:
+    """Yield the gallery in a vector database, in the one process that searches it; None in the others."""
+    with ExitStack() as opened:
+        found: list[StoreGallery] = []
+        embedder.world.run_on_main(
+            lambda: found.append(open_store_gallery(space, opened.enter_context(open_store(store)), embedder.dimension))
+        )
+        yield found[0] if found else None
 
 
 def _check_store(store: str | None, only: Only, factory: str | None, rebuild: bool, backend: str) -> None:
@@ -176,42 +195,70 @@ def _check_store(store: str | None, only: Only, factory: str | None, rebuild: bo
 
 
 def _queries(
-    space: EmbeddingSpace, ids: list[str], images: list[Path], source: Path | str | None, opened: ExitStack
+    space: EmbeddingSpace,
+    ids: Iterable[str],
+    images: Iterable[Path],
+    place: tuple[str, float, float] | None,
+    dataset: Dataset | None,
+    source: Path | str | None,
 ) -> list[Queries]:
     size_px, parts = space.dataset.size_px, []
-    if ids:
-        parts.append(by_id(ids, space.dataset, space.gallery))
-    if images:
-        parts.append(by_image(images, size_px))
-    if source is not None:
-        parts.append(by_source(opened.enter_context(open_source(source)), source, size_px))
+    if asked := [*ids, *([at_place(*place, space.dataset)] if place else [])]:
+        parts.append(by_id(asked, space.dataset, space.gallery))
+    if files := list(images):
+        parts.append(by_image(files, size_px))
+    if dataset is not None:
+        parts.append(by_source(dataset, source, size_px))
     return parts
 
 
 def _search(
     space: EmbeddingSpace,
-    gallery: EmbeddingIndex | StoreGallery,
+    gallery: EmbeddingIndex | StoreGallery | None,
     embedder: Embedder,
     parts: list[Queries],
     k: int,
     any_slide: bool,
     only: Only,
 ) -> Found:
+    """Embed the queries in all processes, and search in the one that has the gallery; all get what it found."""
     queries = pd.concat([part.table for part in parts], ignore_index=True)
-    embeddings = np.concatenate(
-        [embedder.embed(p.pixels, p.rows, "queries", workers=0 if isinstance(p.pixels, Loaded) else None) for p in parts]
-    )
-    excluded = leave_out(gallery, queries, any_slide)
-    names = queries["id"].fillna(queries["image"])
-    if isinstance(gallery, StoreGallery):
-        similarity, rows = search_store(gallery, embeddings, k, excluded, only, names)
-    else:
-        similarity, rows = search(gallery, embeddings, k, excluded, names)
-    left_out = count_left_out(gallery, queries, excluded)
+
+    def searched(embeddings: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray, Any]:
+        excluded = leave_out(gallery, queries, any_slide)
+        names = queries["id"].fillna(queries["image"])
+        if isinstance(gallery, StoreGallery):
+            similarity, rows = search_store(gallery, embeddings, k, excluded, only, names)
+        else:
+            similarity, rows = search(gallery, embeddings, k, excluded, names)
+        facts = _facts(space, gallery, k, any_slide) | ({"only": only.to_dict()} if only.to_dict() else {})
+        return facts, similarity, rows, count_left_out(gallery, queries, excluded)
+
+    with _embedded(space, embedder, parts) as embeddings:
+        facts, similarity, rows, left_out = embedder.world.run_on_main(lambda: searched(embeddings))
+    table = conform(space.gallery, COLUMNS) if gallery is None else gallery.table
     shown = parts if len(queries) <= MOST_ON_A_PAGE else []
     pixels = [part.patch(n) for part in shown for n in range(len(part.table))]
-    facts = _facts(space, gallery, k, any_slide) | ({"only": only.to_dict()} if only.to_dict() else {})
-    return Found(facts, queries, gallery.table, similarity, rows, left_out, space.dataset, pixels)
+    return Found(facts, queries, table, similarity, rows, left_out, space.dataset, pixels)
+
+
+@contextmanager
+def _embedded(space: EmbeddingSpace, embedder: Embedder, parts: list[Queries]) -> Iterator[np.ndarray]:
+    """Yield the embeddings of the queries `[Q, D]`."""
+    with ExitStack() as opened:
+        of_parts = [_part(space, embedder, part, opened) for part in parts]
+        yield of_parts[0] if len(of_parts) == 1 else np.concatenate(of_parts)
+
+
+def _part(space: EmbeddingSpace, embedder: Embedder, part: Queries, opened: ExitStack) -> np.ndarray:
+    """Embeddings of queries of one kind. Those of a large source lie on the disk while they are made, so that a kill does not undo them."""
+    world, kept = embedder.world, part.digest is not None and len(part.rows) >= KEPT_FROM
+    if not kept or not world.run_on_main(lambda: os.access(space.folder, os.W_OK)):
+        return embedder.embed(part.pixels, part.rows, "queries", workers=0 if isinstance(part.pixels, Loaded) else None)
+    identity = {"network": embedder.digest, "dataset": part.digest, "precision": embedder.precision.name}
+    target = space.folder / f"queries-{digest_text(repr(identity))[:12]}"
+    work = opened.enter_context(kept_work(target, f"queries of {space.folder}", identity, world))
+    return embedder.fill(part.pixels, part.rows, work / "embeddings.npy", label="queries")
 
 
 def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex | StoreGallery, k: int, any_slide: bool) -> dict[str, Any]:

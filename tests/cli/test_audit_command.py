@@ -66,6 +66,7 @@ def test_an_unknown_device_is_refused(command, dataset):
     assert command("data", "audit", dataset, "--device", "tpu").problems == ["--device tpu: choose auto, cpu, cuda or mps"]
 
 
+@pytest.mark.processes
 def test_the_duplicates_of_pcam_are_found(command, tmp_path):
     from pathlib import Path
 

@@ -1,9 +1,12 @@
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from pcam_ssl.data import decoding
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.importing import import_source
 from pcam_ssl.errors import UserError
@@ -21,12 +24,64 @@ def test_pixels_labels_and_slides_are_joined_on_id(tmp_path, make_kaggle, make_p
     assert all(np.array_equal(dataset.pixels[row], expected[name]) for name, row in patches["row"].items())
 
 
+@pytest.mark.processes
 def test_order_of_patches_does_not_depend_on_the_workers(tmp_path, shared):
     source = shared / "kaggle-mini.zip"
     one, four = (import_source(source, tmp_path / f"set{n}", workers=n) for n in (1, 4))
     assert one.digest == four.digest
     assert one.patches.equals(four.patches)
     assert len(one) == 2090 and len(one.sample_submission) == 847
+
+
+@pytest.fixture
+def pictures(tmp_path, make_pixels, encode):
+    """A folder of 300 PNG files; the hundredth is none."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, patch in enumerate(make_pixels(300)):
+        (folder / f"{number:03d}.png").write_bytes(b"hello" if number == 100 else encode(patch, "PNG"))
+    return folder
+
+
+@pytest.mark.processes
+def test_processes_leave_out_the_images_that_one_process_leaves_out(tmp_path, pictures):
+    one, three = (import_source(pictures, tmp_path / f"set{n}", skip_bad=True, workers=n) for n in (1, 3))
+    assert (one.digest, len(one)) == (three.digest, 299)
+    assert three.manifest["notes"] == one.manifest["notes"]
+    assert sorted(path.name for path in three.path.iterdir()) == sorted(path.name for path in one.path.iterdir())
+
+
+@pytest.mark.processes
+def test_images_too_large_for_shared_memory_are_imported_too(tmp_path, pictures, monkeypatch):
+    one = import_source(pictures, tmp_path / "set1", skip_bad=True, workers=1)
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 10_000)
+    assert import_source(pictures, tmp_path / "set2", skip_bad=True, workers=2).digest == one.digest
+
+
+@pytest.mark.processes
+def test_a_killed_process_is_one_line_and_leaves_nothing(tmp_path, pictures, monkeypatch):
+    def killed(slots, slot, chunk, size_px):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(decoding, "_pack_in_slot", killed)
+    with pytest.raises(UserError, match=r"--workers: a decoding process was killed.*--workers 1"):
+        import_source(pictures, tmp_path / "set", skip_bad=True, workers=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+SCRIPT = """
+import pcam_ssl as pcam
+print(pcam.import_dataset({source!r}, {target!r}, skip_bad=True, workers=2).digest)
+"""
+
+
+@pytest.mark.processes
+def test_a_script_without_a_main_guard_imports_once(tmp_path, pictures):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(source=str(pictures), target=str(tmp_path / "set")))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [open_dataset(tmp_path / "set").digest] and done.stderr.count("left out") == 1
 
 
 def test_all_bad_images_are_named_and_nothing_is_left(tmp_path, make_kaggle, make_pixels, encode):
@@ -90,8 +145,8 @@ def test_a_killed_import_leaves_no_dataset_and_the_next_one_works(tmp_path, make
     source = make_kaggle()
     code = (
         "import os, signal, sys\n"
-        "from pcam_ssl.data import importing\n"
-        "importing.measure = lambda pixels: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from pcam_ssl.data import decoding, importing\n"
+        "decoding.measure = lambda pixels: os.kill(os.getpid(), signal.SIGKILL)\n"
         "importing.import_source(sys.argv[1], sys.argv[2])\n"
     )
     subprocess.run([sys.executable, "-c", code, source, tmp_path / "set"], check=False)

@@ -127,9 +127,9 @@ from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.fixed_views import FixedViews
 from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
-from pcam_ssl.models import features
+from pcam_ssl.models import features, filling
 from pcam_ssl.models.network import Network, build_network
-features.FLUSH_S = 0.0
+filling.FLUSH_S = 0.0
 torch.manual_seed(0)
 net = build_network("test_resnet", False, 32)
 plain = Network.features

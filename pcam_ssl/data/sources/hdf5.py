@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from pcam_ssl.data.decoding import CHUNK_PATCHES, Chunk
 from pcam_ssl.data.download import MD5
 from pcam_ssl.data.sources.csv_table import known, read_csv
-from pcam_ssl.data.sources.listing import CHUNK_PATCHES, Chunk, Listing, name_first, reading, records
+from pcam_ssl.data.sources.listing import Listing, name_first, reading, records
 from pcam_ssl.data.writer import check_space
 from pcam_ssl.errors import UserError
 from pcam_ssl.terminal import say, warn

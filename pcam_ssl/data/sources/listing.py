@@ -11,22 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pcam_ssl.data.decoding import CHUNK_BYTES, CHUNK_PATCHES, Chunk
 from pcam_ssl.data.images import BadImage
 from pcam_ssl.errors import UserError, first_line
 
 RECORD_COLUMNS = {"id": "str", "split": "str", "label": "Int8", "wsi": "str", "x": "Int32", "y": "Int32", "place": "str"}
 SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid"}
 SPLITS |= {"test": "test", "testing": "test"}
-CHUNK_PATCHES, CHUNK_BYTES = 64, 4 * 2**20
 NAMED = 10
-
-
-@dataclass
-class Chunk:
-    """Successive records from `first` on: encoded images (BadImage where one cannot be read), or pixels uint8 [B, H, H, 3]."""
-
-    first: int
-    images: list[bytes | BadImage] | np.ndarray
 
 
 @dataclass

@@ -9,9 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pcam_ssl.data.decoding import CHUNK_PATCHES, Chunk
 from pcam_ssl.data.images import BadImage
 from pcam_ssl.data.sources.csv_table import known, parse_labels
-from pcam_ssl.data.sources.listing import CHUNK_PATCHES, SPLITS, Chunk, Listing, reading, records
+from pcam_ssl.data.sources.listing import SPLITS, Listing, reading, records
 from pcam_ssl.errors import UserError
 
 OPTIONAL = ("wsi", "x", "y")

@@ -1,0 +1,174 @@
+"""Decoding and measuring of patches for an import, in this process or in several, with the same result."""
+
+import math
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from pcam_ssl.data.images import BadImage, decode, edge_px, measure
+from pcam_ssl.errors import UserError
+
+PROCESSES_FROM = 10_000
+"""Patches from which processes pay for their start."""
+MOST = 8
+CHUNK_PATCHES, CHUNK_BYTES = 64, 4 * 2**20
+"""The most patches of a Chunk, and the bytes of encoded images after which it ends."""
+
+
+@dataclass
+class Chunk:
+    """Successive records from `first` on: encoded images (BadImage where one cannot be read), or pixels uint8 [B, H, H, 3]."""
+
+    first: int
+    images: list[bytes | BadImage] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A decoded chunk: the rows of its good records, their pixels [B, H, H, 3] and statistics, the bad records, and the number read."""
+
+    rows: np.ndarray
+    pixels: np.ndarray
+    statistics: dict
+    bad: list[tuple[int, str]]
+    read: int
+
+
+def default_workers(n: int) -> int:
+    """Processes that decode `n` patches: one per core, at most 8; this process alone where there are few."""
+    return min(os.cpu_count() or 1, MOST) if n >= PROCESSES_FROM else 1
+
+
+def packed_in_order(chunks: Iterator[Chunk], workers: int, scratch: Path) -> Iterator[Packed]:
+    """Yield the chunks, packed by `workers` processes (1: this one), in order; only a few are in memory at a time, and the pixels of one
+    are valid until the next is asked for. Processes hand pixels over in a file in the folder `scratch`.
+
+    Raises UserError where a process is killed.
+    """
+    first = next(chunks)
+    size_px = _edge_px(first)
+    chunks = chain([first], chunks)
+    if workers == 1:
+        yield from (_pack(chunk, size_px) for chunk in chunks)
+        return
+    # Not multiprocessing: its processes would run the user's script again where that has no `if __name__ == "__main__"`.
+    from loky import ProcessPoolExecutor
+    from loky.process_executor import BrokenProcessPool
+
+    slots, pool = _Slots(scratch, 2 * workers + 2, size_px), ProcessPoolExecutor(workers)
+    waiting: deque[tuple[int, Future]] = deque()
+    try:
+        for number, chunk in enumerate(chunks):
+            slot = number % len(slots.pixels)
+            waiting.append((slot, pool.submit(_pack_in_slot, slots.lent(), slot, slots.sent(slot, chunk), size_px)))
+            if len(waiting) > 2 * workers:
+                yield slots.received(*waiting.popleft())
+        while waiting:
+            yield slots.received(*waiting.popleft())
+    except BrokenProcessPool:
+        raise UserError(
+            "--workers: a decoding process was killed, perhaps because memory ran out; run it again with --workers 1"
+        ) from None
+    finally:
+        pool.shutdown(kill_workers=bool(waiting))
+        slots.close()
+
+
+class _Slots:
+    """Memory that processes share: in each slot the encoded images of a chunk, and its pixels. Pipes would copy both four times.
+
+    It is a file without a name, so a kill leaves nothing; where the system has no such files, one in the folder `scratch`.
+    """
+
+    def __init__(self, scratch: Path, count: int, size_px: int):
+        self.shapes = (count, CHUNK_BYTES), (count, CHUNK_PATCHES, size_px, size_px, 3)
+        if hasattr(os, "memfd_create"):
+            self.file = os.memfd_create("pcam-ssl")
+            self.path = f"/proc/{os.getpid()}/fd/{self.file}"
+        else:
+            self.path = str(scratch / "decoding.tmp")
+            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT)
+        os.truncate(self.file, sum(math.prod(shape) for shape in self.shapes))
+        self.encoded, self.pixels = _mapped(*self.lent())
+
+    def lent(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """What another process needs to see the slots."""
+        return self.path, *self.shapes
+
+    def sent(self, slot: int, chunk: Chunk) -> Chunk:
+        """Put the encoded images of a chunk into a slot; each is then named by where it lies. Those that do not fit are sent as they are."""
+        if isinstance(chunk.images, np.ndarray):
+            return chunk
+        images, begin = [], 0
+        for image in chunk.images:
+            if isinstance(image, bytes) and (end := begin + len(image)) <= self.encoded.shape[1]:
+                self.encoded[slot, begin:end] = np.frombuffer(image, np.uint8)
+                image, begin = slice(begin, end), end
+            images.append(image)
+        return Chunk(chunk.first, images)
+
+    def received(self, slot: int, packed: Future) -> Packed:
+        """What a process has packed, with its pixels. They change when the slot is used again."""
+        done = packed.result()
+        return replace(done, pixels=self.pixels[slot, : len(done.rows)])
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+@cache
+def _mapped(path: str, encoded: tuple[int, ...], pixels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The encoded images uint8 `[slots, bytes]` and the pixels uint8 `[slots, B, H, H, 3]` in a file of _Slots."""
+    return np.memmap(path, np.uint8, "r+", 0, encoded), np.memmap(path, np.uint8, "r+", math.prod(encoded), pixels)
+
+
+def _pack_in_slot(lent: tuple[str, tuple[int, ...], tuple[int, ...]], slot: int, chunk: Chunk, size_px: int) -> Packed:
+    encoded, pixels = _mapped(*lent)
+    if not isinstance(chunk.images, np.ndarray):
+        chunk = Chunk(chunk.first, [encoded[slot, each].tobytes() if isinstance(each, slice) else each for each in chunk.images])
+    packed = _pack(chunk, size_px)
+    pixels[slot, : len(packed.rows)] = packed.pixels
+    return replace(packed, pixels=np.empty(0, np.uint8))
+
+
+def _edge_px(chunk: Chunk) -> int:
+    """The patch size of the dataset: the most common one of the first chunk, so that one odd image does not decide it."""
+    if isinstance(chunk.images, np.ndarray):
+        return chunk.images.shape[1]
+    edges = Counter(edge for image in chunk.images if isinstance(image, bytes) and (edge := edge_px(image)))
+    return edges.most_common(1)[0][0] if edges else 0
+
+
+def _pack(chunk: Chunk, size_px: int) -> Packed:
+    if isinstance(chunk.images, np.ndarray):
+        pixels, rows, bad = chunk.images, range(len(chunk.images)), []
+    else:
+        pixels, rows, bad = [], [], []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata would break the progress bar
+            for row, image in enumerate(chunk.images):
+                try:
+                    pixels.append(_decode(image, size_px))
+                    rows.append(row)
+                except BadImage as reason:
+                    bad.append((chunk.first + row, str(reason)))
+        pixels = np.stack(pixels) if pixels else np.empty((0, size_px, size_px, 3), np.uint8)
+    statistics = measure(pixels) if len(pixels) else {}
+    return Packed(np.array(rows, dtype=int) + chunk.first, pixels, statistics, bad, len(chunk.images))
+
+
+def _decode(image: bytes | BadImage, size_px: int) -> np.ndarray:
+    if isinstance(image, BadImage):
+        raise image
+    pixels = decode(image)
+    if len(pixels) != size_px:
+        raise BadImage(f"is {len(pixels)} px, the others are {size_px} px; a dataset has one size")
+    return pixels
