@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 class Predictions:
     """Predictions of `n` new patches: `table`, a row a patch and fold and the mean as fold -1; `scores` where labels are known, else None."""
 
-    def __init__(self, n: int, scores: dict[str, Any] | None, source: str, path: Path | None, table: pd.DataFrame | None = None):
+    def __init__(self, n: int, scores: dict[str, Any] | None, source: str, table: pd.DataFrame | Path):
         self.n = n
         self.scores = None if scores is None else Scores(scores, f"{source}, mean of folds")
         self.source = source
-        self.path = path
+        self.path = table if isinstance(table, Path) else None
         """The file that holds the table, None where it was not written."""
         self._table = table
 
     @property
     def table(self) -> pd.DataFrame:
         """All rows. Millions of patches are read from the file only where they are asked for."""
-        if self._table is None:
-            self._table = read_predictions(self.path)
+        if isinstance(self._table, Path):
+            self._table = read_predictions(self._table)
         return self._table
 
     @property
@@ -76,7 +76,7 @@ def predicted(run: StrPath, source: Any, *, out: StrPath | None, **options: Any)
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as scratch, packed(source, Path(scratch)) as (path, name):
         file = Path(scratch) / "predictions.parquet" if out is None else Path(out)
         n, report = predict_source(Path(run), path, file, **options)
-        return Predictions(n, report, name, None if out is None else file, read_predictions(file) if out is None else None)
+        return Predictions(n, report, name, read_predictions(file) if out is None else file)
 
 
 @contextmanager
