@@ -87,7 +87,9 @@ def _predict_folds(
         "split": patches.split.unique().tolist(),
     }
     with kept_work(out, f"--out {out}", identity, world) as work:
-        folds = [_score_fold(folder, work, run.recipe, dataset, patches, world) for folder in folders]
+        folds = [
+            _score_fold(folder, work / f"{folder.name}.npy", out.parent, run.recipe, dataset, patches, world) for folder in folders
+        ]
         means: list[pd.DataFrame] = []
         calibrator, labelled = mean_calibrator(run, [fold.number for fold in folds]), patches.label.notna().any()
 
@@ -119,9 +121,11 @@ class _Scored:
         return predictions(part.id, part.label, part.wsi, self.number, logits, view_std, self.calibrator.prob(logits))
 
 
-def _score_fold(folder: Path, work: Path, recipe: Recipe, dataset: Dataset, patches: pd.DataFrame, world: World) -> _Scored:
+def _score_fold(
+    folder: Path, path: Path, place: Path, recipe: Recipe, dataset: Dataset, patches: pd.DataFrame, world: World
+) -> _Scored:
     trained, rows, views = world.run_on_all(lambda: load_trained(folder, world)), patches.row.to_numpy(), test_views(recipe)
-    pixels, path, size = Pixels(dataset.path / PIXELS), work / f"{folder.name}.npy", recipe.predict.batch_size
+    pixels, size = Pixels(dataset.path / PIXELS), recipe.predict.batch_size
 
     def compute(numbers: Sequence[int]) -> Iterator[list[np.ndarray]]:
         how = {"views": views, "batch_size": size, "precision": trained.precision}
@@ -129,7 +133,7 @@ def _score_fold(folder: Path, work: Path, recipe: Recipe, dataset: Dataset, patc
         for logits in logit_batches(trained.network, pixels, rows, patches.id, numbers, **how, **where):
             yield [np.stack(summarised(logits, views), 1)]
 
-    fill([path], (len(rows), 2), np.float64, compute, batch_size=size, world=world, label=folder.name)
+    fill([path], (len(rows), 2), np.float64, compute, batch_size=size, world=world, label=folder.name, place=place)
     calibrator = Calibrator.from_dict(trained.facts["calibration"])
     return _Scored(trained.facts["fold"], calibrator, np.load(path, mmap_mode="r"))
 

@@ -37,11 +37,16 @@ def refuse_existing(path: Path | str, option: str = "DATASET") -> None:
     check_folder(option, path)
 
 
-def check_space(folder: Path, needed_bytes: int, advice: str = "free some, or name a dataset on another disk") -> None:
-    """Raises UserError, which ends with `advice`, where the disk of `folder` has fewer than `needed_bytes` free."""
+def check_space(
+    folder: Path,
+    needed_bytes: int,
+    advice: str = "free some, or name a dataset on another disk",
+    spare_bytes: int = SPARE_BYTES,
+) -> None:
+    """Raises UserError, which ends with `advice`, where the disk of `folder` has not `needed_bytes` and `spare_bytes` free."""
     free = shutil.disk_usage(folder).free
-    if free < needed_bytes + SPARE_BYTES:
-        wanted = f"{size(needed_bytes + SPARE_BYTES)} needed, {size(free)} free"
+    if free < needed_bytes + spare_bytes:
+        wanted = f"{size(needed_bytes + spare_bytes)} needed, {size(free)} free"
         raise UserError(f"{folder}: not enough disk space ({wanted}); {advice}")
 
 

@@ -148,5 +148,6 @@ def _fill(
         batch_size=batch_size,
         world=world,
         label=f"features, {views}",
+        place=features.folder,
         advice=ELSEWHERE,
     )

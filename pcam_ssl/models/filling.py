@@ -33,13 +33,14 @@ def fill(
     batch_size: int,
     world: World,
     label: str,
+    place: Path,
     advice: str = "free some, or name another place",
 ) -> None:
     """Write the new files `paths`, npy arrays of `shape` `[n, ...]`, from the Values that `compute(numbers)` yields for the batches `numbers`.
 
     Batch b holds the rows from b x `batch_size` on. Processes share the batches that are missing; all return when all are done. An
     interrupted call is continued by the next one with the same arguments, and finished files stay as they are. Raises UserError, which
-    ends with `advice`, where the files cannot be written.
+    names the folder `place` and ends with `advice`, where the files cannot be written.
     """
     part = _Part(paths, shape, dtype, batch_size, world)
     if world.run_on_main(part.finished):
@@ -59,19 +60,19 @@ def fill(
                     saved = time.monotonic()
         part.flush()
 
-    with _one_line(paths[0].parent, advice):
-        world.run_on_main(lambda: part.prepare(advice))
+    with _one_line(place, advice):
+        world.run_on_main(lambda: part.prepare(place, advice))
         with closing(part):
             world.run_on_all(work)
         world.run_on_main(part.finish)
 
 
 @contextmanager
-def _one_line(folder: Path, advice: str) -> Iterator[None]:
+def _one_line(place: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({first_line(error)}); {advice}") from None
+        raise UserError(f"{place}: cannot be written ({first_line(error)}); {advice}") from None
 
 
 class _Part:
@@ -90,20 +91,20 @@ class _Part:
         """Whether all files have their names already."""
         return all(map(self._whole, self.targets))
 
-    def prepare(self, advice: str) -> None:
+    def prepare(self, place: Path, advice: str) -> None:
         """Make the files, with all their disk space, unless an interrupted call left them. Raises OSError where the disk is full."""
         own = sorted(self.marks.parent.glob(f"{self.marks.name}-*"))
         if not (self._marked(self.marks) and all(map(self._whole, self.paths))):
             self._clear(own)
-            self._make(advice)
+            self._make(place, advice)
             return
         done = np.maximum.reduce([np.fromfile(path, np.uint8) for path in (self.marks, *own) if self._marked(path)])
         self._write_marks(done)
         for path in own:
             path.unlink()
 
-    def _make(self, advice: str) -> None:
-        check_space(self.marks.parent, self.shape[0] * self.row_bytes * len(self.paths), advice)
+    def _make(self, place: Path, advice: str) -> None:
+        check_space(place, self.shape[0] * self.row_bytes * len(self.paths), advice, 0)
         try:
             for path in self.paths:
                 np.lib.format.open_memmap(path, "w+", self.dtype, self.shape)

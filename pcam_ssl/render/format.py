@@ -55,8 +55,10 @@ def passes(cost: dict[str, Any] | None) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """A number of bytes as GB or MB."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+    """A number of bytes as GB, MB or kB."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
 def percent(share: float) -> str:

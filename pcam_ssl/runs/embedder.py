@@ -68,17 +68,20 @@ class Embedder:
                 advance=advance,
             )
 
-    def fill(self, pixels: Inputs, rows: np.ndarray, path: Path, dtype: type = np.float32, label: str = "embedding") -> np.ndarray:
+    def fill(
+        self, pixels: Inputs, rows: np.ndarray, path: Path, place: Path, dtype: type = np.float32, label: str = "embedding"
+    ) -> np.ndarray:
         """The same embeddings as the new file `path`, memory-mapped; memory does not grow with n. All processes of the world share the work, and
-        what an interrupted call has done is not done again (see `models.filling`)."""
+        what an interrupted call has done is not done again (see `models.filling`). Errors name the folder `place`."""
 
         def compute(numbers: Sequence[int]) -> Iterator[list[np.ndarray]]:
             how = {"batch_size": self.batch_size, "precision": self.precision}
             where = {"device": self.world.device, "workers": self.world.loader_workers}
             return ([part] for part in embedding_batches(self.network, pixels, rows, numbers, **how, **where))
 
+        told = {"label": label, "place": place}
         batch = rows_at_once(pixels, self.batch_size)
-        fill([path], (len(rows), self.dimension), dtype, compute, batch_size=batch, world=self.world, label=label)
+        fill([path], (len(rows), self.dimension), dtype, compute, batch_size=batch, world=self.world, **told)
         return np.load(path, mmap_mode="r")
 
 
@@ -180,7 +183,9 @@ def embedded(networks: Networks, embedder: Embedder, patches: pd.DataFrame, besi
     """
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".embedding-", dir=beside) as scratch:
-        yield embedder.fill(Pixels(networks.dataset.path / PIXELS), patches.row.to_numpy(), Path(scratch) / "embeddings.npy")
+        yield embedder.fill(
+            Pixels(networks.dataset.path / PIXELS), patches.row.to_numpy(), Path(scratch) / "embeddings.npy", beside
+        )
 
 
 def scored_patches(networks: Networks, patches: pd.DataFrame) -> pd.DataFrame:

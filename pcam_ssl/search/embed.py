@@ -71,7 +71,7 @@ def embed_source(
             inputs = _cached(dataset, embedder) if run is None and is_dataset(source) else Pixels(dataset.path / PIXELS)
             folder = work / "out"
             world.run_on_main(lambda: folder.mkdir(exist_ok=True))
-            embedder.fill(inputs, patches.row.to_numpy(), folder / EMBEDDINGS, np.dtype(facts["dtype"]))
+            embedder.fill(inputs, patches.row.to_numpy(), folder / EMBEDDINGS, out.parent, np.dtype(facts["dtype"]))
             facts["created"] = datetime.now(UTC).isoformat(timespec="seconds")
             world.run_on_main(lambda: _finish(folder, out, patches, facts))
         if not knn:

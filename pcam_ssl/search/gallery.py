@@ -106,7 +106,9 @@ def _embeddings(space: EmbeddingSpace, embedder: Embedder) -> Iterator[np.ndarra
     identity = {"network": space.network_digest, "dataset": space.dataset.digest, "precision": embedder.precision.name}
     with kept_work(space.index_folder, str(space.index_folder), identity, embedder.world) as work:
         say(f"{space.index_folder}: embedding {len(space.gallery):,} patches, once")
-        yield embedder.fill(Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), work / "embeddings.npy")
+        yield embedder.fill(
+            Pixels(space.dataset.path / PIXELS), space.gallery.row.to_numpy(), work / "embeddings.npy", space.folder
+        )
 
 
 def _report_index(space: EmbeddingSpace, factory: str, backend: Backend) -> None:

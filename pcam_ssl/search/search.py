@@ -258,7 +258,7 @@ def _part(space: EmbeddingSpace, embedder: Embedder, part: Queries, opened: Exit
     identity = {"network": embedder.digest, "dataset": part.digest, "precision": embedder.precision.name}
     target = space.folder / f"queries-{digest_text(repr(identity))[:12]}"
     work = opened.enter_context(kept_work(target, f"queries of {space.folder}", identity, world))
-    return embedder.fill(part.pixels, part.rows, work / "embeddings.npy", label="queries")
+    return embedder.fill(part.pixels, part.rows, work / "embeddings.npy", space.folder, label="queries")
 
 
 def _facts(space: EmbeddingSpace, gallery: EmbeddingIndex | StoreGallery, k: int, any_slide: bool) -> dict[str, Any]:
