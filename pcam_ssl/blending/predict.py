@@ -55,7 +55,7 @@ def predict_blend(
         raise UserError(*dict.fromkeys(problems))
     world = join_world(device)
     with shared_source(source, skip_bad, world) as dataset:
-        identity = {"blend": described, "dataset": dataset.digest, "split": split}
+        identity = {"blend": described, "dataset": dataset.digest, "split": split, "device": world.device.type}
         with kept_work(out, f"--out {out}", identity, world) as work:
             heads: dict[str, pd.DataFrame] = {}
             for path in dict.fromkeys(member["run"] for member in members):

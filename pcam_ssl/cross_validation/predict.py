@@ -85,6 +85,7 @@ def _predict_folds(
         "dataset": dataset.digest,
         "views": repr(test_views(run.recipe)),
         "split": patches.split.unique().tolist(),
+        "device": world.device.type,
     }
     with kept_work(out, f"--out {out}", identity, world) as work:
         folds = [

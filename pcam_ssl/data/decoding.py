@@ -89,7 +89,8 @@ class _Slots:
     """
 
     def __init__(self, scratch: Path, count: int, size_px: int):
-        self.shapes = (count, CHUNK_BYTES), (count, CHUNK_PATCHES, size_px, size_px, 3)
+        edge = max(size_px, 1)  # 0 where no image of the first chunk can be decoded
+        self.shapes = (count, CHUNK_BYTES), (count, CHUNK_PATCHES, edge, edge, 3)
         if hasattr(os, "memfd_create"):
             self.file = os.memfd_create("pcam-ssl")
             self.path = f"/proc/{os.getpid()}/fd/{self.file}"
@@ -124,18 +125,22 @@ class _Slots:
         os.close(self.file)
 
 
-@cache
 def _mapped(path: str, encoded: tuple[int, ...], pixels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The encoded images uint8 `[slots, bytes]` and the pixels uint8 `[slots, B, H, H, 3]` in a file of _Slots."""
     return np.memmap(path, np.uint8, "r+", 0, encoded), np.memmap(path, np.uint8, "r+", math.prod(encoded), pixels)
 
 
+# A worker serves one import. Here, the next import may get a file of the same name.
+_kept = cache(_mapped)
+
+
 def _pack_in_slot(lent: tuple[str, tuple[int, ...], tuple[int, ...]], slot: int, chunk: Chunk, size_px: int) -> Packed:
-    encoded, pixels = _mapped(*lent)
+    encoded, pixels = _kept(*lent)
     if not isinstance(chunk.images, np.ndarray):
         chunk = Chunk(chunk.first, [encoded[slot, each].tobytes() if isinstance(each, slice) else each for each in chunk.images])
     packed = _pack(chunk, size_px)
-    pixels[slot, : len(packed.rows)] = packed.pixels
+    if len(packed.rows):
+        pixels[slot, : len(packed.rows)] = packed.pixels
     return replace(packed, pixels=np.empty(0, np.uint8))
 
 

@@ -54,6 +54,11 @@ class Embedder:
     def digest(self) -> str:
         return self.identity["digest"]
 
+    @property
+    def computes(self) -> dict[str, str]:
+        """Where and in which number format: with weights and patches, what decides the numbers."""
+        return {"device": self.world.device.type, "precision": self.precision.name}
+
     def embed(self, pixels: Inputs, rows, label: str = "embedding", workers: int | None = None) -> np.ndarray:
         """Embeddings of unit length float32 `[n, D]` of the patches `rows`. Raises UserError where one is not finite."""
         with progress(label, len(rows)) as advance:

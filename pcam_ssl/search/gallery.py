@@ -103,7 +103,7 @@ def _embeddings(space: EmbeddingSpace, embedder: Embedder) -> Iterator[np.ndarra
     if space.embeddings is not None:
         yield space.embeddings
         return
-    identity = {"network": space.network_digest, "dataset": space.dataset.digest, "precision": embedder.precision.name}
+    identity = {"network": space.network_digest, "dataset": space.dataset.digest, **embedder.computes}
     with kept_work(space.index_folder, str(space.index_folder), identity, embedder.world) as work:
         say(f"{space.index_folder}: embedding {len(space.gallery):,} patches, once")
         yield embedder.fill(

@@ -255,7 +255,7 @@ def _part(space: EmbeddingSpace, embedder: Embedder, part: Queries, opened: Exit
     world, kept = embedder.world, part.digest is not None and len(part.rows) >= KEPT_FROM
     if not kept or not world.run_on_main(lambda: os.access(space.folder, os.W_OK)):
         return embedder.embed(part.pixels, part.rows, "queries", workers=0 if isinstance(part.pixels, Loaded) else None)
-    identity = {"network": embedder.digest, "dataset": part.digest, "precision": embedder.precision.name}
+    identity = {"network": embedder.digest, "dataset": part.digest, **embedder.computes}
     target = space.folder / f"queries-{digest_text(repr(identity))[:12]}"
     work = opened.enter_context(kept_work(target, f"queries of {space.folder}", identity, world))
     return embedder.fill(part.pixels, part.rows, work / "embeddings.npy", space.folder, label="queries")

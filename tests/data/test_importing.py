@@ -52,6 +52,25 @@ def test_processes_leave_out_the_images_that_one_process_leaves_out(tmp_path, pi
 
 
 @pytest.mark.processes
+def test_a_second_import_in_the_same_process_sees_its_own_images(tmp_path, make_pixels, encode):
+    for seed in (1, 2):
+        (tmp_path / f"pictures{seed}").mkdir()
+        for number, patch in enumerate(make_pixels(100, seed=seed)):
+            (tmp_path / f"pictures{seed}" / f"{number}.png").write_bytes(encode(patch, "PNG"))
+        one, two = (import_source(tmp_path / f"pictures{seed}", tmp_path / f"set{seed}{n}", workers=n) for n in (1, 2))
+        assert one.digest == two.digest
+
+
+@pytest.mark.processes
+def test_a_first_chunk_without_an_image_is_told_like_the_others(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(70):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(b"hello")
+    with pytest.raises(UserError, match="70 of 70 images are bad"):
+        import_source(tmp_path / "pictures", tmp_path / "set", workers=2)
+
+
+@pytest.mark.processes
 def test_images_too_large_for_shared_memory_are_imported_too(tmp_path, pictures, monkeypatch):
     one = import_source(pictures, tmp_path / "set1", skip_bad=True, workers=1)
     monkeypatch.setattr(decoding, "CHUNK_BYTES", 10_000)
