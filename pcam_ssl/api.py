@@ -5,6 +5,7 @@ user can mend is raised as UserError, the line that the command prints. Pages of
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -754,7 +755,9 @@ def _place(slide: str | None, at: str | tuple[float, float] | None) -> tuple[str
     try:
         x, y = (float(part) for part in (at.split(",") if isinstance(at, str) else at))
     except (TypeError, ValueError):
-        raise UserError(f"--at {at}: write two numbers, X,Y") from None
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise UserError(f"--at {at}: write two numbers, X,Y")
     return slide, x, y
 
 

@@ -7,9 +7,7 @@ import json
 import logging
 import os
 import re
-import shlex
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,10 +19,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from pcam_ssl.errors import Held, UserError, first_line
-from pcam_ssl.files import check_target
+from pcam_ssl.errors import UserError, first_line
+from pcam_ssl.search.milvus_lite import held, lite_file, quiet, stop
 
 EXTRA = "pip install 'pcam-ssl[milvus]'"
 TOKEN = "PCAM_SSL_STORE_TOKEN"
@@ -41,8 +38,6 @@ REQUEST_BYTES = 16 * 2**20
 LONGEST_TEXT = 65_535
 UNKNOWN_LABEL, UNKNOWN_TEXT = -1, ""
 """In place of null, which milvus-lite 2.5 does not have."""
-FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,33}\.db")
-SQLITE = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ class Store:
         """End the connection, and milvus-lite's process, so that another program can open its file."""
         self.client.close()
         if self.file is not None:
-            _stop(self.file)
+            stop(self.file)
 
     @contextmanager
     def _asked(self, what: str = "refused or did not answer", then: str = "mend or start it, and run the same command again"):
@@ -164,11 +159,11 @@ def open_store(uri: str, make: bool = False) -> Iterator[Store]:
 
     Raises UserError where it cannot be opened, or the extra is not installed, and Held where another command has the file open.
     """
-    file, shown = (None, shown_uri(uri)) if is_server(uri) else (_file(uri, make), uri)
+    file, shown = (None, shown_uri(uri)) if is_server(uri) else (lite_file(uri, make), uri)
     pymilvus = _import(lite=file is not None)
-    with nullcontext() if file is None else _held(file, uri):
+    with nullcontext() if file is None else held(file, uri):
         try:
-            with nullcontext() if file is None else _quiet():
+            with nullcontext() if file is None else quiet():
                 client = _connected(pymilvus, uri, file)
         except pymilvus.MilvusException as error:
             if file is None:
@@ -189,25 +184,6 @@ def open_store(uri: str, make: bool = False) -> Iterator[Store]:
 def is_server(uri: str) -> bool:
     """Whether a URI is a server's, not a file of milvus-lite."""
     return "://" in uri
-
-
-@contextmanager
-def _held(file: Path, uri: str) -> Iterator[None]:
-    """Hold a file of milvus-lite for one command. Its own lock does not last: whoever it refuses removes the lock, and the next one gets in."""
-    whole = file.resolve()
-    lock = FileLock(whole.with_name(f".{whole.name}.pcam-ssl.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Held(f"--store {uri}: another command has it open; wait for that one, or name another file") from None
-    except OSError as error:
-        raise UserError(
-            f"--store {uri}: milvus-lite writes in its folder, which cannot be written ({error.strerror}); copy it to another one"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def shown_uri(uri: str) -> str:
@@ -236,26 +212,6 @@ def search_parameters(index: str, n: int, k: int) -> dict[str, int]:
     if index.startswith("IVF"):
         return {"nprobe": int(np.ceil(np.sqrt(build_parameters(index, n)["nlist"])))}
     return {"ef": max(64, k)} if index == "HNSW" else {}
-
-
-def _file(uri: str, make: bool) -> Path:
-    file = Path(uri).absolute()
-    if not FILE_NAME.fullmatch(file.name):
-        raise UserError(
-            f"--store {uri}: milvus-lite takes a file NAME.db of at most 36 letters, digits, dots, - and _; name it so, or http://HOST:19530"
-        )
-    if make:
-        check_target("--store", uri, ".db")
-        file.parent.mkdir(parents=True, exist_ok=True)
-    elif file.is_dir():
-        raise UserError(f"--store {uri}: is a folder; name a file in it")
-    elif not file.is_file():
-        raise UserError(f"--store {uri}: is not there; `{shlex.join(['pcam-ssl', 'index', 'RUN', '--store', uri])}` makes it")
-    if file.exists() and file.stat().st_size:
-        with open(file, "rb") as content:
-            if content.read(len(SQLITE)) != SQLITE:
-                raise UserError(f"--store {uri}: is no file of milvus-lite; name another")
-    return file
 
 
 def _import(lite: bool):
@@ -290,32 +246,9 @@ def _connected(pymilvus, uri: str, file: Path | None):
         except pymilvus.MilvusException:
             if time.monotonic() > until:
                 if file:
-                    _stop(file)
+                    stop(file)
                 raise
             time.sleep(RETRY_S)
-
-
-def _stop(file: Path) -> None:
-    """End the process of milvus-lite that has `file` open."""
-    from milvus_lite.server_manager import server_manager_instance
-
-    server_manager_instance.release_server(str(file))
-
-
-@contextmanager
-def _quiet():
-    """Keep the process of milvus-lite from writing its log between our lines: it inherits stderr where it is started."""
-    sys.stderr.flush()
-    kept, level = os.dup(2), logging.root.manager.disable
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(level)
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _facts(description: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ UNCLASSIFIED = "unclassified"
 
 
 class Outline(NamedTuple):
-    """A polygon of a class: its shell and its holes, each a list of (x, y) in px at level 0."""
+    """A polygon of a class: its shell and its holes, each a list of three or more (x, y) in px at level 0."""
 
     name: str
     shell: list[tuple[float, float]]
@@ -64,7 +64,8 @@ def read_outlines(file: Path, slide: Slide) -> tuple[list[Outline], int]:
 
 
 def _geojson(file: Path, slide: Slide) -> tuple[list[Outline], int]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    # Editors of Windows write a byte order mark.
+    content = json.loads(file.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict):
         content = content["features"] if content.get("type") == "FeatureCollection" else [content]
     # QuPath counts from the corner of the scanned area, where the slide says it; OpenSlide from that of the whole slide.
@@ -80,7 +81,10 @@ def _geojson(file: Path, slide: Slide) -> tuple[list[Outline], int]:
             continue
         for rings in polygons(shape["coordinates"]):
             shell, *holes = [[(float(x) + left, float(y) + top) for x, y, *_ in ring] for ring in rings]
-            outlines.append(Outline(str(name), shell, holes))
+            if len(shell) < 3:
+                others += 1
+                continue
+            outlines.append(Outline(str(name), shell, [hole for hole in holes if len(hole) > 2]))
     return outlines, others
 
 

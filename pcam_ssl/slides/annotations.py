@@ -44,10 +44,7 @@ def tumor_area(file: Path, slide: Slide, classes: Mapping[str, int]):
         warn(f"{file}: {others:,} points and lines have no area and are left out")
     labels = _labels(file, outlines, classes)
     _check_inside(file, slide, outlines)
-    shapes = [
-        shapely.Polygon(each.shell, [hole for hole in each.holes if len(hole) > 2]) for each in outlines if len(each.shell) > 2
-    ]
-    labels = [label for label, each in zip(labels, outlines, strict=True) if len(each.shell) > 2]
+    shapes = [shapely.Polygon(each.shell, each.holes) for each in outlines]
     crossing = [number for number, each in enumerate(shapes) if not shapely.is_valid(each)]
     if crossing:
         warn(f"{file}: {len(crossing):,} outlines cross themselves; the areas they enclose are taken")

@@ -12,8 +12,9 @@ from pcam_ssl.units.unit import Unit
 from pcam_ssl.units.worker import Job, short
 
 POLL_S = 0.2
-TAKEN_S = 10.0
-"""A unit that a worker of somebody else has is asked for again after this time: it may have been killed."""
+TAKEN_S, MOST_TAKEN_S = 10.0, 300.0
+"""A unit that a worker of somebody else has is asked for again after this time: it may have been killed. The time doubles up to the
+second number, because each time costs the start of a process, or a job of SLURM."""
 
 
 class Workers(Protocol):
@@ -52,7 +53,7 @@ class _Queue:
 def run_all(pool: Workers, units: dict[int, Unit], jobs: dict[int, Job], retries: int) -> dict[int, str]:
     """Run units until each has ended. Returns a line for each that failed."""
     queue, running, tries, failed = _Queue(list(jobs)), set(), Counter(), {}
-    n_done, told = 0, set()
+    n_done, taken_s = 0, {}
     while queue.waiting or running:
         begun = queue.take(pool.size - len(running))
         if begun:
@@ -65,10 +66,10 @@ def run_all(pool: Workers, units: dict[int, Unit], jobs: dict[int, Job], retries
                 n_done += 1
                 say(f"{unit}: finished ({n_done} of {len(units)})")
             elif code == Taken.exit_code:
-                if number not in told:
+                if number not in taken_s:
                     say(f"{unit}: another worker has it; waiting for that one")
-                told.add(number)
-                queue.put_back(number, TAKEN_S)
+                taken_s[number] = min(2 * taken_s[number], MOST_TAKEN_S) if number in taken_s else TAKEN_S
+                queue.put_back(number, taken_s[number])
             elif tries[number] < retries and not _is_hopeless(code):
                 tries[number] += 1
                 warn(f"{unit}: {_ending(code)}; starting it again ({tries[number]} of {retries}), it continues from its checkpoint")

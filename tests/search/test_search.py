@@ -265,6 +265,8 @@ def test_a_place_on_a_slide_is_a_query_and_neighbours_have_places(indexed_run, p
         (["--slide", "s"], "--slide S and --at X,Y: a place on a slide needs both"),
         (["--at", "1,2"], "--slide S and --at X,Y: a place on a slide needs both"),
         (["--slide", "s", "--at", "1;2"], "--at 1;2: write two numbers, X,Y"),
+        (["--slide", "s", "--at", "nan,2"], "--at nan,2: write two numbers, X,Y"),
+        (["--slide", "s", "--at", "1,inf"], "--at 1,inf: write two numbers, X,Y"),
     ],
 )
 def test_half_a_place(indexed_run, command, words, problem):

@@ -17,8 +17,8 @@ from search_run import TWIN
 
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.search import milvus_lite, store_gallery
 from pcam_ssl.search import store as store_module
-from pcam_ssl.search import store_gallery
 from pcam_ssl.search.embed import embed_source
 from pcam_ssl.search.gallery import open_embedding_space
 from pcam_ssl.search.search import search_space
@@ -26,7 +26,7 @@ from pcam_ssl.search.store import Store, open_store
 from pcam_ssl.search.store_gallery import Only, collection_of, load_gallery
 
 pytest.importorskip("pymilvus", reason="pymilvus is not installed (extra: milvus)")
-milvus_lite = pytest.importorskip("milvus_lite.server", reason="milvus-lite is not installed (extra: milvus)")
+server_of = pytest.importorskip("milvus_lite.server", reason="milvus-lite is not installed (extra: milvus)")
 # milvus-lite is a process of its own.
 pytestmark = pytest.mark.processes
 
@@ -315,7 +315,7 @@ def test_a_file_that_is_no_store(command, folder, tmp_path):
 
 
 def test_a_damaged_store(command, folder, tmp_path):
-    (tmp_path / "bad.db").write_bytes(store_module.SQLITE + b"\1" * 5000)
+    (tmp_path / "bad.db").write_bytes(milvus_lite.SQLITE + b"\1" * 5000)
     assert "milvus-lite cannot open it" in refused(command, "index", folder, "--store", tmp_path / "bad.db")
 
 
@@ -399,7 +399,7 @@ def program(folder, text: str):
 
 
 def test_a_milvus_lite_that_starts_slowly_is_waited_for(folder, stored, patches, tmp_path, monkeypatch):
-    real = milvus_lite.BIN_PATH
+    real = server_of.BIN_PATH
     slow = program(tmp_path / "bin", f'sleep 2\nLD_LIBRARY_PATH={real} exec {real}/milvus "$@"')
     monkeypatch.setenv("BIN_PATH", str(slow))
     assert len(neighbours(folder, stored, ids=[patches.id[3]], k=4)[0]) == 4
@@ -440,7 +440,7 @@ def test_a_folder_that_cannot_be_written(command, folder, stored, patches, monke
     def acquire(self, *_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(store_module.FileLock, "acquire", acquire)
+    monkeypatch.setattr(milvus_lite.FileLock, "acquire", acquire)
     problem = refused(command, "search", folder, "--id", patches.id[3], "--store", stored)
     assert problem.startswith(
         f"--store {stored}: milvus-lite writes in its folder, which cannot be written (Read-only file system)"

@@ -69,6 +69,11 @@ def test_a_single_feature_and_a_list_are_read_too(tmp_path, slide):
         assert tumor_area(tmp_path / "a.json", slide, {}).area == 100
 
 
+def test_a_byte_order_mark_is_no_damage(tmp_path, slide):
+    (tmp_path / "a.json").write_text(json.dumps(feature([ring(0, 0, 10, 10)])), encoding="utf-8-sig")
+    assert tumor_area(tmp_path / "a.json", slide, {}).area == 100
+
+
 def test_groups_of_camelyon16(asap, slide):
     """_0, _1 and Tumor are tumor; _2 and Exclusion are cut out of it."""
     shapes = [("_2", ring(10, 10, 20, 20)[:4]), ("_0", ring(0, 0, 100, 100)[:4]), ("_1", ring(200, 0, 210, 10)[:4])]
@@ -107,8 +112,9 @@ def test_outlines_that_cross_themselves_are_repaired_with_a_warning(geojson, sli
     assert "1 outlines cross themselves" in capsys.readouterr().err
 
 
-def test_points_are_left_out_with_a_warning(geojson, slide, capsys):
-    file = geojson(feature([5, 5], kind="Point"), feature([ring(0, 0, 10, 10)]))
+@pytest.mark.parametrize("without", [feature([5, 5], kind="Point"), feature([[]]), feature([[[0, 0], [9, 9]]])], ids=str)
+def test_what_has_no_area_is_left_out_with_a_warning(geojson, slide, capsys, without):
+    file = geojson(without, feature([ring(0, 0, 10, 10)]))
     assert tumor_area(file, slide, {}).area == 100
     assert "1 points and lines have no area" in capsys.readouterr().err
 

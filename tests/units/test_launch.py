@@ -142,6 +142,19 @@ def test_a_unit_that_somebody_else_trains_is_waited_for(run_script):
     assert run_script(0, u0=[75, 75, 75, 0])[0] == {}
 
 
+def test_a_taken_unit_is_asked_for_less_and_less_often(run_script, monkeypatch):
+    monkeypatch.setattr(attempts, "TAKEN_S", 10.0)
+    waits = []
+
+    def put_back(self, number, after_s=0.0):
+        waits.append(after_s)
+        self.waiting.append(number)
+
+    monkeypatch.setattr(attempts._Queue, "put_back", put_back)
+    assert run_script(0, u0=[75] * 7 + [0])[0] == {}
+    assert waits == [10, 20, 40, 80, 160, 300, 300]
+
+
 def test_each_worker_has_its_device_and_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert shares(2, {}, 0) == [{"OMP_NUM_THREADS": "4"}] * 2
