@@ -118,8 +118,9 @@ def _write(slides: list[Path], plans: list[Plan], target: Path, cutting: Cutting
                 plan, regions = next(by_slide) if slide in planned else (None, ())
                 side = []
                 for table in parts.write(plan, regions, files.get(slide_name(slide))) if plan else parts.tables(slide):
+                    table = table.assign(id=_ids(slide, table))
                     behind.do(_append, writer, parts, slide, table)
-                    side.append(table[["tissue_share", "tumor_share"]].assign(id=_ids(slide, table)))
+                    side.append(table[["id", "tissue_share", "tumor_share"]])
                     if plan is None:
                         advance(len(table))
                 if plan:
@@ -140,7 +141,7 @@ def _append(writer: DatasetWriter, parts: Parts, slide: Path, table: pd.DataFram
         statistics = {column: rows[column].to_numpy() for column in STATISTICS}
         split = np.where(labelled, "train", "test")
         with parts.room():
-            writer.append(pixels, _ids(slide, rows), split, labels, slide_name(slide), rows["x"].array, rows["y"].array, statistics)
+            writer.append(pixels, rows["id"].array, split, labels, slide_name(slide), rows["x"].array, rows["y"].array, statistics)
 
 
 def _ids(slide: Path, table: pd.DataFrame) -> list[str]:
