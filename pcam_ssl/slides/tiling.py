@@ -23,8 +23,8 @@ from pcam_ssl.tables import write_table
 from pcam_ssl.terminal import progress
 
 FOLDER, TILES = "slides", "tiles.parquet"
-WAITING = 4
-"""Tables whose pixels wait to be written to the dataset."""
+WAITING = 1
+"""Tables whose pixels may wait to be written to the dataset. With more, readers on busy cores run far ahead, and the end is left to one thread."""
 STATISTICS = ("brightness", "stain_h", "stain_e", "od_r", "od_g", "od_b", "pixel_hash", "view_hash")
 
 
