@@ -118,6 +118,16 @@ def atomic_write(path: StrPath):
         temporary.unlink(missing_ok=True)
 
 
+def begin_flush(file, start: int, stop: int) -> None:
+    """Have the system begin to write bytes `start` to `stop` of an open file to disk, so that `fsync` in the end waits for few.
+
+    Where the system knows no such hint, nothing happens.
+    """
+    if hasattr(os, "posix_fadvise"):
+        # On Linux this starts the writing, and drops from memory only what lies on the disk already.
+        os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
 def remove_folder(path: StrPath) -> None:
     """Remove a folder. It is renamed first: after an interruption no half-removed folder has its name."""
     path = Path(path)

@@ -18,13 +18,15 @@ from pcam_ssl import __version__
 from pcam_ssl.data.dataset import MANIFEST, PATCHES, PIXELS, SAMPLE_SUBMISSION
 from pcam_ssl.data.images import measure
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import check_folder, write_json
+from pcam_ssl.files import begin_flush, check_folder, write_json
 from pcam_ssl.render.format import size
 from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
 
 DIGEST_COLUMNS = ["id", "split", "label", "wsi", "x", "y"]
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SPARE_BYTES = 64 * 2**20
+FLUSH_BYTES = 16 * 2**20
+"""So much is written before the system is asked to put it on the disk."""
 JOINED = 64
 """Number of appended tables that are concatenated to one. A small table takes 30 kB, whatever it holds."""
 CSV_ROWS = 10_000
@@ -67,6 +69,7 @@ class DatasetWriter:
         self._source = {"source": source, "source_format": source_format}
         self._expected = expected
         self._rows = 0
+        self._flushed = 0
         self._columns: list[pd.DataFrame] = []
         self._parts: list[pd.DataFrame] = []
         self._digest = hashlib.sha256()
@@ -99,6 +102,9 @@ class DatasetWriter:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self.size_px, self.size_px, 3):
             raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 [B, {self.size_px}, {self.size_px}, 3]")
         self._pixels.write(pixels.data)
+        if self._pixels.tell() >= self._flushed + FLUSH_BYTES:
+            begin_flush(self._pixels, self._flushed, self._pixels.tell())
+            self._flushed = self._pixels.tell()
         self._digest.update(pixels.data)
         columns = {
             "id": ids,

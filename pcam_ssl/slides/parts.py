@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from pcam_ssl import __version__
 from pcam_ssl.data.writer import FULL_DISK
 from pcam_ssl.errors import UserError
-from pcam_ssl.files import atomic_write, digest_file, digest_text, read_json, write_json
+from pcam_ssl.files import atomic_write, begin_flush, digest_file, digest_text, read_json, write_json
 from pcam_ssl.slides.plan import Cutting, Plan
 from pcam_ssl.slides.reader import slide_name
 from pcam_ssl.slides.tissue import outlined
@@ -104,8 +104,15 @@ class Parts:
         When the last is yielded, `holds` is true of the slide.
         """
         count, amount = len(plan.tiles), 3 * plan.cutting.size_px**2
-        table, lies, begin = plan.tiles, np.zeros(count, bool), 0
+        lies, begin = np.zeros(count, bool), 0
         statistics: dict[str, np.ndarray] = {}
+        tables = []
+
+        def complete(end: int) -> pd.DataFrame:
+            part = {name: values[begin:end] for name, values in statistics.items()}
+            tables.append(plan.tiles.iloc[begin:end].assign(**part))
+            return tables[-1]
+
         with self.room(), open(self._file(plan.slide.path, ".pixels"), "wb") as file:
             for region in regions:
                 for first, last in _runs(region.rows):
@@ -118,14 +125,16 @@ class Parts:
                 end = begin + int(np.argmin(lies[begin:]))
                 if end - begin >= TOGETHER:
                     file.flush()
-                    yield _with_statistics(table, statistics, begin, end)
+                    begin_flush(file, begin * amount, end * amount)
+                    yield complete(end)
                     begin = end
             file.flush()
             os.fsync(file.fileno())
+        last_table = complete(count)
         with self.room():
-            write_table(self._file(plan.slide.path, ".parquet"), _with_statistics(table, statistics, 0, count))
+            write_table(self._file(plan.slide.path, ".parquet"), pd.concat(tables))
             write_json(self._file(plan.slide.path, ".json"), self._told(plan, annotations))
-        yield _with_statistics(table, statistics, begin, count)
+        yield last_table
 
     def told(self, slide: Path) -> dict:
         """What is kept of a finished slide: how many `tiles`, of which `level`, `tile` with its mpp, and where it came from."""
@@ -196,7 +205,3 @@ def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
     """From where to where rising row numbers [B] follow one another."""
     ends = np.flatnonzero(np.diff(rows) != 1) + 1
     yield from pairwise([0, *ends.tolist(), len(rows)])
-
-
-def _with_statistics(tiles: pd.DataFrame, statistics: dict[str, np.ndarray], start: int, stop: int) -> pd.DataFrame:
-    return tiles.iloc[start:stop].assign(**{name: values[start:stop] for name, values in statistics.items()})

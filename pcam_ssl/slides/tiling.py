@@ -23,8 +23,8 @@ from pcam_ssl.tables import write_table
 from pcam_ssl.terminal import progress
 
 FOLDER, TILES = "slides", "tiles.parquet"
-WAITING = 4
-"""Tables whose pixels wait to be written to the dataset."""
+WAITING = 1
+"""Tables whose pixels may wait to be written to the dataset. With more, readers on busy cores run far ahead, and the end is left to one thread."""
 STATISTICS = ("brightness", "stain_h", "stain_e", "od_r", "od_g", "od_b", "pixel_hash", "view_hash")
 
 
@@ -120,8 +120,9 @@ def _write(slides: list[Path], plans: list[Plan], target: Path, cutting: Cutting
                 plan, regions = next(by_slide) if slide in planned else (None, ())
                 side = []
                 for table in parts.write(plan, regions, files.get(slide_name(slide))) if plan else parts.tables(slide):
+                    table = table.assign(id=_ids(slide, table))
                     behind.do(_append, writer, parts, slide, table)
-                    side.append(table[["tissue_share", "tumor_share"]].assign(id=_ids(slide, table)))
+                    side.append(table[["id", "tissue_share", "tumor_share"]])
                     if plan is None:
                         advance(len(table))
                 if plan:
@@ -142,7 +143,7 @@ def _append(writer: DatasetWriter, parts: Parts, slide: Path, table: pd.DataFram
         statistics = {column: rows[column].to_numpy() for column in STATISTICS}
         split = np.where(labelled, "train", "test")
         with parts.room():
-            writer.append(pixels, _ids(slide, rows), split, labels, slide_name(slide), rows["x"].array, rows["y"].array, statistics)
+            writer.append(pixels, rows["id"].array, split, labels, slide_name(slide), rows["x"].array, rows["y"].array, statistics)
 
 
 def _ids(slide: Path, table: pd.DataFrame) -> list[str]:
