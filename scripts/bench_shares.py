@@ -42,17 +42,19 @@ def rate(folder: Path, turns: int, n: int, model: str) -> None:
     print(f"{rate_of(n, spent['two'], 'patches')} against {rate_of(n, spent['one'], 'patches')} |", flush=True)
 
 
-def memory(folder: Path, n: int) -> None:
+def memory(folder: Path, n: int, verbs: list[str]) -> None:
     """Peak memory of a tenth of `n` patches of 32 px and of all; pages of files that are read do not count, as the system takes them back."""
     write_synthetic(folder / "small", slides=8, test_slides=2, patches=8, size_px=32)
     words = [word for setting in TINY for word in ("--set", setting)]
     _run(["-m", "pcam_ssl", "baseline", "--data", folder / "small", "--out", folder / "run", *words], {})
     for count in (n // 10, n):
         dataset = _dataset(folder / f"patches-{count}", count, 32)
-        for verb, out in (("embed", "embedded"), ("predict", "new.parquet")):
+        for verb in verbs:
             more = ["--fold", "0"] if verb == "embed" else []
             begun = time.monotonic()
-            peak_mb = _run(["-m", "pcam_ssl", verb, folder / "run", dataset, "--out", folder / f"{count}-{out}", *more], {})
+            peak_mb = _run(
+                ["-m", "pcam_ssl", verb, folder / "run", dataset, "--out", folder / f"{count}-{verb}.parquet", *more], {}
+            )
             print(f"| `{verb}` of {count:,} patches | {peak_mb:,.0f} MB | {time.monotonic() - begun:,.0f} s |", flush=True)
         remove_folder(dataset)
 
@@ -93,13 +95,14 @@ def main() -> None:
     parser.add_argument("what", nargs="*", choices=["rate", "memory"], default=["rate", "memory"])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--patches", type=int, help="rate: 6,000; memory: 2,000,000")
+    parser.add_argument("--verbs", nargs="*", choices=["embed", "predict"], default=["embed", "predict"], help="memory: of these")
     parser.add_argument("--model", default="resnet18")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if "rate" in options.what:
             rate(Path(folder), options.turns, options.patches or 6_000, options.model)
         if "memory" in options.what:
-            memory(Path(folder), options.patches or 2_000_000)
+            memory(Path(folder), options.patches or 2_000_000, options.verbs)
 
 
 if __name__ == "__main__":
