@@ -6,8 +6,8 @@ import pytest
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import (
-    begin_flush,
     atomic_write,
+    begin_flush,
     check_folder,
     check_target,
     digest_file,
