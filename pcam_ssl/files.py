@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,9 @@ def atomic_write(path: StrPath):
 def begin_flush(file, start: int, stop: int) -> None:
     """Have the system begin to write bytes `start` to `stop` of an open file to disk, so that `fsync` in the end waits for few.
 
-    Where the system knows no such hint, nothing happens.
+    A hint: where the system or the file does not take it, nothing happens.
     """
-    if hasattr(os, "posix_fadvise"):
+    with suppress(AttributeError, OSError):
         # On Linux this starts the writing, and drops from memory only what lies on the disk already.
         os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
 

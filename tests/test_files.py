@@ -7,6 +7,7 @@ import pytest
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import (
     atomic_write,
+    begin_flush,
     check_folder,
     check_target,
     digest_file,
@@ -175,3 +176,17 @@ def test_an_absent_json_file_is_named_with_the_next_step(tmp_path):
 )
 def test_the_first_difference_from_a_shape_is_named(value, shape, problem):
     assert misfit(value, shape) == problem
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with the hint", "on a system without it"])
+def test_a_flush_that_begins_early_changes_nothing(tmp_path, monkeypatch, known):
+    if not known:
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    content = bytes(range(256)) * 100
+    with open(tmp_path / "a", "w+b") as file:
+        file.write(content)
+        begin_flush(file, 0, len(content))
+        file.write(content)
+        begin_flush(file, len(content), 2 * len(content))
+        file.seek(0)
+        assert file.read() == 2 * content
