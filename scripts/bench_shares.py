@@ -24,9 +24,27 @@ TORCHRUN = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2
 TINY = ("cv.folds=2", "model.name=test_resnet", "model.pretrained=false", "train.epochs=1", "predict.d4=false", "score.floor=false")
 
 
+FEW = 256
+"""Patches whose embedding takes no time beside the start of the command."""
+
+
 def rate(folder: Path, turns: int, n: int, model: str) -> None:
-    """Whole commands, start included: `embed` with a frozen backbone, by two processes of one thread each and by one."""
-    dataset = _dataset(folder / "patches", n, 96)
+    """Whole commands: `embed` with a frozen backbone, by two processes of one thread each and by one; and what is left of it without the start."""
+    spent = {count: _embedding(folder, turns, count, model) for count in (FEW, n)}
+    for name, seconds, patches in (
+        ("whole command", spent[n], n),
+        (
+            "without its start",
+            {side: [a - b for a, b in zip(spent[n][side], spent[FEW][side], strict=True)] for side in spent[n]},
+            n - FEW,
+        ),
+    ):
+        rates = f"{rate_of(patches, seconds['two'], 'patches')} against {rate_of(patches, seconds['one'], 'patches')}"
+        print(f"| {name}: `embed` of {patches:,} patches | {ratios(seconds['one'], seconds['two']).text()} | {rates} |", flush=True)
+
+
+def _embedding(folder: Path, turns: int, n: int, model: str) -> dict[str, list[float]]:
+    dataset = _dataset(folder / f"patches-{n}", n, 96)
 
     def embed(*launcher: str) -> None:
         env = {"PCAM_SSL_CACHE": tempfile.mkdtemp(dir=folder)}
@@ -34,12 +52,7 @@ def rate(folder: Path, turns: int, n: int, model: str) -> None:
         remove_folder(folder / "out")
         remove_folder(Path(env["PCAM_SSL_CACHE"]))
 
-    spent = take_turns({"one": timed(embed), "two": timed(lambda: embed(*TORCHRUN))}, turns)
-    print(
-        f"| `embed` of {n:,} patches of 96 px by {model}, two processes of one thread over one | {ratios(spent['one'], spent['two'])} |",
-        end=" ",
-    )
-    print(f"{rate_of(n, spent['two'], 'patches')} against {rate_of(n, spent['one'], 'patches')} |", flush=True)
+    return take_turns({"one": timed(embed), "two": timed(lambda: embed(*TORCHRUN))}, turns)
 
 
 def memory(folder: Path, n: int, verbs: list[str]) -> None:
