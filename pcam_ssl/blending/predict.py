@@ -34,9 +34,10 @@ def predict_source(
     Returns the number of patches and, where at least one has a label, the score report of the mean.
     Raises UserError where there is no run, no fold is finished, or a member of the blend is missing or has changed.
     """
-    run, out = run_in_use(run_path, round), Path(out)
-    blended = run.info()["command"] == BLEND
-    check_target("--out", out, ".parquet")
+    out, world = Path(out), join_world(device)
+    run = world.run_on_all(lambda: run_in_use(run_path, round))
+    blended = world.run_on_all(run.info)["command"] == BLEND
+    world.run_on_main(lambda: check_target("--out", out, ".parquet"))
     predict = predict_blend if blended else predict_run
     return predict(run, source, out, split=split, device=device, skip_bad=skip_bad)
 
