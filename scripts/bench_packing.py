@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +27,12 @@ from pcam_ssl.data.views import Views
 CPU = torch.device("cpu")
 BATCH = 64
 # A fresh process, because memory that this one once held counts in its own peak.
-PEAK = """
-import resource, sys, time
+IMPORT = """
+import sys, time
 from pcam_ssl.data.importing import import_source
 begun = time.perf_counter()
 import_source(sys.argv[1], sys.argv[2], workers=2)
-seconds = time.perf_counter() - begun
-own_kb = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-# Of the two workers the larger, twice.
-print(seconds, own_kb + 2 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+print(time.perf_counter() - begun)
 """
 
 
@@ -124,12 +123,34 @@ def _peak_row(inputs: Inputs):
 
 
 def _import_peak(source: Path, target: Path) -> tuple[float, float]:
-    """Seconds and peak memory in MB of an import in a process of its own."""
+    """Seconds of an import in a process of its own, and the peak memory in MB of that process and its workers; shared pages count once."""
     root = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-c", PEAK, str(source), str(target)]
+    command = [sys.executable, "-c", IMPORT, str(source), str(target)]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    printed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    return float(printed[0]), int(printed[1]) * 1024 / 1e6
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    peak_kb = 0
+    while process.poll() is None:
+        peak_kb = max(peak_kb, sum(map(_pss_kb, _session(process.pid))))
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{command}: exit code {process.returncode}")
+    return float(process.stdout.read()), peak_kb * 1024 / 1e6
+
+
+def _session(leader: int) -> list[Path]:
+    """The folders in /proc of the processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                found.append(folder)
+    return found
+
+
+def _pss_kb(folder: Path) -> int:
+    with suppress(OSError):
+        return next(int(line.split()[1]) for line in (folder / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    return 0
 
 
 def _repeat_patches(source: Path, target: Path, count: int) -> None:
