@@ -9,7 +9,7 @@ import pandas as pd
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import intervals, paired_differences
-from pcam_ssl.evaluation.metrics import NLL_ROUNDING, ROUNDING, auroc, nll
+from pcam_ssl.evaluation.metrics import ROUNDING, auroc, nll
 from pcam_ssl.render.format import gain_numbers, gain_word, gain_words, sentence
 
 SCORES = ("auroc", "nll", "balanced_accuracy", "sensitivity_at_specificity_95")
@@ -90,30 +90,24 @@ def inner_scores(inner: dict[int, pd.DataFrame]) -> dict[str, Any]:
 
 
 def choose_round(rounds: list[RoundTables]) -> int:
-    """The round of the highest mean inner AUROC over folds; of equals the one of the lowest mean inner NLL, of these the earliest.
+    """The round of the highest mean inner AUROC over folds; the earliest of equals, and the first where no round has an AUROC.
 
-    The first where no round has an AUROC. A round that added nothing is never chosen: its students differ from round 0 only in their seed.
+    A round that added nothing is never chosen: its students differ from round 0 only in their seed.
     """
     rounds = [tables for tables in rounds if tables.decisions is None or (tables.decisions.decision == "added").any()]
-    scores = [inner_scores(tables.inner) for tables in rounds]
-    highest = max((each["auroc"] for each in scores if each["auroc"] is not None), default=None)
+    means = [inner_scores(tables.inner)["auroc"] for tables in rounds]
+    highest = max((mean for mean in means if mean is not None), default=None)
     if highest is None:
         return rounds[0].number
-    # Few inner patches often give two rounds the same AUROC; NLL still tells them apart.
-    equals = [
-        (each["nll"], tables.number)
-        for each, tables in zip(scores, rounds, strict=True)
-        if each["auroc"] is not None and each["auroc"] >= highest - ROUNDING
-    ]
-    lowest = min(value for value, _ in equals)
-    return min(number for value, number in equals if value <= lowest + NLL_ROUNDING)
+    # Sums in another order differ in their last digit, which must not choose.
+    return min(tables.number for tables, mean in zip(rounds, means, strict=True) if mean is not None and mean >= highest - ROUNDING)
 
 
 def chosen_by_fold(rounds: list[RoundTables]) -> tuple[dict[int, int], pd.DataFrame | None]:
     """The round chosen by each fold, and the Predictions composed of these rounds in the order of round 0; None where one is withheld.
 
     A choice by the inner slides of all folds would leak: fold K scores slides that are inner slides of other folds. Here the rows of
-    fold K come from the round that is best on its own inner slides (`choose_round`), so that no label it scores influences the choice.
+    fold K come from the round with the best AUROC on its own inner slides, so that no label it scores influences the choice.
     """
     chosen = {fold: choose_round([_of_fold(tables, fold) for tables in rounds]) for fold in sorted(rounds[0].inner)}
     by_number = {tables.number: tables.oof for tables in rounds}

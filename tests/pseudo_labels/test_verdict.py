@@ -101,18 +101,18 @@ def test_the_best_inner_auroc_is_chosen():
     assert choose_round([tables(0, [HALF, HALF]), tables(1, [WRONG, HALF]), tables(2, [RIGHT, HALF])]) == 2
 
 
-def test_of_rounds_with_equal_inner_auroc_that_of_the_lowest_nll_is_chosen():
-    assert choose_round([tables(0, [RIGHT, RIGHT]), tables(1, [SURE, SURE]), tables(2, [RIGHT, RIGHT])]) == 1
+def test_of_rounds_with_equal_inner_auroc_the_earliest_is_chosen():
+    assert choose_round([tables(0, [WRONG, WRONG]), tables(1, [RIGHT, RIGHT]), tables(2, [SURE, SURE])]) == 1
 
 
 def test_inner_auroc_that_differs_by_rounding_alone_is_equal():
     """Each ranks 3 of 9 pairs rightly, and the AUROCs that are computed differ in the last digit."""
-    first = [table([(0.29, 0.14), (0.57, 0.43), (0.86, 0.71)])]
-    later = [table([(0.46, 0.44), (0.48, 0.45), (0.52, 0.56)])]
+    first = [table([(0.46, 0.44), (0.48, 0.45), (0.52, 0.56)])]
+    later = [table([(0.29, 0.14), (0.57, 0.43), (0.86, 0.71)])]
     entries = [RoundTables(number, None, dict(enumerate(inner)), None, []) for number, inner in enumerate((first, later))]
     aurocs = [inner_scores(entry.inner)["auroc"] for entry in entries]
-    assert aurocs[1] < aurocs[0] == pytest.approx(1 / 3)
-    assert choose_round(entries) == 1
+    assert aurocs[0] < aurocs[1] == pytest.approx(1 / 3)
+    assert choose_round(entries) == 0
 
 
 def test_without_any_inner_auroc_round_0_is_chosen():
