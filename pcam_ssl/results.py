@@ -1,9 +1,6 @@
 """What verbs return beside runs, datasets and scores, and how all of it shows in a notebook: small documents of `render`."""
 
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,46 +69,12 @@ class Predictions:
 def predicted(run: StrPath, source: Any, *, out: StrPath | None, **options: Any) -> Predictions:
     """Predictions of a source, of an array of patches, or of image files; written to `out` where that is given."""
     from pcam_ssl.blending.predict import predict_source
+    from pcam_ssl.data.in_memory import packed
 
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as scratch, packed(source, Path(scratch)) as (path, name):
         file = Path(scratch) / "predictions.parquet" if out is None else Path(out)
         n, report = predict_source(Path(run), path, file, **options)
         return Predictions(n, report, name, read_predictions(file) if out is None else file)
-
-
-@contextmanager
-def packed(source: Any, scratch: Path) -> Iterator[tuple[Path, str]]:
-    """The path of a source and its name; an array of patches, or a list of image files, is packed into a folder in `scratch` first."""
-    if isinstance(source, (str, os.PathLike)):
-        yield Path(source), os.fspath(source)
-        return
-    from pcam_ssl.data.images import BadImage, decode
-    from pcam_ssl.data.writer import DatasetWriter
-
-    if isinstance(source, Sequence) and source and all(isinstance(each, (str, os.PathLike)) for each in source):
-        ids, name, patches, problems = [os.fspath(each) for each in source], f"{len(source):,} files", [], []
-        for file in ids:
-            try:
-                patches.append(decode(Path(file).read_bytes()))
-            except BadImage as reason:
-                problems.append(f"{file}: {reason}")
-            except OSError as error:
-                problems.append(f"{file}: cannot be read ({error.strerror}); name an image file")
-        if problems:
-            raise UserError(*problems)
-        if len(sizes := {patch.shape for patch in patches}) > 1:
-            raise UserError(f"predict: the files are of {len(sizes)} sizes; give patches of one size")
-        pixels = np.stack(patches)
-    else:
-        pixels, name = np.asarray(source), "an array"
-        ids = [str(number) for number in range(len(pixels))] if pixels.ndim else []
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (pixels.shape[1], pixels.shape[1], 3):
-            raise UserError(f"predict: the patches are {pixels.dtype} {list(pixels.shape)}; give uint8 [N, H, H, 3], not scaled")
-    if not len(pixels):
-        raise UserError("predict: there are no patches; give one or more")
-    with DatasetWriter(scratch / "patches", None, source=name, source_format="memory", expected=len(pixels)) as writer:
-        writer.append(pixels, ids, "test")
-    yield scratch / "patches", name
 
 
 class Comparison(dict):

@@ -57,6 +57,7 @@ TORCH_FREE = [
     "data.duplicates",
     "data.folds",
     "data.images",
+    "data.in_memory",
     "data.importing",
     "data.kaggle_command",
     "data.pcam_sample",

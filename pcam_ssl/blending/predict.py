@@ -49,12 +49,11 @@ def predict_blend(
 
     Raises UserError where a member is missing or has changed.
     """
-    described = run.info()["blend"]
+    world, described = join_world(device), run.info()["blend"]
     members = [member for member in described["members"] if member["weight"] > 0]
     problems = [problem for member in members if (problem := member_problem(run, member)) is not None]
     if problems:
-        raise UserError(*dict.fromkeys(problems))
-    world = join_world(device)
+        raise world.agreed(UserError(*dict.fromkeys(problems)))
     with shared_source(source, skip_bad, world) as dataset:
         identity = {"blend": described, "dataset": dataset.digest, "split": split, "device": world.device.type}
         with kept_work(out, f"--out {out}", identity, world) as work:

@@ -93,8 +93,11 @@ def logit_batches(
                 columns = [network.logit(pixels.of(part, name).to(device)).cpu().numpy() for name in views.names]
                 yield np.stack(columns, 1).astype(np.float64)
             return
-        keys = np.array([id_key(patch_id) for patch_id in ids], np.uint64)
-        drawn = Views(views.policy, views.strength, views.transform) if views.random_views else None
+        keys, drawn = np.zeros(len(rows), np.uint64), None
+        if views.random_views:
+            # Only they depend on ids, and hashing millions of those takes seconds in every process.
+            keys = np.array([id_key(patch_id) for patch_id in ids], np.uint64)
+            drawn = Views(views.policy, views.strength, views.transform)
         stream = EvalStream(pixels, rows, keys, batch_size, drawn, views.random_views, views.seed)
         for batch in load(stream, numbers, workers, device):
             columns = [network(view)["logit"].float() for view in all_views(batch, views.d4, device)]
