@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pcam_ssl.data.images import BadImage
-from pcam_ssl.errors import first_line
+from pcam_ssl.errors import UserError, first_line
 
 ENTRY_FIELDS = ("header_offset", "compress_size", "file_size", "CRC", "flag_bits", "compress_type", "_end_offset")
 """Fields of ZipInfo that reading an entry needs. The last one, where Python has it, serves to refuse overlapping entries."""
@@ -38,7 +38,7 @@ class FolderImages:
 class ZipImages:
     """The entries `names` of a zip file, whose ENTRY_FIELDS are int64 `[n, F]`; items as of FolderImages.
 
-    They are read through `archive`; another process opens the file itself, without its list of entries.
+    They are read through `archive`; another process opens the file itself, without its list of entries, and raises UserError where it is gone.
     """
 
     def __init__(self, path: Path, names: list[str], fields: np.ndarray, archive: zipfile.ZipFile | None = None):
@@ -56,12 +56,19 @@ class ZipImages:
         entry = zipfile.ZipInfo(self.names[n])
         for field, value in zip(ENTRY_FIELDS, self.fields[n].tolist(), strict=True):
             setattr(entry, field, value)
+        if self._archive is None:
+            self._archive = _opened(self.path)
         try:
-            if self._archive is None:
-                self._archive = _Unlisted(self.path)
             return self._archive.read(entry)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
             raise BadImage(f"cannot be read from the archive ({first_line(error)})") from None
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return _Unlisted(path)
+    except OSError as error:
+        raise UserError(f"{path}: can no longer be read ({error.strerror}); leave it where it is until the import ends") from None
 
 
 class _Unlisted(zipfile.ZipFile):

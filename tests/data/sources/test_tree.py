@@ -8,6 +8,7 @@ import pytest
 from pcam_ssl.data.images import BadImage
 from pcam_ssl.data.sources.listing import places_in
 from pcam_ssl.data.sources.tree import FolderTree, ZipTree, stem
+from pcam_ssl.errors import UserError
 
 
 def make_zip(path, entries):
@@ -43,11 +44,11 @@ def test_images_are_read_by_another_process_from_their_places_alone(tmp_path):
         assert len(images) == 2 and [images[0], images[1], images[1:][0]] == [b"third", b"second" * 1000, b"second" * 1000]
 
 
-def test_a_file_that_vanishes_is_a_bad_image(tmp_path):
+def test_an_archive_that_vanishes_is_told_and_its_images_are_not_called_bad(tmp_path):
     path = make_zip(tmp_path / "a.zip", [("a.png", b"x")])
     images = pickle.loads(pickle.dumps(ZipTree(path).images(["a.png"])))
     path.unlink()
-    with pytest.raises(BadImage, match=r"cannot be read from the archive .*No such file"):
+    with pytest.raises(UserError, match=r"a\.zip: can no longer be read \(No such file or directory\); leave it where it is"):
         images[0]
 
 
