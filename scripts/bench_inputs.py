@@ -21,10 +21,14 @@ KAGGLE_MINI = Path(__file__).resolve().parents[2] / "shared/data/kaggle-mini.zip
 
 
 class Inputs:
-    """Datasets and files of a bench run; what is written goes into `folder`. `quick` asks for sizes that only prove it runs."""
+    """Datasets and files of a bench run; what is written goes into `folder`. `quick` asks for sizes that only prove it runs.
 
-    def __init__(self, data: Path | None, folder: Path, quick: bool):
+    `patches` and `vectors` are sizes of the GPU benchmarks that the user chose, None where they did not.
+    """
+
+    def __init__(self, data: Path | None, folder: Path, quick: bool, patches: int | None = None, vectors: int | None = None):
         self.data, self.folder, self.quick = data, folder, quick
+        self.patches, self.vectors = patches, vectors
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full

@@ -11,7 +11,7 @@ from bench_training import CPU, ToolSide, article
 
 from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.device import choose_precision
-from pcam_ssl.models.inference import embed_rows
+from pcam_ssl.models.inference import embedding_batches
 from pcam_ssl.models.network import build_network
 from pcam_ssl.recipe.loading import load_recipe
 
@@ -56,7 +56,10 @@ def embedding(inputs: Inputs):
         out = np.lib.format.open_memmap(Path(folder) / "embeddings.npy", "w+", np.float32, (len(rows), 128))
 
         def embed() -> None:
-            embed_rows(network, pixels, rows, batch_size=batch_size, precision=precision, world=CPU, out=out)
+            numbers = range(-(-len(rows) // batch_size))
+            options = {"batch_size": batch_size, "precision": precision, "device": CPU.device}
+            for number, part in enumerate(embedding_batches(network, pixels, rows, numbers, **options)):
+                out[number * batch_size :][: len(part)] = part
 
         def plain() -> None:
             with torch.inference_mode(), precision.autocast(CPU.device):

@@ -1,19 +1,17 @@
-"""Training benchmarks: step (overhead of the tool's step), article (against the plain way), gpu."""
+"""Training benchmarks: step (overhead of the tool's step), article (against the plain way)."""
 
 import time
 from itertools import cycle, islice
-from statistics import median
 
 import numpy as np
 import pandas as pd
 import torch
 from bench_inputs import Inputs, pixels_of, place
-from bench_measure import NotMeasured, at_least, at_most, compare, rate, ratios, take_turns
+from bench_measure import at_least, at_most, compare, rate, ratios, take_turns
 from bench_plain import PlainPatches, PlainTraining
 from timm.utils import ModelEmaV3
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pcam_ssl.cross_validation.cross_validate import loader_workers
 from pcam_ssl.cross_validation.fitting import new_network
 from pcam_ssl.cross_validation.training_data import batch_plan
 from pcam_ssl.data.batches import TrainStream, load
@@ -44,6 +42,8 @@ def build_training(recipe: Recipe, dataset: Dataset, world: World, ema_decay: fl
     network = new_network(recipe, dataset.size_px)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network.to(world.device, memory_format=layout)
+    if recipe.train.compile is True:
+        network.compile(dynamic=False)
     labels = labelled_rows(dataset.patches)["label"].to_numpy(np.int64)
     method = build_method(recipe.method.model_dump(), network, labels).to(world.device).train()
     optimizer = build_optimizer(method, recipe.optim.model_dump(), world.device)
@@ -55,13 +55,11 @@ def build_training(recipe: Recipe, dataset: Dataset, world: World, ema_decay: fl
 class ToolSide:
     """The tool's loader and step. Calling it trains `steps` batches and returns their seconds."""
 
-    def __init__(
-        self, recipe: Recipe, dataset: Dataset, world: World, steps: int, ema_decay: float | None = None, workers: int = 0
-    ):
+    def __init__(self, recipe: Recipe, dataset: Dataset, world: World, steps: int, ema_decay: float | None = None):
         self.training = build_training(recipe, dataset, world, ema_decay)
-        self.world, self.steps, self.workers = world, steps, workers
+        self.world, self.steps = world, steps
         self.precision = choose_precision(world.device)
-        self.plan = Plan(recipe.train.epochs, ENDLESS, recipe.seed, recipe.train.clip_norm, workers=workers)
+        self.plan = Plan(recipe.train.epochs, ENDLESS, recipe.seed, recipe.train.clip_norm)
         self.check_steps = CHECK_STEPS_GPU if world.device.type == "cuda" else 1
         rows = labelled_rows(dataset.patches)
         labels, slides = rows["label"].to_numpy(np.int64), pd.factorize(rows["wsi"])[0]
@@ -76,13 +74,9 @@ class ToolSide:
         )
 
     def __call__(self) -> float:
-        # With workers the first batches come from a queue that is still filling; they are trained on but not counted.
-        uncounted = 8 * self.workers
-        numbers = range(self.training.step, self.training.step + uncounted + self.steps)
-        batches = iter(load(self.stream, numbers, self.workers, self.world.device))
-        self.train(islice(batches, uncounted))
         begun = time.perf_counter()
-        self.train(batches)
+        numbers = range(self.training.step, self.training.step + self.steps)
+        self.train(load(self.stream, numbers, 0, self.world.device))
         return time.perf_counter() - begun
 
     def train(self, batches) -> None:
@@ -164,29 +158,6 @@ def against_plain_way(inputs: Inputs):
             rate(steps * batch_size, seconds["tool"], "patches"),
             rate(steps * batch_size, seconds[workers], "patches"),
             place(CPU.device, choose_precision(CPU.device)),
-        )
-
-
-def gpu(inputs: Inputs):
-    """Images/s of the tool, loader workers and transfer included, over the same step on tensors already on the device."""
-    if not torch.cuda.is_available():
-        raise NotMeasured("no CUDA device")
-    world = World(0, 1, torch.device("cuda", 0))
-    for size_px, batch_size, steps in ((96, 64, 400), (96, 256, 200), (224, 64, 200)):
-        recipe = _batch_of(article(f"model.image_size={size_px}"), batch_size)
-        steps, workers = inputs.size(steps, 10), loader_workers(recipe, world)
-        torch.cuda.reset_peak_memory_stats()
-        tool = ToolSide(recipe, inputs.dataset, world, steps, workers=workers)
-        tool()
-        peak_gb = torch.cuda.max_memory_allocated() / 1e9
-        seconds = take_turns({"tool": tool, "bare": BareSide(recipe, inputs.dataset, world, steps)}, inputs.size(5, 2))
-        yield compare(
-            f"gpu: resnet34, {size_px} px, batch {batch_size}, {workers} workers",
-            ratios(seconds["bare"], seconds["tool"]),
-            at_least(0.9),
-            f"{rate(steps * batch_size, seconds['tool'], 'patches')}, peak {peak_gb:.2f} GB",
-            f"{rate(steps * batch_size, seconds['bare'], 'patches')}, median step {1e3 * median(seconds['bare']) / steps:.1f} ms",
-            place(world.device, choose_precision(world.device)),
         )
 
 

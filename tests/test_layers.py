@@ -56,6 +56,7 @@ TORCH_FREE = [
     "data.download",
     "data.duplicates",
     "data.folds",
+    "data.image_files",
     "data.images",
     "data.in_memory",
     "data.importing",

@@ -4,8 +4,9 @@ import math
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -19,16 +20,19 @@ from pcam_ssl.errors import UserError
 PROCESSES_FROM = 10_000
 """Patches from which processes pay for their start."""
 MOST = 8
-CHUNK_PATCHES, CHUNK_BYTES = 64, 4 * 2**20
-"""The most patches of a Chunk, and the bytes of encoded images after which it ends."""
+CHUNK_PATCHES, CHUNK_BYTES = 128, 4 * 2**20
+"""The most patches of a Chunk, and the most bytes that its pixels, or its encoded images, take in memory that processes share."""
 
 
 @dataclass
 class Chunk:
-    """Successive records from `first` on: encoded images (BadImage where one cannot be read), or pixels uint8 [B, H, H, 3]."""
+    """Successive records from `first` on: encoded images (BadImage where one cannot be read), or pixels uint8 [B, H, H, 3].
+
+    Sequences other than lists read an image, or raise BadImage, when the image is asked for: in the process that decodes it.
+    """
 
     first: int
-    images: list[bytes | BadImage] | np.ndarray
+    images: Sequence[bytes | BadImage] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,17 @@ def packed_in_order(chunks: Iterator[Chunk], workers: int, scratch: Path) -> Ite
     """
     first = next(chunks)
     size_px = _edge_px(first)
-    chunks = chain([first], chunks)
+    room = _room(size_px)
+    chunks = _cut(chain([first], chunks), room[0])
     if workers == 1:
-        yield from (_pack(chunk, size_px) for chunk in chunks)
+        pixels = np.empty(room, np.uint8)
+        yield from (_pack(chunk, size_px, pixels) for chunk in chunks)
         return
     # Not multiprocessing: its processes would run the user's script again where that has no `if __name__ == "__main__"`.
     from loky import ProcessPoolExecutor
     from loky.process_executor import BrokenProcessPool
 
-    slots, pool = _Slots(scratch, 2 * workers + 2, size_px), ProcessPoolExecutor(workers)
+    slots, pool = _Slots(scratch, 2 * workers + 2, room), ProcessPoolExecutor(workers)
     waiting: deque[tuple[int, Future]] = deque()
     try:
         for number, chunk in enumerate(chunks):
@@ -88,9 +94,8 @@ class _Slots:
     It is a file without a name, so a kill leaves nothing; where the system has no such files, one in the folder `scratch`.
     """
 
-    def __init__(self, scratch: Path, count: int, size_px: int):
-        edge = max(size_px, 1)  # 0 where no image of the first chunk can be decoded
-        self.shapes = (count, CHUNK_BYTES), (count, CHUNK_PATCHES, edge, edge, 3)
+    def __init__(self, scratch: Path, count: int, room: tuple[int, ...]):
+        self.shapes = (count, CHUNK_BYTES), (count, *room)
         if hasattr(os, "memfd_create"):
             self.file = os.memfd_create("pcam-ssl")
             self.path = f"/proc/{os.getpid()}/fd/{self.file}"
@@ -105,8 +110,12 @@ class _Slots:
         return self.path, *self.shapes
 
     def sent(self, slot: int, chunk: Chunk) -> Chunk:
-        """Put the encoded images of a chunk into a slot; each is then named by where it lies. Those that do not fit are sent as they are."""
+        """Put pixels, or encoded images that are read already, into a slot; a slice then says where they lie. Images that do not fit are
+        sent as they are."""
         if isinstance(chunk.images, np.ndarray):
+            self.pixels[slot, : len(chunk.images)] = chunk.images
+            return Chunk(chunk.first, slice(len(chunk.images)))
+        if not isinstance(chunk.images, list):
             return chunk
         images, begin = [], 0
         for image in chunk.images:
@@ -136,36 +145,59 @@ _kept = cache(_mapped)
 
 def _pack_in_slot(lent: tuple[str, tuple[int, ...], tuple[int, ...]], slot: int, chunk: Chunk, size_px: int) -> Packed:
     encoded, pixels = _kept(*lent)
-    if not isinstance(chunk.images, np.ndarray):
-        chunk = Chunk(chunk.first, [encoded[slot, each].tobytes() if isinstance(each, slice) else each for each in chunk.images])
-    packed = _pack(chunk, size_px)
-    if len(packed.rows):
-        pixels[slot, : len(packed.rows)] = packed.pixels
+    images = chunk.images
+    if isinstance(images, slice):
+        images = pixels[slot, images]
+    elif isinstance(images, list):
+        images = [encoded[slot, each].tobytes() if isinstance(each, slice) else each for each in images]
+    packed = _pack(Chunk(chunk.first, images), size_px, pixels[slot])
     return replace(packed, pixels=np.empty(0, np.uint8))
 
 
 def _edge_px(chunk: Chunk) -> int:
-    """The patch size of the dataset: the most common one of the first chunk, so that one odd image does not decide it."""
+    """The patch size of the dataset: the most common one of the first chunk, so that one odd image does not decide it. 0 where no image of
+    the chunk can be decoded."""
     if isinstance(chunk.images, np.ndarray):
         return chunk.images.shape[1]
-    edges = Counter(edge for image in chunk.images if isinstance(image, bytes) and (edge := edge_px(image)))
+    edges, held = Counter(), 0
+    for row in range(len(chunk.images)):
+        with suppress(BadImage):
+            if isinstance(image := chunk.images[row], bytes):
+                held += len(image)
+                edges.update(filter(None, [edge_px(image)]))
+        if held >= CHUNK_BYTES:
+            break
     return edges.most_common(1)[0][0] if edges else 0
 
 
-def _pack(chunk: Chunk, size_px: int) -> Packed:
+def _room(size_px: int) -> tuple[int, ...]:
+    """The shape `[B, H, H, 3]` of the pixels of a chunk."""
+    edge = max(size_px, 1)
+    return max(1, min(CHUNK_PATCHES, CHUNK_BYTES // (3 * edge**2))), edge, edge, 3
+
+
+def _cut(chunks: Iterator[Chunk], most: int) -> Iterator[Chunk]:
+    """The chunks, those of more than `most` records in parts: memory must not grow with the patch size."""
+    for chunk in chunks:
+        for begin in range(0, len(chunk.images), most):
+            yield Chunk(chunk.first + begin, chunk.images[begin : begin + most])
+
+
+def _pack(chunk: Chunk, size_px: int, room: np.ndarray) -> Packed:
+    """A chunk as Packed. Images are decoded into `room` uint8 [B, H, H, 3]."""
     if isinstance(chunk.images, np.ndarray):
         pixels, rows, bad = chunk.images, range(len(chunk.images)), []
     else:
-        pixels, rows, bad = [], [], []
+        rows, bad = [], []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata would break the progress bar
-            for row, image in enumerate(chunk.images):
+            for row in range(len(chunk.images)):
                 try:
-                    pixels.append(_decode(image, size_px))
+                    room[len(rows)] = _decode(chunk.images[row], size_px)
                     rows.append(row)
                 except BadImage as reason:
                     bad.append((chunk.first + row, str(reason)))
-        pixels = np.stack(pixels) if pixels else np.empty((0, size_px, size_px, 3), np.uint8)
+        pixels = room[: len(rows)]
     statistics = measure(pixels) if len(pixels) else {}
     return Packed(np.array(rows, dtype=int) + chunk.first, pixels, statistics, bad, len(chunk.images))
 

@@ -25,6 +25,8 @@ from pcam_ssl.tables import PATCH_COLUMNS, conform, write_table
 DIGEST_COLUMNS = ["id", "split", "label", "wsi", "x", "y"]
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SPARE_BYTES = 64 * 2**20
+WRITE_BYTES = 2**20
+"""One write of 3.5 MB takes up to four times the CPU time of several of 1 MB."""
 FLUSH_BYTES = 16 * 2**20
 """So much is written before the system is asked to put it on the disk."""
 JOINED = 64
@@ -101,7 +103,9 @@ class DatasetWriter:
             self._write_header(0)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (self.size_px, self.size_px, 3):
             raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 [B, {self.size_px}, {self.size_px}, 3]")
-        self._pixels.write(pixels.data)
+        values = pixels.reshape(-1)
+        for start in range(0, len(values), WRITE_BYTES):
+            self._pixels.write(values[start : start + WRITE_BYTES].data)
         if self._pixels.tell() >= self._flushed + FLUSH_BYTES:
             begin_flush(self._pixels, self._flushed, self._pixels.tell())
             self._flushed = self._pixels.tell()

@@ -71,10 +71,39 @@ def test_a_first_chunk_without_an_image_is_told_like_the_others(tmp_path):
 
 
 @pytest.mark.processes
-def test_images_too_large_for_shared_memory_are_imported_too(tmp_path, pictures, monkeypatch):
-    one = import_source(pictures, tmp_path / "set1", skip_bad=True, workers=1)
+def test_images_too_large_for_shared_memory_are_packed_too(tmp_path, make_pixels, encode, monkeypatch):
     monkeypatch.setattr(decoding, "CHUNK_BYTES", 10_000)
-    assert import_source(pictures, tmp_path / "set2", skip_bad=True, workers=2).digest == one.digest
+    pixels = make_pixels(100)
+    images = [encode(patch, "PNG", compress_level=0) for patch in pixels]
+    assert sum(map(len, images[: 10_000 // pixels[0].size])) > 10_000
+    packed = decoding.packed_in_order(iter([decoding.Chunk(0, images)]), 2, tmp_path)
+    assert np.array_equal(np.concatenate([each.pixels.copy() for each in packed]), pixels)
+
+
+@pytest.mark.processes
+def test_pixels_are_measured_by_processes_as_by_one(tmp_path, make_pixels):
+    pixels = make_pixels(300)
+
+    def packed(workers):
+        chunks = (decoding.Chunk(first, pixels[first : first + 128]) for first in (0, 128, 256))
+        return [(each.rows, each.pixels.copy(), each.statistics) for each in decoding.packed_in_order(chunks, workers, tmp_path)]
+
+    for one, two in zip(packed(1), packed(2), strict=True):
+        assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
+        assert one[2].keys() == two[2].keys() and all(np.array_equal(one[2][name], two[2][name]) for name in one[2])
+
+
+@pytest.mark.processes
+def test_processes_name_damaged_entries_of_a_zip_as_one_process_does(tmp_path, make_kaggle):
+    stored = bytes(range(256))  # as long when deflated, so zip files hold it as it is
+    source = make_kaggle({"train/b.tif": stored, "test/h.tif": b""})
+    source.write_bytes(source.read_bytes().replace(stored, bytes(256), 1))
+    problems = []
+    for workers in (1, 2):
+        with pytest.raises(UserError) as caught:
+            import_source(source, tmp_path / "set", workers=workers)
+        problems.append(caught.value.problems)
+    assert problems[0] == problems[1] and "Bad CRC-32" in problems[0][0] and problems[0][1] == "test/h.tif: empty file"
 
 
 @pytest.mark.processes

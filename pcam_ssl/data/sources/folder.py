@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pcam_ssl.data.images import BadImage
+from pcam_ssl.data.image_files import FolderImages
 from pcam_ssl.data.sources.csv_table import known, parse_labels, parse_splits, read_csv, refuse_repeated_rows
 from pcam_ssl.data.sources.listing import SPLITS, Listing, image_chunks, name_first, records, refuse_repeated
 from pcam_ssl.data.sources.tree import Tree, image_names, read_whole, stem
@@ -27,20 +27,13 @@ def listing(tree: Tree) -> Listing:
         return _with_csv(tree, images, *tables)
     table = _by_folder_names(tree, images)
     refuse_repeated(table["id"], table["place"], str(tree.path))
-    return Listing(str(tree.path), "image folder", table, image_chunks(tree.read, images), read=tree.read)
+    return Listing(str(tree.path), "image folder", table, image_chunks(tree.images, images), images=tree.images)
 
 
 def single(path: Path) -> Listing:
     """One image file as an unlabelled test patch."""
     table = records([path.stem], "test", place=[path.name])
-    return Listing(str(path), "image", table, image_chunks(partial(_read_file, path.parent), [path.name]))
-
-
-def _read_file(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise BadImage(f"cannot be read ({error.strerror})") from None
+    return Listing(str(path), "image", table, image_chunks(partial(FolderImages, path.parent), [path.name]))
 
 
 def _by_folder_names(tree: Tree, images: list[str]) -> pd.DataFrame:
@@ -85,7 +78,7 @@ def _with_csv(tree: Tree, images: list[str], name: str) -> Listing:
     frame = read_csv(read_whole(tree, name), where, ["id", "label"])
     refuse_repeated_rows(frame, "label", where)
     frame["place"] = frame["id"].map(_index(tree, images, set(frame["id"])))
-    found = Listing(str(tree.path), "image folder with csv", frame, None, read=tree.read)
+    found = Listing(str(tree.path), "image folder with csv", frame, None, images=tree.images)
     found.mismatch("labels_without_image", frame["id"][frame["place"].isna()], f"ids in {where} have no image")
     found.mismatch("images_without_label", set(images) - set(frame["place"].dropna()), f"images have no row in {where}")
     frame = frame.dropna(subset="place").reset_index(drop=True)
@@ -97,7 +90,7 @@ def _with_csv(tree: Tree, images: list[str], name: str) -> Listing:
     split = parse_splits(frame["split"], where) if "split" in frame else frame["place"].map(_split_of)
     found.records = records(frame["id"], split, parse_labels(frame["label"], frame["id"], where), **optional, place=frame["place"])
     refuse_repeated(found.records["place"], found.records["id"], where)
-    found.chunks = image_chunks(tree.read, found.records["place"].tolist())
+    found.chunks = image_chunks(tree.images, found.records["place"].tolist())
     return found
 
 

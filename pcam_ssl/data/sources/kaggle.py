@@ -26,7 +26,7 @@ def listing(tree: Tree) -> Listing:
         )
     table = records([stem(name) for name in images], ["train"] * len(train) + ["test"] * len(test), place=images)
     refuse_repeated(table["id"], table["place"], str(tree.path))
-    found = Listing(str(tree.path), "kaggle", table, image_chunks(tree.read, images), read=tree.read)
+    found = Listing(str(tree.path), "kaggle", table, image_chunks(tree.images, images), images=tree.images)
     if prefix + LABELS_CSV in tree.names and (table["split"] == "train").any():
         _join_labels(found, tree, prefix + LABELS_CSV)
     if prefix + SAMPLE_CSV in tree.names and (table["split"] == "test").any():

@@ -1,6 +1,6 @@
 """The records of a source, listed before its pixels are read, and the chunks in which pixels are read."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,8 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pcam_ssl.data.decoding import CHUNK_BYTES, CHUNK_PATCHES, Chunk
-from pcam_ssl.data.images import BadImage
+from pcam_ssl.data.decoding import CHUNK_PATCHES, Chunk
 from pcam_ssl.errors import UserError, first_line
 
 RECORD_COLUMNS = {"id": "str", "split": "str", "label": "Int8", "wsi": "str", "x": "Int32", "y": "Int32", "place": "str"}
@@ -33,8 +32,8 @@ class Listing:
     problems: list[str] = field(default_factory=list)
     """Problems that --skip-bad skips, one line each."""
     sample_submission: list[str] | None = None
-    read: Callable[[str], bytes] | None = None
-    """Reads the encoded image at a place; None where the pixels can be read in order only."""
+    images: Callable[[list[str]], Sequence[bytes]] | None = None
+    """The encoded images at some places, read when they are asked for; None where the pixels can be read in order only."""
 
     def keep(self, chosen: pd.DataFrame) -> None:
         """Keep the records `chosen`: rows of `records` in their order and with their index, values may differ."""
@@ -42,10 +41,10 @@ class Listing:
         self.records = chosen.reset_index(drop=True)
         # A part of the test split is no submission.
         self.sample_submission = None
-        if self.read is None:
+        if self.images is None:
             self.chunks = partial(_only, self.chunks, rows)
         else:
-            self.chunks = image_chunks(self.read, self.records["place"].tolist())
+            self.chunks = image_chunks(self.images, self.records["place"].tolist())
 
     def mismatch(self, key: str, ids: Iterable[str], what: str) -> None:
         """Record `ids` without a counterpart as a problem, and in the notes that go to the manifest with --skip-bad."""
@@ -94,9 +93,10 @@ def refuse_repeated(ids: pd.Series, places: pd.Series, source: str) -> None:
         )
 
 
-def image_chunks(read: Callable[[str], bytes], places: list[str]) -> Callable[[Path], Iterator[Chunk]]:
-    """`Listing.chunks` for encoded images: at most 64 images and about 4 MB per chunk, so memory does not grow with the patch size."""
-    return lambda scratch: _chunked(read, places)
+def image_chunks(images: Callable[[list[str]], Sequence[bytes]], places: list[str]) -> Callable[[Path], Iterator[Chunk]]:
+    """`Listing.chunks` for encoded images, which are read where they are decoded."""
+    starts = range(0, len(places), CHUNK_PATCHES)
+    return lambda scratch: (Chunk(first, images(places[first : first + CHUNK_PATCHES])) for first in starts)
 
 
 def _only(chunks: Callable[[Path], Iterator[Chunk]], rows: np.ndarray, scratch: Path) -> Iterator[Chunk]:
@@ -110,19 +110,3 @@ def _only(chunks: Callable[[Path], Iterator[Chunk]], rows: np.ndarray, scratch: 
             first += len(wanted)
         if first == len(rows):
             return
-
-
-def _chunked(read: Callable[[str], bytes], places: list[str]) -> Iterator[Chunk]:
-    images: list[bytes | BadImage] = []
-    first, held = 0, 0
-    for row, place in enumerate(places):
-        try:
-            images.append(read(place))
-            held += len(images[-1])
-        except BadImage as bad:
-            images.append(bad)
-        if len(images) == CHUNK_PATCHES or held >= CHUNK_BYTES:
-            yield Chunk(first, images)
-            images, first, held = [], row + 1, 0
-    if images:
-        yield Chunk(first, images)

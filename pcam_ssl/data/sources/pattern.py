@@ -82,7 +82,7 @@ def listing(tree: Tree, pattern: str, layout: Layout | None = None) -> Listing:
         frame = _with_metadata(frame, tree, layout.labels)
     _check_places(frame, str(tree.path))
     kind = "images by pattern" if layout is None else layout.name.partition(" ")[0]
-    result = Listing(str(tree.path), kind, frame, image_chunks(tree.read, names), read=tree.read)
+    result = Listing(str(tree.path), kind, frame, image_chunks(tree.images, names), images=tree.images)
     result.mismatch("images_without_slide", set(images) - set(names), f"images do not match {pattern}")
     result.notes["slides_from"] = pattern
     return result

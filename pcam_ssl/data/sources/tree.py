@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-import zlib
 from bisect import bisect_right
 from itertools import compress
 from operator import attrgetter
@@ -11,12 +10,9 @@ from posixpath import basename, splitext
 
 import numpy as np
 
+from pcam_ssl.data.image_files import ENTRY_FIELDS, FolderImages, ZipImages
 from pcam_ssl.data.images import SUFFIXES, BadImage
-from pcam_ssl.errors import UserError, first_line
-
-ENTRY_FIELDS = ("header_offset", "compress_size", "file_size", "CRC", "flag_bits", "compress_type", "_end_offset")
-"""Fields of ZipInfo that reading an entry needs. The last one, where Python has it, serves to refuse overlapping entries."""
-ENTRY_FIELDS = tuple(name for name in ENTRY_FIELDS if name in zipfile.ZipInfo.__slots__)
+from pcam_ssl.errors import UserError
 
 
 class FolderTree:
@@ -31,12 +27,13 @@ class FolderTree:
             self.names += [name if relative == "." else f"{relative}/{name}" for name in files if not _hidden(name)]
         self.names.sort()
 
+    def images(self, names: list[str]) -> FolderImages:
+        """The files of these names, read one at a time."""
+        return FolderImages(self.path, names)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises BadImage where it cannot be read."""
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise BadImage(f"cannot be read ({error.strerror})") from None
+        return self.images([name])[0]
 
 
 class ZipTree:
@@ -70,15 +67,14 @@ class ZipTree:
         self._archive.NameToInfo.clear()
         self._archive.filelist.clear()
 
+    def images(self, names: list[str]) -> ZipImages:
+        """The entries of these names, read one at a time."""
+        rows = [bisect_right(self.names, name) - 1 for name in names]
+        return ZipImages(self.path, names, self._fields[rows], self._archive)
+
     def read(self, name: str) -> bytes:
         """The bytes of an entry. Raises BadImage where they are damaged or encrypted."""
-        entry = zipfile.ZipInfo(name)
-        for field, value in zip(ENTRY_FIELDS, self._fields[bisect_right(self.names, name) - 1].tolist(), strict=True):
-            setattr(entry, field, value)
-        try:
-            return self._archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
-            raise BadImage(f"cannot be read from the archive ({first_line(error)})") from None
+        return self.images([name])[0]
 
 
 Tree = FolderTree | ZipTree

@@ -1,3 +1,4 @@
+import pickle
 import tracemalloc
 import zipfile
 
@@ -6,7 +7,8 @@ import pytest
 
 from pcam_ssl.data.images import BadImage
 from pcam_ssl.data.sources.listing import places_in
-from pcam_ssl.data.sources.tree import ZipTree, stem
+from pcam_ssl.data.sources.tree import FolderTree, ZipTree, stem
+from pcam_ssl.errors import UserError
 
 
 def make_zip(path, entries):
@@ -28,6 +30,26 @@ def test_of_two_entries_of_one_name_the_last_is_read(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = make_zip(tmp_path / "a.zip", [("a.csv", b"old"), ("b", b""), ("a.csv", b"new")])
     assert ZipTree(path).read("a.csv") == b"new"
+
+
+def test_images_are_read_by_another_process_from_their_places_alone(tmp_path):
+    entries = [("b/é.png", b"second" * 1000), ("a.png", b"first"), ("c.png", b"third")]
+    (tmp_path / "folder" / "b").mkdir(parents=True)
+    for name, content in entries:
+        (tmp_path / "folder" / name).write_bytes(content)
+    for tree in (ZipTree(make_zip(tmp_path / "a.zip", entries)), FolderTree(tmp_path / "folder")):
+        sent = pickle.dumps(tree.images(["c.png", "b/é.png"]))
+        assert len(sent) < 1000
+        images = pickle.loads(sent)
+        assert len(images) == 2 and [images[0], images[1], images[1:][0]] == [b"third", b"second" * 1000, b"second" * 1000]
+
+
+def test_an_archive_that_vanishes_is_told_and_its_images_are_not_called_bad(tmp_path):
+    path = make_zip(tmp_path / "a.zip", [("a.png", b"x")])
+    images = pickle.loads(pickle.dumps(ZipTree(path).images(["a.png"])))
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.zip: can no longer be read \(No such file or directory\); leave it where it is"):
+        images[0]
 
 
 def test_damaged_content_is_a_bad_image(tmp_path):
