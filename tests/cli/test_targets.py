@@ -72,7 +72,7 @@ def test_a_report_that_cannot_be_written_is_told_first(command, finished, tmp_pa
 
 def test_a_line_break_in_a_name_makes_no_second_line(command, tmp_path):
     assert command("data", "show", tmp_path / "a\nb").problems == [
-        f"{tmp_path}/a b: no such dataset; make it with `pcam-ssl data import SOURCE {tmp_path}/a b`"
+        f"{tmp_path}/a b: no such dataset; make it with `pcam-ssl data import SOURCE '{tmp_path}/a b'`"
     ]
 
 
