@@ -89,6 +89,13 @@ def test_a_dataset_in_place_of_a_run_is_told_with_the_command_that_trains_one(sl
         )
 
 
+def test_rounds_on_a_dataset_train_no_round_0_in_its_folder(slides, command):
+    done = command("pseudo-label", slides, "--data", slides)
+    assert done.code == 2 and done.problems == [
+        f"{slides}: is a dataset, and a run is needed; `pcam-ssl baseline --data {slides}` trains one on it"
+    ]
+
+
 def test_commands_that_messages_name_quote_paths(tmp_path):
     folder = tmp_path / "my runs"
     with pytest.raises(UserError) as refused:
