@@ -214,3 +214,9 @@ def test_units_of_work(in_two, command, slides, tiny, tmp_path):
         in_two("run-unit", tmp_path / "units.jsonl", number)
     assert json.loads((tmp_path / "runs" / "smoke" / "run.json").read_text())["processes"] == 2
     assert (tmp_path / "runs" / "smoke" / "scores.json").exists()
+
+
+def test_a_mistake_of_the_command_line_is_told_once(start):
+    first, second = (start("baseline", "--reciep", "smoke", env=env).wait() for env in ranks(2))
+    assert (first.code, len(first.err.splitlines()), len(first.problems)) == (2, 1, 1)
+    assert (second.code, second.out, second.err) == (2, "", "")
