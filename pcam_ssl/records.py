@@ -93,6 +93,11 @@ LABEL_CURVE = {
     "commands": {str: (str, None)},
     "next_command": (str, None),
 }
+HEAT_MAP = {
+    **{"slide": str, "page": str, "fold": (int, None), "scored": str, "label": (int, None)},
+    **{"tiles": int, "share": NUMBER, "lesion_cells": int, "lesion_mm2": MAYBE, "maximum": NUMBER, "percentile_99": NUMBER},
+}
+HEAT_MAPS = {"run": str, "slides": [HEAT_MAP]}
 EMBEDDING = {
     "network": {"digest": str},
     "dataset": {"path": str, "digest": str, "packed": bool},
@@ -179,6 +184,11 @@ def read_rounds(folder: Path) -> dict[str, Any]:
 def read_embedding(folder: Path) -> dict[str, Any]:
     """embedding.json of a folder that `pcam-ssl embed` made. Raises UserError where it is damaged."""
     return read_json(folder / "embedding.json", EMBEDDING, f"delete {folder}, and embed again with `pcam-ssl embed`")
+
+
+def read_heat_maps(path: Path) -> dict[str, Any]:
+    """summary.json of heat maps. Raises UserError where it is absent or damaged."""
+    return read_json(path, HEAT_MAPS, "delete it, and map all slides again")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
