@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CONSTRAINT := constraints.txt
 export UV_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test quick test-portable bench lint types docs docs-site wheel
+.PHONY: demo test quick rest test-portable bench lint types docs docs-site wheel
 
 demo: .venv/installed
 	@echo "== the main job on small synthetic slides"
@@ -22,6 +22,11 @@ test: .venv/installed
 # Only what trains no network and starts no second process: about a minute, for every save.
 quick: .venv/installed
 	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not trains and not processes"
+
+# What `quick` leaves out, so that .ci/run runs each test once.
+rest: .venv/installed
+	@echo "== the other tests, $(WORKERS) at a time"
+	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "trains or processes"
 
 # The short form, as .ci/run takes it: make test-portable SHORT=1
 test-portable: .venv/installed

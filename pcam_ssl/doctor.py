@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.models.weights import EXTRA, PACKAGES, WeightPackage, hub_cache_line, hub_cache_models, package_line
@@ -228,7 +229,7 @@ def check_dataset(data: Path | None, verify: bool) -> Finding:
 
     path = data or Path(os.environ.get("PCAM_SSL_DATA", "data/pcam"))
     if data is None and not path.exists():
-        return Finding("dataset", "warn", f"none at {path}", f"make one with `pcam-ssl data import SOURCE {path}`")
+        return Finding("dataset", "warn", f"none at {path}", f"make one with `pcam-ssl data import SOURCE {quote(str(path))}`")
     try:
         dataset = open_dataset(path)
     except UserError as error:
@@ -258,7 +259,7 @@ def check_features(data: Path | None) -> Finding:
     total = size(sum(each.n_bytes for each in sets))
     names = ", ".join(f"{each.name} ({len(each.views)} views)" for each in sets) or "none cached"
     if damaged := [each.folder for each in sets if not each.identity]:
-        return Finding("features", "warn", f"{damaged[0]}: damaged", f"run `pcam-ssl data features {path} --prune`")
+        return Finding("features", "warn", f"{damaged[0]}: damaged", f"run `pcam-ssl data features {quote(str(path))} --prune`")
     return Finding("features", "ok", f"{names}; {total} in {root}" if sets else f"none cached in {root}")
 
 

@@ -5,6 +5,7 @@ A shape lists the keys that the code reads without checking for them. Files of o
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pcam_ssl.errors import UserError
@@ -92,6 +93,11 @@ LABEL_CURVE = {
     "commands": {str: (str, None)},
     "next_command": (str, None),
 }
+HEAT_MAP = {
+    **{"slide": str, "page": str, "fold": (int, None), "scored": str, "label": (int, None)},
+    **{"tiles": int, "share": NUMBER, "lesion_cells": int, "lesion_mm2": MAYBE, "maximum": NUMBER, "percentile_99": NUMBER},
+}
+HEAT_MAPS = {"run": str, "slides": [HEAT_MAP]}
 EMBEDDING = {
     "network": {"digest": str},
     "dataset": {"path": str, "digest": str, "packed": bool},
@@ -104,7 +110,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     """run.json of a run. Raises UserError where there is no run, or it is damaged."""
     path = folder / "run.json"
     if not path.exists():
-        raise UserError(f"{folder}: no run there; `pcam-ssl baseline --out {folder}` makes one")
+        raise UserError(f"{folder}: no run there; `pcam-ssl baseline --out {quote(str(folder))}` makes one")
     again = f"delete {folder}, and the command that made it makes it again"
     info = read_json(path, INFO, again)
     return read_json(path, BLEND_INFO, again) if info["command"] == "blend" else info
@@ -165,7 +171,7 @@ def read_model(folder: Path, number: int) -> dict[str, Any]:
 
 def read_rounds(folder: Path) -> dict[str, Any]:
     """rounds.json, which compares the pseudo-label rounds. Raises UserError where it is damaged."""
-    again = f"`pcam-ssl pseudo-label {folder}` writes it again from the rounds that are there"
+    again = f"`pcam-ssl pseudo-label {quote(str(folder))}` writes it again from the rounds that are there"
     verdict = read_json(folder / "rounds.json", ROUNDS, again)
     # Verdicts of earlier versions know no control.
     if "control" in verdict and (wrong := misfit(verdict["control"], (CONTROL, None), "control")):
@@ -178,6 +184,11 @@ def read_rounds(folder: Path) -> dict[str, Any]:
 def read_embedding(folder: Path) -> dict[str, Any]:
     """embedding.json of a folder that `pcam-ssl embed` made. Raises UserError where it is damaged."""
     return read_json(folder / "embedding.json", EMBEDDING, f"delete {folder}, and embed again with `pcam-ssl embed`")
+
+
+def read_heat_maps(path: Path) -> dict[str, Any]:
+    """summary.json of heat maps. Raises UserError where it is absent or damaged."""
+    return read_json(path, HEAT_MAPS, "delete it, and map all slides again")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

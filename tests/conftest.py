@@ -137,11 +137,11 @@ def command(monkeypatch, capsys):
 
 @pytest.fixture
 def start(tmp_path_factory):
-    """start("baseline", ..., env={}): begin a command in a process of its own; returns a Started, killed when the test ends."""
+    """start("baseline", ..., env={}, before=None): begin a command in a process of its own; returns a Started, killed when the test ends."""
     running = []
 
-    def start(*argv, env: dict[str, str] | None = None) -> Started:
-        running.append(Started(argv, tmp_path_factory.mktemp("process"), env or {}))
+    def start(*argv, env: dict[str, str] | None = None, before=None) -> Started:
+        running.append(Started(argv, tmp_path_factory.mktemp("process"), env or {}, before))
         return running[-1]
 
     yield start

@@ -32,11 +32,11 @@ class Finished:
 
 
 class Started:
-    """A `pcam-ssl` command in a process of its own."""
+    """A `pcam-ssl` command in a process of its own, which calls `before` first: a function of a module."""
 
-    def __init__(self, argv, folder: Path, env: dict[str, str]):
+    def __init__(self, argv, folder: Path, env: dict[str, str], before=None):
         self.out, self.err = folder / "out.txt", folder / "err.txt"
-        arguments = ([str(word) for word in argv], str(self.out), str(self.err), env)
+        arguments = ([str(word) for word in argv], str(self.out), str(self.err), env, before)
         self.process = server().Process(target=_run_command, args=arguments)
         self.process.start()
 
@@ -104,12 +104,14 @@ def in_every_rank(size: int, work, *arguments) -> list:
             process.kill()
 
 
-def _run_command(argv: list[str], out: str, err: str, env: dict[str, str]) -> None:
+def _run_command(argv: list[str], out: str, err: str, env: dict[str, str], before) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.environ.update(env)
     sys.argv = ["pcam-ssl", *argv]
+    if before is not None:
+        before()
     from pcam_ssl.cli import main
 
     main()

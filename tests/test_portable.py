@@ -55,3 +55,27 @@ def test_a_failing_test_fails_the_setting(script, tmp_path, capsys):
     broken.write_text("import os\ndef test_seed(): assert os.environ['PYTHONHASHSEED'] == '1'\ndef test_broken(): assert 0\n")
     assert not script._passes(script.Setting(None, None, 1, 1), [str(broken), "--noconftest"])
     assert "1 failed, 1 passed" in capsys.readouterr().out
+
+
+def test_every_setting_is_run_and_those_of_several_threads_alone(script, monkeypatch):
+    running, seen = set(), []
+
+    def passes(setting, tests):
+        running.add(setting)
+        seen.append((setting, frozenset(running) if setting.threads > 1 else None))
+        running.discard(setting)
+        return setting.hash_seed == 1
+
+    monkeypatch.setattr(script, "_passes", passes)
+    settings = list(script.SETTINGS)
+    assert sorted(script._run(settings, [])) == sorted(each.hash_seed == 1 for each in settings)
+    assert {each for each, _ in seen} == set(settings) and len(seen) == len(settings)
+    assert all(beside == {each} for each, beside in seen if each.threads > 1)
+
+
+@pytest.mark.parametrize("passed", [[True, True, True], [True, False, True]])
+def test_one_setting_that_fails_fails_all(script, monkeypatch, passed):
+    monkeypatch.setattr(script, "_run", lambda *_: passed)
+    monkeypatch.setattr(script, "_flags", lambda: set().union(*script.NEEDS.values()))
+    monkeypatch.setattr(sys, "argv", ["test_portable.py", "--short"])
+    assert script.main() == int(not all(passed))

@@ -1,14 +1,17 @@
 """The suite about itself: marks follow from what a test does, and no test is skipped without a way to run it."""
 
 import ast
+import re
 import subprocess
 import sys
 from ctypes.util import find_library
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import skips
+from _pytest.mark.expression import Expression
 from costs import FIXTURES, marks_of
 
 from pcam_ssl.training import loop as fit
@@ -43,6 +46,30 @@ def test_a_library_may_ask_what_machine_this_is():
 def test_training_without_its_mark_is_refused():
     with pytest.raises(pytest.fail.Exception, match=r"lacks @pytest.mark.trains"):
         fit.train_step(*[None] * 6)
+
+
+def commands(path: Path) -> dict[str, str]:
+    """The pytest line of each target of a Makefile."""
+    found, target = {}, ""
+    for line in path.read_text().splitlines():
+        target = line.partition(":")[0] if ":" in line and not line.startswith(("\t", "#", " ")) else target
+        if line.startswith("\t") and " -m pytest " in line:
+            found[target] = line.partition(" -m pytest ")[2]
+    return found
+
+
+def test_each_test_is_in_one_of_the_two_parts_that_ci_runs():
+    marks = {target: re.search(r'-m "(.*)"', line) for target, line in commands(TESTS.parent / "Makefile").items()}
+    parts = [Expression.compile(marks[target][1]) for target in ("quick", "rest")]
+    for held in [set(some) for n in range(len(FIXTURES) + 1) for some in combinations(FIXTURES, n)]:
+        assert sum(part.evaluate(lambda name, held=held, **_: name in held) for part in parts) == 1, held
+    assert marks["test"] is None, "for people, `make test` is the whole suite"
+
+
+def test_ci_runs_both_parts_and_requires_pages_in_both():
+    lines = (TESTS.parent / ".ci" / "run").read_text().splitlines()
+    order = [line for line in lines if line in ("make quick", "make rest") or "PYTEST_ADDOPTS" in line]
+    assert order == ["export PYTEST_ADDOPTS=--require-pages", "make quick", "make rest", "unset PYTEST_ADDOPTS"]
 
 
 def written_reasons(path: Path) -> list[str]:

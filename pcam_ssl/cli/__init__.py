@@ -12,6 +12,11 @@ from pcam_ssl.terminal import is_follower
 SHARED = {"baseline", "metric-train", "pseudo-label", "label-curve", "run-unit", "predict", "embed", "search"}
 """Commands whose work several processes of `torchrun` share."""
 
+PROGRAM = "pcam-ssl"
+BadParameter = typer.BadParameter
+UsageError = BadParameter.__base__
+"""Errors of typer's parser. They are click's, or in newer versions of typer its own copies of them, which have no public name."""
+
 app = typer.Typer(
     help="Leak-free training and evaluation for histopathology patches (PatchCamelyon, Kaggle Histopathologic Cancer Detection).",
     no_args_is_help=True,
@@ -72,7 +77,13 @@ def main() -> None:
         # A path that is no UTF-8, or a terminal that knows only ASCII, must not end a command that has done its work.
         stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="pcam-ssl")
+        # Not standalone: typer would print mistakes of the command line as a box of several lines, in every process of torchrun.
+        sys.exit(app(prog_name=PROGRAM, standalone_mode=False))
+    except UsageError as error:
+        if not is_follower():
+            # Without a command the message is the whole help.
+            error.show() if "\n" in error.message else _tell(usage_problem(error))
+        sys.exit(2)
     except UserError as error:
         for problem in () if error.told else error.problems:
             _tell(problem)
@@ -82,6 +93,19 @@ def main() -> None:
             raise
         _tell(problem.problems[0])
         sys.exit(problem.exit_code)
+
+
+def usage_problem(error: UsageError) -> str:
+    """A mistake of the command line in one line: the command or option, what is wrong, and the help that says what is right."""
+    command = PROGRAM if error.ctx is None else error.ctx.command_path
+    where, what = command.removeprefix(PROGRAM).strip(), error.format_message()
+    if isinstance(error, BadParameter) and error.param is not None and error.message:
+        where, what = max(error.param.opts, key=len), error.message
+    elif (option := getattr(error, "option_name", None)) and (near := getattr(error, "possibilities", None)):
+        what = f"no such option: {option}. Did you mean {', '.join(near)}?"
+    what = what[:1].lower() + what[1:].rstrip(".")
+    link = "" if what.endswith("?") else ";"
+    return f"{f'{where}: ' if where else ''}{what}{link} `{command} --help` says what it takes"
 
 
 def _tell(problem: str) -> None:

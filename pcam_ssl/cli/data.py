@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -44,7 +45,7 @@ def import_command(
     slides = f"{packed.manifest['n_slides']:,} slides" if packed.manifest["n_slides"] else "no slide ids"
     print(f"{dataset}: {len(packed):,} patches of {packed.size_px} px, {slides}")
     print(_counted(packed.manifest["counts"]))
-    print(f"next: pcam-ssl data show {dataset}, then pcam-ssl baseline --data {dataset}")
+    print(f"next: pcam-ssl data show {quote(str(dataset))}, then pcam-ssl baseline --data {quote(str(dataset))}")
 
 
 @app.command()
@@ -85,7 +86,7 @@ def tile(
     print(f"{dataset}: {len(made):,} patches of {made.size_px} px, {made.manifest['n_slides']:,} slides")
     print(_counted(made.manifest["counts"]))
     print(f"look at {dataset}/slides/*.png: the tissue that was found")
-    print(f"next: pcam-ssl data show {dataset} --sheet sheet.png")
+    print(f"next: pcam-ssl data show {quote(str(dataset))} --sheet sheet.png")
 
 
 @app.command()
@@ -118,12 +119,12 @@ def download(
     place = files[0].parent
     if name == "kaggle":
         print(files[0])
-        print(f"next: pcam-ssl data import {files[0]} data/kaggle")
+        print(f"next: pcam-ssl data import {quote(str(files[0]))} data/kaggle")
         return
     print(
         f"{place}: {len(files)} files" + (", MD5 verified" if sample is None else f", the first {sample:,} patches of each split")
     )
-    print(f"next: pcam-ssl data import {place} data/pcam")
+    print(f"next: pcam-ssl data import {quote(str(place))} data/pcam")
 
 
 @app.command()

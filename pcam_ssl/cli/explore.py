@@ -71,7 +71,7 @@ def embed(
     for scores in made.knn.values():
         print(score_table(scores.report, scores.title) + "\n")
     print(made)
-    print(f"next: pcam-ssl search {out} --id ID")
+    print(f"next: {shlex.join(['pcam-ssl', 'search', str(out), '--id', 'ID'])}")
 
 
 def explain(

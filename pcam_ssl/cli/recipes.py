@@ -1,6 +1,7 @@
 """`pcam-ssl recipes` and `pcam-ssl doctor`."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -53,7 +54,7 @@ def copy(
     from pcam_ssl.api import copy_recipe
 
     copy_recipe(name, target)
-    print(f"{target}: change it, then `pcam-ssl baseline --recipe {target}`")
+    print(f"{target}: change it, then `pcam-ssl baseline --recipe {quote(str(target))}`")
 
 
 def doctor(

@@ -12,6 +12,7 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.models.artefact import FORMAT, WEIGHTS
 from pcam_ssl.models.backbone import package_for
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
+from pcam_ssl.recipe.unused_keys import unused_keys
 from pcam_ssl.records import read_model
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import FOLD_COLUMNS, read_table
@@ -94,9 +95,11 @@ def check_published(run: Run, recipe: Recipe) -> None:
 def check_start(recipe: Recipe, dataset: Dataset) -> None:
     """Raises UserError where `model.weights` is a network of a run on this dataset; warns where it may have seen its slides in another way.
 
-    Warns, too, where a backbone of random weights is frozen.
+    Warns, too, where a backbone of random weights is frozen, and of keys without effect.
     """
     model = recipe.model
+    for line in unused_keys(recipe):
+        warn(line)
     if model.freeze_backbone and not model.pretrained and model.init is None and model.weights is None:
         warn(
             "model.freeze_backbone: the backbone keeps RANDOM weights, and the head learns from their features;"

@@ -11,7 +11,7 @@ from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.distributed import own_rank
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
-from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.recipe.loading import load_recipe, to_yaml
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
@@ -63,7 +63,7 @@ def combinations(recipe: str | None, settings: list[str], axes: list[str], out: 
     """Every combination of the values of `axes`, each in a folder of `out` named after its values, behind `name` where that is given.
 
     Where the seed is swept, all runs keep the folds of the recipe's own seed (`cv.seed`). Raises UserError, before any training, for
-    unknown keys and values, and for keys that change the folds.
+    unknown keys and values, for equal values in other spellings (1e-3 and 0.001), and for keys that change the folds.
     """
     parsed = [_axis(axis) for axis in axes]
     keys = [key for key, _ in parsed]
@@ -81,7 +81,20 @@ def combinations(recipe: str | None, settings: list[str], axes: list[str], out: 
         names = [*([name] if name else []), *(folder_name(value, key) for key, value in zip(keys, values, strict=True))]
         path = Path(out) / "+".join(names)
         planned.append(SweptRun(path, swept, load_recipe("baseline" if recipe is None else recipe, [*settings, *swept])))
+    _check_values_differ(planned)
     return planned
+
+
+def _check_values_differ(planned: list[SweptRun]) -> None:
+    """Raises UserError for two runs of one recipe. Those that share a folder, too, are left to `check_folders`."""
+    known: dict[str, SweptRun] = {}
+    for swept in planned:
+        before = known.setdefault(to_yaml(swept.recipe), swept)
+        if before.path == swept.path:
+            continue
+        differ = [(one, other) for one, other in zip(before.settings, swept.settings, strict=True) if one != other]
+        first, second = (" ".join(settings) for settings in zip(*differ, strict=True))
+        raise UserError(f"--sweep {first}: equals {second}, and each run is trained once; name one of them")
 
 
 def sweep(

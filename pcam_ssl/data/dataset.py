@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pandas as pd
@@ -76,10 +77,10 @@ def open_dataset(path: StrPath) -> Dataset:
     """Open a DATASET folder. Raises UserError where it is absent, something else, or damaged."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: no such dataset; make it with `pcam-ssl data import SOURCE {path}`")
+        raise UserError(f"{path}: no such dataset; make it with `pcam-ssl data import SOURCE {quote(str(path))}`")
     if not is_dataset(path):
         wanted = f"it lacks {' or '.join(name for name in (PIXELS, PATCHES, MANIFEST) if not (path / name).is_file())}"
-        raise UserError(f"{path}: not a dataset ({wanted}); make one with `pcam-ssl data import {path} DATASET`")
+        raise UserError(f"{path}: not a dataset ({wanted}); make one with `pcam-ssl data import {quote(str(path))} DATASET`")
     again = f"delete {path} and import it again"
     try:
         manifest = read_json(path / MANIFEST, {"digest": str, "n_slides": int, "counts": {str: {str: int}}, "notes": dict}, again)

@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pcam_ssl.files import check_folder, digest_text, remove_folder, write_json
 from pcam_ssl.heatmap.cells import CALLED, Grid, Numbers, lay_out, map_numbers
 from pcam_ssl.heatmap.outputs import FILES, PAGE, SUMMARY, Drawn, cells_words, write_outputs
 from pcam_ssl.heatmap.probs import Witness, run_dataset, slide_probs, witnesses
+from pcam_ssl.records import read_heat_maps
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
 from pcam_ssl.render.text import aligned
@@ -84,6 +85,8 @@ class HeatMaps:
     maps: list[HeatMap]
     scores: dict[str, dict]
     """By name of a number: its AUROC over slides with interval, and `difference` to the first, paired. Empty with one class only."""
+    earlier: list[HeatMap] = field(default_factory=list)
+    """Maps of other slides of the dataset, which an earlier call left in the folder: they are part of `scores` and `summary.json`."""
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -101,7 +104,7 @@ class HeatMaps:
         return {
             "run": self.run,
             "called_from_prob": CALLED,
-            "slides": [each.to_dict() | {"page": str(each.page.relative_to(self.folder))} for each in self.maps],
+            "slides": [each.to_dict() | {"page": str(each.page.relative_to(self.folder))} for each in self.maps + self.earlier],
             "slide_auroc": self.scores,
         }
 
@@ -133,6 +136,7 @@ def heat_maps(
     with _opened(source, run, learned, cut) as dataset:
         _check_patches(run, source, learned, dataset)
         patches = _placed(dataset, source, slides)
+        earlier = _earlier(folder, run, set(patches.wsi)) if packed else []
         names = list(dict.fromkeys(patches.wsi))
         speak = witnesses(run, learned, dataset, names)
         silent = {name: each.problem for name, each in speak.items() if each.problem}
@@ -153,7 +157,7 @@ def heat_maps(
                 target = folder / _safe(name) if packed else folder
                 maps.append(_write(target, name, rows, run, speak[name], spaces[name], grids[name], dataset))
                 advance()
-    made = HeatMaps(str(run.path), folder, maps, slide_scores(maps))
+    made = HeatMaps(str(run.path), folder, maps, slide_scores(maps + earlier), earlier)
     write_json(folder / SUMMARY, made.to_dict())
     return made
 
@@ -178,6 +182,28 @@ def _write(
         raise
     labels = rows.label.dropna()
     return HeatMap(name, target, numbers, speaks.fold, speaks.words, int(labels.max()) if len(labels) else None)
+
+
+def _earlier(folder: Path, run: Run, mapped: set[str]) -> list[HeatMap]:
+    """Maps in the folder of other slides than those that are `mapped` now. Raises UserError where another run made them."""
+    if not (folder / SUMMARY).exists():
+        return []
+    summary = read_heat_maps(folder / SUMMARY)
+    rows = [row for row in summary["slides"] if row["slide"] not in mapped and (folder / row["page"]).is_file()]
+    inside = folder.resolve().is_relative_to(run.path.resolve())
+    if rows and not inside and Path(summary["run"]).resolve() != run.path.resolve():
+        raise UserError(
+            f"--out {folder}: holds maps of {len(rows):,} other slides by {summary['run']}, not by {run.path};"
+            " choose another folder, or map all slides"
+        )
+    names = [each.name for each in fields(Numbers)]
+    return [
+        HeatMap(
+            *(row["slide"], (folder / row["page"]).parent, Numbers(**{name: row[name] for name in names})),
+            *(row["fold"], row["scored"], row["label"]),
+        )
+        for row in rows
+    ]
 
 
 @contextmanager
@@ -244,8 +270,8 @@ def _placed(dataset: Dataset, source: Path, slides: tuple[str, ...]) -> pd.DataF
 
 
 def slide_scores(maps: list[HeatMap]) -> dict[str, dict]:
-    """AUROC of the maps' numbers over slides with a label, slides resampled; empty where these are of one class."""
-    known = [each for each in maps if each.label is not None]
+    """AUROC of the maps' numbers over slides with a label, slides resampled; empty where these are of one class. The order changes nothing."""
+    known = sorted((each for each in maps if each.label is not None), key=lambda each: each.wsi)
     if len({each.label for each in known}) < 2:
         return {}
     numbers = {name: [getattr(each.numbers, name) for each in known] for name in ("maximum", "percentile_99", "share")}
@@ -295,5 +321,7 @@ def heat_text(made: HeatMaps) -> str:
     for name, score in made.scores.items():
         gap = "" if name == "maximum" else f", {interval(score['difference'], '+.3f')} to the highest prob, paired"
         lines.append(f"AUROC of slides by {names[name]}: {interval(score)}{gap}")
+    if made.earlier:
+        lines.append(f"{len(made.earlier):,} slides were mapped before; {made.folder / SUMMARY} has them, too")
     page = made.maps[0].page if len(made.maps) == 1 else made.folder / "SLIDE" / PAGE
     return "\n".join([*lines, f"page {page}"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 from typing import Any
 
@@ -39,7 +40,7 @@ def headline(verdict: dict[str, Any]) -> Section:
         lines.append(words)
     if verdict["stopped"]:
         lines.append(f"Stopped: {verdict['stopped']}.")
-    command = f"pcam-ssl predict {verdict['best_folder']} SOURCE --out FILE.parquet"
+    command = f"pcam-ssl predict {quote(verdict['best_folder'])} SOURCE --out FILE.parquet"
     return Section("Verdict", (*map(Paragraph, lines), Paragraph(f"Use round {verdict['best']}:"), Preformatted(command)))
 
 

@@ -24,7 +24,7 @@ from pcam_ssl.pseudo_labels.teachers import check_number
 from pcam_ssl.pseudo_labels.thresholds import provable_text
 from pcam_ssl.recipe.loading import flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
-from pcam_ssl.runs.run import CONTROL, POOLED, ROUNDS, ROUNDS_FILE, Run
+from pcam_ssl.runs.run import CONTROL, POOLED, ROUNDS, ROUNDS_FILE, Run, check_no_dataset
 from pcam_ssl.terminal import say
 
 FIXED = ("seed", "data.", "cv.", "predict.", "neighbours.")
@@ -88,6 +88,7 @@ def find_or_train_round_0(path: Path, recipe: str | None, settings: list[str], d
         requested = load_recipe(recipe, settings, chosen)
         check_recipe(path, requested)
     else:
+        check_no_dataset(run.path)
         requested = chosen = load_recipe("baseline" if recipe is None else recipe, settings)
         check_recipe(path, chosen)
         data = data or os.environ.get("PCAM_SSL_DATA", "data/pcam")

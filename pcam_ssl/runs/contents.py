@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -60,7 +61,9 @@ def read_facts(run: Run) -> Facts:
     info = run.info()
     scores = read_scores(run.path)
     if scores["out_of_fold"] is None:
-        shown = f"`pcam-ssl report {info['round_0']}` shows what it learned from" if "round_0" in info else "report another run"
+        shown = (
+            f"`pcam-ssl report {quote(info['round_0'])}` shows what it learned from" if "round_0" in info else "report another run"
+        )
         raise UserError(
             f"{run.path}: no report without out-of-fold scores, and they are withheld ({scores.get('withheld')}); {shown}"
         )

@@ -1,6 +1,7 @@
 """What turns patches into embeddings: the network of a run, or a frozen timm backbone."""
 
 import hashlib
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,12 @@ def _absent(run: Run, info: dict[str, Any], fold: int | None) -> str:
         return f"--fold {fold}: {run.path} has no such finished fold; it has {', '.join(done) or 'none yet'}"
     if run.recipe.cv.refit is True:
         return f"{run.path}: its refit network is not trained yet; run its command again, it goes on where it stopped"
-    command = f"pcam-ssl {info['command']} --data {info['dataset']} --recipe {run.paths.recipe} --set cv.refit=true --out {run.path}-refit"
+    command = shlex.join(
+        [
+            *("pcam-ssl", info["command"], "--data", info["dataset"], "--recipe", str(run.paths.recipe)),
+            *("--set", "cv.refit=true", "--out", f"{run.path}-refit"),
+        ]
+    )
     return f"{run.path}: has a network for each fold but none on all slides, so no one embedding space; `{command}` makes one"
 
 

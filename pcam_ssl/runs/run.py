@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -188,7 +189,7 @@ class Run:
     @property
     def card(self) -> str:
         """model-card.md. Raises UserError where no report has been written yet."""
-        self._require(self.paths.card, f"`pcam-ssl report {self.path}` writes it")
+        self._require(self.paths.card, f"`pcam-ssl report {quote(str(self.path))}` writes it")
         return self.paths.card.read_text(encoding="utf-8")
 
     def table(self, name: str) -> "RunTable":
@@ -248,6 +249,8 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """What run.json says. Raises UserError where there is no run here, or it is damaged."""
+        if not self.paths.provenance.exists():
+            check_no_dataset(self.path)
         return read_info(self.path)
 
     def recipe_keys(self) -> dict[str, Any]:
@@ -338,7 +341,10 @@ def run_in_use(path: Path | str, number: int | None = None) -> Run:
     folder = Path(path)
     if not (folder / ROUNDS_FILE).exists():
         if number is not None:
-            raise UserError(f"--round {number}: {folder} has no pseudo-label rounds; `pcam-ssl pseudo-label {folder}` makes them")
+            check_no_dataset(folder)
+            raise UserError(
+                f"--round {number}: {folder} has no pseudo-label rounds; `pcam-ssl pseudo-label {quote(str(folder))}` makes them"
+            )
         return Run(folder)
     verdict = read_rounds(folder)
     wanted = verdict["best"] if number is None else number
@@ -363,6 +369,16 @@ def find_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command:
         _refuse_another(run, recipe, dataset, command)
     check_free(run)
     return run
+
+
+def check_no_dataset(path: Path) -> None:
+    """Raises UserError where a dataset is given in place of a run."""
+    from pcam_ssl.data.dataset import is_dataset
+
+    if is_dataset(path):
+        raise UserError(
+            f"{path}: is a dataset, and a run is needed; `pcam-ssl baseline --data {quote(str(path))}` trains one on it"
+        )
 
 
 def check_free(run: Run) -> None:

@@ -158,7 +158,7 @@ def _of_embeddings(folder: Path, data: Path | str | None, device: str | World) -
     if not described["packed"] and data is None:
         raise UserError(
             f"{folder}: made from {described['path']}, whose patches are not kept; "
-            f"`pcam-ssl data import {described['path']} DATASET`, then search with --data DATASET"
+            f"`pcam-ssl data import {shlex.quote(described['path'])} DATASET`, then search with --data DATASET"
         )
     dataset = find_dataset(folder, described["path"], described["digest"], data)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.units.run_unit import Taken
 from pcam_ssl.units.unit import Unit
-from pcam_ssl.units.worker import Job, short
+from pcam_ssl.units.worker import Job, Outcome, short
 
 POLL_S = 0.2
 TAKEN_S, MOST_TAKEN_S = 10.0, 300.0
@@ -24,7 +24,7 @@ class Workers(Protocol):
 
     def start(self, jobs: list[Job]) -> None: ...
 
-    def ended(self) -> list[tuple[int, int | None]]: ...
+    def ended(self) -> list[tuple[int, Outcome]]: ...
 
     def stop(self) -> None: ...
 
@@ -70,6 +70,9 @@ def run_all(pool: Workers, units: dict[int, Unit], jobs: dict[int, Job], retries
                     say(f"{unit}: another worker has it; waiting for that one")
                 taken_s[number] = min(2 * taken_s[number], MOST_TAKEN_S) if number in taken_s else TAKEN_S
                 queue.put_back(number, taken_s[number])
+            elif isinstance(code, str):
+                failed[number] = f"{unit}: {code}"
+                warn(failed[number])
             elif tries[number] < retries and not _is_hopeless(code):
                 tries[number] += 1
                 warn(f"{unit}: {_ending(code)}; starting it again ({tries[number]} of {retries}), it continues from its checkpoint")

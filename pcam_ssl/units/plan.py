@@ -8,8 +8,9 @@ from pcam_ssl.cross_validation.cross_validate import planned_folds
 from pcam_ssl.cross_validation.sweep import SweptRun, check_folders, combinations, folder_name
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.errors import UserError
+from pcam_ssl.recipe.unused_keys import unused_keys
 from pcam_ssl.runs.run import Run, check_free
-from pcam_ssl.terminal import say
+from pcam_ssl.terminal import say, warn
 from pcam_ssl.units.unit import Unit, check_same_run
 
 
@@ -41,6 +42,8 @@ def plan_units(
     axes = axes + ([f"seed={','.join(map(str, seeds))}"] if seeds else [])
     planned = [run for recipe in recipes for run in combinations(recipe, settings, axes, out, folder_name(Path(recipe).stem))]
     check_folders(planned, out)
+    for line in dict.fromkeys(line for swept in planned for line in unused_keys(swept.recipe)):
+        warn(line)
     dataset = open_dataset(data)
     for recipe in {swept.recipe.data.allow_conflicts: swept.recipe for swept in planned}.values():
         check_dataset(recipe, dataset)

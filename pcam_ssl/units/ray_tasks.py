@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.terminal import say, warn
-from pcam_ssl.units.worker import GRACE_S, Job, stop
+from pcam_ssl.units.worker import GRACE_S, Job, Outcome, stop
 
 POLL_S = 0.5
 CONNECT_S = 10.0
@@ -51,13 +51,14 @@ class RayWorkers:
         for job in jobs:
             self._numbers[task.remote(job, str(self._stop_file))] = job.number
 
-    def ended(self) -> list[tuple[int, int | None]]:
-        """The units that ended since the last call, with their exit codes; None where their worker or its machine is lost."""
+    def ended(self) -> list[tuple[int, Outcome]]:
+        """The units that ended since the last call, with their exit codes; None where their worker or its machine is lost, and in
+        words what kept a worker from starting one."""
         import ray
 
         tasks = list(self._numbers)
         done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
-        return [(self._numbers.pop(task), _exit_code(task)) for task in done]
+        return [(self._numbers.pop(task), _outcome(task)) for task in done]
 
     def stop(self) -> None:
         """End all units; each saves its state first. Those that have not begun return at once."""
@@ -141,10 +142,12 @@ def _resources(requests: dict[str, Any], cluster: dict[str, float]) -> dict[str,
     return {**named, **({"resources": others} if others else {})}
 
 
-def _exit_code(task: Any) -> int | None:
+def _outcome(task: Any) -> Outcome:
     import ray
 
     try:
         return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        return first_line(error.cause)
     except ray.exceptions.RayError:
         return None

@@ -11,7 +11,7 @@ from shutil import which
 from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.units.worker import GRACE_S, Job
+from pcam_ssl.units.worker import GRACE_S, Job, Outcome
 
 POLL_S = 0.2
 TIME_MIN = 240
@@ -28,11 +28,14 @@ class SlurmUnit:
         self._process: subprocess.Popen | None = None
         self._code: int | None = None
 
-    def __call__(self) -> int:
+    def __call__(self) -> Outcome:
         from submitit import JobEnvironment
 
         # SLURM may send its warning to all processes of a job; the unit must not die of it before it is asked to save its state.
-        self._process = self.job.start(ignored=signal.Signals[f"SIG{JobEnvironment.USR_SIG}"])
+        try:
+            self._process = self.job.start(ignored=signal.Signals[f"SIG{JobEnvironment.USR_SIG}"])
+        except UserError as error:
+            return str(error)
         threading.Thread(target=self._wait, daemon=True).start()
         self._sleep_until_ended()
         return self._code
@@ -82,10 +85,11 @@ class SlurmWorkers:
             ) from None
         self._jobs.update(submitted)
 
-    def ended(self) -> list[tuple[int, int | None]]:
-        """The units that ended since the last call, with their exit codes; None for a job that left none."""
+    def ended(self) -> list[tuple[int, Outcome]]:
+        """The units that ended since the last call, with their exit codes; None for a job that left none, and in words what kept a job
+        from starting one."""
         done = [number for number, job in self._jobs.items() if job.done()]
-        return [(number, _exit_code(self._jobs.pop(number))) for number in done]
+        return [(number, _outcome(self._jobs.pop(number))) for number in done]
 
     def stop(self) -> None:
         """Cancel all jobs; each unit gets SIGTERM and saves its state."""
@@ -97,7 +101,7 @@ class SlurmWorkers:
         """Nothing is left to be closed."""
 
 
-def _exit_code(job: Any) -> int | None:
+def _outcome(job: Any) -> Outcome:
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:

@@ -9,6 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcam_ssl.errors import UserError
+
+Outcome = int | str | None
+"""How a unit ended on a worker: its exit code, in words why the worker could not start it, or None where the worker is lost."""
 GRACE_S = 60.0
 """Time for a process that is told to stop to finish its step and save its state."""
 
@@ -30,7 +34,12 @@ class Job:
         return [sys.executable, "-m", "pcam_ssl", "run-unit", self.units, str(self.number), *data]
 
     def start(self, env: dict[str, str] | None = None, ignored: signal.Signals | None = None) -> subprocess.Popen:
-        """Begin the process, with what it prints appended to the log. It does not get the Ctrl-C of a terminal, nor the signal `ignored`."""
+        """Begin the process, with what it prints appended to the log. It does not get the Ctrl-C of a terminal, nor the signal `ignored`.
+
+        Raises UserError where the folder is not there.
+        """
+        if not os.path.isdir(self.folder):
+            raise UserError(f"{self.folder}: no such folder on {platform.node()}; launch from a folder that all workers see")
         path = Path(self.log)
         path.parent.mkdir(parents=True, exist_ok=True)
         ignore = None if ignored is None else lambda: signal.signal(ignored, signal.SIG_IGN)

@@ -72,7 +72,7 @@ def test_a_report_that_cannot_be_written_is_told_first(command, finished, tmp_pa
 
 def test_a_line_break_in_a_name_makes_no_second_line(command, tmp_path):
     assert command("data", "show", tmp_path / "a\nb").problems == [
-        f"{tmp_path}/a b: no such dataset; make it with `pcam-ssl data import SOURCE {tmp_path}/a b`"
+        f"{tmp_path}/a b: no such dataset; make it with `pcam-ssl data import SOURCE '{tmp_path}/a b'`"
     ]
 
 
@@ -112,5 +112,5 @@ def test_a_value_that_cannot_be_is_told_first(refused, words, names):
 @pytest.mark.parametrize("words", [("--slides", 10**12), ("--seed", 10**30), ("--stain-shift", "nan"), ("--stain-shift", "inf")])
 def test_slides_without_bound_are_not_drawn(command, tmp_path, words):
     ended = command("data", "synth", tmp_path / "new", *words)
-    assert (ended.code, f"Invalid value for '{words[0]}'" in ended.err) == (2, True)
+    assert (ended.code, len(ended.problems)) == (2, 1) and ended.problems[0].startswith(f"{words[0]}: ")
     assert list(tmp_path.iterdir()) == []

@@ -1,14 +1,13 @@
 """Guarantees 4 and 5 where the device computes views: an interruption and several processes change no view."""
 
+import json
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from processes import in_every_rank
+from processes import in_every_rank, ranks
 
 from pcam_ssl.data.batches import TrainStream, load
 from pcam_ssl.data.dataset import PIXELS
@@ -47,13 +46,13 @@ def test_processes_draw_the_same_views_and_compute_the_same_pixels(slides, size)
     assert apart.max() <= 1 and (apart > 0).mean() < 1e-3
 
 
-@pytest.mark.processes
-def test_torchrun_trains_the_same_network(train, slides, tiny, tmp_path):
+def test_two_processes_train_the_same_network(start, train, slides, tiny, tmp_path):
+    """As under torchrun, which tests/guarantees/test_worlds.py starts."""
     alone = train(tmp_path / "alone", *SGD)
-    argv = ["baseline", "--data", str(slides), "--out", str(tmp_path / "run"), *words(tiny(*SGD))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pcam_ssl", *argv]
-    done = subprocess.run(launcher, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    argv = ["baseline", "--data", slides, "--out", tmp_path / "run", *words(tiny(*SGD))]
+    ends = [each.wait() for each in [start(*argv, env=environment) for environment in ranks(2)]]
+    assert [end.code for end in ends] == [0, 0], ends[0].err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     for k in (0, 1):
         theirs, mine = (
             [event["train_loss"] for event in read_metrics(path / f"fold-{k}" / "metrics.jsonl")]

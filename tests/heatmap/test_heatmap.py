@@ -189,6 +189,47 @@ def test_the_default_folder_is_in_the_run_and_a_second_time_replaces(finished, s
     assert len(again) == 1
 
 
+def test_slides_mapped_in_several_calls_have_the_summary_of_one_call(finished, slides, rewrite, tmp_path):
+    names = sorted(finished.folds.wsi.unique())
+
+    def change(patches: pd.DataFrame) -> pd.DataFrame:
+        return patches.assign(label=patches.label.where(patches.wsi.isin(names[::2]) | patches.label.isna(), 0))
+
+    data = rewrite(slides, tmp_path / "data", change)
+    whole = pcam.heatmap(finished, data, out=tmp_path / "whole", slide=names)
+    calls = [[names[0]], names[1:], [names[0]]]
+    made = [pcam.heatmap(finished, data, out=tmp_path / "maps", slide=each) for each in calls][-1]
+    told = json.loads((tmp_path / "maps" / "summary.json").read_text())
+    rows, expected = (sorted(each["slides"], key=lambda row: row["slide"]) for each in (told, whole.to_dict()))
+    assert [row["slide"] for row in rows] == names
+    # Other patches in a batch, other last digits.
+    assert rows == [pytest.approx(row, abs=1e-5) for row in expected]
+    assert told["slide_auroc"] == whole.scores != {}
+    assert (len(made), len(made.earlier)) == (1, 9) and told == made.to_dict() and "9 slides were mapped before" in repr(made)
+
+
+def test_a_map_whose_page_is_deleted_is_no_longer_in_the_summary(finished, slides, own, tmp_path):
+    first, second = (pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[n].wsi)[0] for n in (0, 1))
+    shutil.rmtree(first.folder)
+    assert pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[2].wsi).earlier == [second]
+
+
+def test_maps_of_another_run_are_not_mixed_in(finished, slides, own, tmp_path):
+    other = Run(Path(shutil.copytree(finished.path, tmp_path / "other")))
+    pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=[own[0].wsi, own[1].wsi])
+    before = (tmp_path / "maps" / "summary.json").read_bytes()
+    message = refused(other, slides, out=tmp_path / "maps", slide=own[0].wsi)
+    assert f"holds maps of 1 other slides by {finished.path}, not by {other.path}" in message
+    assert (tmp_path / "maps" / "summary.json").read_bytes() == before
+    assert pcam.heatmap(other, slides, out=tmp_path / "maps", slide=[own[0].wsi, own[1].wsi]).earlier == []
+
+
+def test_a_damaged_summary_is_named(finished, slides, own, tmp_path):
+    pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[0].wsi)
+    (tmp_path / "maps" / "summary.json").write_text('{"run": "a", "slides": [{"slide": 3}]}')
+    assert f"{tmp_path / 'maps' / 'summary.json'}: damaged (" in refused(finished, slides, out=tmp_path / "maps", slide=own[1].wsi)
+
+
 def test_a_blend_maps_too(train, slides, foreign, tmp_path):
     runs = [train(tmp_path / f"run{n}", f"seed={n}", "cv.seed=0") for n in (0, 1)]
     blend = pcam.blend([*runs], out=tmp_path / "blend")

@@ -98,6 +98,7 @@ def test_a_run_of_another_recipe_is_named_once(command, slides, tmp_path, monkey
         (["smoke", "--sweep", "cv.folds=2,3"], "--sweep cv.folds: changes the folds"),
         (["smoke", "--sweep", "pseudo.rounds=1,2"], "pseudo.rounds=1,2: pseudo-label rounds build on each other"),
         (["smoke", "--sweep", "seed=1,2", "--seeds", "1"], "--sweep seed: the key is set twice"),
+        (["smoke", "--sweep", "optim.lr=1e-3,0.001"], "--sweep optim.lr=1e-3: equals optim.lr=0.001"),
         (["smoke", "--folds", "3"], "--folds 3: "),
         (["smoke", "--folds", "0,0"], "--folds 0: is named twice"),
         (["smoke", "--folds", "0-2"], "--folds 0-2: write whole numbers"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -14,7 +15,9 @@ import pytest
 
 import pcam_ssl as pcam
 from pcam_ssl.units import ray_tasks
+from pcam_ssl.units.attempts import run_all
 from pcam_ssl.units.ray_tasks import RayWorkers, _resources
+from pcam_ssl.units.unit import read_units
 from pcam_ssl.units.worker import Job
 
 
@@ -80,6 +83,17 @@ def test_stopped_workers_save_the_state_of_their_units(cluster, slides, long, tm
     workers.stop()
     assert "state saved" in (tmp_path / "logs" / "0.log").read_text()
     assert saved.exists() and [path.name for path in (tmp_path / "logs").iterdir()] == ["0.log"]
+
+
+@pytest.mark.processes
+def test_a_folder_that_a_worker_does_not_see_is_named(cluster, units, tmp_path):
+    """Not a lost worker: it would be started again and again."""
+    workers = RayWorkers(1, None, {}, None, tmp_path / "logs")
+    job = Job(str(units), 0, str(tmp_path / "logs" / "0.log"), str(tmp_path / "absent"))
+    (failed,) = run_all(workers, {0: read_units(units)[0]}, {0: job}, retries=2).values()
+    assert failed.startswith(
+        f"unit 0 (fold 0 of {tmp_path}/runs/smoke): {tmp_path}/absent: no such folder on {platform.node()}; launch"
+    )
 
 
 def test_without_ray_its_extra_is_named(command, units, monkeypatch):

@@ -116,3 +116,9 @@ def test_a_unit_whose_time_is_up_saves_its_state_and_is_queued_again(submitit, u
     (again,) = queued
     assert again.function.job == unit.job
     assert again.function() == 0 and (folder / "fold.json").exists()
+
+
+def test_a_folder_that_a_job_does_not_see_is_its_outcome(submitit, units, tmp_path):
+    absent = Job(str(units), 0, str(tmp_path / "logs" / "0.log"), str(tmp_path / "absent"))
+    assert SlurmUnit(absent)().startswith(f"{tmp_path}/absent: no such folder on ")
+    assert not (tmp_path / "logs").exists()

@@ -1,6 +1,7 @@
 """Sources of patches, one file per format. The format is recognised from the source."""
 
 from pathlib import Path
+from shlex import quote
 
 from pcam_ssl.data.dataset import is_dataset
 from pcam_ssl.data.images import SUFFIXES
@@ -26,7 +27,7 @@ def list_source(source: Path | str, verify: bool = True, wsi_pattern: str | None
         raise UserError(f"{path}: no such file or folder; name what to import")
     if path.is_dir():
         if is_dataset(path):
-            raise UserError(f"{path}: is a dataset already; use it as it is with --data {path}")
+            raise UserError(f"{path}: is a dataset already; use it as it is with --data {quote(str(path))}")
         if hdf5.looks_like(path) and wsi_pattern is None:
             return hdf5.listing(path, verify)
         if parquet.parquet_files(path) and wsi_pattern is None:
