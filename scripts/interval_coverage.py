@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit
 
 from pcam_ssl.data.dataset import open_dataset
-from pcam_ssl.evaluation.bootstrap import _all_scores, _resampled, intervals_and_differences
+from pcam_ssl.evaluation.bootstrap import _resampled, intervals_and_differences
 from pcam_ssl.evaluation.confidence import count_groups
 from pcam_ssl.evaluation.metrics import point_scores
 
@@ -86,7 +86,7 @@ def coverage(
             continue
         effective.append(counted.effective)
         (found, _), (_, gap) = intervals_and_differences(labels, list(probs.T), slides, options.resamples, number)
-        one, two = _resampled(labels, list(probs.T), slides, n_slides, options.resamples, number, _all_scores)
+        one, two = _resampled(labels, list(probs.T), slides, n_slides, options.resamples, number)
         drawn = {**one, "difference": two["auroc"] - one["auroc"]}
         for name, true in truth.items():
             entry = gap["auroc"] if name == "difference" else found[name]

@@ -87,11 +87,7 @@ def intervals_and_differences(
     codes = group_codes(groups, len(labels))
     counted = count_groups(codes, labels)
     values = [point_scores(labels, probs) for probs in several_probs]
-    drawn = (
-        _resampled(labels, several_probs, codes, counted.n, resamples, seed, _all_scores)
-        if counted.enough
-        else [None] * len(values)
-    )
+    drawn = _resampled(labels, several_probs, codes, counted.n, resamples, seed) if counted.enough else [None] * len(values)
     first, drawn_first = values[0], drawn[0]
     results = []
     for value, draws in zip(values, drawn, strict=True):
@@ -162,11 +158,15 @@ def _interval(value: float | None, drawn: np.ndarray | None, groups: Groups, kin
     return {"value": value, "low": None, "high": None, "resamples": len(drawn), "reason": reason}
 
 
-def _resampled(labels, several_probs, codes, n_groups: int, resamples: int, seed, scored: Scored) -> list[dict[str, np.ndarray]]:
-    """The scores that `scored` gives, in every resample, for each of `several_probs`: {name: [R]}, NaN where undefined. Do not write into them.
+def _resampled(
+    labels, several_probs, codes, n_groups: int, resamples: int, seed, scored: Scored | None = None
+) -> list[dict[str, np.ndarray]]:
+    """All scores, or those that `scored` gives, in every resample, for each of `several_probs`: {name: [R]}, NaN where undefined. Do not
+    write into them.
 
     They do not hang on what is resampled beside them, so those of the last predictions are remembered.
     """
+    scored = scored or _all_scores
     several = [np.asarray(probs, dtype=np.float64) for probs in several_probs]
     shared = hashlib.blake2b(repr((n_groups, resamples, seed, scored.__name__)).encode())
     for array in (labels, codes):
