@@ -51,6 +51,16 @@ def conform(frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     return frame[list(columns)].astype(columns).reset_index(drop=True)
 
 
+def among(ids: pd.Series, others: Iterable[str]) -> np.ndarray:
+    """Bool `[N]`: which of `ids` are among `others`. pandas' `isin` compares Arrow strings one at a time, fifty times slower."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = others if isinstance(others, pd.Series) else list(others)
+    strings = pa.large_string()
+    return pc.is_in(pa.array(ids, type=strings), pa.array(known, type=strings)).to_numpy(zero_copy_only=False)
+
+
 def predictions(ids, labels, slides, fold: int, logits, view_std=None, probs=None) -> pd.DataFrame:
     """A Predictions table from arrays [N].
 

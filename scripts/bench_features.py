@@ -77,7 +77,7 @@ def heads(patches: int, dimension: int) -> None:
         oof = pd.concat(read_predictions(context.run.fold(k) / "oof.parquet") for k in range(context.folds.n_folds))
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"{patches:,} x {dimension:,}: 5 folds of 5 inner folds, 7 values of C: {seconds:.0f} s on {torch.get_num_threads()} threads"
+        f"{patches:,} x {dimension:,}: 5 folds of 5 inner folds, up to 7 values of C: {seconds:.0f} s on {torch.get_num_threads()} threads"
     )
     print(
         f"peak of memory {peak_gb:.1f} GB (with the mapped file of features); AUROC {auroc(oof.label.to_numpy(int), oof.prob.to_numpy()):.3f}"

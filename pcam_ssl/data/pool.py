@@ -5,6 +5,7 @@ import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, Unit, fold_unit, labelled_rows
+from pcam_ssl.tables import among
 
 SOURCES = ("test", "unlabelled", "hidden")
 
@@ -26,7 +27,7 @@ def transductive(dataset: Dataset, folds: Folds, ids: pd.Series, learned: bool) 
     The share is 0 where the networks have not `learned` from their pools. Out-of-fold scores are never transductive: the patches
     that a fold scores are not in its pool.
     """
-    share = float(ids.isin(pool_ids(dataset, folds)).mean()) if learned and len(ids) else 0.0
+    share = float(among(ids, pool_ids(dataset, folds)).mean()) if learned and len(ids) else 0.0
     return {"transductive": share > 0, "in_pool": share}
 
 
@@ -65,6 +66,8 @@ def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     group = patches.wsi.to_numpy(object) if folds.grouping == "slides" else np.full(len(patches), None, object)
     group[rows] = frame.group
     of_slide = pd.Series(group).isin(set(frame.group[kept])).to_numpy()
-    is_copy = patches.pixel_hash.isin(set(patches.pixel_hash.iloc[rows[kept]])).to_numpy()
+    # By numbers: pandas compares Arrow strings with a set one at a time.
+    pixels = pd.factorize(patches.pixel_hash)[0]
+    is_copy = np.isin(pixels, pixels[rows[kept]])
     excluded = np.where(of_slide, "slide", np.where(is_copy, "copy", None))
     return pd.DataFrame({"source": source, "excluded": excluded}, index=patches.index)

@@ -13,7 +13,7 @@ from scipy.special import expit
 from scipy.special import logit as inverse_sigmoid
 
 from pcam_ssl.data.batches import EvalStream, load
-from pcam_ssl.data.features import Features
+from pcam_ssl.data.features import BLOCK, Features
 from pcam_ssl.data.fixed_views import D4, random_names
 from pcam_ssl.data.fixed_views import PLAIN as PLAIN_VIEW
 from pcam_ssl.data.pixels import Inputs
@@ -60,12 +60,9 @@ def dihedral(pixels: torch.Tensor, element: int) -> torch.Tensor:
     return turned.flip(2) if element >= 4 else turned
 
 
-FEATURES_BATCH = 4096
-
-
 def rows_at_once(pixels: Inputs, batch_size: int) -> int:
-    """The rows of a batch: `batch_size` patches, and more of their features, which cost next to nothing."""
-    return FEATURES_BATCH if isinstance(pixels, Features) else batch_size
+    """The rows of a batch: `batch_size` patches, or a block of their features."""
+    return BLOCK if isinstance(pixels, Features) else batch_size
 
 
 def logit_batches(
@@ -89,7 +86,7 @@ def logit_batches(
     with torch.inference_mode(), precision.autocast(device):
         if isinstance(pixels, Features):
             for number in numbers:
-                part = rows[number * FEATURES_BATCH : (number + 1) * FEATURES_BATCH]
+                part = rows[number * BLOCK : (number + 1) * BLOCK]
                 columns = [network.logit(pixels.of(part, name).to(device)).cpu().numpy() for name in views.names]
                 yield np.stack(columns, 1).astype(np.float64)
             return
@@ -205,7 +202,7 @@ def _plain_batches(
     """Plain views of the batches `numbers` on the device: uint8 `[b, H, W, 3]`, or features float32 `[b, D]`."""
     if isinstance(pixels, Features):
         for number in numbers:
-            part = rows[number * FEATURES_BATCH : (number + 1) * FEATURES_BATCH]
+            part = rows[number * BLOCK : (number + 1) * BLOCK]
             yield pixels.of(part, PLAIN_VIEW[0]).to(device).float()
         return
     stream = EvalStream(pixels, rows, np.zeros(len(rows), np.uint64), batch_size, None, 0, 0)

@@ -16,7 +16,7 @@ from pcam_ssl.evaluation.bootstrap import resampled_auroc
 from pcam_ssl.evaluation.confidence import Groups, count_groups, group_codes, summed_half_width
 from pcam_ssl.evaluation.metrics import auroc, nll
 from pcam_ssl.evaluation.power_law import FEWEST_BUDGETS, FittedCurve, fit_curve
-from pcam_ssl.training.logistic import Problems, fit_logistic
+from pcam_ssl.training.logistic import LogisticRegressions, Problems, Solution
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 """The budgets, as shares of a fold's labels."""
@@ -64,11 +64,12 @@ def fit_fold(
     mean, std = features.mean(0), features.std(0, correction=0)
     std = torch.where(std > 1e-6, std, 1.0)
     features, scored = (features - mean) / std, (scored - mean) / std
+    regressions = LogisticRegressions(features)
     cs = [product / features.shape[1] for product in PRODUCTS]
     numbers = np.unique(parts)
-    crossed = np.stack([parts != number for number in numbers], 1)
-    weight, bias = _fit(features, labels, crossed, [(column, c) for column in range(len(numbers)) for c in cs])
-    logits = (features.to(weight) @ weight + bias).numpy().reshape(len(labels), len(numbers), len(cs))
+    crossed = np.stack([parts != number for number in numbers])
+    found = _fit(regressions, labels, crossed, [(row, c) for row in range(len(numbers)) for c in cs])
+    logits = _logits(found, features).reshape(len(labels), len(numbers), len(cs))
     left_out = logits[np.arange(len(labels)), np.searchsorted(numbers, parts)]  # [N, len(cs)]
     losses = [nll(labels, expit(column)) for column in left_out.T]
     best = int(np.argmin(losses))
@@ -76,12 +77,12 @@ def fit_fold(
     sizes = budgets(labels)
     smaller = [order < size for order in draws(labels, seed) for size in sizes[:-1]]
     # The head on all labels is the same in every draw.
-    sets = np.stack([*smaller, np.ones(len(labels), bool)], 1)
-    weight, bias = _fit(features, labels, sets, [(column, cs[best]) for column in range(sets.shape[1])])
-    logits = (scored.to(weight) @ weight + bias).numpy().T
+    sets = np.stack([*smaller, np.ones(len(labels), bool)])
+    found = _fit(regressions, labels, sets, [(row, cs[best]) for row in range(len(sets))])
+    logits = _logits(found, scored).T
     own = logits[:-1].reshape(DRAWS, len(sizes) - 1, len(scored))
     logits = np.concatenate([own, np.broadcast_to(logits[-1], (DRAWS, 1, len(scored)))], axis=1)
-    return FoldHeads(sizes, logits, left_out[:, best], cs[best], weight[:, -1].float(), float(bias[-1]), mean, std)
+    return FoldHeads(sizes, logits, left_out[:, best], cs[best], found.weight[-1].float(), float(found.bias[-1]), mean, std)
 
 
 def budgets(labels: np.ndarray) -> np.ndarray:
@@ -104,14 +105,16 @@ def draws(labels: np.ndarray, seed: tuple[int, ...]) -> list[np.ndarray]:
     return orders
 
 
-def _fit(
-    features: torch.Tensor, labels: np.ndarray, sets: np.ndarray, pairs: list[tuple[int, float]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights `[D, P]` and biases `[P]` of heads on `sets` bool `[N, J]`; `pairs` are a set and a C."""
-    targets = torch.from_numpy(np.repeat(labels[:, None], sets.shape[1], 1).astype(np.float64))
+def _fit(regressions: LogisticRegressions, labels: np.ndarray, sets: np.ndarray, pairs: list[tuple[int, float]]) -> Solution:
+    """Heads on `sets` bool `[J, N]`; `pairs` are a set and a C."""
+    targets = torch.from_numpy(np.broadcast_to(labels, sets.shape).astype(np.float64))
     problems = Problems(torch.from_numpy(sets.astype(np.float64)), targets, [each for each, _ in pairs], [c for _, c in pairs])
-    weight, bias, _ = fit_logistic(features, problems, max_steps=STEPS, tolerance=TOLERANCE)
-    return weight, bias
+    return regressions.fit(problems, max_steps=STEPS, tolerance=TOLERANCE)
+
+
+def _logits(found: Solution, features: torch.Tensor) -> np.ndarray:
+    """Logits `[N, P]` of features `[N, D]`."""
+    return (features.to(found.weight) @ found.weight.T + found.bias).numpy()
 
 
 @dataclass(frozen=True)

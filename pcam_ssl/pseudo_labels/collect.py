@@ -29,7 +29,7 @@ from pcam_ssl.pseudo_labels.verdict import (
     verdict_sentence,
 )
 from pcam_ssl.runs.run import DECISIONS, SELECTION
-from pcam_ssl.tables import DECISION_COLUMNS, predictions, read_predictions, read_table
+from pcam_ssl.tables import DECISION_COLUMNS, among, predictions, read_predictions, read_table
 
 
 def round_tables(rounds: Rounds, number: int) -> RoundTables:
@@ -60,7 +60,7 @@ def teacher_predictions_of_pool(rounds: Rounds, number: int, truth: pd.DataFrame
     tables = []
     for unit in _folds(rounds):
         pool = pool_rows(rounds.dataset, rounds.folds, unit)
-        pool = pool[pool.id.isin(truth.id)].reset_index(drop=True)
+        pool = pool[among(pool.id, truth.id)].reset_index(drop=True)
         tables.append(teacher_predictions(rounds, number, unit, pool))
     whole = pd.concat(tables, ignore_index=True)
     whole["calibrated"] = inverse_sigmoid(whole.prob.clip(1e-15, 1 - 1e-15))
@@ -73,7 +73,7 @@ def teacher_predictions_of_pool(rounds: Rounds, number: int, truth: pd.DataFrame
 def truth_of_pool(rounds: Rounds) -> pd.DataFrame:
     """`id`, `label`, `wsi` of the pool patches whose label is known; for reports only, never for training."""
     ids, patches = pool_ids(rounds.dataset, rounds.folds), rounds.dataset.patches
-    return patches.loc[patches.id.isin(ids) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
+    return patches.loc[among(patches.id, ids) & patches.label.notna(), ["id", "label", "wsi"]].reset_index(drop=True)
 
 
 def write_verdict(

@@ -15,7 +15,7 @@ from pcam_ssl.pseudo_labels.opinions import mix_opinions, opinions_of
 from pcam_ssl.pseudo_labels.selection import decide
 from pcam_ssl.pseudo_labels.teachers import mean_opinion, predict_pool, teachers_digest, teachers_evidence
 from pcam_ssl.runs.run import DECISIONS, SELECTION
-from pcam_ssl.tables import DECISION_COLUMNS, read_table, write_table
+from pcam_ssl.tables import DECISION_COLUMNS, among, read_table, write_table
 from pcam_ssl.terminal import say
 
 
@@ -96,7 +96,7 @@ def _select_pooled(rounds: Rounds, number: int) -> None:
         learned = np.logical_or.reduce([unit.train for unit in folds])
         decisions, facts = decide_mixed(rounds, number, mean_opinion(tables), inner, previous, digest, cluster, learned)
         for unit in units:
-            own = decisions[decisions.id.isin(pools[unit.name].id)].reset_index(drop=True)
+            own = decisions[among(decisions.id, pools[unit.name].id)].reset_index(drop=True)
             _write(rounds, number, unit, own.assign(fold=np.int8(unit.number)).astype({"fold": "Int8"}), facts)
         say(f"round {number}, all folds together: {_words(facts)}")
 

@@ -23,7 +23,7 @@ from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.opinions import check_opinions
 from pcam_ssl.records import read_fold, read_graph, read_neighbours
 from pcam_ssl.runs.run import Run
-from pcam_ssl.tables import mean_over, predictions, read_predictions, read_probs, read_table, write_table
+from pcam_ssl.tables import among, mean_over, predictions, read_predictions, read_probs, read_table, write_table
 
 KEPT = "pool.parquet"
 TEACHER_COLUMNS = ["id", "logit", "prob", "view_std", "knn_prob", "graph_prob"]
@@ -77,7 +77,7 @@ def pool_table(context: RunContext, unit: Unit, folder: Path, pool: pd.DataFrame
     split too; the others are made and kept in `pool.parquet`. Raises UserError where a logit is not finite.
     """
     predicted = _predicted(folder)
-    missing = pool[~pool.id.isin(predicted.id)]
+    missing = pool[~among(pool.id, predicted.id)]
     if len(missing):
         kept = _join(_kept(folder), _predict(context, unit, folder, missing))
         if context.world.is_main:

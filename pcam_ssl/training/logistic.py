@@ -1,6 +1,7 @@
 """Logistic regression to the optimum, many at once: problems share the features and differ in weights, targets and penalty.
 
-So all values of C on all inner folds cost hardly more than one: each step is one matrix product for all of them.
+So several values of C on all inner folds cost hardly more than one: each step is one matrix product for all of them. Arrays have a row
+a problem, since products of few columns with the features are several times slower in BLAS than products of few rows.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ MEMORY = 10
 """Steps that L-BFGS remembers."""
 EXACT = 5_000_000
 """Logits, losses and steps are float64 up to this many logits, float32 beyond. Products with the features are float32."""
-SAMPLE, RANK = 8192, 128
+SAMPLE, RANK = 2048, 128
 """Rows from which the curvature is estimated, and directions in which it is."""
 HALVINGS = 25
 ARMIJO = 1e-4
@@ -19,7 +20,7 @@ ARMIJO = 1e-4
 
 @dataclass(frozen=True)
 class Problems:
-    """`weights` and `targets` `[N, J]` of J sets of labels (a weight of 0 leaves a row out), and for each of P problems its set and its C."""
+    """`weights` and `targets` `[J, N]` of J sets of labels (a weight of 0 leaves a patch out), and for each of P problems its set and its C."""
 
     weights: torch.Tensor
     targets: torch.Tensor
@@ -27,62 +28,96 @@ class Problems:
     cs: list[float]
 
 
-def fit_logistic(
-    features: torch.Tensor, problems: Problems, *, offset: float = 0.0, max_steps: int = 200, tolerance: float = 1e-9
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Weights `[D, P]`, biases `[P]` and the number of steps: minimisers of sum_i s_i logloss_i + |w|^2 / (2 C) for each problem.
+@dataclass(frozen=True)
+class Solution:
+    """Weights `[P, D]` and biases `[P]` of P problems, and the number of steps they took together."""
 
-    `features` `[N, D]` are centred or standardised. The logit in the loss is x w + b + `offset`; targets lie in 0..1. L-BFGS (Liu and Nocedal
-    1989) with backtracking, preconditioned by the curvature at logit 0 in its steepest directions. A problem is solved where the next
-    step would lower its mean loss by less than `tolerance` (nats). The bias is not penalised, as in scikit-learn.
-    """
-    features = features.float()
-    kind = torch.float64 if len(features) * len(problems.sets) <= EXACT and features.device.type != "mps" else torch.float32
-    weights = problems.weights[:, problems.sets].to(features.device, kind)
-    targets = problems.targets[:, problems.sets].to(features.device, kind)
-    total = weights.sum(0, dtype=torch.float64).clamp(min=1e-12).to(kind)
-    weights = weights / total
-    ridge = 1 / (torch.tensor(problems.cs, dtype=kind, device=features.device) * total)
-    curvature = _Curvature(features, ridge)
+    weight: torch.Tensor
+    bias: torch.Tensor
+    steps: int
 
-    n_features, n_problems = features.shape[1], len(problems.sets)
-    solution = torch.zeros(n_features + 1, n_problems, dtype=kind, device=features.device)
-    logits = torch.full((len(features), n_problems), offset, dtype=kind, device=features.device)
-    active = torch.arange(n_problems, device=features.device)
-    state = _State(solution.clone(), logits, weights, targets, ridge)
-    loss, gradient = state.loss(), state.gradient(features)
-    history: list[tuple[torch.Tensor, torch.Tensor]] = []
-    step = 0
-    while step < max_steps and len(active):
-        direction = -_two_loop(gradient, history, curvature, active)
-        slope = (gradient * direction).sum(0)
-        # Rounding can turn a direction uphill near the optimum; the preconditioned gradient never is.
-        uphill = slope >= 0
-        if uphill.any():
-            direction[:, uphill] = -curvature.solve(gradient, active)[:, uphill]
-            slope = (gradient * direction).sum(0)
-        change = (features @ direction[:-1].float()).to(kind) + direction[-1]
-        size, fresh = state.search(direction, change, loss, slope)
-        moved = size > 0
-        state.move(size, direction, change)
-        new_gradient = state.gradient(features)
-        history = [*history, (size * direction, new_gradient - gradient)][-MEMORY:]
-        gradient, loss = new_gradient, fresh
-        step += 1
-        solved = ~moved | (-slope / 2 < tolerance)
-        solution[:, active[solved]] = state.solution[:, solved]
-        if solved.any():
-            left = ~solved
-            active, gradient, loss = active[left], gradient[:, left], loss[left]
-            state = state.of(left)
-            history = [(moves[:, left], turns[:, left]) for moves, turns in history]
-    solution[:, active] = state.solution
-    return solution[:-1], solution[-1], step
+
+class LogisticRegressions:
+    """Logistic regressions on `features` `[N, D]`, which are centred or standardised."""
+
+    def __init__(self, features: torch.Tensor):
+        self.features = features.float()
+        rows = self.features[:: max(1, len(features) // SAMPLE)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, values, basis = torch.svd_lowrank(rows, q=min(RANK, *rows.shape), niter=2)
+        # The Hessian at logit 0 in its steepest directions.
+        self.steepest, self.curvatures = basis.T.contiguous(), values.square() / (4 * len(rows))
+
+    def fit(
+        self,
+        problems: Problems,
+        *,
+        start: Solution | None = None,
+        offset: float = 0.0,
+        max_steps: int = 200,
+        tolerance: float = 1e-9,
+    ) -> Solution:
+        """Minimisers of sum_i s_i logloss_i + |w|^2 / (2 C) for each problem, `start` being what the steps begin from (0 where None).
+
+        The logit in the loss is x w + b + `offset`; targets lie in 0..1. L-BFGS (Liu and Nocedal 1989) with backtracking,
+        preconditioned by the curvature at logit 0 in its steepest directions. A problem is solved where the next step would lower its
+        mean loss by less than `tolerance` (nats). The bias is not penalised, as in scikit-learn.
+        """
+        features, device = self.features, self.features.device
+        n_problems = len(problems.sets)
+        exact = len(features) * len(problems.weights) <= EXACT and device.type != "mps"
+        kind = torch.float64 if exact else torch.float32
+        weights = problems.weights[problems.sets].to(device, kind)
+        targets = problems.targets[problems.sets].to(device, kind)
+        total = weights.sum(1, dtype=torch.float64).clamp(min=1e-12).to(kind)
+        weights = weights / total[:, None]
+        ridge = 1 / (torch.tensor(problems.cs, dtype=kind, device=device) * total)
+
+        solution = torch.zeros(n_problems, features.shape[1] + 1, dtype=kind, device=device)
+        if start is not None:
+            solution[:, :-1], solution[:, -1] = start.weight, start.bias
+        logits = self._product(solution) + offset
+        active = torch.arange(n_problems, device=device)
+        state = _State(solution.clone(), logits, weights, targets, ridge)
+        loss, gradient = state.loss(), state.gradient(features)
+        history: list[tuple[torch.Tensor, torch.Tensor]] = []
+        step = 0
+        while step < max_steps and len(active):
+            curvature = _Curvature(self.steepest.to(kind), self.curvatures.to(kind), ridge[active, None])
+            direction = -_two_loop(gradient, history, curvature)
+            slope = (gradient * direction).sum(1)
+            # Rounding can turn a direction uphill near the optimum; the preconditioned gradient never is.
+            uphill = slope >= 0
+            if uphill.any():
+                direction[uphill] = -curvature.solve(gradient)[uphill]
+                slope = (gradient * direction).sum(1)
+            change = self._product(direction)
+            size, fresh = state.search(direction, change, loss, slope)
+            moved = size > 0
+            state.move(size, direction, change)
+            new_gradient = state.gradient(features)
+            history = [*history, (size[:, None] * direction, new_gradient - gradient)][-MEMORY:]
+            gradient, loss = new_gradient, fresh
+            step += 1
+            solved = ~moved | (-slope / 2 < tolerance)
+            solution[active[solved]] = state.solution[solved]
+            if solved.any():
+                left = ~solved
+                active, gradient, loss = active[left], gradient[left], loss[left]
+                state = state.of(left)
+                history = [(moves[left], turns[left]) for moves, turns in history]
+        solution[active] = state.solution
+        return Solution(solution[:, :-1], solution[:, -1], step)
+
+    def _product(self, solution: torch.Tensor) -> torch.Tensor:
+        """Logits `[P, N]` of solutions `[P, D + 1]`."""
+        return (solution[:, :-1].float() @ self.features.T).to(solution.dtype) + solution[:, -1:]
 
 
 @dataclass
 class _State:
-    """Current solutions `[D + 1, P]` (bias last) and logits `[N, P]` of the problems that are not solved yet."""
+    """Current solutions `[P, D + 1]` (bias last) and logits `[P, N]` of the problems that are not solved yet."""
 
     solution: torch.Tensor
     logits: torch.Tensor
@@ -95,14 +130,14 @@ class _State:
         solution = self.solution if solution is None else solution
         logits = self.logits if logits is None else logits
         each = torch.nn.functional.softplus(logits) - self.targets * logits
-        penalty = (self.ridge / 2 * solution[:-1].square().sum(0)).double()
-        return (self.weights * each).sum(0, dtype=torch.float64) + penalty
+        penalty = (self.ridge / 2 * solution[:, :-1].square().sum(1)).double()
+        return (self.weights * each).sum(1, dtype=torch.float64) + penalty
 
     def gradient(self, features: torch.Tensor) -> torch.Tensor:
-        """Gradient `[D + 1, P]` of `loss`."""
+        """Gradient `[P, D + 1]` of `loss`."""
         residual = self.weights * (self.logits.sigmoid() - self.targets)
-        product = (features.T @ residual.float()).to(residual.dtype)
-        return torch.cat([product + self.ridge * self.solution[:-1], residual.sum(0, keepdim=True)])
+        product = (residual.float() @ features).to(residual.dtype)
+        return torch.cat([product + self.ridge[:, None] * self.solution[:, :-1], residual.sum(1, keepdim=True)], 1)
 
     def search(
         self, direction: torch.Tensor, change: torch.Tensor, loss: torch.Tensor, slope: torch.Tensor
@@ -110,7 +145,7 @@ class _State:
         """Step lengths `[P]` by halving until the loss falls enough (Armijo), 0 where it never does; and the losses there."""
         size = torch.ones_like(slope)
         for _ in range(HALVINGS):
-            fresh = self.loss(self.solution + size * direction, self.logits + size * change)
+            fresh = self.loss(self.solution + size[:, None] * direction, self.logits + size[:, None] * change)
             short = ~(fresh <= loss + ARMIJO * size * slope)
             if not short.any():
                 return size, fresh
@@ -119,48 +154,44 @@ class _State:
         return size, torch.where(short, loss, fresh)
 
     def move(self, size: torch.Tensor, direction: torch.Tensor, change: torch.Tensor) -> None:
-        self.solution += size * direction
-        self.logits += size * change
+        self.solution += size[:, None] * direction
+        self.logits += size[:, None] * change
 
     def of(self, kept: torch.Tensor) -> "_State":
-        parts = (self.solution, self.logits, self.weights, self.targets)
-        return _State(*(part[:, kept] for part in parts), self.ridge[kept])
+        parts = (self.solution, self.logits, self.weights, self.targets, self.ridge)
+        return _State(*(part[kept] for part in parts))
 
 
+@dataclass(frozen=True)
 class _Curvature:
-    """The Hessian at logit 0 plus the penalty, in its `RANK` steepest directions; in all others as steep as in the last of these."""
+    """The Hessian at logit 0 plus the penalty in its R steepest directions; in all others as steep as in the last of these.
 
-    def __init__(self, features: torch.Tensor, ridge: torch.Tensor):
-        rows = features[:: max(1, len(features) // SAMPLE)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            _, values, self.basis = torch.svd_lowrank(rows, q=min(RANK, *rows.shape), niter=2)
-        self.basis = self.basis.to(ridge)
-        self.values = (values.square() / (4 * len(rows))).to(ridge)[:, None]
-        self.ridge = ridge
+    `steepest` `[R, D]` and `values` `[R]` are those of `LogisticRegressions`, `ridge` `[P, 1]`.
+    """
 
-    def solve(self, gradient: torch.Tensor, problems: torch.Tensor) -> torch.Tensor:
-        """The gradient `[D + 1, P]` of these problems, divided by the curvature."""
-        ridge = self.ridge[problems]
-        flat = 1 / (self.values[-1] + ridge)
-        inside = self.basis.T @ gradient[:-1]
-        step = flat * gradient[:-1] + self.basis @ ((1 / (self.values + ridge) - flat) * inside)
-        return torch.cat([step, 4 * gradient[-1:]])
+    steepest: torch.Tensor
+    values: torch.Tensor
+    ridge: torch.Tensor
+
+    def solve(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient `[P, D + 1]` divided by the curvature."""
+        flat = 1 / (self.values[-1] + self.ridge)
+        inside = gradient[:, :-1] @ self.steepest.T
+        step = flat * gradient[:, :-1] + ((1 / (self.values + self.ridge) - flat) * inside) @ self.steepest
+        return torch.cat([step, 4 * gradient[:, -1:]], 1)
 
 
-def _two_loop(
-    gradient: torch.Tensor, history: list[tuple[torch.Tensor, torch.Tensor]], curvature: _Curvature, problems: torch.Tensor
-) -> torch.Tensor:
+def _two_loop(gradient: torch.Tensor, history: list[tuple[torch.Tensor, torch.Tensor]], curvature: _Curvature) -> torch.Tensor:
     """The L-BFGS direction (Nocedal and Wright 2006, algorithm 7.4), with the curvature in place of a multiple of the identity."""
     direction, alphas = gradient.clone(), []
     for moves, turns in reversed(history):
-        product = (moves * turns).sum(0)
+        product = (moves * turns).sum(1, keepdim=True)
         rho = torch.where(product > 0, 1 / product, 0.0)
-        alphas.append(rho * (moves * direction).sum(0))
+        alphas.append(rho * (moves * direction).sum(1, keepdim=True))
         direction -= alphas[-1] * turns
-    direction = curvature.solve(direction, problems)
+    direction = curvature.solve(direction)
     for (moves, turns), alpha in zip(history, reversed(alphas), strict=True):
-        product = (moves * turns).sum(0)
+        product = (moves * turns).sum(1, keepdim=True)
         rho = torch.where(product > 0, 1 / product, 0.0)
-        direction += (alpha - rho * (turns * direction).sum(0)) * moves
+        direction += (alpha - rho * (turns * direction).sum(1, keepdim=True)) * moves
     return direction

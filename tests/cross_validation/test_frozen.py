@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from pcam_ssl.cross_validation import linear_heads
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.folds import fold_unit, read_folds
 from pcam_ssl.data.views import dihedral
@@ -212,6 +214,30 @@ def test_c_has_the_lowest_loss_on_the_inner_patches(train, tmp_path, inner_folds
     inner = table(run, 0, "inner")
     own = np.logaddexp(0, np.where(inner.label == 1, -1, 1) * inner.logit).mean()
     assert min(losses.values()) == pytest.approx(own, abs=1e-4)
+
+
+@pytest.mark.parametrize("signal", [1.0, 0.0], ids=["clear labels", "noise"])
+def test_the_search_for_c_ends_between_worse_neighbours(train, tmp_path, monkeypatch, signal):
+    """Clear labels want a large C, noise a small one: both lie beyond the values that are tried first."""
+    rng = np.random.default_rng(0)
+
+    def features(context, rows, policy):
+        rows = np.asarray(rows)
+        labels = context.dataset.patches.set_index("row").label.loc[rows].to_numpy(float)
+        drawn = rng.normal(size=(len(rows), context.frozen.network.n_features))
+        return torch.from_numpy(drawn + signal * labels[:, None]).float()
+
+    monkeypatch.setattr("pcam_ssl.cross_validation.linear_heads.unit_features", features)
+    run = train(tmp_path / "run", *FROZEN, *HEADS["linear"], only=[0])
+    facts = json.loads((run.fold(0) / "fold.json").read_text())
+    n_features = len(load_file(run.fold(0) / "model.safetensors")["feature_mean"])
+    places = [round(2 * np.log10(float(c) * n_features)) + 2 for c in facts["c_losses"]]
+    losses = dict(zip(places, facts["c_losses"].values(), strict=True))
+    best = min(losses, key=losses.get)
+    assert places == list(range(places[0], places[-1] + 1))
+    assert set(linear_heads.FIRST) <= set(places)
+    assert {best - 1, best + 1} & set(range(len(linear_heads.PRODUCTS))) <= set(places)
+    assert best not in linear_heads.FIRST
 
 
 @pytest.mark.parametrize("layers", ["last", "stages"])

@@ -33,8 +33,7 @@ def doubled(rows, times):
 def cell_scores_of(rows, times):
     labels, probs, slides = rows
     cells = bootstrap._cells(labels, probs, slides, len(times))
-    other, tumor = np.split(cells.counts @ times[:, None].astype(float), 2)
-    return {name: drawn[0] for name, drawn in bootstrap._cell_scores(cells, other, tumor).items()}
+    return {name: drawn[0] for name, drawn in bootstrap._all_scores(cells, times[:, None].astype(float)).items()}
 
 
 def test_values_are_the_point_scores(rows):
@@ -230,3 +229,43 @@ def test_pairing_narrows_the_interval(rows):
 
 def test_paired_difference_of_an_undefined_score_is_none():
     assert paired_differences([1, 1], [0.9, 0.1], [0.8, 0.2], ["a", "b"])["auroc"]["value"] is None
+
+
+def test_the_auroc_alone_is_that_among_all_scores(rows):
+    labels, probs, slides = rows
+    drawn = [
+        bootstrap._resampled(labels, [probs], slides, 30, 50, 0, scored)[0]["auroc"]
+        for scored in (bootstrap._auroc, bootstrap._all_scores)
+    ]
+    assert np.array_equal(*drawn)
+
+
+def test_resampled_scores_are_computed_once(rows, monkeypatch):
+    labels, probs, slides = rows
+    other = np.sqrt(probs)
+    first = paired_differences(labels, other, probs, slides, resamples=50, seed=7)
+    computed = []
+    drawn = bootstrap._drawn
+    monkeypatch.setattr(
+        bootstrap, "_drawn", lambda labels, several, *rest: computed.extend(several) or drawn(labels, several, *rest)
+    )
+    assert paired_differences(labels, other, probs, slides, resamples=50, seed=7) == first
+    assert not computed
+    # Each of what the draws rest on asks for new ones.
+    third = probs**2
+    flipped = labels.copy()
+    flipped[0] = 1 - flipped[0]
+    moved = slides.copy()
+    moved[0] = slides[-1]
+    for asked in (
+        (labels, other, third, slides, 50, 7),
+        (flipped, other, probs, slides, 50, 7),
+        (labels, other, probs, moved, 50, 7),
+    ):
+        computed.clear()
+        paired_differences(*asked)
+        assert len(computed) == (1 if asked[2] is third else 2)
+    for options in ({"resamples": 51, "seed": 7}, {"resamples": 50, "seed": 8}):
+        computed.clear()
+        paired_differences(labels, other, probs, slides, **options)
+        assert len(computed) == 2
