@@ -541,7 +541,7 @@ def predict(
     """Score patches with every fold of a run or blend; returns Predictions: `prob` [N], `table`, and `scores` where labels are known.
 
     `source`: a DATASET, anything `import_dataset` reads, patches uint8 [N, H, W, 3], or a list of image files. `out` also writes the table
-    as parquet. Raises UserError where no fold is finished, or the patches do not fit.
+    as parquet; several processes (`torchrun`) need it. Raises UserError where no fold is finished, or the patches do not fit.
     """
     from pcam_ssl.results import predicted
 

@@ -16,6 +16,7 @@ from pcam_ssl.render.format import interval, out_of_fold_words, passes, score_do
 from pcam_ssl.render.html import fragment
 from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions
+from pcam_ssl.terminal import is_one_of_several
 
 if TYPE_CHECKING:
     from pcam_ssl.data.dataset import Dataset
@@ -67,7 +68,14 @@ class Predictions:
 
 
 def predicted(run: StrPath, source: Any, *, out: StrPath | None, **options: Any) -> Predictions:
-    """Predictions of a source, of an array of patches, or of image files; written to `out` where that is given."""
+    """Predictions of a source, of an array of patches, or of image files; written to `out` where that is given.
+
+    Raises UserError without `out` in one of several processes, which share one file.
+    """
+    if out is None and is_one_of_several():
+        raise UserError(
+            "predict: several processes write one table; name it, out='FILE.parquet', in a folder that all of them reach"
+        )
     from pcam_ssl.blending.predict import predict_source
     from pcam_ssl.data.in_memory import packed
 

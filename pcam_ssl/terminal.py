@@ -13,9 +13,14 @@ def console():
     return Console(stderr=True, highlight=False, soft_wrap=True, quiet=is_follower())
 
 
+def is_one_of_several() -> bool:
+    """Whether this is a process of `torchrun` beside others."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
 def is_follower() -> bool:
     """Whether this is a process of `torchrun` other than rank 0, which speaks for all."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and os.environ.get("RANK", "0") != "0"
+    return is_one_of_several() and os.environ.get("RANK", "0") != "0"
 
 
 def draws_bars() -> bool:

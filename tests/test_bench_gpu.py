@@ -41,7 +41,12 @@ def no_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("gpu-fit", 2), pytest.param("gpu-baseline", 1, marks=pytest.mark.trains), ("gpu-d4", 1)]
+    ("name", "rows"),
+    [
+        pytest.param("gpu-fit", 2, marks=pytest.mark.trains),
+        pytest.param("gpu-baseline", 1, marks=pytest.mark.trains),
+        ("gpu-d4", 1),
+    ],
 )
 def test_a_row_has_a_finite_ratio(scripts, inputs, no_gpu, name, rows):
     measured = scripts["bench"].run(name, inputs)

@@ -9,8 +9,8 @@ import pandas as pd
 from pcam_ssl.blending.members import member_problem
 from pcam_ssl.blending.tables import blended_table, read_scales, same_rows
 from pcam_ssl.cross_validation.predict import further_table, predict_run
-from pcam_ssl.data.dataset import Dataset, split_rows
-from pcam_ssl.distributed import World, join_world
+from pcam_ssl.data.dataset import split_rows
+from pcam_ssl.distributed import join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import check_target
@@ -66,17 +66,17 @@ def predict_blend(
                     predict_source(path, dataset.path, file, split=split, device=device, round=own_round)
                 heads[path] = world.run_on_all(lambda file=file: read_predictions(file))
             patches = world.run_on_all(lambda: split_rows(dataset, source, split))
-            tables = [_member(member, heads[member["run"]], dataset, patches, world) for member in members]
+            tables = []
+            for member in members:
+                kept = work / f"{list(heads).index(member['run'])}-embeddings"
+                head, kind, path = heads[member["run"]], member["table"], Path(member["run"])
+                tables.append(
+                    head if kind is None else further_table(Run(path), kind, head, dataset, patches, kept, out.parent, world)
+                )
             table = _blend(run, described, members, tables)
             notes = run.table_notes({**run.info(), "dataset_digest": dataset.digest}, blend=described["method"], run=run.path)
             world.run_on_main(lambda: write_table(out, table, notes))
         return len(patches), world.run_on_main(lambda: _report(run, table))
-
-
-def _member(member: dict[str, Any], head: pd.DataFrame, dataset: Dataset, patches: pd.DataFrame, world: World) -> pd.DataFrame:
-    if member["table"] is None:
-        return head
-    return further_table(Run(Path(member["run"])), member["table"], head, dataset, patches, world)
 
 
 def _blend(run: Run, described: dict[str, Any], members: list[dict[str, Any]], tables: list[pd.DataFrame]) -> pd.DataFrame:

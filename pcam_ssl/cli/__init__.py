@@ -7,7 +7,7 @@ import typer
 
 from pcam_ssl.cli import data, evaluate, explore, export, recipes, search, train, units
 from pcam_ssl.errors import UserError, refused
-from pcam_ssl.terminal import is_follower
+from pcam_ssl.terminal import is_follower, is_one_of_several
 
 SHARED = {"baseline", "metric-train", "pseudo-label", "label-curve", "run-unit", "predict", "embed", "search"}
 """Commands whose work several processes of `torchrun` share."""
@@ -59,7 +59,7 @@ def _options(
         print(f"pcam-ssl {__version__}")
         raise typer.Exit
     command = context.invoked_subcommand
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and command is not None and command not in SHARED:
+    if is_one_of_several() and command is not None and command not in SHARED:
         instead = "; `data import` takes --workers N" if command == "data" else ""
         error = UserError(f"{command}: runs in one process; start it without torchrun{instead}")
         error.told = is_follower()

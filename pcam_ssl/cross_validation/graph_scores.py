@@ -67,16 +67,14 @@ def graph_tables(context: RunContext, unit: Unit, fitted: Fitted, patches: dict[
     return {"tables": {f"{name}-graph": table for name, table in tables.items()}, "facts": facts}
 
 
-def propagated_logits(
-    context: RunContext, unit: Unit, network: Network, choice: dict, source: RunContext, patches: pd.DataFrame
-) -> np.ndarray:
-    """Logits `[n]` of `patches` of the dataset of `source`, by the unit's graph with the `choice` in the facts of `graph_tables`.
+def propagated_logits(context: RunContext, unit: Unit, network: Network, choice: dict, embeddings: np.ndarray) -> np.ndarray:
+    """Logits `[n]` of patches with `embeddings` `[n, D]` by the network, by the unit's graph with the `choice` in the facts of `graph_tables`.
 
     They ask their nearest nodes, also where the graph is transductive.
     """
     nodes = Nodes.of(context, unit, network, choice["k"])
     solved = nodes.graph(choice["k"], choice["power"]).spread(choice["alpha"])
-    return solved.logits_of(*nodes.nearest(embed_patches(source, network, patches), choice["k"]), choice["scale"])
+    return solved.logits_of(*nodes.nearest(embeddings, choice["k"]), choice["scale"])
 
 
 def _say(unit: Unit, facts: dict) -> None:

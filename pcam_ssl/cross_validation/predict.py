@@ -1,7 +1,7 @@
 """Predict new patches with every fold of a run: by its network, by kNN votes of its training patches, by its graph, or smoothed in space."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.graph_scores import propagated_logits
-from pcam_ssl.cross_validation.neighbor_votes import embed_patches, training_gallery
+from pcam_ssl.cross_validation.neighbor_votes import training_gallery
 from pcam_ssl.cross_validation.spatial_scores import around_logits, check_places, smoothed
 from pcam_ssl.data.dataset import PIXELS, Dataset, open_dataset, split_rows
 from pcam_ssl.data.folds import Unit, fold_unit, read_folds
@@ -26,7 +26,7 @@ from pcam_ssl.models.inference import logit_batches, summarised, test_views
 from pcam_ssl.neighbors.knn import Blend, gallery_votes, knn_logits
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.records import read_graph, read_neighbours, read_spatial
-from pcam_ssl.runs.embedder import unit_digest
+from pcam_ssl.runs.embedder import Embedder, unit_digest
 from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, INNER_SPATIAL, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.runs.shared_work import kept_work, shared_source
@@ -65,46 +65,51 @@ def predict_run(
                 f"{source}: scores are transductive: the networks learned from {exposure['in_pool']:.0%} of these patches, without labels; score new slides for an honest estimate"
             )
         notes = run.table_notes({**info, "dataset_digest": dataset.digest}, round=0, run=run.path)
-        if recipe.scored_by == "knn":
-            tables = neighbours_table(run, "knn", None, dataset, patches, world)
-            mean = tables[tables.fold == -1]
-            world.run_on_main(lambda: write_table(out, tables, notes))
-        else:
-            mean = _predict_folds(run, [path.parent for path in folders], dataset, patches, out, notes, world)
+        identity = {
+            "networks": world.run_on_main(lambda: {path.parent.name: unit_digest(path.parent) for path in folders}),
+            "dataset": dataset.digest,
+            "views": repr(test_views(recipe)),
+            "split": patches.split.unique().tolist(),
+            "device": world.device.type,
+        }
+        with kept_work(out, f"--out {out}", identity, world) as work:
+            if recipe.scored_by == "knn":
+                tables = neighbours_table(run, "knn", None, dataset, patches, work / "knn", out.parent, world)
+                mean = tables[tables.fold == -1]
+                world.run_on_main(lambda: write_table(out, tables, notes))
+            else:
+                mean = _predict_folds(run, [path.parent for path in folders], dataset, patches, work, out, notes, world)
         return len(patches), world.run_on_main(lambda: _report(mean, recipe))
 
 
 def _predict_folds(
-    run: Run, folders: list[Path], dataset: Dataset, patches: pd.DataFrame, out: Path, notes: dict[str, str], world: World
+    run: Run,
+    folders: list[Path],
+    dataset: Dataset,
+    patches: pd.DataFrame,
+    work: Path,
+    out: Path,
+    notes: dict[str, str],
+    world: World,
 ) -> pd.DataFrame:
-    """Write the Predictions of all folds and their mean, block by block; returns the mean where there are labels, else an empty
-    table, in the process that writes."""
-    networks = world.run_on_main(lambda: {folder.name: unit_digest(folder) for folder in folders})
-    identity = {
-        "networks": networks,
-        "dataset": dataset.digest,
-        "views": repr(test_views(run.recipe)),
-        "split": patches.split.unique().tolist(),
-        "device": world.device.type,
-    }
-    with kept_work(out, f"--out {out}", identity, world) as work:
-        folds = [
-            _score_fold(folder, work / f"{folder.name}.npy", out.parent, run.recipe, dataset, patches, world) for folder in folders
-        ]
-        means: list[pd.DataFrame] = []
-        calibrator, labelled = mean_calibrator(run, [fold.number for fold in folds]), patches.label.notna().any()
+    """Write the Predictions of all folds and their mean, block by block, from logits kept in the folder `work`; returns the mean where
+    there are labels, else an empty table, in the process that writes."""
+    recipe = run.recipe
+    folds = [_score_fold(folder, work / f"{folder.name}.npy", out.parent, recipe, dataset, patches, world) for folder in folders]
+    means: list[pd.DataFrame] = []
+    calibrator, labelled = mean_calibrator(run, [fold.number for fold in folds]), patches.label.notna().any()
 
-        def blocks() -> Iterator[pd.DataFrame]:
-            places = [slice(begin, begin + BLOCK) for begin in range(0, len(patches), BLOCK)]
-            for fold in folds:
-                yield from (fold.table(patches, place) for place in places)
-            for place in places:
-                mean = mean_of_folds([fold.table(patches, place) for fold in folds], calibrator)
-                if labelled:
-                    means.append(mean)
-                yield mean
+    def blocks() -> Iterator[pd.DataFrame]:
+        places = [slice(begin, begin + BLOCK) for begin in range(0, len(patches), BLOCK)]
+        for fold in folds:
+            yield from (fold.table(patches, place) for place in places)
+        for place in places:
+            mean = mean_of_folds([fold.table(patches, place) for fold in folds], calibrator)
+            if labelled:
+                means.append(mean)
+            yield mean
 
-        world.run_on_main(lambda: write_tables(out, blocks(), notes))
+    world.run_on_main(lambda: write_tables(out, blocks(), notes))
     return pd.concat(means, ignore_index=True) if means else pd.DataFrame()
 
 
@@ -148,11 +153,13 @@ def _report(mean: pd.DataFrame, recipe: Recipe) -> dict | None:
 
 
 def further_table(
-    run: Run, kind: str, own: pd.DataFrame, source: Dataset, patches: pd.DataFrame, device: str | World = "auto"
+    run: Run, kind: str, own: pd.DataFrame, source: Dataset, patches: pd.DataFrame, kept: Path, place: Path, world: World
 ) -> pd.DataFrame:
     """Predictions of `patches` of `source` by one of a run's further ways (`knn`, `blend`, `graph` or `spatial`), by fold and their mean as
     fold -1, from the run's `own` of the same patches. Raises as `neighbours_table`, and where `spatial` finds no places."""
-    return _smoothed(run, own, source) if kind == "spatial" else neighbours_table(run, kind, own, source, patches, device)
+    return (
+        _smoothed(run, own, source) if kind == "spatial" else neighbours_table(run, kind, own, source, patches, kept, place, world)
+    )
 
 
 def _smoothed(run: Run, own: pd.DataFrame, source: Dataset) -> pd.DataFrame:
@@ -166,12 +173,20 @@ def _smoothed(run: Run, own: pd.DataFrame, source: Dataset) -> pd.DataFrame:
 
 
 def neighbours_table(
-    run: Run, kind: str, head: pd.DataFrame | None, source: Dataset, patches: pd.DataFrame, device: str | World = "auto"
+    run: Run,
+    kind: str,
+    head: pd.DataFrame | None,
+    source: Dataset,
+    patches: pd.DataFrame,
+    kept: Path,
+    place: Path,
+    world: World,
 ) -> pd.DataFrame:
     """Predictions of `patches` of `source` by each finished fold, and their mean as fold -1: by kNN (`knn`), by head and kNN (`blend`), or by
     label propagation (`graph`).
 
-    `head`: the classifier's Predictions of the same patches, by fold, which only `blend` needs. Raises UserError where the run's
+    `head`: the classifier's Predictions of the same patches, by fold, which only `blend` needs. The embeddings of the patches are files in the
+    folder `kept`, which an interrupted command goes on with; errors name the folder `place`. Raises UserError where the run's
     dataset, whose patches vote, does not exist any more or has changed.
     """
     info, recipe = run.info(), run.recipe
@@ -187,12 +202,16 @@ def neighbours_table(
             " new slides for an honest estimate"
         )
     folds = read_folds(run.paths.folds, dataset.patches)
+    world.run_on_main(lambda: kept.mkdir(exist_ok=True))
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):
-        trained = load_trained(run.unit(unit.name), device)
-        context = RunContext(recipe, dataset, folds, run, trained.world, trained.precision, trained.world.loader_workers)
+        trained = world.run_on_all(lambda unit=unit: load_trained(run.unit(unit.name), world))
+        context = RunContext(recipe, dataset, folds, run, world, trained.precision, world.loader_workers)
+        embedder = Embedder(trained.network, trained.precision, world, recipe.predict.batch_size, {})
+        pixels, rows = Pixels(source.path / PIXELS), patches.row.to_numpy()
+        embeddings = embedder.fill(pixels, rows, kept / f"{unit.name}.npy", place, label=f"{unit.name} embedding")
         fold_head = None if head is None else head[head.fold == unit.number]
-        parts.append(_fold(context, unit, trained.network, kind, fold_head, replace(context, dataset=source), patches))
+        parts.append(_fold(context, unit, trained.network, kind, fold_head, embeddings, patches))
     # Blended logits are calibrated already, so their mean needs no temperature.
     inner = {"graph": INNER_GRAPH, "knn": INNER_KNN if recipe.scored_by == "head" else INNER}
     calibrator = mean_calibrator(run, finished, inner[kind]) if kind in inner else None
@@ -200,17 +219,17 @@ def neighbours_table(
 
 
 def _fold(
-    context: RunContext, unit: Unit, network, kind: str, head: pd.DataFrame | None, source: RunContext, patches: pd.DataFrame
+    context: RunContext, unit: Unit, network, kind: str, head: pd.DataFrame | None, embeddings: np.ndarray, patches: pd.DataFrame
 ):
     folder = context.run.unit(unit.name)
     if kind == "graph":
         facts = read_graph(folder)
-        logits = propagated_logits(context, unit, network, facts["choice"], source, patches)
+        logits = propagated_logits(context, unit, network, facts["choice"], embeddings)
         probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
         return predictions(patches.id, patches.label, patches.wsi, unit.number, logits, probs=probs)
     facts = read_neighbours(folder, kind == "blend")
     vote = facts["vote"]
-    votes = gallery_votes(training_gallery(context, unit, network), embed_patches(source, network, patches), vote["k"])
+    votes = gallery_votes(training_gallery(context, unit, network), embeddings, vote["k"])
     logits = knn_logits(*votes, vote["temperature"])
     probs = Calibrator.from_dict(facts["calibration"]).prob(logits)
     if kind == "knn":

@@ -12,7 +12,7 @@ from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import predict_rows
 from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.graph_scores import propagated_logits
-from pcam_ssl.cross_validation.neighbor_votes import vote_logits, vote_probs
+from pcam_ssl.cross_validation.neighbor_votes import embed_patches, vote_logits, vote_probs
 from pcam_ssl.data.folds import Folds, Unit, score_groups
 from pcam_ssl.device import choose_precision
 from pcam_ssl.errors import UserError
@@ -148,7 +148,7 @@ def _predict(context: RunContext, unit: Unit, folder: Path, patches: pd.DataFram
         table["knn_prob"] = vote_probs(context, unit, network, patches, neighbours)
     if made.get("graph"):
         graph = read_graph(folder)
-        logits = propagated_logits(context, unit, network, graph["choice"], context, patches)
+        logits = propagated_logits(context, unit, network, graph["choice"], embed_patches(context, network, patches))
         table["graph_prob"] = Calibrator.from_dict(graph["calibration"]).prob(logits)
     return table[TEACHER_COLUMNS]
 

@@ -125,3 +125,8 @@ def test_a_damaged_file_of_a_run_is_named(finished, tmp_path, name):
         "folds.parquet": lambda: copy.folds,
     }
     assert name in raised(reads[name]).problems[0]
+
+
+def test_several_processes_are_asked_for_the_file_they_share(monkeypatch, slides, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert raised(lambda: pcam.predict(tmp_path / "run", slides)).what.startswith("several processes write one table")

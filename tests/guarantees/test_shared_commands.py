@@ -10,9 +10,11 @@ import pytest
 from processes import ranks
 from search_run import METRIC
 
+from pcam_ssl.cross_validation import predict
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.models import filling
 from pcam_ssl.models.network import Network
+from pcam_ssl.runs import embedder
 from pcam_ssl.tables import read_table
 
 SMALL_BATCHES = "predict.batch_size=16"
@@ -163,6 +165,30 @@ def test_killed_processes_are_continued_by_one(start, command, metric, patches, 
 
 WORK = {"embed": 480 // 16, "predict": 2 * 2 * 480 // 16}
 """Passes through a network: a batch of `predict` has a plain and a random view, and two folds predict."""
+
+
+@pytest.mark.trains
+def test_a_stopped_prediction_by_neighbours_embeds_no_patch_twice(command, metric, patches, tmp_path, monkeypatch):
+    assert command("blend", metric, f"{metric}:knn", "--out", tmp_path / "blend").code == 0
+    votes, asked = predict.gallery_votes, []
+
+    def stopped(*arguments):
+        asked.append(arguments)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return votes(*arguments)
+
+    words = "predict", tmp_path / "blend", patches, "--out"
+    with monkeypatch.context() as stop:
+        stop.setattr(predict, "gallery_votes", stopped)
+        assert command(*words, tmp_path / "two.parquet").code == 130
+    embedded, batches = [], embedder.embedding_batches
+    monkeypatch.setattr(embedder, "embedding_batches", lambda *given, **how: (embedded.extend(given[3]), batches(*given, **how))[1])
+    assert command(*words, tmp_path / "two.parquet").code == 0
+    assert not embedded
+    assert command(*words, tmp_path / "one.parquet").code == 0
+    assert len(embedded) == 2 * len(pd.read_parquet(patches / "patches.parquet")) // 16
+    check_tables(tmp_path / "two.parquet", tmp_path / "one.parquet")
 
 
 @pytest.mark.processes

@@ -63,7 +63,7 @@ def test_the_verdict_ends_the_terminal_text_with_the_command_to_use_next():
 
 def test_the_command_is_never_broken():
     folder = "runs/" + "a long name " * 10
-    assert f"\n  pcam-ssl predict {folder} SOURCE --out FILE.parquet" in rounds_text(verdict(best_folder=folder))
+    assert f"\n  pcam-ssl predict '{folder}' SOURCE --out FILE.parquet" in rounds_text(verdict(best_folder=folder))
 
 
 def test_a_round_says_what_it_learned_from():
