@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcam_ssl.data.images import BadImage, decode, edge_px, measure
+from pcam_ssl.data.images import BadImage, decode, edge_px, measure, without_threads
 from pcam_ssl.errors import UserError
 
 PROCESSES_FROM = 10_000
@@ -198,7 +198,8 @@ def _pack(chunk: Chunk, size_px: int, room: np.ndarray) -> Packed:
                 except BadImage as reason:
                     bad.append((chunk.first + row, str(reason)))
         pixels = room[: len(rows)]
-    statistics = measure(pixels) if len(pixels) else {}
+    with without_threads():
+        statistics = measure(pixels) if len(pixels) else {}
     return Packed(np.array(rows, dtype=int) + chunk.first, pixels, statistics, bad, len(chunk.images))
 
 

@@ -8,8 +8,12 @@ from functools import cache
 import cv2
 import numpy as np
 from PIL import Image
+from threadpoolctl import ThreadpoolController
 
 from pcam_ssl.errors import first_line
+
+# OpenCV's threads gain nothing on patches, and compete with torch's and with other processes for the same cores.
+cv2.setNumThreads(0)
 
 FORMATS = ("TIFF", "PNG", "JPEG", "BMP", "WEBP")
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -112,6 +116,15 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density (red, green, blue) of hematoxylin, eosin, and a residual: Ruifrok & Johnston (2001)."""
 UNMIX = np.rint(np.linalg.inv(STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)) * 2**30) / 2**30
 """Rounded for the same reason."""
+
+
+def without_threads():
+    """Context manager in which matrix products of `measure` use one thread. They are so small that further threads only wait, at full load:
+    two processes that measure would take each other's core."""
+    return _thread_pools().limit(limits=1)
+
+
+_thread_pools = cache(ThreadpoolController)
 
 
 def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,10 +19,6 @@ from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pcam_ssl.data.images import OPTICAL_DENSITY, UNMIX
 from pcam_ssl.errors import UserError, first_line
 
-# OpenCV's threads would compete with torch's for the same cores.
-cv2.setNumThreads(0)
-
-
 # The elements of the group are counter-clockwise quarter turns. OpenCV's rotation is ten times as fast as a copy of NumPy's view.
 TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset, open_dataset
-from pcam_ssl.data.images import measure
+from pcam_ssl.data.images import measure, without_threads
 from pcam_ssl.data.writer import DatasetWriter, check_space, refuse_existing
 from pcam_ssl.errors import UserError
 from pcam_ssl.slides.annotation_files import find_annotations
@@ -114,7 +114,7 @@ def _write(slides: list[Path], plans: list[Plan], target: Path, cutting: Cutting
     with DatasetWriter(target, cutting.size_px, source=source, source_format="whole slides", expected=to_come + there) as writer:
         folder = writer.scratch / FOLDER
         folder.mkdir()
-        with progress("cutting", to_come + there) as advance, _Behind() as behind:
+        with without_threads(), progress("cutting", to_come + there) as advance, _Behind() as behind:
             by_slide = groupby(_regions(plans, workers, advance), key=lambda region: region.plan)
             for slide in slides:
                 plan, regions = next(by_slide) if slide in planned else (None, ())

@@ -3,8 +3,10 @@ import signal
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pcam_ssl.data import decoding
 from pcam_ssl.data.dataset import open_dataset
@@ -91,6 +93,23 @@ def test_pixels_are_measured_by_processes_as_by_one(tmp_path, make_pixels):
     for one, two in zip(packed(1), packed(2), strict=True):
         assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
         assert one[2].keys() == two[2].keys() and all(np.array_equal(one[2][name], two[2][name]) for name in one[2])
+
+
+def test_patches_are_measured_without_further_threads(encode, make_pixels, tmp_path, monkeypatch):
+    measure, seen = decoding.measure, []
+
+    def watched(pixels):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return measure(pixels)
+
+    monkeypatch.setattr(decoding, "measure", watched)
+    images = [encode(patch, "PNG") for patch in make_pixels(2, 32)]
+    with threadpool_limits(2):
+        for _ in decoding.packed_in_order(iter([decoding.Chunk(0, images)]), 1, tmp_path):
+            pass
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert set(seen) == {1}
+    assert cv2.getNumThreads() == 1
 
 
 @pytest.mark.processes
