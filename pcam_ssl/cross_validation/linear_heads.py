@@ -44,19 +44,14 @@ def fit_linear_heads(context: RunContext, unit: Unit) -> Fitted:
     # In place: the features of a large dataset fill much of the memory.
     features = features.sub_(network.feature_mean).div_(network.feature_std).to(context.world.device)
     offset = _log_pos_weight(context.recipe, labels)
-    inner_units = unit.parts or (unit,)
-    sets = list(range(1, 1 + len(unit.parts))) or [0]
     heads = _Heads(features, labels, offset, context.recipe)
     chosen, evidence = options.c, None
     if options.c == "inner":
-        chosen, evidence = _choose(context, inner_units, sets, labels, heads, features)
-    elif unit.parts:
-        heads.fit([(each, chosen) for each in sets])
-    if (0, chosen) not in heads:
-        # The mean of the inner heads is near the optimum of all labels.
-        heads.fit([(0, chosen)], start=heads.mean(sets, chosen) if unit.parts else None)
+        chosen, evidence = _choose(context, unit, labels, heads, features)
+    else:
+        heads.fit([chosen])
     own = _saved(context, unit, network, heads[0, chosen])
-    inner = [(part, _saved(context, part, network, heads[number, chosen])) for number, part in zip(sets, unit.parts, strict=False)]
+    inner = [(part, _saved(context, part, network, heads[number, chosen])) for number, part in enumerate(unit.parts, 1)]
     context.world.gather(None)
     if evidence is not None and context.world.is_main:
         tried = list(evidence["losses"])
@@ -126,55 +121,51 @@ class _Heads:
         self.fitted: dict[tuple[int, float], tuple[torch.Tensor, torch.Tensor]] = {}
         self.steps = 0
 
-    def __contains__(self, pair: tuple[int, float]) -> bool:
-        return pair in self.fitted
-
     def __getitem__(self, pair: tuple[int, float]) -> tuple[torch.Tensor, torch.Tensor]:
         return self.fitted[pair]
 
-    def fit(self, pairs: list[tuple[int, float]], start: Solution | None = None) -> None:
-        """Fit the heads of learners and Cs, from those in `start` or from 0."""
+    def fit(self, cs: list[float], start: float | None = None) -> None:
+        """Fit all learners at the values `cs`, from their heads at the C `start`, or from 0."""
+        learners = range(len(self.weights))
+        pairs = [(learner, c) for c in cs for learner in learners]
+        begun = None
+        if start is not None:
+            weights, biases = zip(*(self[learner, start] for learner, _ in pairs), strict=True)
+            begun = Solution(torch.stack(weights), torch.stack(biases), 0)
         problems = Problems(self.weights, self.targets, [learner for learner, _ in pairs], [c for _, c in pairs])
         limits = {"max_steps": self.options.max_steps, "tolerance": self.options.tolerance}
-        solution = self.regressions.fit(problems, start=start, offset=self.offset, **limits)
+        solution = self.regressions.fit(problems, start=begun, offset=self.offset, **limits)
         self.fitted |= dict(zip(pairs, zip(solution.weight, solution.bias, strict=True), strict=True))
         self.steps += solution.steps
 
-    def of(self, learners: list[int], c: float) -> Solution:
-        """The heads of several learners at one C."""
-        weights, biases = zip(*(self[learner, c] for learner in learners), strict=True)
-        return Solution(torch.stack(weights), torch.stack(biases), 0)
 
-    def mean(self, learners: list[int], c: float) -> Solution:
-        """The mean of the heads of several learners, as one head."""
-        all_of = self.of(learners, c)
-        return Solution(all_of.weight.mean(0, keepdim=True), all_of.bias.mean(0, keepdim=True), 0)
-
-
-def _choose(
-    context: RunContext, units: tuple[Unit, ...], sets: list[int], labels: _Labels, heads: _Heads, features: torch.Tensor
-) -> tuple[float, dict]:
-    """The C of the lowest mean loss (nats) on the inner patches of `units`, and the losses of those that were tried."""
+def _choose(context: RunContext, unit: Unit, labels: _Labels, heads: _Heads, features: torch.Tensor) -> tuple[float, dict]:
+    """The C of the lowest mean loss (nats) on the unit's inner patches, and the losses of those that were tried."""
     cs = [product / features.shape[1] for product in PRODUCTS]
-    truth = in_order(units, [context.rows.label.to_numpy(np.int64)[unit.inner] for unit in units])
-    inner = [torch.from_numpy(labels.places.get_indexer(context.rows.row.to_numpy()[unit.inner])) for unit in units]
+    units, first = (unit.parts, 1) if unit.parts else ((unit,), 0)
+    truth = in_order(units, [context.rows.label.to_numpy(np.int64)[each.inner] for each in units])
+    inner = [torch.from_numpy(labels.places.get_indexer(context.rows.row.to_numpy()[each.inner])) for each in units]
 
     def loss(c: float) -> float:
         logits = []
-        for at, (weight, bias) in zip(inner, (heads[number, c] for number in sets), strict=True):
+        for number, at in enumerate(inner, first):
+            weight, bias = heads[number, c]
             logits.append(torch.cat([features[block].to(weight) @ weight + bias for block in at.split(BLOCK)]).cpu().numpy())
         return nll(truth, expit(in_order(units, logits)))
 
-    heads.fit([(number, cs[place]) for place in FIRST for number in sets])
+    heads.fit([cs[place] for place in FIRST])
     losses = {place: loss(cs[place]) for place in FIRST}
     while True:
         best = min(losses, key=lambda place: (losses[place], place))
-        further = [place for place in (best - 1, best + 1) if 0 <= place < len(cs) and place not in losses]
+        if best == min(losses):
+            # Small values take few steps, so all that are left cost hardly more than one.
+            further = list(range(best))
+        else:
+            further = [place for place in (best + 1,) if place < len(cs) and place not in losses]
         if not further:
             break
-        for place in further:
-            heads.fit([(number, cs[place]) for number in sets], start=heads.of(sets, cs[best]))
-            losses[place] = loss(cs[place])
+        heads.fit([cs[place] for place in further], start=cs[best])
+        losses |= {place: loss(cs[place]) for place in further}
     return cs[best], {"n": len(truth), "losses": {f"{cs[place]:.3g}": losses[place] for place in sorted(losses)}}
 
 
