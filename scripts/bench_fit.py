@@ -8,23 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from bench_inputs import Inputs, device_name, pixels_of, place
 from bench_measure import Row, at_least, compare, rate, ratios, spread, take_turns
-from bench_training import BareSide, article, build_training
+from bench_training import BareSide, article, build_training, labelled_stream
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcam_ssl.cross_validation.cross_validate import loader_workers
 from pcam_ssl.cross_validation.fitting import new_network
-from pcam_ssl.cross_validation.training_data import batch_plan
 from pcam_ssl.cross_validation.training_pixels import for_device
-from pcam_ssl.data.batches import TrainStream
 from pcam_ssl.data.dataset import Dataset
-from pcam_ssl.data.folds import labelled_rows
 from pcam_ssl.data.pixels import DevicePixels
-from pcam_ssl.data.views import Views
 from pcam_ssl.device import choose_precision
 from pcam_ssl.distributed import World
 from pcam_ssl.recipe.schema import Recipe
@@ -78,17 +73,7 @@ class FitSide:
         self.world, self.folder, self.recipe = world, folder, recipe
         self.check_steps = CHECK_STEPS_GPU if world.device.type == "cuda" else 1
         self.uncounted, self.steps = 2 * self.check_steps, steps
-        rows = labelled_rows(dataset.patches)
-        labels, slides = rows["label"].to_numpy(np.int64), pd.factorize(rows["wsi"])[0]
-        self.stream = TrainStream(
-            _pixels(recipe, dataset, rows["row"].to_numpy(), world),
-            rows["row"].to_numpy(),
-            labels,
-            batch_plan(recipe, labels, slides, recipe.seed),
-            Views(recipe.views.policy, recipe.views.strength, recipe.views.transform),
-            recipe.seed,
-            slides=slides,
-        )
+        self.stream = labelled_stream(recipe, dataset, lambda rows: _pixels(recipe, dataset, rows, world))
 
     def __call__(self) -> float:
         # Losses are read just before `advance`, so all steps told by then are done.

@@ -1,6 +1,7 @@
 """Training benchmarks: step (overhead of the tool's step), article (against the plain way)."""
 
 import time
+from collections.abc import Callable
 from itertools import cycle, islice
 
 import numpy as np
@@ -52,6 +53,15 @@ def build_training(recipe: Recipe, dataset: Dataset, world: World, ema_decay: fl
     return Training(method, optimizer, schedule, ema, torch.amp.GradScaler(world.device.type, enabled=precision.name == "fp16"))
 
 
+def labelled_stream(recipe: Recipe, dataset: Dataset, pixels: Callable[[np.ndarray], object]) -> TrainStream:
+    """Batches of all labelled patches under the recipe's views; `pixels` gives those of some rows."""
+    patches = labelled_rows(dataset.patches)
+    rows, labels, slides = patches["row"].to_numpy(), patches["label"].to_numpy(np.int64), pd.factorize(patches["wsi"])[0]
+    plan = batch_plan(recipe, labels, slides, recipe.seed)
+    views = Views(recipe.views.policy, recipe.views.strength, recipe.views.transform)
+    return TrainStream(pixels(rows), rows, labels, plan, views, recipe.seed, slides=slides)
+
+
 class ToolSide:
     """The tool's loader and step. Calling it trains `steps` batches and returns their seconds."""
 
@@ -61,17 +71,7 @@ class ToolSide:
         self.precision = choose_precision(world.device)
         self.plan = Plan(recipe.train.epochs, ENDLESS, recipe.seed, recipe.train.clip_norm)
         self.check_steps = CHECK_STEPS_GPU if world.device.type == "cuda" else 1
-        rows = labelled_rows(dataset.patches)
-        labels, slides = rows["label"].to_numpy(np.int64), pd.factorize(rows["wsi"])[0]
-        self.stream = TrainStream(
-            pixels_of(dataset),
-            rows["row"].to_numpy(),
-            labels,
-            batch_plan(recipe, labels, slides, recipe.seed),
-            Views(recipe.views.policy, recipe.views.strength, recipe.views.transform),
-            recipe.seed,
-            slides=slides,
-        )
+        self.stream = labelled_stream(recipe, dataset, lambda rows: pixels_of(dataset))
 
     def __call__(self) -> float:
         begun = time.perf_counter()
