@@ -97,7 +97,7 @@ HEAT_MAP = {
     **{"slide": str, "page": str, "fold": (int, None), "scored": str, "label": (int, None)},
     **{"tiles": int, "share": NUMBER, "lesion_cells": int, "lesion_mm2": MAYBE, "maximum": NUMBER, "percentile_99": NUMBER},
 }
-HEAT_MAPS = {"run": str, "slides": [HEAT_MAP]}
+HEAT_MAPS = {"run": str, "dataset": str, "networks": {str: str}, "slides": [HEAT_MAP]}
 EMBEDDING = {
     "network": {"digest": str},
     "dataset": {"path": str, "digest": str, "packed": bool},

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_every_setting_is_run_and_those_of_several_threads_alone(script, monkeyp
 
     def passes(setting, tests):
         running.add(setting)
+        time.sleep(0.05)
         seen.append((setting, frozenset(running) if setting.threads > 1 else None))
         running.discard(setting)
         return setting.hash_seed == 1

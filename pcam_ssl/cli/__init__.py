@@ -97,7 +97,7 @@ def main() -> None:
 
 def usage_problem(error: UsageError) -> str:
     """A mistake of the command line in one line: the command or option, what is wrong, and the help that says what is right."""
-    command = PROGRAM if error.ctx is None else error.ctx.command_path
+    command = _command_named() if error.ctx is None else error.ctx.command_path
     where, what = command.removeprefix(PROGRAM).strip(), error.format_message()
     if isinstance(error, BadParameter) and error.param is not None and error.message:
         where, what = max(error.param.opts, key=len), error.message
@@ -106,6 +106,17 @@ def usage_problem(error: UsageError) -> str:
     what = what[:1].lower() + what[1:].rstrip(".")
     link = "" if what.endswith("?") else ";"
     return f"{f'{where}: ' if where else ''}{what}{link} `{command} --help` says what it takes"
+
+
+def _command_named() -> str:
+    """The command that the command line names, as "pcam-ssl data import"."""
+    command, words = typer.main.get_command(app), [PROGRAM]
+    for word in sys.argv[1:]:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        words.append(word)
+    return " ".join(words)
 
 
 def _tell(problem: str) -> None:

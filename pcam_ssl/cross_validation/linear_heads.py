@@ -158,7 +158,7 @@ def _choose(context: RunContext, unit: Unit, labels: _Labels, heads: _Heads, fea
     while True:
         best = min(losses, key=lambda place: (losses[place], place))
         if best == min(losses):
-            # Small values take few steps, so all that are left cost hardly more than one.
+            # Smaller values take few steps, and several of them together cost hardly more than one.
             further = list(range(best))
         else:
             further = [place for place in (best + 1,) if place < len(cs) and place not in losses]

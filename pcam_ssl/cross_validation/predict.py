@@ -30,7 +30,7 @@ from pcam_ssl.runs.embedder import Embedder, unit_digest
 from pcam_ssl.runs.networks import INNER, INNER_GRAPH, INNER_KNN, INNER_SPATIAL, mean_calibrator, mean_of_folds
 from pcam_ssl.runs.run import Run
 from pcam_ssl.runs.shared_work import kept_work, shared_source
-from pcam_ssl.tables import calibrated_logits, predictions, write_table, write_tables
+from pcam_ssl.tables import calibrated_logits, predictions, read_predictions, write_table, write_tables
 from pcam_ssl.terminal import warn
 
 BLOCK = 65_536
@@ -185,9 +185,9 @@ def neighbours_table(
     """Predictions of `patches` of `source` by each finished fold, and their mean as fold -1: by kNN (`knn`), by head and kNN (`blend`), or by
     label propagation (`graph`).
 
-    `head`: the classifier's Predictions of the same patches, by fold, which only `blend` needs. The embeddings of the patches are files in the
-    folder `kept`, which an interrupted command goes on with; errors name the folder `place`. Raises UserError where the run's
-    dataset, whose patches vote, does not exist any more or has changed.
+    `head`: the classifier's Predictions of the same patches, by fold, which only `blend` needs. In the folder `kept` are the Predictions of
+    finished folds and the embeddings of the present one, with which an interrupted command goes on; errors name the folder `place`.
+    Raises UserError where the run's dataset, whose patches vote, does not exist any more or has changed.
     """
     info, recipe = run.info(), run.recipe
     voters = "graph joins the patches" if kind == "graph" else "kNN votes with the patches"
@@ -205,13 +205,19 @@ def neighbours_table(
     world.run_on_main(lambda: kept.mkdir(exist_ok=True))
     parts, finished = [], [k for k in range(folds.n_folds) if run.fold_done(k)]
     for unit in (fold_unit(folds, k) for k in finished):
-        trained = world.run_on_all(lambda unit=unit: load_trained(run.unit(unit.name), world))
-        context = RunContext(recipe, dataset, folds, run, world, trained.precision, world.loader_workers)
-        embedder = Embedder(trained.network, trained.precision, world, recipe.predict.batch_size, {})
-        pixels, rows = Pixels(source.path / PIXELS), patches.row.to_numpy()
-        embeddings = embedder.fill(pixels, rows, kept / f"{unit.name}.npy", place, label=f"{unit.name} embedding")
-        fold_head = None if head is None else head[head.fold == unit.number]
-        parts.append(_fold(context, unit, trained.network, kind, fold_head, embeddings, patches))
+        done, embedded = kept / f"{unit.name}-{kind}.parquet", kept / f"{unit.name}.npy"
+        if not world.run_on_main(done.exists):
+            trained = world.run_on_all(lambda unit=unit: load_trained(run.unit(unit.name), world))
+            context = RunContext(recipe, dataset, folds, run, world, trained.precision, world.loader_workers)
+            embedder = Embedder(trained.network, trained.precision, world, recipe.predict.batch_size, {})
+            pixels, rows = Pixels(source.path / PIXELS), patches.row.to_numpy()
+            embeddings = embedder.fill(pixels, rows, embedded, place, label=f"{unit.name} embedding")
+            fold_head = None if head is None else head[head.fold == unit.number]
+            part = _fold(context, unit, trained.network, kind, fold_head, embeddings, patches)
+            world.run_on_main(lambda part=part, done=done: write_table(done, part))
+            # One fold's embeddings at a time: those of all folds may be larger than the patches.
+            world.run_on_main(lambda embedded=embedded: embedded.unlink())
+        parts.append(world.run_on_all(lambda done=done: read_predictions(done)))
     # Blended logits are calibrated already, so their mean needs no temperature.
     inner = {"graph": INNER_GRAPH, "knn": INNER_KNN if recipe.scored_by == "head" else INNER}
     calibrator = mean_calibrator(run, finished, inner[kind]) if kind in inner else None

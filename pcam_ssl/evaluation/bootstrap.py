@@ -38,9 +38,10 @@ TOO_FEW = "fewer than two slides hold the rarer class, so no spread between slid
 CHUNK = 2**18
 # Weights in one chunk: 64 MB. This bounds memory where every patch is its own group.
 WEIGHTS = 2**23
+# Numbers of an array of 16 MB, see `_drawn`.
 LARGE = 2**21
-# Resampled scores of the last predictions, 0.2 MB each: a verdict compares each round with several others.
-REMEMBERED = 64
+# Bytes of the resampled scores that are kept, 0.2 MB for a prediction at 2,000 resamples: a verdict compares each round with several others.
+REMEMBERED = 2**24
 _remembered: OrderedDict[bytes, dict[str, np.ndarray]] = OrderedDict()
 
 
@@ -161,10 +162,9 @@ def _interval(value: float | None, drawn: np.ndarray | None, groups: Groups, kin
 def _resampled(
     labels, several_probs, codes, n_groups: int, resamples: int, seed, scored: Scored | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """All scores, or those that `scored` gives, in every resample, for each of `several_probs`: {name: [R]}, NaN where undefined. Do not
-    write into them.
+    """All scores, or those that `scored` gives, in every resample, for each of `several_probs`: {name: [R]}, NaN where undefined.
 
-    They do not hang on what is resampled beside them, so those of the last predictions are remembered.
+    They do not depend on what is resampled beside them, so those of the last predictions are remembered.
     """
     scored = scored or _all_scores
     several = [np.asarray(probs, dtype=np.float64) for probs in several_probs]
@@ -184,7 +184,7 @@ def _resampled(
     for key in keys:
         _remembered[key] = found[key]
         _remembered.move_to_end(key)
-    while len(_remembered) > REMEMBERED:
+    while sum(score.nbytes for scores in _remembered.values() for score in scores.values()) > REMEMBERED:
         _remembered.popitem(last=False)
     return [found[key] for key in keys]
 
@@ -201,7 +201,10 @@ def _drawn(labels, several_probs, codes, n_groups: int, resamples: int, seed, sc
         weights = _draw(rng, n_groups, min(step, resamples - start))
         for cells, done in zip(several, chunks, strict=True):
             done.append(scored(cells, weights))
-    return [{name: np.concatenate([chunk[name] for chunk in done]) for name in done[0]} for done in chunks]
+    drawn = [{name: np.concatenate([chunk[name] for chunk in done]) for name in done[0]} for done in chunks]
+    for score in (score for scores in drawn for score in scores.values()):
+        score.setflags(write=False)  # several callers get the same ones
+    return drawn
 
 
 def _draw(rng: np.random.Generator, n_groups: int, n: int) -> np.ndarray:

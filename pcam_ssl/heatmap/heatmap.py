@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pcam_ssl.records import read_heat_maps
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
 from pcam_ssl.render.text import aligned
+from pcam_ssl.runs.embedder import unit_digest
 from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.slides.plan import Cutting, check_mpp
 from pcam_ssl.slides.reader import slide_name
@@ -85,8 +86,13 @@ class HeatMaps:
     maps: list[HeatMap]
     scores: dict[str, dict]
     """By name of a number: its AUROC over slides with interval, and `difference` to the first, paired. Empty with one class only."""
+    dataset: str
+    """Digest of the patches' dataset."""
+    networks: dict[str, str]
+    """Digests of the networks, by fold."""
     earlier: list[HeatMap] = field(default_factory=list)
-    """Maps of other slides of the dataset, which an earlier call left in the folder: they are part of `scores` and `summary.json`."""
+    """Maps of other slides of the dataset by the same networks, which earlier calls left in the folder: they are part of `scores` and
+    `summary.json`."""
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -103,6 +109,8 @@ class HeatMaps:
         """What summary.json holds."""
         return {
             "run": self.run,
+            "dataset": self.dataset,
+            "networks": self.networks,
             "called_from_prob": CALLED,
             "slides": [each.to_dict() | {"page": str(each.page.relative_to(self.folder))} for each in self.maps + self.earlier],
             "slide_auroc": self.scores,
@@ -136,7 +144,9 @@ def heat_maps(
     with _opened(source, run, learned, cut) as dataset:
         _check_patches(run, source, learned, dataset)
         patches = _placed(dataset, source, slides)
-        earlier = _earlier(folder, run, set(patches.wsi)) if packed else []
+        made = HeatMaps(str(run.path), folder, [], {}, dataset.digest, _networks(run))
+        if packed:
+            _earlier(made, set(patches.wsi))
         names = list(dict.fromkeys(patches.wsi))
         speak = witnesses(run, learned, dataset, names)
         silent = {name: each.problem for name, each in speak.items() if each.problem}
@@ -157,7 +167,9 @@ def heat_maps(
                 target = folder / _safe(name) if packed else folder
                 maps.append(_write(target, name, rows, run, speak[name], spaces[name], grids[name], dataset))
                 advance()
-    made = HeatMaps(str(run.path), folder, maps, slide_scores(maps + earlier), earlier)
+    # Read again: another command may have mapped further slides meanwhile.
+    earlier = _earlier(made, {each.wsi for each in maps}) if packed else []
+    made = replace(made, maps=maps, scores=slide_scores(maps + earlier), earlier=earlier)
     write_json(folder / SUMMARY, made.to_dict())
     return made
 
@@ -184,17 +196,25 @@ def _write(
     return HeatMap(name, target, numbers, speaks.fold, speaks.words, int(labels.max()) if len(labels) else None)
 
 
-def _earlier(folder: Path, run: Run, mapped: set[str]) -> list[HeatMap]:
-    """Maps in the folder of other slides than those that are `mapped` now. Raises UserError where another run made them."""
+def _networks(run: Run) -> dict[str, str]:
+    """Digests of the networks of a run, by fold; of a blend that of its members and weights."""
+    if blended := run.info().get("blend"):
+        return {"blend": digest_text(repr(blended))}
+    return {each.name: unit_digest(each) for each in sorted(run.path.glob("fold-*")) if run.unit_done(each.name)}
+
+
+def _earlier(made: HeatMaps, mapped: set[str]) -> list[HeatMap]:
+    """Maps in the folder of other slides than those that are `mapped` now. Raises UserError where they are of another dataset or by other networks."""
+    folder = made.folder
     if not (folder / SUMMARY).exists():
         return []
     summary = read_heat_maps(folder / SUMMARY)
     rows = [row for row in summary["slides"] if row["slide"] not in mapped and (folder / row["page"]).is_file()]
-    inside = folder.resolve().is_relative_to(run.path.resolve())
-    if rows and not inside and Path(summary["run"]).resolve() != run.path.resolve():
+    others = "dataset" if summary["dataset"] != made.dataset else "networks" if summary["networks"] != made.networks else None
+    if rows and others:
+        whose = "of another dataset" if others == "dataset" else f"by other networks than those of {made.run} now"
         raise UserError(
-            f"--out {folder}: holds maps of {len(rows):,} other slides by {summary['run']}, not by {run.path};"
-            " choose another folder, or map all slides"
+            f"{folder}: holds maps of {len(rows):,} other slides {whose}; choose another folder with --out, or map all slides"
         )
     names = [each.name for each in fields(Numbers)]
     return [

@@ -62,11 +62,12 @@ class LogisticRegressions:
 
         The logit in the loss is x w + b + `offset`; targets lie in 0..1. L-BFGS (Liu and Nocedal 1989) with backtracking,
         preconditioned by the curvature at logit 0 in its steepest directions. A problem is solved where the next step would lower its
-        mean loss by less than `tolerance` (nats). The bias is not penalised, as in scikit-learn.
+        mean loss by less than `tolerance` (nats). The bias is not penalised, as in scikit-learn. A problem depends on the others by rounding
+        alone: solved ones leave the products, and products of fewer rows may round otherwise.
         """
         features, device = self.features, self.features.device
         n_problems = len(problems.sets)
-        exact = len(features) * len(problems.weights) <= EXACT and device.type != "mps"
+        exact = len(features) * n_problems <= EXACT and device.type != "mps"
         kind = torch.float64 if exact else torch.float32
         weights = problems.weights[problems.sets].to(device, kind)
         targets = problems.targets[problems.sets].to(device, kind)

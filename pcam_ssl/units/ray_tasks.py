@@ -148,6 +148,7 @@ def _outcome(task: Any) -> Outcome:
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
-        return first_line(error.cause)
+        # Other errors may pass, such as a file system that does not answer: the unit is tried again.
+        return first_line(error.cause) if isinstance(error.cause, UserError) else None
     except ray.exceptions.RayError:
         return None

@@ -14,7 +14,7 @@ from pcam_ssl.errors import parts
         (["baseline", "--reciep", "smoke"], "baseline", "no such option: --reciep", "baseline"),
         (["predict", "RUN"], "predict", "missing argument 'SOURCE'", "predict"),
         (["predict", "RUN", "SOURCE"], "predict", "missing option '--out'", "predict"),
-        (["predict", "RUN", "SOURCE", "--out"], "", "'--out' requires an argument", ""),
+        (["predict", "RUN", "SOURCE", "--out"], "predict", "'--out' requires an argument", "predict"),
         (["baseline", "smoke"], "baseline", "smoke", "baseline"),
         (["hetmap", "RUN"], "", "no such command 'hetmap'", ""),
         (["data", "imprt", "SOURCE"], "data", "no such command 'imprt'", "data"),

@@ -10,6 +10,12 @@ from pcam_ssl.evaluation.bootstrap import intervals, paired_differences, within_
 from pcam_ssl.evaluation.metrics import auroc, point_scores
 
 
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch):
+    """Nothing is remembered, so that two calls compute twice."""
+    monkeypatch.setattr(bootstrap, "REMEMBERED", 0)
+
+
 def slides_that_differ(rng, n_slides=30, patches=25, spread=1.5):
     """Labels, probs and slides [N]; the logits of a slide share a shift, so its patches err together."""
     slides = np.repeat(np.arange(n_slides), patches)
@@ -241,6 +247,7 @@ def test_the_auroc_alone_is_that_among_all_scores(rows):
 
 
 def test_resampled_scores_are_computed_once(rows, monkeypatch):
+    monkeypatch.setattr(bootstrap, "REMEMBERED", 2**24)
     labels, probs, slides = rows
     other = np.sqrt(probs)
     first = paired_differences(labels, other, probs, slides, resamples=50, seed=7)
@@ -269,3 +276,16 @@ def test_resampled_scores_are_computed_once(rows, monkeypatch):
         computed.clear()
         paired_differences(labels, other, probs, slides, **options)
         assert len(computed) == 2
+
+
+def test_what_is_remembered_is_bounded(rows, monkeypatch):
+    labels, probs, slides = rows
+    entry = len(point_scores(labels, probs)) * 50 * 8
+    monkeypatch.setattr(bootstrap, "REMEMBERED", 3 * entry)
+    monkeypatch.setattr(bootstrap, "_remembered", type(bootstrap._remembered)())
+    for power in range(1, 6):
+        intervals(labels, probs**power, slides, resamples=50)
+    assert len(bootstrap._remembered) == 3
+    (draws,) = bootstrap._resampled(labels, [probs**5], slides, 30, 50, 0)
+    with pytest.raises(ValueError, match="read-only"):
+        draws["auroc"][0] = 0

@@ -153,7 +153,7 @@ def test_auroc_of_slides_by_hand():
     assert scores["share"]["low"] < 0.75 < scores["share"]["high"]
     assert scores["share"]["difference"]["value"] == -0.25
     assert slide_scores(maps[:4]) == {}
-    said = repr(HeatMaps("runs/a", Path("maps"), maps, scores))
+    said = repr(HeatMaps("runs/a", Path("maps"), maps, scores, "digest", {}))
     assert "AUROC of slides by share called tumor: 0.750 (" in said and "-0.250 (" in said
     assert "page maps/SLIDE/heatmap.html" in said and "0 cells" in said
 
@@ -214,14 +214,22 @@ def test_a_map_whose_page_is_deleted_is_no_longer_in_the_summary(finished, slide
     assert pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[2].wsi).earlier == [second]
 
 
-def test_maps_of_another_run_are_not_mixed_in(finished, slides, own, tmp_path):
-    other = Run(Path(shutil.copytree(finished.path, tmp_path / "other")))
+@pytest.mark.trains
+def test_maps_by_other_networks_are_not_mixed_in(train, finished, slides, own, tmp_path):
+    other = train(tmp_path / "other", "seed=3", "cv.seed=0")
     pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=[own[0].wsi, own[1].wsi])
     before = (tmp_path / "maps" / "summary.json").read_bytes()
     message = refused(other, slides, out=tmp_path / "maps", slide=own[0].wsi)
-    assert f"holds maps of 1 other slides by {finished.path}, not by {other.path}" in message
+    assert f"holds maps of 1 other slides by other networks than those of {other.path} now" in message
     assert (tmp_path / "maps" / "summary.json").read_bytes() == before
     assert pcam.heatmap(other, slides, out=tmp_path / "maps", slide=[own[0].wsi, own[1].wsi]).earlier == []
+
+
+def test_maps_of_another_dataset_are_not_mixed_in(finished, slides, own, tmp_path):
+    pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[0].wsi)
+    summary = tmp_path / "maps" / "summary.json"
+    summary.write_text(summary.read_text().replace(open_dataset(slides).digest, "0" * 64))
+    assert "holds maps of 1 other slides of another dataset" in refused(finished, slides, out=tmp_path / "maps", slide=own[1].wsi)
 
 
 def test_a_damaged_summary_is_named(finished, slides, own, tmp_path):

@@ -45,14 +45,14 @@ def test_each_problem_has_the_optimum_of_its_own_rows(patches, c, row):
     np.testing.assert_allclose(ours, theirs.decision_function(features), atol=2e-3)
 
 
-def test_a_problem_does_not_hang_on_the_others(patches):
+def test_a_problem_depends_on_the_others_by_rounding_alone(patches):
     features, labels, weights = patches
     other = weights.copy()
     other[1, :50] = 0
     mine, _ = solved(features, labels, weights, [(0, 0.01), (1, 0.01)])
     again, _ = solved(features, labels, other, [(0, 0.01), (1, 0.01)])
-    assert np.array_equal(mine[0], again[0])
-    assert not np.array_equal(mine[1], again[1])
+    np.testing.assert_allclose(mine[0], again[0], atol=1e-6)
+    assert np.abs(mine[1] - again[1]).max() > 1e-3
 
 
 def test_a_soft_target_is_both_labels_by_their_share(patches):
