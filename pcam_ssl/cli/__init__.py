@@ -78,7 +78,7 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     try:
         # Not standalone: typer would print mistakes of the command line as a box of several lines, in every process of torchrun.
-        sys.exit(app(prog_name=PROGRAM, standalone_mode=False))
+        sys.exit(app(prog_name=PROGRAM, standalone_mode=False) or 0)
     except UsageError as error:
         if not is_follower():
             # Without a command the message is the whole help.
