@@ -79,6 +79,8 @@ def open_dataset(path: StrPath) -> Dataset:
     if not path.exists():
         raise UserError(f"{path}: no such dataset; make it with `pcam-ssl data import SOURCE {quote(str(path))}`")
     if not is_dataset(path):
+        if (path / "run.json").is_file():
+            raise UserError(f"{path}: is a run, and a dataset is needed; name the folder that `pcam-ssl data import` made")
         wanted = f"it lacks {' or '.join(name for name in (PIXELS, PATCHES, MANIFEST) if not (path / name).is_file())}"
         raise UserError(f"{path}: not a dataset ({wanted}); make one with `pcam-ssl data import {quote(str(path))} DATASET`")
     again = f"delete {path} and import it again"

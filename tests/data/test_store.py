@@ -32,6 +32,12 @@ def test_absent_dataset_names_the_command_that_makes_it(tmp_path):
         open_dataset(tmp_path / "nowhere")
 
 
+def test_a_run_is_not_a_dataset(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is a run, and a dataset is needed; name the folder"):
+        open_dataset(tmp_path)
+
+
 def test_another_folder_is_not_a_dataset(tmp_path):
     with pytest.raises(UserError, match=r"not a dataset \(it lacks pixels.npy or patches.parquet or manifest.json\)"):
         open_dataset(tmp_path)
