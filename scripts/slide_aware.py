@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.cross_validation.cross_validate import metric_train
-from pcam_ssl.evaluation.bootstrap import mean_intervals, paired_differences
+from pcam_ssl.evaluation.bootstrap import paired_differences
+from pcam_ssl.evaluation.resampled_sums import mean_intervals
 from pcam_ssl.recipe.loading import load_recipe
 from pcam_ssl.tables import read_table
 

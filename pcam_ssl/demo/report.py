@@ -9,6 +9,7 @@ import pandas as pd
 
 from pcam_ssl.api import bootstrap_intervals
 from pcam_ssl.data.dataset import Dataset
+from pcam_ssl.evaluation.bootstrap import resampled_auroc
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import gain_numbers, gain_word, interval
@@ -99,34 +100,13 @@ def kept(test: pd.DataFrame | None) -> dict[str, Any] | None:
     labels, probs = parts[0].label.to_numpy(np.int64), [part.prob.to_numpy() for part in parts]
     if len(set(labels)) < 2:
         return None
-    codes, slides = pd.factorize(parts[0].wsi)
-    drawn = _resampled(labels, probs, codes, len(slides)) if len(slides) > 1 else np.empty(0)
+    known = parts[0].wsi.notna().to_numpy()
+    slides = parts[0].wsi[known]
+    drawn = resampled_auroc(labels[known], [each[known] for each in probs], slides, RESAMPLES).mean(axis=0)
+    drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (None, None)
-    return {"value": float(np.mean([auroc(labels, each) for each in probs])), "low": low, "high": high, "slides": len(slides)}
-
-
-def _resampled(labels: np.ndarray, probs: list[np.ndarray], codes: np.ndarray, n_slides: int) -> np.ndarray:
-    """The mean AUROC of `probs` ([N] each) in each resample of slides that holds both classes. `codes` [N]: slides, -1 where unknown.
-
-    The AUROC of a resample is a sum over pairs of its slides, which are counted once: a slide of tumor patches against one of others.
-    """
-    generator = np.random.default_rng(0)
-    times = np.stack([np.bincount(generator.integers(0, n_slides, n_slides), minlength=n_slides) for _ in range(RESAMPLES)])
-    inside = [np.bincount(codes[(labels == label) & (codes >= 0)], minlength=n_slides) for label in (0, 1)]
-    pairs = (times @ inside[1]) * (times @ inside[0])
-    ordered = sum(((times @ ordered_pairs(labels, each, codes, n_slides)) * times).sum(1) for each in probs)
-    return (ordered / len(probs))[pairs > 0] / pairs[pairs > 0]
-
-
-def ordered_pairs(labels: np.ndarray, probs: np.ndarray, codes: np.ndarray, n_slides: int) -> np.ndarray:
-    """`[s, t]`: pairs of a tumor patch of slide s and another of slide t in which the first has the higher prob; a tie counts half."""
-    tumor = (labels == 1) & (codes >= 0)
-    found = np.zeros((n_slides, n_slides))
-    for slide in range(n_slides):
-        others = np.sort(probs[(labels == 0) & (codes == slide)])
-        below, up_to = (np.searchsorted(others, probs[tumor], side) for side in ("left", "right"))
-        found[:, slide] = np.bincount(codes[tumor], (below + up_to) / 2, n_slides)
-    return found
+    value = float(np.mean([auroc(labels, each) for each in probs]))
+    return {"value": value, "low": low, "high": high, "slides": slides.nunique()}
 
 
 def added(tour: Tour) -> Added | None:

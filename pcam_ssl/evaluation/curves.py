@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcam_ssl.evaluation.bootstrap import resampled_totals
 from pcam_ssl.evaluation.confidence import PLAIN, Groups, count_groups, group_codes, student_interval
 from pcam_ssl.evaluation.metrics import ECE_BINS, ROUNDING, ece_bin
+from pcam_ssl.evaluation.resampled_sums import resampled_totals
 
 CELLS = 1000
 GRID = np.linspace(0, 1, 101)

@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.evaluation.bootstrap import resampled_totals
 from pcam_ssl.evaluation.confidence import PLAIN, SHARE, count_groups, group_codes, student_interval
 from pcam_ssl.evaluation.metrics import ROUNDING
+from pcam_ssl.evaluation.resampled_sums import resampled_totals
 
 SENSITIVITY, SPECIFICITY = "sensitivity", "specificity"
 PER = {"false_positives_per_1000": 1000}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.evaluation.bootstrap import mean_intervals, resampled_sums
 from pcam_ssl.evaluation.confidence import PLAIN, count_groups, student_interval
+from pcam_ssl.evaluation.resampled_sums import mean_intervals, resampled_sums
 from pcam_ssl.evaluation.scores import interval_text
 
 BLUR = 1 / 4

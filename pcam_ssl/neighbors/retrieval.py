@@ -9,8 +9,8 @@ is of its class, else 0. CMC@5 (cumulative match characteristic, Gray et al. 200
 import numpy as np
 import pandas as pd
 
-from pcam_ssl.evaluation.bootstrap import mean_intervals
 from pcam_ssl.evaluation.confidence import SHARE
+from pcam_ssl.evaluation.resampled_sums import mean_intervals
 from pcam_ssl.neighbors.faiss_index import unit_rows
 
 MEASURES = ("precision_at_1", "r_precision", "map_at_r", "cmc_at_5")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pcam_ssl.demo import report
-from pcam_ssl.demo.report import kept, ordered_pairs
+from pcam_ssl.demo.report import kept
 from pcam_ssl.evaluation.metrics import auroc
 
 
@@ -44,18 +44,17 @@ def test_the_interval_is_that_of_resampled_patches(table, monkeypatch):
 
 def test_resamples_of_one_class_do_not_count(table, monkeypatch):
     monkeypatch.setattr(report, "RESAMPLES", 40)
+    three = table[table.wsi.isin(["a", "b", "c"])].copy()
+    three.loc[three.wsi == "b", "label"] = 0
+    assert (kept(three)["low"], kept(three)["high"]) == pytest.approx(plain(three, 40), abs=1e-12)
+
+
+def test_two_slides_of_one_class_each_have_no_interval(table):
     two = table[table.wsi.isin(["a", "b"])].copy()
     two.loc[two.wsi == "b", "label"] = 0
-    assert (kept(two)["low"], kept(two)["high"]) == pytest.approx(plain(two, 40), abs=1e-12)
+    assert (kept(two)["low"], kept(two)["high"]) == (None, None)
 
 
 def test_one_slide_has_no_interval(table):
     found = kept(table[table.wsi == "c"])
     assert (found["low"], found["high"], found["slides"]) == (None, None, 1) and 0.5 < found["value"] <= 1
-
-
-def test_pairs_by_hand():
-    """Tumor 0.5 and 0.2 on slide 0, 0.9 on slide 1; others 0.5 on slide 0, 0.1 and 0.95 on slide 1."""
-    labels, codes = np.array([1, 1, 1, 0, 0, 0]), np.array([0, 0, 1, 0, 1, 1])
-    found = ordered_pairs(labels, np.array([0.5, 0.2, 0.9, 0.5, 0.1, 0.95]), codes, 2)
-    assert found.tolist() == [[0.5, 2.0], [1.0, 1.0]]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pcam_ssl.evaluation.bootstrap import resampled_totals
+from pcam_ssl.evaluation.resampled_sums import resampled_totals
 
 
 def test_a_slide_is_drawn_whole_or_not_at_all():

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import t as student
 
 from pcam_ssl.errors import UserError
-from pcam_ssl.evaluation.bootstrap import mean_intervals
 from pcam_ssl.evaluation.confidence import SHARE
+from pcam_ssl.evaluation.resampled_sums import mean_intervals
 from pcam_ssl.neighbors import retrieval
 from pcam_ssl.neighbors.retrieval import MEASURES, query_scores, relevance_measures, retrieval_scores, summarise
 
