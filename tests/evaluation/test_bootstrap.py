@@ -46,8 +46,10 @@ def test_values_are_the_point_scores(rows):
     assert {name: entry["value"] for name, entry in intervals(*rows, resamples=5).items()} == point_scores(*rows[:2])
 
 
+@pytest.mark.parametrize("few", [0, 30])
 @pytest.mark.parametrize("name", point_scores([0, 1], [0.1, 0.9]))
-def test_a_resample_has_the_scores_of_its_repeated_rows(rows, name):
+def test_a_resample_has_the_scores_of_its_repeated_rows(rows, name, few, monkeypatch):
+    monkeypatch.setattr(bootstrap, "FEW_GROUPS", few)
     times = np.random.default_rng(1).integers(4, size=30)
     assert cell_scores_of(rows, times)[name] == pytest.approx(point_scores(*doubled(rows, times))[name])
 
@@ -237,7 +239,9 @@ def test_paired_difference_of_an_undefined_score_is_none():
     assert paired_differences([1, 1], [0.9, 0.1], [0.8, 0.2], ["a", "b"])["auroc"]["value"] is None
 
 
-def test_the_auroc_alone_is_that_among_all_scores(rows):
+@pytest.mark.parametrize("few", [0, 30])
+def test_the_auroc_alone_is_that_among_all_scores(rows, few, monkeypatch):
+    monkeypatch.setattr(bootstrap, "FEW_GROUPS", few)
     labels, probs, slides = rows
     drawn = [
         bootstrap._resampled(labels, [probs], slides, 30, 50, 0, scored)[0]["auroc"]
