@@ -143,21 +143,22 @@ def scored_rows(context: RunContext, unit: Unit) -> dict[str, pd.DataFrame]:
     return {name: rows for name, rows in parts.items() if len(rows)}
 
 
-def predict_rows(context: RunContext, network: Network, rows: pd.DataFrame, unit: Unit, name: str) -> pd.DataFrame:
-    """Uncalibrated Predictions of `rows` under the recipe's test-time views."""
-    return predict_views(context, network, rows, unit, name)[0]
-
-
 def predict_views(
     context: RunContext, network: Network, rows: pd.DataFrame, unit: Unit, name: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Uncalibrated Predictions under the recipe's test-time views, and those of the plain view alone."""
-    bar = progress(f"{unit.name} {name}", len(rows)) if context.world.is_main else nullcontext(lambda *_: None)
-    with bar as advance:
-        score = context.scorer(context.test_views)
-        logits, view_std, plain = score(network, rows=rows.row.to_numpy(), ids=rows.id, advance=advance)
+    logits, view_std, plain = score_views(context, network, rows, unit, name)
     columns = (rows.id, rows.label, rows.wsi, unit.number)
     return predictions(*columns, logits, view_std), predictions(*columns, plain)
+
+
+def score_views(
+    context: RunContext, network: Network, rows: pd.DataFrame, unit: Unit, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`predict_logits` of `rows` under the recipe's test-time views, with a progress bar."""
+    bar = progress(f"{unit.name} {name}", len(rows)) if context.world.is_main else nullcontext(lambda *_: None)
+    with bar as advance:
+        return context.scorer(context.test_views)(network, rows=rows.row.to_numpy(), ids=rows.id, advance=advance)
 
 
 def save_predictions(context: RunContext, unit: Unit, name: str, table: pd.DataFrame) -> None:

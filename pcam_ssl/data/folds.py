@@ -214,6 +214,11 @@ def fold_unit(folds: Folds, k: int) -> Unit:
     return _with_parts(folds, Unit(f"fold-{k}", k, folds.train_mask(k), folds.inner_mask(k), folds.score_mask(k)))
 
 
+def whole_unit(folds: Folds, unit: Unit) -> Unit:
+    """The unit with a network of its own that `unit` is, or is a part of; with its parts, without pseudo-labels."""
+    return refit_unit(folds) if unit.whole == REFIT else fold_unit(folds, unit.number)
+
+
 def refit_unit(folds: Folds) -> Unit:
     """The unit trained on all visible labels that any fold trains on. It scores nothing.
 

@@ -80,7 +80,7 @@ def logit_batches(
 ) -> Iterator[np.ndarray]:
     """Logits of class 1 for the batches `numbers` of the patches `rows` with `ids`, one after the other: float64 `[b, V]`, a column a view.
 
-    Batch k holds the rows from k x `rows_at_once` on. The plain view is the first column.
+    Batch k holds the rows from k x `rows_at_once` on. The plain view is the first column. Of P networks `side_by_side`, `[b, V, P]`.
     """
     network.eval()
     with torch.inference_mode(), precision.autocast(device):
@@ -117,7 +117,7 @@ def predict_logits(
     """Logits of class 1 for the patches `rows` with `ids`, float64 `[N]` each: mean over views, standard deviation over views, plain view.
 
     The plain view is the first of the views and needs no further pass. Several processes share the batches; each gets the whole result.
-    `advance(n)` is called after each batch.
+    `advance(n)` is called after each batch. Of P networks `side_by_side`, float64 `[N, P]` each.
     """
     rows = np.asarray(rows)
 
@@ -127,22 +127,23 @@ def predict_logits(
             advance(len(logits))
             yield np.stack([*summarised(logits, views), logits[:, 0]], 1)
 
-    whole = _shared(batches, len(rows), 3, np.float64, rows_at_once(pixels, batch_size), world)
+    each = () if network.outputs == 1 else (network.outputs,)
+    whole = _shared(batches, (len(rows), 3, *each), np.float64, rows_at_once(pixels, batch_size), world)
     return whole[:, 0], whole[:, 1], whole[:, 2]
 
 
 def summarised(logits: np.ndarray, views: TestViews) -> tuple[np.ndarray, np.ndarray]:
-    """Mean, in the space of `views`, and standard deviation over views `[b]` of logits `[b, V]`."""
+    """Mean, in the space of `views`, and standard deviation over views `[b]` of logits `[b, V]`, or `[b, P]` of `[b, V, P]`."""
     return _average(logits, views.mean), logits.std(axis=1)
 
 
 def _shared(
-    batches: Callable[[range], Iterator[np.ndarray]], n: int, width: int, dtype: type, batch_size: int, world: World
+    batches: Callable[[range], Iterator[np.ndarray]], shape: tuple[int, ...], dtype: type, batch_size: int, world: World
 ) -> np.ndarray:
-    """`[n, width]` from what `batches(numbers)` yields. Processes take batches in turn, and each gets the whole."""
+    """An array of `shape` `[n, ...]` from what `batches(numbers)` yields. Processes take batches in turn, and each gets the whole."""
     # Not rows in turn: a batch of other patches gives other last digits.
-    turn, whole = np.arange(n) // batch_size % world.size, np.empty((n, width), dtype)
-    mine = range(world.rank, -(-n // batch_size), world.size)
+    turn, whole = np.arange(shape[0]) // batch_size % world.size, np.empty(shape, dtype)
+    mine = range(world.rank, -(-shape[0] // batch_size), world.size)
     for number, values in zip(mine, batches(mine), strict=True):
         whole[number * batch_size :][: len(values)] = values
     if world.size > 1:
@@ -233,7 +234,7 @@ def embed_rows(
             advance(len(embedding))
             yield embedding
 
-    return _shared(batches, len(rows), network.embedding_size, np.float32, rows_at_once(pixels, batch_size), world)
+    return _shared(batches, (len(rows), network.embedding_size), np.float32, rows_at_once(pixels, batch_size), world)
 
 
 def test_views(recipe: Recipe) -> TestViews:

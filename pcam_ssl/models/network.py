@@ -1,5 +1,6 @@
 """A network: timm backbone and heads. It takes uint8 pixels, normalises them by its own buffers, and returns embedding and logit."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -155,12 +156,25 @@ class Network(nn.Module):
             return self._heads(self.scaled(features))
 
     def logit(self, features: torch.Tensor) -> torch.Tensor:
-        """`forward(features)["logit"]` alone, float `[B]`, for features `[B, D]` of a frozen backbone. A linear head takes them unscaled, in one product."""
-        if not (self.config.standardised and isinstance(self.head, nn.Linear)) or self.training:
+        """`forward(features)["logit"]` alone, float `[B]`, for features `[B, D]` of a frozen backbone. A linear head takes them unscaled, in one product.
+
+        Of `side_by_side` networks, float `[B, P]`.
+        """
+        if not self.linear or self.training:
             return self(features.float())["logit"]
         with torch.autocast(features.device.type, enabled=False):
             weight = self.head.weight / self.feature_std
             return functional.linear(features.float(), weight, self.head.bias - weight @ self.feature_mean).squeeze(1)
+
+    @property
+    def outputs(self) -> int:
+        """Logits of a patch: 1, or P of `side_by_side` networks."""
+        return self.head.out_features if isinstance(self.head, nn.Linear) else 1
+
+    @property
+    def linear(self) -> bool:
+        """Whether the logit is a linear function of the features."""
+        return self.config.standardised and isinstance(self.head, nn.Linear)
 
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
         """Features `[B, D]` as the heads take them: standardised where the config says so."""
@@ -172,6 +186,18 @@ class Network(nn.Module):
             "embedding": functional.normalize(embedding.float(), dim=1),
             "logit": self.head(self.dropout(features)).squeeze(1).float(),
         }
+
+
+def side_by_side(networks: Sequence[Network]) -> Network:
+    """One network for the features of P linear ones, each with its own scale: a single product gives the logits of all."""
+    together = networks[0].heads()
+    together.head = nn.Linear(together.n_features, len(networks))
+    weights = [network.head.weight[0] / network.feature_std for network in networks]
+    with torch.no_grad():
+        together.head.weight.copy_(torch.stack(weights))
+        biases = [network.head.bias[0] - weight @ network.feature_mean for network, weight in zip(networks, weights, strict=True)]
+        together.head.bias.copy_(torch.stack(biases))
+    return together.to(networks[0].head.weight.device)
 
 
 def _classifier(features: int, hidden: int | None, drop_rate: float) -> nn.Module:

@@ -68,7 +68,7 @@ def predict_pool(rounds: Rounds, number: int, unit: Unit, pool: pd.DataFrame) ->
     tables = [teacher_predictions(rounds, number - 1, unit, pool)]
     if number == 1:
         for run in further_teachers(rounds):
-            tables.append(pool_table(_context(rounds, run, run.recipe), unit, run.unit(unit.name), pool))
+            tables.append(pool_table(_context(rounds, run, run.recipe), unit, pool, rounds.recipe.pseudo.pooled))
     return mean_opinion(tables)
 
 

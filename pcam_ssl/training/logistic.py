@@ -4,7 +4,7 @@ So several values of C on all inner folds cost hardly more than one: each step i
 a problem, since products of few columns with the features are several times slower in BLAS than products of few rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,6 +14,8 @@ EXACT = 5_000_000
 """Logits, losses and steps are float64 up to this many logits, float32 beyond. Products with the features are float32."""
 SAMPLE, RANK = 2048, 128
 """Rows from which the curvature is estimated, and directions in which it is."""
+ROWS = 512
+"""Rows whose logits and part of the gradient are computed together on a CPU: their features stay in its cache."""
 HALVINGS = 25
 ARMIJO = 1e-4
 
@@ -78,89 +80,101 @@ class LogisticRegressions:
         solution = torch.zeros(n_problems, features.shape[1] + 1, dtype=kind, device=device)
         if start is not None:
             solution[:, :-1], solution[:, -1] = start.weight, start.bias
-        logits = self._product(solution) + offset
+        objective = _Objective(features, weights, targets, ridge, offset)
         active = torch.arange(n_problems, device=device)
-        state = _State(solution.clone(), logits, weights, targets, ridge)
-        loss, gradient = state.loss(), state.gradient(features)
+        at = objective.at(solution.clone())
         history: list[tuple[torch.Tensor, torch.Tensor]] = []
         step = 0
         while step < max_steps and len(active):
-            curvature = _Curvature(self.steepest.to(kind), self.curvatures.to(kind), ridge[active, None])
-            direction = -_two_loop(gradient, history, curvature)
-            slope = (gradient * direction).sum(1)
+            curvature = _Curvature(self.steepest.to(kind), self.curvatures.to(kind), objective.ridge[:, None])
+            direction = -_two_loop(at.gradient, history, curvature)
+            slope = (at.gradient * direction).sum(1)
             # Rounding can turn a direction uphill near the optimum; the preconditioned gradient never is.
             uphill = slope >= 0
             if uphill.any():
-                direction[uphill] = -curvature.solve(gradient)[uphill]
-                slope = (gradient * direction).sum(1)
-            change = self._product(direction)
-            size, fresh = state.search(direction, change, loss, slope)
-            moved = size > 0
-            state.move(size, direction, change)
-            new_gradient = state.gradient(features)
-            history = [*history, (size[:, None] * direction, new_gradient - gradient)][-MEMORY:]
-            gradient, loss = new_gradient, fresh
+                direction[uphill] = -curvature.solve(at.gradient)[uphill]
+                slope = (at.gradient * direction).sum(1)
+            # The whole step is nearly always short enough, so its gradient is computed before that is known.
+            new = objective.at(at.solution + direction)
+            size = objective.search(at, new, direction, slope)
+            if not (size == 1).all():
+                new = objective.at(at.solution + size[:, None] * direction)
+            history = [*history, (size[:, None] * direction, new.gradient - at.gradient)][-MEMORY:]
             step += 1
-            solved = ~moved | (-slope / 2 < tolerance)
-            solution[active[solved]] = state.solution[solved]
+            solved = (size == 0) | (-slope / 2 < tolerance)
+            solution[active[solved]] = new.solution[solved]
+            at = new
             if solved.any():
                 left = ~solved
-                active, gradient, loss = active[left], gradient[left], loss[left]
-                state = state.of(left)
+                active, at, objective = active[left], at.of(left), objective.of(left)
                 history = [(moves[left], turns[left]) for moves, turns in history]
-        solution[active] = state.solution
+        solution[active] = at.solution
         return Solution(solution[:, :-1], solution[:, -1], step)
-
-    def _product(self, solution: torch.Tensor) -> torch.Tensor:
-        """Logits `[P, N]` of solutions `[P, D + 1]`."""
-        return (solution[:, :-1].float() @ self.features.T).to(solution.dtype) + solution[:, -1:]
 
 
 @dataclass
-class _State:
-    """Current solutions `[P, D + 1]` (bias last) and logits `[P, N]` of the problems that are not solved yet."""
+class _Point:
+    """Solutions `[P, D + 1]` (bias last) with their logits `[P, N]`, mean loss and penalty float64 `[P]`, and its gradient `[P, D + 1]`."""
 
     solution: torch.Tensor
     logits: torch.Tensor
+    loss: torch.Tensor
+    gradient: torch.Tensor
+
+    def of(self, kept: torch.Tensor) -> "_Point":
+        return _Point(self.solution[kept], self.logits[kept], self.loss[kept], self.gradient[kept])
+
+
+@dataclass
+class _Objective:
+    """The problems that are not solved yet: weights and targets `[P, N]`, penalties `[P]`."""
+
+    features: torch.Tensor
     weights: torch.Tensor
     targets: torch.Tensor
     ridge: torch.Tensor
+    offset: float
 
-    def loss(self, solution: torch.Tensor | None = None, logits: torch.Tensor | None = None) -> torch.Tensor:
-        """Mean loss and penalty of each problem, float64 `[P]`."""
-        solution = self.solution if solution is None else solution
-        logits = self.logits if logits is None else logits
-        each = torch.nn.functional.softplus(logits) - self.targets * logits
-        penalty = (self.ridge / 2 * solution[:, :-1].square().sum(1)).double()
-        return (self.weights * each).sum(1, dtype=torch.float64) + penalty
+    def at(self, solution: torch.Tensor) -> _Point:
+        """Logits, loss and gradient at `solution`, in one reading of the features."""
+        weight, bias, kind = solution[:, :-1], solution[:, -1:], solution.dtype
+        rows = ROWS if self.features.device.type == "cpu" else len(self.features)
+        parts, loss, slopes, gradient = [], 0, 0, torch.zeros_like(weight, dtype=torch.float32)
+        for features, weights, targets in zip(
+            self.features.split(rows), self.weights.split(rows, 1), self.targets.split(rows, 1), strict=True
+        ):
+            logits = (weight.float() @ features.T).to(kind) + bias + self.offset
+            residual = weights * (logits.sigmoid() - targets)
+            gradient.addmm_(residual.float(), features)
+            slopes = slopes + residual.sum(1, keepdim=True)
+            loss = loss + _losses(weights, targets, logits)
+            parts.append(logits)
+        gradient = torch.cat([gradient.to(kind) + self.ridge[:, None] * weight, slopes], 1)
+        return _Point(solution, torch.cat(parts, 1), loss + self._penalty(solution), gradient)
 
-    def gradient(self, features: torch.Tensor) -> torch.Tensor:
-        """Gradient `[P, D + 1]` of `loss`."""
-        residual = self.weights * (self.logits.sigmoid() - self.targets)
-        product = (residual.float() @ features).to(residual.dtype)
-        return torch.cat([product + self.ridge[:, None] * self.solution[:, :-1], residual.sum(1, keepdim=True)], 1)
-
-    def search(
-        self, direction: torch.Tensor, change: torch.Tensor, loss: torch.Tensor, slope: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Step lengths `[P]` by halving until the loss falls enough (Armijo), 0 where it never does; and the losses there."""
-        size = torch.ones_like(slope)
+    def search(self, at: _Point, new: _Point, direction: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        """Lengths `[P]` of steps along `direction`, which leads from `at` to `new`: halved until the loss falls enough (Armijo), 0 where it never does."""
+        size, loss = torch.ones_like(slope), new.loss
         for _ in range(HALVINGS):
-            fresh = self.loss(self.solution + size[:, None] * direction, self.logits + size[:, None] * change)
-            short = ~(fresh <= loss + ARMIJO * size * slope)
+            short = ~(loss <= at.loss + ARMIJO * size * slope)
             if not short.any():
-                return size, fresh
+                return size
             size = torch.where(short, size / 2, size)
-        size = torch.where(short, 0.0, size)
-        return size, torch.where(short, loss, fresh)
+            logits = at.logits + size[:, None] * (new.logits - at.logits)
+            loss = _losses(self.weights, self.targets, logits) + self._penalty(at.solution + size[:, None] * direction)
+        return torch.where(short, 0.0, size)
 
-    def move(self, size: torch.Tensor, direction: torch.Tensor, change: torch.Tensor) -> None:
-        self.solution += size[:, None] * direction
-        self.logits += size[:, None] * change
+    def of(self, kept: torch.Tensor) -> "_Objective":
+        return replace(self, weights=self.weights[kept], targets=self.targets[kept], ridge=self.ridge[kept])
 
-    def of(self, kept: torch.Tensor) -> "_State":
-        parts = (self.solution, self.logits, self.weights, self.targets, self.ridge)
-        return _State(*(part[kept] for part in parts))
+    def _penalty(self, solution: torch.Tensor) -> torch.Tensor:
+        return (self.ridge / 2 * solution[:, :-1].square().sum(1)).double()
+
+
+def _losses(weights: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Weighted sums `[P]` of log losses, float64."""
+    each = torch.nn.functional.softplus(logits) - targets * logits
+    return (weights * each).sum(1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ def test_the_prediction_is_the_mean_over_a_plain_loop_of_views(pixels, views):
 class FromPixels(torch.nn.Module):
     """The logit of a view is the value of its first pixel, minus 100."""
 
+    outputs = 1
+
     def forward(self, shown):
         return {"logit": shown[:, 0, 0, 0].float() - 100}
 
@@ -100,6 +102,8 @@ def test_view_std_is_the_population_deviation_of_the_logits(corners, space):
 
 def test_extreme_logits_stay_finite_in_prob_space(corners):
     class Extreme(torch.nn.Module):
+        outputs = 1
+
         def forward(self, shown):
             return {"logit": 1e4 * (100 - shown[:, 0, 0, 0].float())}
 

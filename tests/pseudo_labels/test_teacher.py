@@ -52,6 +52,6 @@ def test_what_was_kept_of_another_network_is_predicted_anew(two_rounds_copy, sam
     raised = kept.assign(logit=kept.logit + 1)
     write_table(folder / "pool.parquet", raised, notes if same_network else {"network_digest": "another"})
     pool = pool_rows(rounds.dataset, rounds.folds, unit)
-    found = pool_table(rounds.context(0), unit, folder, pool).set_index("id").logit.loc[kept.id]
+    found = pool_table(rounds.context(0), unit, pool, False).set_index("id").logit.loc[kept.id]
     assert np.allclose(found, (raised if same_network else kept).logit)
     assert len(table(folder / "pool.parquet")) == len(kept)
