@@ -1,5 +1,7 @@
 """The pool of a unit: patches that it may train on without their labels. Patches related to its scored or inner patches are excluded."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -16,9 +18,9 @@ def pool_rows(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     It holds the test split, patches without a label, and labelled patches whose label is hidden (`label_budget`, `slide_budget`). Scored and inner
     patches are not in it, nor patches of their groups, nor exact copies of them.
     """
-    marks = _marks(dataset, folds, unit)
-    rows = dataset.patches[marks.source.notna() & marks.excluded.isna()]
-    return rows.assign(label=pd.array([pd.NA] * len(rows), dtype="Int8")).reset_index(drop=True)
+    rows = dataset.patches[_marks(dataset, folds, unit).inside]
+    hidden = pd.arrays.IntegerArray(np.ones(len(rows), np.int8), np.ones(len(rows), bool))
+    return rows.assign(label=hidden).reset_index(drop=True)
 
 
 def transductive(dataset: Dataset, folds: Folds, ids: pd.Series, learned: bool) -> dict[str, bool | float]:
@@ -40,22 +42,37 @@ def pool_facts(dataset: Dataset, folds: Folds, unit: Unit) -> dict[str, int]:
     """Counts of the unit's pool: `patches`; by source `test`, `unlabelled`, `hidden`; `on_training_slides` (patches of slides with
     training labels, whose scores are transductive); `without_slide`; and patches excluded from it, `left_out_slides` (of a scored or
     inner slide) and `left_out_copies` (other exact copies of scored or inner patches)."""
-    marks = _marks(dataset, folds, unit)
-    slides, candidate = dataset.patches.wsi, marks.source.notna()
-    inside = candidate & marks.excluded.isna()
+    marks, slides = _marks(dataset, folds, unit), dataset.patches.wsi
     trained = set(folds.frame.wsi[unit.train].dropna())
     return {
-        "patches": int(inside.sum()),
-        **{source: int((inside & (marks.source == source)).sum()) for source in SOURCES},
-        "on_training_slides": int((inside & slides.isin(trained)).sum()),
-        "without_slide": int((inside & slides.isna()).sum()),
-        "left_out_slides": int((candidate & (marks.excluded == "slide")).sum()),
-        "left_out_copies": int((candidate & (marks.excluded == "copy")).sum()),
+        "patches": int(marks.inside.sum()),
+        **{source: int((marks.inside & (marks.source == source)).sum()) for source in SOURCES},
+        "on_training_slides": int((marks.inside & slides.isin(trained)).sum()),
+        "without_slide": int((marks.inside & slides.isna()).sum()),
+        "left_out_slides": int((marks.candidate & marks.of_slide).sum()),
+        "left_out_copies": int((marks.candidate & marks.is_copy & ~marks.of_slide).sum()),
     }
 
 
-def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
-    """For each patch `[N]`: `source`, why it is a candidate for the pool, and `excluded`, why it is excluded ("slide", "copy"); else NA."""
+@dataclass(frozen=True)
+class _Marks:
+    """Of each patch `[N]`: why it is a candidate for the pool (None where it is none), and whether it is excluded, as a patch of a held-out
+    group or as a copy of a held-out patch."""
+
+    source: np.ndarray
+    of_slide: np.ndarray
+    is_copy: np.ndarray
+
+    @property
+    def candidate(self) -> np.ndarray:
+        return self.source != None  # noqa: E711
+
+    @property
+    def inside(self) -> np.ndarray:
+        return self.candidate & ~self.of_slide & ~self.is_copy
+
+
+def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> _Marks:
     patches, frame = dataset.patches, folds.frame
     rows = labelled_rows(patches).row.to_numpy()
     # A refit scores nothing, but it must not train on a valid split that no fold trains on.
@@ -65,9 +82,6 @@ def _marks(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     # A slide is a group only where folds keep slides whole. Random folds split slides, to demonstrate leakage.
     group = patches.wsi.to_numpy(object) if folds.grouping == "slides" else np.full(len(patches), None, object)
     group[rows] = frame.group
-    of_slide = pd.Series(group).isin(set(frame.group[kept])).to_numpy()
-    # By numbers: pandas compares Arrow strings with a set one at a time.
-    pixels = pd.factorize(patches.pixel_hash)[0]
-    is_copy = np.isin(pixels, pixels[rows[kept]])
-    excluded = np.where(of_slide, "slide", np.where(is_copy, "copy", None))
-    return pd.DataFrame({"source": source, "excluded": excluded}, index=patches.index)
+    # By numbers: pandas compares strings with a set one at a time.
+    groups, pixels = pd.factorize(group)[0], pd.factorize(patches.pixel_hash)[0]
+    return _Marks(source, np.isin(groups, groups[rows[kept]]), np.isin(pixels, pixels[rows[kept]]))

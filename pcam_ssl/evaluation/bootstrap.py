@@ -11,8 +11,9 @@ the sums of each slide, as means and counts do (`resampled_sums`).
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -274,11 +275,9 @@ def _drawn(labels, several_probs, codes, n_groups: int, resamples: int, seed, sc
     # Freeing an array of this size tells glibc to keep smaller ones in the process. Else the kernel clears their pages anew for each chunk.
     np.empty(LARGE)
     several = [_cells(labels, probs, codes, n_groups) for probs in several_probs]
-    rng = np.random.default_rng(seed)
     step = max(1, min(resamples, WEIGHTS // n_groups, CHUNK // max(cells.counts.n for cells in several)))
     chunks = [[] for _ in several]
-    for start in range(0, resamples, step):
-        weights = _draw(rng, n_groups, min(step, resamples - start))
+    for weights in _draws(n_groups, resamples, seed, step):
         for cells, done in zip(several, chunks, strict=True):
             done.append(scored(cells, weights))
     drawn = [{name: np.concatenate([chunk[name] for chunk in done]) for name in done[0]} for done in chunks]
@@ -287,8 +286,26 @@ def _drawn(labels, several_probs, codes, n_groups: int, resamples: int, seed, sc
     return drawn
 
 
+def _draws(n_groups: int, resamples: int, seed, step: int) -> Iterator[np.ndarray]:
+    """How often each group is drawn, float64 [G, n] for each `step` resamples; every column sums to G."""
+    if n_groups <= FEW_GROUPS:
+        whole = _few_draws(n_groups, resamples, seed)
+        yield from (whole[:, start : start + step] for start in range(0, resamples, step))
+        return
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, step):
+        yield _draw(rng, n_groups, min(step, resamples - start))
+
+
+@lru_cache(maxsize=16)
+def _few_draws(n_groups: int, resamples: int, seed) -> np.ndarray:
+    """All of them [G, R] where groups are few. They are the same for every score of a run, so the last ones are kept."""
+    draws = _draw(np.random.default_rng(seed), n_groups, resamples)
+    draws.setflags(write=False)
+    return draws
+
+
 def _draw(rng: np.random.Generator, n_groups: int, n: int) -> np.ndarray:
-    """How often each group is drawn, float64 [G, n]; every column sums to G."""
     draws = rng.integers(n_groups, size=(n, n_groups))
     draws += n_groups * np.arange(n)[:, None]
     counts = np.bincount(draws.ravel(), minlength=n * n_groups)

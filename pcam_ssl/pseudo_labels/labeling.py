@@ -1,6 +1,8 @@
 """Pseudo-labels of a round: each unit takes the confident predictions of its own network of the round before. Decisions on all pool patches are written."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +26,14 @@ def select(rounds: Rounds, number: int) -> list[dict]:
     if rounds.recipe.pseudo.pooled:
         _select_pooled(rounds, number)
     else:
-        for unit in (each for whole in rounds.units for each in (whole, *whole.parts)):
-            digest = _digest(rounds, number, [unit])
-            # Rank 0 answers for all processes: it may write the decisions before another process has looked.
-            if not rounds.world.run_on_main(lambda unit=unit, digest=digest: _decided(rounds, number, unit, digest)):
-                _select_unit(rounds, number, unit, digest)
+        for whole in rounds.units:
+            # Thresholds rest on what all inner networks of the fold say, so they share their evidence.
+            evidence = cache(lambda whole=whole: teachers_evidence(rounds, number, whole))
+            for unit in (whole, *whole.parts):
+                digest = _digest(rounds, number, [unit])
+                # Rank 0 answers for all processes: it may write the decisions before another process has looked.
+                if not rounds.world.run_on_main(lambda unit=unit, digest=digest: _decided(rounds, number, unit, digest)):
+                    _select_unit(rounds, number, unit, digest, evidence)
     run = rounds.run(number)
     folds = [unit for unit in rounds.units if unit.number < rounds.folds.n_folds]
 
@@ -63,13 +68,13 @@ def _added(rounds: Rounds, number: int, unit: Unit) -> pd.DataFrame:
     return decisions.loc[decisions.decision == "added", ["id", "label", "weight"]].reset_index(drop=True)
 
 
-def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str) -> None:
+def _select_unit(rounds: Rounds, number: int, unit: Unit, digest: str, evidence: Callable[[], tuple[pd.DataFrame, str]]) -> None:
+    """Decide on the unit's own pool; `evidence` gives what `teachers_evidence` does."""
     pool = predict_pool(rounds, number, unit, pool_rows(rounds.dataset, rounds.folds, unit))
 
     def decide_and_write() -> None:
         previous = _previous(rounds, number, [unit])
-        # An inner network labels its own pool; thresholds rest on what all inner networks of the fold say.
-        inner, cluster = teachers_evidence(rounds, number, unit)
+        inner, cluster = evidence()
         decisions, facts = decide_mixed(rounds, number, pool, inner, previous, digest, cluster, unit.train)
         _write(rounds, number, unit, decisions, facts)
         if unit.part is None:
