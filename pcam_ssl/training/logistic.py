@@ -64,8 +64,9 @@ class LogisticRegressions:
 
         The logit in the loss is x w + b + `offset`; targets lie in 0..1. L-BFGS (Liu and Nocedal 1989) with backtracking,
         preconditioned by the curvature at logit 0 in its steepest directions. A problem is solved where the next step would lower its
-        mean loss by less than `tolerance` (nats). The bias is not penalised, as in scikit-learn. A problem depends on the others by rounding
-        alone: solved ones leave the products, and products of fewer rows may round otherwise.
+        mean loss by less than `tolerance` (nats), or by so little that float32 logits do not show it, about 1e-9. The bias is not penalised,
+        as in scikit-learn. A problem depends on the others by rounding alone: solved ones leave the products, and products of fewer rows may
+        round otherwise.
         """
         features, device = self.features, self.features.device
         n_problems = len(problems.sets)
