@@ -4,9 +4,10 @@ python scripts/ssl_arms.py data/pcam-mini --labels 100 300 1000 3000 --seeds 0 1
 python scripts/ssl_arms.py data/kaggle-mini --slides 14 20 27 --seeds 0 1 2 3 4 --out runs/ssl-arms-slides
 
 A seed draws the labels, or with --slides the slides whose labels are kept (and the folds, where there are several), the same ones for
-every arm. Written to OUT: `arms.csv`, and `arms.md` with a markdown table a budget. A difference is the mean over seeds; its interval
-(95 %) resamples slides, or stain clusters where no slides are known, the same ones in every arm and seed, and covers the spread over
-seeds. What is finished is not trained again.
+every arm. Written to OUT: `arms.csv`, with the AUROC of each seed, and `arms.md`, a markdown table of arms and budgets: AUROC (mean of
+seeds) and its difference to the control, paired. A difference is the mean over seeds; its interval (95 %) resamples slides, or stain
+clusters where no slides are known, the same ones in every arm and seed, and covers the spread over seeds. What is finished is not
+trained again.
 
 | arm | what is trained | its control |
 |---|---|---|
@@ -209,27 +210,34 @@ def budget_table(options, budget: int, runs: dict[str, dict[int, Path]]) -> list
 
 
 def write_tables(out: Path, tables: list[list[dict]]) -> None:
-    """All rows as `arms.csv`, and a markdown table a budget as `arms.md`, which is also printed."""
+    """All rows as `arms.csv`, and one markdown table as `arms.md`, which is also printed."""
     with (out / "arms.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(tables[0][0]))
         writer.writeheader()
         writer.writerows(row for rows in tables for row in rows)
-    text = "\n\n".join(markdown(rows) for rows in tables) + "\n"
+    text = markdown(tables)
     (out / "arms.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def markdown(rows: list[dict]) -> str:
-    """The table of one budget."""
-    lines = [
-        f"| {rows[0]['data']}, {rows[0]['budget']:,} {rows[0]['unit']} | AUROC, mean of seeds (each) | control | difference to it, paired |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        each = ", ".join(f"{float(value):.3f}" for value in row["auroc_by_seed"].split())
-        against = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})" if row["control"] else ""
-        lines.append(f"| {row['arm']} | {row['auroc']:.3f} ({each}) | {row['control']} | {against} |")
-    return "\n".join(lines)
+def markdown(tables: list[list[dict]]) -> str:
+    """A row for each arm, a column for each budget: AUROC, and the difference to the control with its interval."""
+    first = [rows[0] for rows in tables]
+    names = [name for name in ARMS if any(row["arm"] == name for rows in tables for row in rows)]
+    cells = {(row["budget"], row["arm"]): cell(row) for rows in tables for row in rows}
+    budgets = [f"{row['budget']:,} {row['unit']}" for row in first]
+    lines = [f"| {first[0]['data']} | control | {' | '.join(budgets)} |", "|---|---|" + "---|" * len(tables)]
+    for name in names:
+        each = [cells.get((row["budget"], name), "left out") for row in first]
+        lines.append(f"| {name} | {ARMS[name].control or ''} | {' | '.join(each)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(row: dict) -> str:
+    """One arm at one budget."""
+    if not row["control"]:
+        return f"{row['auroc']:.3f}"
+    return f"{row['auroc']:.3f}; {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
 
 
 if __name__ == "__main__":
