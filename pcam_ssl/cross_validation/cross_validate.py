@@ -17,6 +17,7 @@ from pcam_ssl.cross_validation.checks import (
     learned_from_pool,
     published_from,
     selected_on_fold,
+    warn_of_unused_keys,
 )
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import train_unit
@@ -136,6 +137,7 @@ def _begin(
         if not run.paths.provenance.exists():
             # Refuse what cannot be trained before anything is written: a run folder fixes the recipe.
             world.share(recipe.train.batch_size, "train.batch_size")
+            warn_of_unused_keys(recipe)
             check_start(recipe, dataset)
             new_network(recipe, dataset.size_px, say)
             check_views(recipe, dataset)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pcam_ssl import __version__
 from pcam_ssl.errors import Held, UnknownName, UserError, nearest
 from pcam_ssl.files import StrPath, check_target, read_json, write_json, write_text
-from pcam_ssl.recipe.loading import differences, flatten, load_recipe, recipe_digest, to_yaml
+from pcam_ssl.recipe.loading import MADE_BY, differences, flatten, load_recipe, recipe_digest, to_yaml
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.recipe.yaml_text import read_yaml
 from pcam_ssl.records import read_info, read_metrics, read_rounds, read_scores
@@ -46,7 +46,6 @@ TABLES = ("knn", "blend", "graph", "spatial")
 """Further predictions of a run with neighbours, a graph or smoothing in space, named as RUN:knn, RUN:blend, RUN:graph and RUN:spatial."""
 COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
 """Keys of a recipe that reports count with."""
-MADE_BY = "# Made by pcam-ssl"
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import misfit
-from pcam_ssl.recipe.loading import differences, flatten, validate
+from pcam_ssl.recipe.loading import all_stated, differences, flatten, validate
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Run
 
@@ -54,8 +54,8 @@ class Unit:
         return json.dumps(asdict(self), allow_nan=False)
 
     def loaded_recipe(self) -> Recipe:
-        """The recipe. Raises UserError where this version of pcam-ssl does not know one of its keys."""
-        return validate(self.recipe, f"of {self}")
+        """The recipe, all of it `stated`: the plan has told the keys without effect. Raises UserError where this version of pcam-ssl does not know one of its keys."""
+        return all_stated(validate(self.recipe, f"of {self}"))
 
 
 def read_units(path: Path | str) -> list[Unit]:
