@@ -54,7 +54,8 @@ class Unit:
         return json.dumps(asdict(self), allow_nan=False)
 
     def loaded_recipe(self) -> Recipe:
-        """The recipe, all of it `stated`: the plan has told the keys without effect. Raises UserError where this version of pcam-ssl does not know one of its keys."""
+        """The recipe. Raises UserError where this version of pcam-ssl does not know one of its keys."""
+        # The plan has told the keys without effect, so its units must not.
         return all_stated(validate(self.recipe, f"of {self}"))
 
 
