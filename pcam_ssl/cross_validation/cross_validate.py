@@ -36,7 +36,9 @@ from pcam_ssl.files import check_folder
 from pcam_ssl.models.foundation import resizing
 from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
-from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
+from pcam_ssl.runs.begin import begin_run, find_run
+from pcam_ssl.runs.lock import lock_file
+from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
 

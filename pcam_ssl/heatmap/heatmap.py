@@ -23,7 +23,8 @@ from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
 from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.embedder import unit_digest
-from pcam_ssl.runs.run import Run, lock_file, run_in_use
+from pcam_ssl.runs.lock import lock_file
+from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.slides.plan import Cutting, check_mpp
 from pcam_ssl.slides.reader import slide_name
 from pcam_ssl.slides.space import SlideSpace, slide_space

@@ -6,7 +6,8 @@ from pcam_ssl.cross_validation.checks import warn_of_unused_keys
 from pcam_ssl.recipe.loading import all_stated, load_recipe, recipe_digest, recipe_names, recipe_path
 from pcam_ssl.recipe.schema import EMBEDDING_LOSSES, Metric, Recipe
 from pcam_ssl.recipe.unused_keys import METRIC, READERS, unused_keys
-from pcam_ssl.runs.run import Run, begin_run
+from pcam_ssl.runs.begin import begin_run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.units.unit import read_units
 
 LBFGS = ("model.freeze_backbone=true", "optim.name=lbfgs")
