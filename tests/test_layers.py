@@ -58,7 +58,6 @@ TORCH_FREE = [
     "data.folds",
     "data.image_files",
     "data.images",
-    "data.in_memory",
     "data.importing",
     "data.kaggle_command",
     "data.pcam_sample",
