@@ -80,6 +80,7 @@ TORCH_FREE = [
     "label_curve.budgets",
     "label_curve.report",
     "label_curve.rounds_gain",
+    "label_curve.verdict",
     "models.foundation",
     "models.weights",
     "neighbors",
