@@ -1,25 +1,35 @@
 """`pcam-ssl doctor`: check what runs need of this machine, one finding per line, with the fix where something is wrong."""
 
+import copy
 import importlib
 import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from pcam_ssl.errors import UserError
 from pcam_ssl.models.weights import EXTRA, PACKAGES, WeightPackage, hub_cache_line, hub_cache_models, package_line
+
+if TYPE_CHECKING:
+    import torch
+
+    from pcam_ssl.device import Precision
 
 PACKED_KAGGLE_GB = 8
 MINIMUM_PYTHON = (3, 11)
 LAST_MIT_ALBUMENTATIONS = "2.0"
 CLEARLY_FASTER = 1.25
 """Times the rate of the number format that `auto` takes; below it lies the noise of a short measurement."""
+BACKBONE, SIZE_PX, BATCH, TURNS = "resnet18", 96, 8, 3
+"""What is trained to measure the speed, and how often."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,6 @@ def check_speed() -> Finding:
 
     from pcam_ssl.device import choose_precision
     from pcam_ssl.distributed import choose_device
-    from pcam_ssl.training.rates import BACKBONE, SIZE_PX, training_rates
 
     device = choose_device()
     auto = choose_precision(device)
@@ -261,6 +270,45 @@ def check_features(data: Path | None) -> Finding:
     if damaged := [each.folder for each in sets if not each.identity]:
         return Finding("features", "warn", f"{damaged[0]}: damaged", f"run `pcam-ssl data features {quote(str(path))} --prune`")
     return Finding("features", "ok", f"{names}; {total} in {root}" if sets else f"none cached in {root}")
+
+
+def training_rates(device: "torch.device", precisions: "list[Precision]") -> dict[str, float]:
+    """Patches/s of training `BACKBONE` at 96 px in each precision, by its name: the fastest of some steps, after one to warm up.
+
+    The precisions take turns, so that other work on the machine slows them alike.
+    """
+    from pcam_ssl.models.depthwise import speed_up_depthwise
+    from pcam_ssl.models.network import build_network
+
+    original = speed_up_depthwise(build_network(BACKBONE, False, SIZE_PX).train(), device)
+    steps = {precision.name: _step(copy.deepcopy(original), precision, device) for precision in precisions}
+    for step in steps.values():
+        step()
+    seconds = [{name: step() for name, step in steps.items()} for _ in range(TURNS)]
+    return {name: BATCH / min(turn[name] for turn in seconds) for name in steps}
+
+
+def _step(network: "torch.nn.Module", precision: "Precision", device: "torch.device") -> Callable[[], float]:
+    """A function that computes the gradients of one batch and returns the seconds it took."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    network.to(device, memory_format=torch.channels_last if precision.channels_last else torch.contiguous_format)
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (BATCH, SIZE_PX, SIZE_PX, 3), dtype=torch.uint8, generator=noise).to(device)
+    labels = torch.zeros(BATCH, device=device)
+
+    def step() -> float:
+        begun = time.perf_counter()
+        with precision.autocast(device):
+            loss = binary_cross_entropy_with_logits(network(pixels)["logit"], labels)
+        network.zero_grad(set_to_none=True)
+        loss.backward()
+        # Reading a value waits for the device.
+        next(network.parameters()).grad.sum().item()
+        return time.perf_counter() - begun
+
+    return step
 
 
 def digest_again(dataset) -> str:

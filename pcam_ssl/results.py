@@ -77,7 +77,7 @@ def predicted(run: StrPath, source: Any, *, out: StrPath | None, **options: Any)
             "predict: several processes write one table; name it, out='FILE.parquet', in a folder that all of them reach"
         )
     from pcam_ssl.blending.predict import predict_source
-    from pcam_ssl.data.in_memory import packed
+    from pcam_ssl.data.importing import packed
 
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as scratch, packed(source, Path(scratch)) as (path, name):
         file = Path(scratch) / "predictions.parquet" if out is None else Path(out)

@@ -36,7 +36,8 @@ from pcam_ssl.models.network import Network, NetworkConfig
 from pcam_ssl.models.new_network import new_network
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
 from pcam_ssl.recipe.loading import load_recipe
-from pcam_ssl.runs.run import Run, begin_run
+from pcam_ssl.runs.begin import begin_run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import read_predictions
 
 SLIDES = 200

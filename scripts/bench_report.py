@@ -29,7 +29,8 @@ from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import write_json, write_text
 from pcam_ssl.recipe.loading import to_yaml
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import Run, versions
+from pcam_ssl.runs.begin import versions
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import predictions, write_table
 
 CPU = torch.device("cpu")

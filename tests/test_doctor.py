@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.device import Precision
 from pcam_ssl.models.weights import WeightPackage
-from pcam_ssl.training.rates import training_rates
 
 # The package's own `doctor` is the function.
 doctor = import_module("pcam_ssl.doctor")
@@ -114,7 +113,8 @@ def test_precision_has_a_reason():
 def test_speed_warns_where_another_format_is_clearly_faster(bf16, state, monkeypatch):
     monkeypatch.setattr("pcam_ssl.device.choose_precision", lambda device: Precision("bf16", True, "a test"))
     monkeypatch.setattr(
-        "pcam_ssl.training.rates.training_rates",
+        doctor,
+        "training_rates",
         lambda device, precisions: {each.name: {"bf16": bf16, "fp32": 50.0}[each.name] for each in precisions},
     )
     finding = doctor.check_speed()
@@ -125,7 +125,7 @@ def test_speed_warns_where_another_format_is_clearly_faster(bf16, state, monkeyp
 
 def test_speed_is_measured():
     cpu = torch.device("cpu")
-    rates = training_rates(cpu, [Precision("fp32", True, "a test"), Precision("bf16", False, "a test")])
+    rates = doctor.training_rates(cpu, [Precision("fp32", True, "a test"), Precision("bf16", False, "a test")])
     assert list(rates) == ["fp32", "bf16"] and all(rate > 0 for rate in rates.values())
 
 

@@ -17,8 +17,10 @@ from pcam_ssl.evaluation.bootstrap import paired_differences
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import check_folder, digest_file, digest_text, part_of, write_json, write_text
+from pcam_ssl.recipe.loading import MADE_BY
+from pcam_ssl.runs.begin import versions
 from pcam_ssl.runs.comparable import ScoredRun, groups_of, read_alike
-from pcam_ssl.runs.run import BLEND, MADE_BY, Run, versions
+from pcam_ssl.runs.run import BLEND, Run
 from pcam_ssl.tables import calibrated_logits, read_probs, read_table, write_table
 from pcam_ssl.terminal import say, warn
 

@@ -95,11 +95,9 @@ def check_published(run: Run, recipe: Recipe) -> None:
 def check_start(recipe: Recipe, dataset: Dataset) -> None:
     """Raises UserError where `model.weights` is a network of a run on this dataset; warns where it may have seen its slides in another way.
 
-    Warns, too, where a backbone of random weights is frozen, and of keys without effect.
+    Warns, too, where a backbone of random weights is frozen.
     """
     model = recipe.model
-    for line in unused_keys(recipe):
-        warn(line)
     if model.freeze_backbone and not model.pretrained and model.init is None and model.weights is None:
         warn(
             "model.freeze_backbone: the backbone keeps RANDOM weights, and the head learns from their features;"
@@ -121,6 +119,12 @@ def check_start(recipe: Recipe, dataset: Dataset) -> None:
     warn(
         f"model.weights: {model.weights} learned from labels of another dataset; scores are too high if it shares slides with this one"
     )
+
+
+def warn_of_unused_keys(recipe: Recipe, rounds: bool = False) -> None:
+    """Warn of keys that the user set and that have no effect, in pseudo-label `rounds` or in a run without them."""
+    for line in unused_keys(recipe, rounds):
+        warn(line)
 
 
 def check_initial_run(recipe: Recipe, folds: Folds) -> None:

@@ -17,6 +17,7 @@ from pcam_ssl.cross_validation.checks import (
     learned_from_pool,
     published_from,
     selected_on_fold,
+    warn_of_unused_keys,
 )
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.fold import train_unit
@@ -35,7 +36,9 @@ from pcam_ssl.files import check_folder
 from pcam_ssl.models.foundation import resizing
 from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
-from pcam_ssl.runs.run import Run, begin_run, find_run, lock_file
+from pcam_ssl.runs.begin import begin_run, find_run
+from pcam_ssl.runs.lock import lock_file
+from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
 
@@ -136,6 +139,7 @@ def _begin(
         if not run.paths.provenance.exists():
             # Refuse what cannot be trained before anything is written: a run folder fixes the recipe.
             world.share(recipe.train.batch_size, "train.batch_size")
+            warn_of_unused_keys(recipe)
             check_start(recipe, dataset)
             new_network(recipe, dataset.size_px, say)
             check_views(recipe, dataset)

@@ -26,9 +26,9 @@ from pcam_ssl.models.network import Network
 from pcam_ssl.models.new_network import new_network
 from pcam_ssl.recipe.loading import flatten
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import Metrics, Run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import progress, say, warn
-from pcam_ssl.training.loggers import mlflow_log, tensorboard_log
+from pcam_ssl.training.loggers import Metrics, mlflow_log, tensorboard_log
 from pcam_ssl.training.loop import CHECK_STEPS_GPU, Plan, Training, fit
 from pcam_ssl.training.optim import Schedule, build_optimizer
 

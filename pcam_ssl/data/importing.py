@@ -1,14 +1,18 @@
-"""Import of any source into a DATASET folder in one pass and constant memory: decode, measure, pack, and join slides on id."""
+"""Import of any source into a DATASET folder in one pass and constant memory: decode, measure, pack, and join slides on id. What is no dataset is one for a command, too (`open_source`, `packed`)."""
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pcam_ssl.data.dataset import Dataset, is_dataset, open_dataset
 from pcam_ssl.data.decoding import default_workers, packed_in_order
+from pcam_ssl.data.images import BadImage, decode
 from pcam_ssl.data.sources import list_source
 from pcam_ssl.data.sources.csv_table import known, read_csv, refuse_repeated_rows
 from pcam_ssl.data.sources.listing import NAMED, Listing, name_first, places_in
@@ -136,3 +140,35 @@ def open_source(source: Path | str, skip_bad: bool = False):
         return
     with tempfile.TemporaryDirectory(prefix="pcam-ssl-") as folder:
         yield import_source(source, Path(folder) / "patches", skip_bad=skip_bad)
+
+
+@contextmanager
+def packed(source: Any, scratch: Path) -> Iterator[tuple[Path, str]]:
+    """The path of a source and its name; an array of patches, or a list of image files, is packed into a folder in `scratch` first."""
+    if isinstance(source, (str, os.PathLike)):
+        yield Path(source), os.fspath(source)
+        return
+    if isinstance(source, Sequence) and source and all(isinstance(each, (str, os.PathLike)) for each in source):
+        ids, name, patches, problems = [os.fspath(each) for each in source], f"{len(source):,} files", [], []
+        for file in ids:
+            try:
+                patches.append(decode(Path(file).read_bytes()))
+            except BadImage as reason:
+                problems.append(f"{file}: {reason}")
+            except OSError as error:
+                problems.append(f"{file}: cannot be read ({error.strerror}); name an image file")
+        if problems:
+            raise UserError(*problems)
+        if len(sizes := {patch.shape for patch in patches}) > 1:
+            raise UserError(f"predict: the files are of {len(sizes)} sizes; give patches of one size")
+        pixels = np.stack(patches)
+    else:
+        pixels, name = np.asarray(source), "an array"
+        ids = [str(number) for number in range(len(pixels))] if pixels.ndim else []
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (pixels.shape[1], pixels.shape[1], 3):
+            raise UserError(f"predict: the patches are {pixels.dtype} {list(pixels.shape)}; give uint8 [N, H, H, 3], not scaled")
+    if not len(pixels):
+        raise UserError("predict: there are no patches; give one or more")
+    with DatasetWriter(scratch / "patches", None, source=name, source_format="memory", expected=len(pixels)) as writer:
+        writer.append(pixels, ids, "test")
+    yield scratch / "patches", name

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pcam_ssl.render.document import Table
 from pcam_ssl.render.format import interval, three
 from pcam_ssl.render.text import aligned
 from pcam_ssl.runs.embedder import unit_digest
+from pcam_ssl.runs.lock import lock_file
 from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.slides.plan import Cutting, check_mpp
 from pcam_ssl.slides.reader import slide_name
@@ -37,6 +38,8 @@ PRINTED = 30
 PROBLEMS = 10
 """Slides named in an error."""
 RESAMPLES = 2000
+LOCK, WAIT_S = ".summary.lock", 600.0
+"""Held while maps are added to the summary of a folder, and how long to wait for it; other commands add theirs in seconds."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,11 @@ def heat_maps(
                 target = folder / _safe(name) if packed else folder
                 maps.append(_write(target, name, rows, run, speak[name], spaces[name], grids[name], dataset))
                 advance()
-    # Read again: another command may have mapped further slides meanwhile.
-    earlier = _earlier(made, {each.wsi for each in maps}) if packed else []
-    made = replace(made, maps=maps, scores=slide_scores(maps + earlier), earlier=earlier)
-    write_json(folder / SUMMARY, made.to_dict())
+    # Another command may have mapped further slides meanwhile, or be about to add them.
+    with lock_file(folder / LOCK, f"{folder / SUMMARY}", WAIT_S) if packed else nullcontext():
+        earlier = _earlier(made, {each.wsi for each in maps}) if packed else []
+        made = replace(made, maps=maps, scores=slide_scores(maps + earlier), earlier=earlier)
+        write_json(folder / SUMMARY, made.to_dict())
     return made
 
 
@@ -313,9 +317,14 @@ def _check_folder(folder: Path, nested: bool) -> None:
         return
     below = [each for part in folder.iterdir() if nested and part.is_dir() for each in part.iterdir()]
     entries = [part for part in folder.iterdir() if not (nested and part.is_dir())] + below
-    foreign = [each for each in entries if each.is_dir() or (each.name not in FILES and not each.name.endswith(".part"))]
+    foreign = [each for each in entries if each.is_dir() or not _of_maps(each.name)]
     if foreign:
         raise UserError(f"--out {folder}: holds {foreign[0].relative_to(folder)}, which no heat map wrote; choose another folder")
+
+
+def _of_maps(name: str) -> bool:
+    """Whether heat maps write a file of that name: a result, a part of one, or the lock and who holds it."""
+    return name in FILES or name.endswith(".part") or name.startswith(LOCK.removesuffix("lock"))
 
 
 def heat_text(made: HeatMaps) -> str:

@@ -17,7 +17,8 @@ from pcam_ssl.device import Precision
 from pcam_ssl.distributed import World
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import CONTROL, ROUNDS_FILE, Run, begin_run, find_run
+from pcam_ssl.runs.begin import begin_run, find_run
+from pcam_ssl.runs.run import CONTROL, ROUNDS_FILE, Run
 from pcam_ssl.tables import read_predictions
 
 WITHHELD = (

@@ -16,7 +16,8 @@ from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.labeling import decide_mixed
 from pcam_ssl.pseudo_labels.teacher import further_opinions, inner_evidence, teacher_digest
 from pcam_ssl.recipe.schema import Pseudo
-from pcam_ssl.runs.run import Run, begin_run, find_run
+from pcam_ssl.runs.begin import begin_run, find_run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import CLASSES, read_predictions
 from pcam_ssl.terminal import say
 

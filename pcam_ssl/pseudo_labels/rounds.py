@@ -19,7 +19,7 @@ from pcam_ssl.pseudo_labels.setup import describe_rounds, find_or_train_round_0,
 from pcam_ssl.pseudo_labels.stopping import added_too_few, ratio_off, too_many_flips
 from pcam_ssl.pseudo_labels.teachers import train_teachers
 from pcam_ssl.recipe.loading import load_recipe, recipe_digest
-from pcam_ssl.runs.run import lock_file
+from pcam_ssl.runs.lock import lock_file
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.training.checkpoint import interruptible
 

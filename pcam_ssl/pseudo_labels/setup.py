@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pcam_ssl.blending.members import members_of, own_recipe
-from pcam_ssl.cross_validation.checks import check_published, check_start, check_views
+from pcam_ssl.cross_validation.checks import check_published, check_start, check_views, warn_of_unused_keys
 from pcam_ssl.cross_validation.cross_validate import baseline, folds_of, loader_workers, metric_train
 from pcam_ssl.cross_validation.frozen import open_frozen
 from pcam_ssl.cross_validation.training_data import check_batches, describe_pool
@@ -22,7 +22,7 @@ from pcam_ssl.pseudo_labels.selectors import selectors_in_use
 from pcam_ssl.pseudo_labels.teacher import check_round_0
 from pcam_ssl.pseudo_labels.teachers import check_number
 from pcam_ssl.pseudo_labels.thresholds import provable_text
-from pcam_ssl.recipe.loading import flatten, load_recipe
+from pcam_ssl.recipe.loading import all_stated, flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe, learns_from_pool
 from pcam_ssl.runs.run import CONTROL, POOLED, ROUNDS, ROUNDS_FILE, Run, check_no_dataset
 from pcam_ssl.terminal import say
@@ -63,6 +63,7 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     frozen_0 = frozen if same or members else open_frozen(own, dataset, world, precision, workers)
     rounds = Rounds(chosen, dataset, folds, start, out, world, precision, workers, members, frozen, frozen_0)
     world.run_on_main(lambda: check_views(chosen, dataset))
+    world.run_on_main(lambda: warn_of_unused_keys(chosen, rounds=True))
     world.run_on_main(lambda: check_start(chosen, dataset))
     if chosen.model == own.model:
         world.run_on_main(lambda: check_published(start, chosen))
@@ -95,6 +96,9 @@ def find_or_train_round_0(path: Path, recipe: str | None, settings: list[str], d
         _check_some_unlabelled(chosen, data)
         if not own_rank():
             say(f"{path}: no run found, so round 0 is trained first")
+            warn_of_unused_keys(chosen, rounds=True)
+        # What the rounds make use of is known here only, so the training of round 0 must not warn.
+        chosen = all_stated(chosen)
     dataset = open_dataset(data)
     _say_provable(
         requested, dataset, read_folds(run.paths.folds, dataset.patches) if run.paths.folds.exists() else folds_of(chosen, dataset)

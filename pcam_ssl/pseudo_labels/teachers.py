@@ -27,7 +27,8 @@ from pcam_ssl.pseudo_labels.teacher import (
     teacher_predictions_digest,
 )
 from pcam_ssl.recipe.schema import Recipe
-from pcam_ssl.runs.run import Run, begin_run, find_run
+from pcam_ssl.runs.begin import begin_run, find_run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.tables import calibrated_logits, mean_over, read_predictions
 from pcam_ssl.terminal import say
 

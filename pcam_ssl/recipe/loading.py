@@ -13,6 +13,9 @@ from pcam_ssl.recipe.extensions import METHODS, SELECTORS, extension_names, load
 from pcam_ssl.recipe.schema import LBFGS, MACHINE_KEYS, PLACE_KEYS, STOP_KEYS, Method, Pseudo, Recipe
 from pcam_ssl.recipe.yaml_text import KeyTwice, brief, parse_yaml, read_yaml
 
+MADE_BY = "# Made by pcam-ssl"
+"""How the recipe.yaml of a run begins."""
+
 
 def recipe_folder() -> Path:
     """The folder of the shipped recipes: inside the package when installed from a wheel, else beside it in the repository."""
@@ -42,15 +45,19 @@ def recipe_path(name: str | Path) -> Path:
 def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str, ...] = (), base: Recipe | None = None) -> Recipe:
     """The defaults (or `base`), changed first by a recipe (shipped name or file), then by `a.b=c` settings.
 
-    Raises UserError with one line per problem: an unknown recipe, unreadable YAML, unknown keys, wrong values.
+    What shipped recipes and files of runs say is `stated` in it. Raises UserError with one line per problem: an unknown recipe,
+    unreadable YAML, unknown keys, wrong values.
     """
     values: dict[str, Any] = {} if base is None else base.dump()
+    stated = {} if base is None else base.stated
     source = "--set"
     if name is not None:
         source = str(name)
-        stated = _with_names(_with_file_policy(read_yaml(recipe_path(name))))
-        _overlay(values, stated)
-        _drop_old_digest(values, stated)
+        written = _with_names(_with_file_policy(read_yaml(recipe_path(name))))
+        if not _is_users_own(recipe_path(name)):
+            stated = stated | flatten(written)
+        _overlay(values, written)
+        _drop_old_digest(values, written)
     # Names first: a name clears its section before the section's keys are set, in whatever order they were typed.
     settings = sorted(settings, key=lambda setting: not setting.partition("=")[0].strip().endswith(".name"))
     changes: dict[str, Any] = {}
@@ -61,7 +68,18 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
     for setting in settings:
         apply_setting(values, setting)
     _drop_old_digest(values, changes)
-    return _with_weights_digest(_with_transform(validate(_with_frozen_defaults(values), source)))
+    recipe = _with_weights_digest(_with_transform(validate(_with_frozen_defaults(values), source)))
+    return recipe.with_stated(stated)
+
+
+def all_stated(recipe: Recipe) -> Recipe:
+    """The recipe with all its values `stated`: what its user chose has been looked at before."""
+    return recipe.with_stated(flatten(recipe.dump()))
+
+
+def _is_users_own(path: Path) -> bool:
+    """Whether a user wrote the file: it is no shipped recipe, and no run wrote it."""
+    return path.resolve().parent != recipe_folder().resolve() and not path.read_text(encoding="utf-8").startswith(MADE_BY)
 
 
 def _overlay(values: dict[str, Any], changes: dict[str, Any]) -> None:

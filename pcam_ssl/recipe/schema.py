@@ -5,7 +5,7 @@ In the sections with a `name` (method, optim, schedule) the name decides which o
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 MOST_PATCHES = 10**9
 
@@ -587,6 +587,22 @@ class Recipe(Section):
     spatial: Spatial = Spatial()
     score: Score = Score()
     pseudo: Pseudo = Pseudo()
+    _stated: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Values by flat key that a shipped recipe or an earlier run stated: where the recipe still has them, they are not the user's own."""
+        return self._stated
+
+    def with_stated(self, stated: dict[str, Any]) -> "Recipe":
+        """The same recipe with other values of `stated`."""
+        recipe = self.model_copy()
+        recipe._stated = stated
+        return recipe
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all keys are equal, whoever stated them."""
+        return isinstance(other, Recipe) and dict(self) == dict(other)
 
     @model_validator(mode="after")
     def _choices_agree(self):

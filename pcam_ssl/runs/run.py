@@ -1,28 +1,17 @@
-"""A run folder: its files, its provenance, its lock; opened, continued or refused."""
+"""A run folder: where its files lie, and what they hold, read when asked for."""
 
-import json
-import os
-import platform
 import shutil
-import sys
-import threading
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from pcam_ssl import __version__
-from pcam_ssl.errors import Held, UnknownName, UserError, nearest
-from pcam_ssl.files import StrPath, check_target, read_json, write_json, write_text
-from pcam_ssl.recipe.loading import differences, flatten, load_recipe, recipe_digest, to_yaml
+from pcam_ssl.errors import UnknownName, UserError, nearest
+from pcam_ssl.files import StrPath, check_target, write_json
+from pcam_ssl.recipe.loading import flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.recipe.yaml_text import read_yaml
-from pcam_ssl.records import read_info, read_metrics, read_rounds, read_scores
+from pcam_ssl.records import read_info, read_rounds, read_scores
 from pcam_ssl.terminal import say
 
 if TYPE_CHECKING:
@@ -42,12 +31,11 @@ BLEND = "blend"
 ROUNDS_FILE = "rounds.json"
 POOLED = "pooled"
 CONTROL = "control"
+DECISIONS, SELECTION = "pseudo.parquet", "selection.json"
 TABLES = ("knn", "blend", "graph", "spatial")
 """Further predictions of a run with neighbours, a graph or smoothing in space, named as RUN:knn, RUN:blend, RUN:graph and RUN:spatial."""
 COUNTED = ("seed", "score.resamples", "train.batch_size", "train.epochs")
 """Keys of a recipe that reports count with."""
-MADE_BY = "# Made by pcam-ssl"
-RECORDED_PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "albumentations", "numpy", "pandas", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -359,18 +347,6 @@ def run_in_use(path: Path | str, number: int | None = None) -> Run:
     return run
 
 
-def find_run(path: Path | str, recipe: Recipe, dataset: dict[str, str], command: str) -> Run:
-    """The run at `path`, begun or not. `dataset` holds `path` and `digest`.
-
-    Raises UserError where `path` holds something else, or a run of another recipe or dataset, with the difference shown.
-    """
-    run = Run(Path(path))
-    if run.paths.provenance.exists():
-        _refuse_another(run, recipe, dataset, command)
-    check_free(run)
-    return run
-
-
 def check_no_dataset(path: Path) -> None:
     """Raises UserError where a dataset is given in place of a run."""
     from pcam_ssl.data.dataset import is_dataset
@@ -379,122 +355,3 @@ def check_no_dataset(path: Path) -> None:
         raise UserError(
             f"{path}: is a dataset, and a run is needed; `pcam-ssl baseline --data {quote(str(path))}` trains one on it"
         )
-
-
-def check_free(run: Run) -> None:
-    """Raises UserError where a run that has not begun would lie in a folder that holds something else."""
-    if run.paths.provenance.exists() or not run.path.is_dir():
-        return
-    if any(not _left_by_a_kill(entry) for entry in run.path.iterdir()):
-        raise UserError(f"{run.path}: holds something that is no run; choose another --out")
-
-
-def begin_run(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
-    """Write what a run is identified by; run.json comes last and stands for all of it."""
-    repeat = f"pcam-ssl {command} {'ROUND_0 ' if command == ROUNDS else ''}--recipe THIS_FILE"
-    write_text(run.paths.recipe, f"{MADE_BY} {__version__}. `{repeat}` repeats the run.\n{to_yaml(recipe)}")
-    write_json(
-        run.paths.provenance,
-        {
-            "command": command,
-            "argv": sys.argv,
-            "status": "begun",
-            "recipe_digest": recipe_digest(recipe, command == ROUNDS),
-            "dataset_digest": dataset["digest"],
-            "dataset": str(Path(dataset["path"]).resolve()),
-            "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": versions(),
-        },
-    )
-
-
-def _left_by_a_kill(entry: Path) -> bool:
-    """True for what a process killed while it began a run leaves behind."""
-    return entry.name.startswith(".") or (entry.name == "recipe.yaml" and entry.read_text(encoding="utf-8").startswith(MADE_BY))
-
-
-def _refuse_another(run: Run, recipe: Recipe, dataset: dict[str, str], command: str) -> None:
-    info = run.info()
-    mend = "choose another --out, or delete that folder"
-    if info["command"] != command:
-        raise UserError(f"{run.path}: a run of `pcam-ssl {info['command']}`, not of `pcam-ssl {command}`; {mend}")
-    if info["dataset_digest"] != dataset["digest"]:
-        raise UserError(
-            f"{run.path}: begun on dataset {info['dataset']} ({info['dataset_digest'][:12]}), this is {dataset['path']} ({dataset['digest'][:12]}); {mend}"
-        )
-    if info["recipe_digest"] != recipe_digest(recipe, command == ROUNDS):
-        changed = differences(run.recipe, recipe, command == ROUNDS) or ["a key that another version of pcam-ssl knows"]
-        raise UserError(f"{run.path}: begun with another recipe ({'; '.join(changed)}); {mend}")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package, and what its numbers depend on."""
-    found = {"python": platform.python_version(), "pcam-ssl": __version__}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-@contextmanager
-def lock_file(path: Path, what: str, wait_s: float = 0.0) -> "Iterator[None]":
-    """Hold the lock file `path`; a kill frees it. Raises Held naming the holder while another process or thread has it.
-
-    A folder in which nothing was written meanwhile is removed again.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{path.parent}: a file has that name; choose another --out") from None
-    holder = path.with_suffix(".holder.json")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=wait_s)
-    except Timeout:
-        try:
-            owner = read_json(holder, dict)
-        except UserError:  # the holder may be writing it just now
-            owner = {}
-        own = (owner.get("pid"), owner.get("host")) == (os.getpid(), platform.node())
-        thread = f", this very process, in its thread {owner.get('thread', '?')}" if own else ""
-        who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} (since {owner.get('since', '?')}{thread})"
-        raise Held(f"{what}: {who} is writing it; wait for it or stop it, or choose another --out") from None
-    try:
-        write_json(
-            holder,
-            {
-                "pid": os.getpid(),
-                "thread": threading.current_thread().name,
-                "host": platform.node(),
-                "since": time.strftime("%H:%M:%S"),
-                "argv": sys.argv,
-            },
-        )
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        if list(path.parent.iterdir()) == [path]:
-            path.unlink()
-            path.parent.rmdir()
-        lock.release()
-
-
-class Metrics:
-    """`metrics.jsonl`: one JSON object a line, appended and flushed; each carries `step`."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def rewind(self, step: int) -> None:
-        """Drop lines after `step`, which a resumed run will write again, and a line that a kill cut short."""
-        kept = [json.dumps(event) + "\n" for event in read_metrics(self.path) if event["step"] <= step]
-        write_text(self.path, "".join(kept))
-
-    def write(self, **event: Any) -> None:
-        with open(self.path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(event) + "\n")
-
-
-DECISIONS, SELECTION = "pseudo.parquet", "selection.json"

@@ -11,7 +11,7 @@ from pcam_ssl.data.importing import open_source
 from pcam_ssl.distributed import World
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import digest_text, read_json, write_json
-from pcam_ssl.runs.run import lock_file
+from pcam_ssl.runs.lock import lock_file
 from pcam_ssl.terminal import say
 from pcam_ssl.training.checkpoint import Stopped, interruptible
 

@@ -24,8 +24,9 @@ from pcam_ssl.models.features import cached_features
 from pcam_ssl.neighbors.exclusion import leave_out
 from pcam_ssl.neighbors.index import build_index
 from pcam_ssl.neighbors.knn import knn_predictions
+from pcam_ssl.runs.begin import versions
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder
-from pcam_ssl.runs.run import run_in_use, versions
+from pcam_ssl.runs.run import run_in_use
 from pcam_ssl.runs.shared_work import kept_work, shared_source
 from pcam_ssl.tables import write_table
 

@@ -23,7 +23,8 @@ from pcam_ssl.neighbors.index import COLUMNS, EXACT, NOTES_FILE, EmbeddingIndex,
 from pcam_ssl.records import read_embedding
 from pcam_ssl.runs.contents import predictions_by_id
 from pcam_ssl.runs.embedder import Embedder, frozen_embedder, run_embedder, unit_digest
-from pcam_ssl.runs.run import Run, lock_file, run_in_use
+from pcam_ssl.runs.lock import lock_file
+from pcam_ssl.runs.run import Run, run_in_use
 from pcam_ssl.runs.shared_work import kept_work
 from pcam_ssl.search.embed import EMBEDDINGS, FACTS, ID_COLUMNS, IDS
 from pcam_ssl.tables import read_table

@@ -1,5 +1,6 @@
-"""Logging the events of metrics.jsonl to TensorBoard or MLflow; extras `pcam-ssl[tensorboard]` and `pcam-ssl[mlflow]`."""
+"""The events of a training: metrics.jsonl, and its mirrors in TensorBoard or MLflow (extras `pcam-ssl[tensorboard]` and `pcam-ssl[mlflow]`)."""
 
+import json
 import logging
 import os
 import time
@@ -8,10 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
-from pcam_ssl.files import read_json, write_json
+from pcam_ssl.files import read_json, write_json, write_text
+from pcam_ssl.records import read_metrics
 
 FILE, DATABASE = "mlflow.json", "mlflow.db"
 LONGEST_VALUE = 500
+
+
+class Metrics:
+    """`metrics.jsonl`: one JSON object a line, appended and flushed; each carries `step`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Drop lines after `step`, which a resumed run will write again, and a line that a kill cut short."""
+        kept = [json.dumps(event) + "\n" for event in read_metrics(self.path) if event["step"] <= step]
+        write_text(self.path, "".join(kept))
+
+    def write(self, **event: Any) -> None:
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(event) + "\n")
 
 
 def mlflow_log(folder: Path, recipe: dict[str, Any]):

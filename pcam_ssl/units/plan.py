@@ -9,7 +9,8 @@ from pcam_ssl.cross_validation.sweep import SweptRun, check_folders, combination
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.errors import UserError
 from pcam_ssl.recipe.unused_keys import unused_keys
-from pcam_ssl.runs.run import Run, check_free
+from pcam_ssl.runs.begin import check_free
+from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
 from pcam_ssl.units.unit import Unit, check_same_run
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pcam_ssl.errors import UserError, first_line
 from pcam_ssl.files import misfit
-from pcam_ssl.recipe.loading import differences, flatten, validate
+from pcam_ssl.recipe.loading import all_stated, differences, flatten, validate
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Run
 
@@ -55,7 +55,8 @@ class Unit:
 
     def loaded_recipe(self) -> Recipe:
         """The recipe. Raises UserError where this version of pcam-ssl does not know one of its keys."""
-        return validate(self.recipe, f"of {self}")
+        # The plan has told the keys without effect, so its units must not.
+        return all_stated(validate(self.recipe, f"of {self}"))
 
 
 def read_units(path: Path | str) -> list[Unit]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import pcam_ssl as pcam
-from pcam_ssl.runs.run import lock_file
+from pcam_ssl.runs.lock import lock_file
 from pcam_ssl.training import checkpoint, loop
 
 pytestmark = pytest.mark.trains

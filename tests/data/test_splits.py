@@ -9,6 +9,7 @@ from patches_of_slides import SIZES, join, make_patches
 from pcam_ssl.data.images import measure
 from pcam_ssl.data.splits import PATCH_STATISTICS, make_folds
 from pcam_ssl.errors import UserError
+from pcam_ssl.recipe.unused_keys import FOLDS_OF_FEWEST_CLUSTERS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -110,6 +111,17 @@ def test_official_without_slide_ids_clusters_each_split_alone():
     assert_grouped(folds)
     assert folds.grouping == "stain clusters"
     assert folds.notes[0].startswith("no slide ids: train and valid are taken to share no slide")
+
+
+@pytest.mark.parametrize(
+    ("named", "folds", "same"),
+    [(True, 10, True), (False, FOLDS_OF_FEWEST_CLUSTERS, True), (False, FOLDS_OF_FEWEST_CLUSTERS + 1, False)],
+)
+def test_the_number_of_folds_changes_official_only_by_the_number_of_stain_clusters(named, folds, same):
+    """What the warning about `cv.folds` without effect relies on."""
+    patches = join(make_patches([50] * 8, named=named), make_patches([40] * 3, split="valid", seed=1, named=named))
+    two, more = (make_folds(patches, scheme="official", n_folds=n).frame for n in (2, folds))
+    assert two.equals(more) is same
 
 
 def test_random_folds_split_slides_with_a_note(patches):

@@ -3,7 +3,10 @@
 import errno
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from types import SimpleNamespace
 
 import numpy as np
@@ -206,6 +209,25 @@ def test_slides_mapped_in_several_calls_have_the_summary_of_one_call(finished, s
     assert rows == [pytest.approx(row, abs=1e-5) for row in expected]
     assert told["slide_auroc"] == whole.scores != {}
     assert (len(made), len(made.earlier)) == (1, 9) and told == made.to_dict() and "9 slides were mapped before" in repr(made)
+
+
+def test_two_commands_at_the_same_moment_both_add_their_slides(finished, slides, own, tmp_path, monkeypatch):
+    """Each is held up before it writes until the other has read the summary, or a second has passed."""
+    both_have_read, scores = Barrier(2), heatmap.slide_scores
+
+    def held_up(maps):
+        with suppress(BrokenBarrierError):
+            both_have_read.wait(timeout=1)
+        return scores(maps)
+
+    monkeypatch.setattr(heatmap, "slide_scores", held_up)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda n: pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[n].wsi), (0, 1)))
+    told = json.loads((tmp_path / "maps" / "summary.json").read_text())["slides"]
+    assert {row["slide"] for row in told} == {own[0].wsi, own[1].wsi}
+    assert sorted(len(each.earlier) for each in made) == [0, 1]
+    # What holds the lock is no file of others.
+    assert len(pcam.heatmap(finished, slides, out=tmp_path / "maps", slide=own[2].wsi).earlier) == 2
 
 
 def test_a_map_whose_page_is_deleted_is_no_longer_in_the_summary(finished, slides, own, tmp_path):

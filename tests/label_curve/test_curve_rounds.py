@@ -12,8 +12,9 @@ from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.confidence import Groups
 from pcam_ssl.label_curve import curve as curve_file
 from pcam_ssl.label_curve.band import Scored
-from pcam_ssl.label_curve.report import curve_text, page, rounds_sentences
+from pcam_ssl.label_curve.report import curve_text, page
 from pcam_ssl.label_curve.rounds_gain import PointRounds, add_rounds
+from pcam_ssl.label_curve.verdict import rounds_sentences
 from pcam_ssl.records import read_rounds
 from pcam_ssl.runs.run import Run
 

@@ -177,13 +177,15 @@ def test_the_command_in_its_report_repeats_a_round(two_rounds_copy, command):
 
 @pytest.mark.trains
 def test_round_0_is_made_where_there_is_none(slides, tiny, command, selection_words, tmp_path):
-    words = ["--data", slides, *(word for setting in tiny("train.epochs=1") for word in ("--set", setting))]
+    words = ["--data", slides, *(word for setting in tiny("train.epochs=1", "spatial.weight=0.5") for word in ("--set", setting))]
     made = command("pseudo-label", tmp_path / "new", "--rounds", 1, *words, *selection_words())
     assert made.code == 0, made.err
     assert f"{tmp_path / 'new'}: no run found, so round 0 is trained first" in made.err
     assert (tmp_path / "new" / "round-1" / "oof.parquet").exists()
-    assert command("baseline", "--out", tmp_path / "bare", *words).code == 0
+    alone = command("baseline", "--out", tmp_path / "bare", *words)
+    assert alone.code == 0
     assert weights(tmp_path / "new", 0, "fold-0") == weights(tmp_path / "bare", 0, "fold-0")
+    assert [each.err.count("spatial.weight: without effect") for each in (made, alone)] == [1, 1]
 
 
 def test_an_unfinished_round_0_is_finished_first(train, two_rounds, make_rounds, tmp_path):
@@ -205,6 +207,11 @@ def test_the_history_has_each_round_and_fold(two_rounds, command):
     assert told.code == 0
     assert told.out.startswith(f"patch {id}\n")
     assert "In round 2, the latest" in told.out
+
+
+def test_a_key_without_effect_in_rounds_is_named_once(two_rounds_copy, command):
+    told = command("pseudo-label", two_rounds_copy, "--rounds", 2, "--set", "graph.k=7")
+    assert told.code == 0 and told.err.count("graph.k: without effect unless graph.use=true") == 1
 
 
 def test_the_verdict_is_printed_as_text_and_as_json(two_rounds_copy, command):

@@ -7,7 +7,8 @@ import pytest
 
 import pcam_ssl as pcam
 from pcam_ssl.recipe.loading import load_recipe
-from pcam_ssl.runs.run import Run, begin_run
+from pcam_ssl.runs.begin import begin_run
+from pcam_ssl.runs.run import Run
 from pcam_ssl.units.unit import read_units
 
 

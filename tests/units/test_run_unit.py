@@ -11,7 +11,7 @@ from processes import wait_for
 import pcam_ssl as pcam
 from pcam_ssl.cross_validation import cross_validate
 from pcam_ssl.errors import Held
-from pcam_ssl.runs.run import lock_file
+from pcam_ssl.runs.lock import lock_file
 from pcam_ssl.units.run_unit import Taken, run_unit
 
 
