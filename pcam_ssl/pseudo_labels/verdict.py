@@ -141,20 +141,29 @@ def round_in_use(best_inner: int, chosen: dict[str, Any], control: dict[str, Any
     """The round that `predict`, `search`, `blend` and `report` use, and why, in words.
 
     `best_inner` is that of `choose_round`, `chosen` a row of `chosen_scores`, `control` the entry of rounds.json. It is `best_inner` where the
-    rounds that folds chose on inner slides gain measurably in AUROC over round 0 and over the control, and lose nothing measurable in
-    NLL against round 0; else round 0. So scored labels can only reject what inner slides chose.
+    rounds that folds chose on inner slides gain measurably in AUROC or NLL over round 0, and over the control too, and lose nothing: AUROC
+    is not below round 0's nor measurably below the control's, and NLL not measurably above round 0's. Else it is round 0. So scored
+    labels can only reject what inner slides chose.
     """
     if best_inner == 0:
         return 0, "the best on inner slides"
     if control is None:
         return 0, "no control was trained, so no gain over longer training is shown"
-    if gain_word(chosen["against_round_0"]["auroc"]) != "a gain":
-        return 0, "the rounds gain nothing measurable over it"
-    if gain_word(chosen["against_control"]["auroc"]) != "a gain":
-        return 0, "the rounds gain nothing measurable over the control"
+    gained = {}
+    for name, differences in (("round 0", chosen["against_round_0"]), ("the control", chosen["against_control"])):
+        words = {"AUROC": gain_word(differences["auroc"]), "NLL": gain_word(differences["nll"], less_is_better=True)}
+        gained[name] = " and ".join(score for score, word in words.items() if word == "a gain")
+        if not gained[name]:
+            return 0, f"the rounds gain nothing measurable over {name}"
+        if words["AUROC"] == "a loss":
+            return 0, f"the AUROC of the rounds is measurably lower than that of {name}"
+    if chosen["against_round_0"]["auroc"]["value"] < 0:
+        return 0, "the AUROC of the rounds is lower than its own"
     if gain_word(chosen["against_round_0"]["nll"], less_is_better=True) == "a loss":
         return 0, "the NLL of the rounds is measurably worse"
-    return best_inner, "the best on inner slides, with a measurable gain over round 0 and the control"
+    of_first, of_control = gained.values()
+    over = "over round 0 and the control" if of_first == of_control else f"over round 0 and in {of_control} over the control"
+    return best_inner, f"the best on inner slides, with a measurable gain in {of_first} {over}"
 
 
 def verdict_sentence(verdict: dict[str, Any]) -> str:
@@ -176,15 +185,14 @@ def verdict_sentence(verdict: dict[str, Any]) -> str:
     first, now = verdict["rounds"][0]["out_of_fold"]["auroc"]["value"], own["out_of_fold"]["auroc"]["value"]
     if first is None or now is None:
         return f"Whether {of} helped cannot be told: {own['out_of_fold']['auroc']['reason']}."
-    told = _gain_sentence(own, verdict["control"])
+    told = _gain_sentence(own, verdict["control"], verdict["best"] > 0)
     scored = f"Out-of-fold AUROC goes from {first:.3f} to {now:.3f}, with each fold's round chosen on its own inner slides."
-    loss = own["against_round_0"]["nll"]
-    worse = f" NLL is measurably worse: {gain_numbers(loss)}." if gain_word(loss, less_is_better=True) == "a loss" else ""
-    return f"{told} {scored}{worse} {_use_sentence(verdict, made, of)}"
+    return f"{told} {scored}{_nll_sentence(own, verdict['control'])} {_use_sentence(verdict, made, of)}"
 
 
-def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None) -> str:
-    """The gain in AUROC over round 0 and the control. A gain over round 0 alone is called longer training."""
+def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None, in_use: bool) -> str:
+    """The gain in AUROC over round 0 and the control. A gain over round 0 alone is called longer training; what to do in place of rounds is
+    said where none is `in_use` (for its NLL)."""
     gain = own["against_round_0"]["auroc"]
     if control is None:
         unknown = "No control was trained, so it is not known whether longer training alone does the same (--set pseudo.control=true tells)."
@@ -200,10 +208,21 @@ def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None) -> str:
         return f"A gain: {numbers}."
     if words[0] == "a gain":
         much = "more" if words[1] == "a loss" else "as much"
-        return f"{_by_steps(control)} gains {much}: {numbers}. {_instead(control)}"
+        instead = "" if in_use else f" {_instead(control)}"
+        return f"{_by_steps(control)} gains {much} in AUROC: {numbers}.{instead}"
     if words[1] == "a gain":
-        return f"A gain over the control only: {numbers}. Against round 0 there is {words[0]}."
-    return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])}: {numbers}."
+        return f"A gain in AUROC over the control only: {numbers}. Against round 0 there is {words[0]}."
+    return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])} in AUROC: {numbers}."
+
+
+def _nll_sentence(own: dict[str, Any], control: dict[str, Any] | None) -> str:
+    """A measurable change of NLL against round 0, and what it is against the control; empty where there is none."""
+    change = own["against_round_0"]["nll"]
+    word = {"a gain": "better", "a loss": "worse"}.get(gain_word(change, less_is_better=True))
+    if word is None:
+        return ""
+    over = "" if control is None or control["is_round_0"] else f", {gain_numbers(own['against_control']['nll'])} over the control"
+    return f" NLL is measurably {word}: {gain_numbers(change)} over round 0{over}."
 
 
 def _by_steps(control: dict[str, Any]) -> str:
@@ -224,10 +243,11 @@ def _instead(control: dict[str, Any]) -> str:
 def _use_sentence(verdict: dict[str, Any], made: int, of: str) -> str:
     best, inner = verdict["best"], verdict["best_inner"]
     if best:
-        return f"Over all folds round {best} of {made} is best on inner slides, and it is used."
+        return f"Over all folds round {best} of {made} is {verdict['why']}, so it is used."
     if inner:
         return f"Over all folds round {inner} of {made} is best on inner slides, but round 0 stays in use: {verdict['why']}."
-    kept = f"On the inner slides of all folds together none of {of} beats round 0, so round 0 stays in use."
+    none = "round 1 does not beat" if made == 1 else f"none of {of} beats"
+    kept = f"On the inner slides of all folds together {none} round 0, so round 0 stays in use."
     disagree = " The two disagree where inner slides are few: raise cv.inner_share to choose better."
     gained = gain_word(verdict["chosen_by_fold"]["against_round_0"]["auroc"]) == "a gain"
     return f"{kept}{disagree if gained else ''}"

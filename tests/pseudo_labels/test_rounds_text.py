@@ -14,13 +14,13 @@ GAIN, NONE, LOSS = (0.011, 0.004), (0.003, 0.004), (-0.011, 0.004)
 """Differences in AUROC: value and half the width of the interval."""
 
 
-def own(gain, above=None, nll=NONE, auroc=0.956) -> dict:
-    """`chosen_by_fold` with differences in AUROC of `gain` to round 0 and of `above` to the control, and of `nll` to round 0."""
+def own(gain, above=None, nll=NONE, nll_above=NONE, auroc=0.956) -> dict:
+    """`chosen_by_fold` with differences in AUROC of `gain` to round 0 and of `above` to the control, in NLL of `nll` and `nll_above`."""
     return {
         "rounds": {"0": 2, "1": 1},
         "out_of_fold": dict.fromkeys(SCORES, score(auroc)),
         "against_round_0": dict.fromkeys(SCORES, score(*gain)) | {"nll": score(*nll)},
-        "against_control": None if above is None else dict.fromkeys(SCORES, score(*above)),
+        "against_control": None if above is None else dict.fromkeys(SCORES, score(*above)) | {"nll": score(*nll_above)},
     }
 
 
@@ -188,21 +188,21 @@ ALONE = "over the control, which learned from the labels alone in as many steps"
         (
             GAIN,
             NONE,
-            f"Longer training gains as much: +0.011 (+0.007 to +0.015) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."
+            f"Longer training gains as much in AUROC: +0.011 (+0.007 to +0.015) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."
             " Set train.epochs=16 in place of rounds.",
         ),
         (
             GAIN,
             LOSS,
-            f"Longer training gains more: +0.011 (+0.007 to +0.015) over round 0, -0.011 (-0.015 to -0.007) {ALONE}."
+            f"Longer training gains more in AUROC: +0.011 (+0.007 to +0.015) over round 0, -0.011 (-0.015 to -0.007) {ALONE}."
             " Set train.epochs=16 in place of rounds.",
         ),
-        (NONE, NONE, f"No measurable gain: +0.003 (-0.001 to +0.007) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."),
-        (LOSS, NONE, f"A loss: -0.011 (-0.015 to -0.007) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."),
+        (NONE, NONE, f"No measurable gain in AUROC: +0.003 (-0.001 to +0.007) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."),
+        (LOSS, NONE, f"A loss in AUROC: -0.011 (-0.015 to -0.007) over round 0, +0.003 (-0.001 to +0.007) {ALONE}."),
         (
             NONE,
             GAIN,
-            f"A gain over the control only: +0.003 (-0.001 to +0.007) over round 0, +0.011 (+0.007 to +0.015) {ALONE}."
+            f"A gain in AUROC over the control only: +0.003 (-0.001 to +0.007) over round 0, +0.011 (+0.007 to +0.015) {ALONE}."
             " Against round 0 there is no measurable gain.",
         ),
     ],
@@ -214,15 +214,42 @@ def test_the_sentence_compares_with_round_0_and_the_control(gain, above, words):
 def test_a_gain_over_both_puts_the_best_round_in_use():
     told = used(own(GAIN, GAIN), control())
     assert told["best"] == 2
-    assert verdict_sentence(told).endswith(f"{SCORED} Over all folds round 2 of 2 is best on inner slides, and it is used.")
+    assert verdict_sentence(told).endswith(
+        f"{SCORED} Over all folds round 2 of 2 is the best on inner slides, with a measurable gain in AUROC over round 0 and the control,"
+        " so it is used."
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "gained"),
+    [
+        (own(NONE, NONE, nll=LOSS, nll_above=LOSS), "NLL over round 0 and the control"),
+        (own(NONE, GAIN, nll=LOSS, nll_above=LOSS), "NLL over round 0 and in AUROC and NLL over the control"),
+        (own(GAIN, NONE, nll=LOSS, nll_above=LOSS), "AUROC and NLL over round 0 and in NLL over the control"),
+        (own(NONE, GAIN, nll=LOSS), "NLL over round 0 and in AUROC over the control"),
+        (own(GAIN, GAIN, nll_above=GAIN), "AUROC over round 0 and the control"),
+    ],
+)
+def test_a_gain_in_nll_counts_too(chosen, gained):
+    told = used(chosen, control())
+    assert (told["best"], told["why"]) == (2, f"the best on inner slides, with a measurable gain in {gained}")
+    assert "in place of rounds" not in verdict_sentence(told)
 
 
 @pytest.mark.parametrize(
     ("chosen", "told", "why"),
     [
         (own(GAIN, NONE), control(), "the rounds gain nothing measurable over the control"),
-        (own(NONE, GAIN), control(), "the rounds gain nothing measurable over it"),
-        (own(LOSS, LOSS), control(), "the rounds gain nothing measurable over it"),
+        (own(NONE, GAIN), control(), "the rounds gain nothing measurable over round 0"),
+        (own(LOSS, LOSS), control(), "the rounds gain nothing measurable over round 0"),
+        (own(NONE, NONE, nll=LOSS), control(), "the rounds gain nothing measurable over the control"),
+        (own(LOSS, NONE, nll=LOSS, nll_above=LOSS), control(), "the AUROC of the rounds is measurably lower than that of round 0"),
+        (
+            own(NONE, LOSS, nll=LOSS, nll_above=LOSS),
+            control(),
+            "the AUROC of the rounds is measurably lower than that of the control",
+        ),
+        (own((-0.003, 0.004), NONE, nll=LOSS, nll_above=LOSS), control(), "the AUROC of the rounds is lower than its own"),
         (own(GAIN, GAIN, nll=GAIN), control(), "the NLL of the rounds is measurably worse"),
         (own(GAIN), None, "no control was trained, so no gain over longer training is shown"),
     ],
@@ -239,10 +266,16 @@ def test_a_gain_without_an_interval_has_its_reason():
     assert verdict_sentence(used(told, control())).startswith("Gain not known (one slide only). Out-of-fold")
 
 
-def test_a_measurably_worse_nll_is_told():
+def test_a_measurable_change_of_nll_is_told():
     sentence = verdict_sentence(used(own(GAIN, GAIN, nll=GAIN), control()))
-    assert f"{SCORED} NLL is measurably worse: +0.011 (+0.007 to +0.015)." in sentence
-    assert "NLL" not in verdict_sentence(used(own(GAIN, GAIN, nll=LOSS), control()))
+    assert (
+        f"{SCORED} NLL is measurably worse: +0.011 (+0.007 to +0.015) over round 0, +0.003 (-0.001 to +0.007) over the control."
+        in sentence
+    )
+    assert f"{SCORED} NLL is measurably better: -0.011 (-0.015 to -0.007) over" in verdict_sentence(
+        used(own(GAIN, GAIN, nll=LOSS), control())
+    )
+    assert "NLL is" not in verdict_sentence(used(own(GAIN, GAIN), control()))
 
 
 def test_without_a_control_the_sentence_says_what_is_unknown():
@@ -262,14 +295,14 @@ def test_a_control_that_is_round_0_is_told():
 @pytest.mark.parametrize("before", [[400, 420], None])
 def test_a_control_that_trains_no_longer_than_round_0_is_not_called_longer_training(before):
     sentence = verdict_sentence(used(own(GAIN, NONE), control(round_0_steps=before)))
-    assert sentence.startswith("Training on the labels alone gains as much: ")
+    assert sentence.startswith("Training on the labels alone gains as much in AUROC: ")
     assert "The recipe or the seed of the students explains the gain, not their pseudo-labels." in sentence
     assert "train.epochs" not in sentence
 
 
 def test_round_0_is_kept_where_no_round_beats_it():
     sentence = verdict_sentence(used(own(NONE, NONE), control(), best_inner=0))
-    assert sentence.startswith("No measurable gain: +0.003")
+    assert sentence.startswith("No measurable gain in AUROC: +0.003")
     assert sentence.endswith("On the inner slides of all folds together none of 2 rounds beats round 0, so round 0 stays in use.")
 
 
