@@ -4,6 +4,8 @@ Linear heads on cached features of a frozen backbone are scored out of fold. The
 no network, selection or threshold of a round depends on the forecast. The pool's true labels are not used, even where they are known.
 """
 
+import json
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +25,7 @@ from pcam_ssl.pseudo_labels.ceiling import Ceiling, FoldHeads, fit_fold, score_h
 from pcam_ssl.pseudo_labels.experiment import Rounds
 from pcam_ssl.pseudo_labels.pool_likeness import drift_words, far_share, tumor_share, tumor_words
 from pcam_ssl.pseudo_labels.report import forecast_sentences
-from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.recipe.loading import flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.render.format import gain_numbers
 from pcam_ssl.terminal import say, warn
@@ -33,6 +35,11 @@ MOST = 10_000
 MOST_POOL = 2_000
 """Pool patches of a fold that are looked at: their shares are then known to 0.01."""
 INNER_FOLDS = 5
+SHARED_WITH_HEAD = (
+    *("seed", "data.label_budget", "data.slide_budget", "data.allow_conflicts", "cv.scheme", "cv.folds", "cv.folds_file", "cv.seed"),
+    *("model.name", "model.pretrained", "model.image_size", "model.weights", "features.layers"),
+)
+"""Keys of the run that its patches, labels, folds and features depend on: those of the advised head."""
 
 
 def find_headroom(rounds: Rounds, anyway: bool = False) -> dict[str, Any] | None:
@@ -164,6 +171,7 @@ def _forecast(rounds: Rounds, context: RunContext) -> dict[str, Any]:
         "c": [head.c for head in found.heads],
         "head": auroc(table.label.to_numpy(np.int64), ceiling.probs),
         "against_round_0": _against_round_0(rounds, table, ceiling.probs) if max(sizes) <= MOST else None,
+        "head_command": _head_command(rounds),
         "ceiling": None,
         "fit": None,
         "resolvable": ceiling.resolvable,
@@ -182,6 +190,16 @@ def _against_round_0(rounds: Rounds, table: pd.DataFrame, probs: np.ndarray) -> 
     groups, _ = score_groups(rounds.folds, table)
     options = {"resamples": rounds.recipe.score.resamples, "seed": rounds.recipe.seed}
     return paired_differences(table.label.to_numpy(np.int64), own, probs, groups, **options)["auroc"]
+
+
+def _head_command(rounds: Rounds) -> str:
+    """The command that trains the linear head alone, on the labels and in the folds of round 0."""
+    own, frozen = (flatten(recipe.dump()) for recipe in (rounds.start.recipe, load_recipe("frozen")))
+    words = ["pcam-ssl", "baseline", "--recipe", "frozen", "--data", str(rounds.dataset.path)]
+    for key in SHARED_WITH_HEAD:
+        if own[key] != frozen[key]:
+            words += ["--set", f"{key}={own[key] if isinstance(own[key], str) else json.dumps(own[key])}"]
+    return shlex.join([*words, "--out", f"{rounds.start.path}-head"])
 
 
 def _look(

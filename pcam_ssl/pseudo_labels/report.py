@@ -72,9 +72,11 @@ def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
         return [f"No forecast: {forecast['reason']}."]
     lines, head, name = [], forecast["against_round_0"], forecast["features"]
     if head is not None and gain_word(head) == "a gain":
+        # Earlier versions wrote no command.
+        command = forecast.get("head_command", f"pcam-ssl baseline --recipe frozen --set model.name={name}")
         lines.append(
             f"A linear head on frozen {name}, fitted to the optimum on the same labels, gains {gain_numbers(head)} in AUROC over the run as it"
-            f" is. Take that first: `pcam-ssl baseline --recipe frozen --set model.name={name}`."
+            f" is. Take that first: `{command}`."
         )
     labels, pool = f"{forecast['labels']:,.0f} labels", f"{forecast['pool']:,.0f} patches"
     if forecast["ceiling"] is None:
