@@ -50,7 +50,9 @@ def _check_no_table(spec: Path | str) -> None:
     path, table = split_spec(str(spec))
     if table and Run(path).paths.provenance.exists():
         made = f"{path}-{table}"
-        raise UserError(f"{spec}: predict takes a folder; `{shlex.join(['pcam-ssl', 'blend', str(spec), '--out', made])}` makes {made} of it")
+        raise UserError(
+            f"{spec}: predict takes a folder; `{shlex.join(['pcam-ssl', 'blend', str(spec), '--out', made])}` makes {made} of it"
+        )
 
 
 def predict_blend(

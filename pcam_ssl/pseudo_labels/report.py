@@ -95,9 +95,15 @@ def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
     far = (
         ""
         if likeness["far"] is None
-        else f" Far from every training patch: {likeness['far']:.0%} of it, {EXPECTED:.0%} are expected."
+        else f" Far from every training patch: {likeness['far']:.0%} of it{_by_source(likeness)}, {EXPECTED:.0%} are expected."
     )
     return [*lines, share + far]
+
+
+def _by_source(likeness: dict[str, Any]) -> str:
+    """The shares of patches that lie far where the pool has several sources. Earlier versions kept none."""
+    known = {name: share for name, share in likeness.get("far_by_source", {}).items() if share is not None}
+    return f" ({', '.join(f'{name} {share:.0%}' for name, share in known.items())})" if len(known) > 1 else ""
 
 
 def planted(verdict: dict[str, Any]) -> Section:

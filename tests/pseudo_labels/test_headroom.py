@@ -206,7 +206,9 @@ def test_a_pool_of_another_stain_is_a_warning_before_rounds(train, many_slides, 
     pixels.flush()
     found = looked_at(train, data, tmp_path)
     assert found["far"] > 2 * TOO_MANY
-    assert "WARNING: the pool looks unlike the training slides: " in capsys.readouterr().err
+    assert found["far_by_source"] == {"test": found["far"], "unlabelled": None, "hidden": None}
+    said = f"WARNING: the pool looks unlike the training slides: {found['far']:.0%} of its test patches lie far"
+    assert said in capsys.readouterr().err
 
 
 def test_one_class_among_the_scored_patches_is_said(frozen, monkeypatch):
