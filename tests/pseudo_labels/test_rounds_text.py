@@ -211,6 +211,16 @@ def test_the_sentence_compares_with_round_0_and_the_control(gain, above, words):
     assert verdict_sentence(used(own(gain, above), control())).startswith(f"{words} {SCORED}")
 
 
+def test_rounds_that_no_fold_chose_gain_nothing_over_the_control():
+    """Round 0 may beat longer training; that is no gain of rounds."""
+    chosen = own(NONE, GAIN)
+    chosen["rounds"] = dict.fromkeys(chosen["rounds"], 0)
+    assert verdict_sentence(used(chosen, control())).startswith(
+        "No measurable gain: no fold chose a round on its inner slides, so 'own' is round 0 itself. It gains +0.011 (+0.007 to +0.015)"
+        f" {ALONE}: training on loses. {SCORED}"
+    )
+
+
 def test_a_gain_over_both_puts_the_best_round_in_use():
     told = used(own(GAIN, GAIN), control())
     assert told["best"] == 2
