@@ -306,6 +306,7 @@ def truth(verdict: dict[str, Any]) -> Section:
     notes = (
         "measured on the pool's patches whose label is known; no choice used these labels",
         "predicted: the precision that the calibrated probs promised",
+        *_slides_unknown(verdict),
         *reasons(found),
     )
     return _section(title, [], Table(head, rows, align="llrrrrr"), notes)
@@ -320,9 +321,18 @@ def apart(verdict: dict[str, Any]) -> Section:
         n = f"{report['n']:,}" if report else "-"
         rows.append((_name(row["number"], verdict), interval(outside), interval(inside), n))
         notes += reasons([outside, inside])
+    notes += _slides_unknown(verdict)
     terms = "Inductive: slides that were never in the pool of the network that scores them. Transductive: the pool, where labels are known."
     head = ("round", "inductive", "transductive", "pool patches")
     return _section("Inductive and transductive AUROC", [terms], Table(head, rows, align="lllr"), list(dict.fromkeys(notes)))
+
+
+def _slides_unknown(verdict: dict[str, Any]) -> list[str]:
+    """A note where patches stand for slides in the intervals of the pool, which out of fold stain clusters do."""
+    report = verdict["rounds"][0]["transductive"]
+    if not report or report.get("n_slides", 1) is not None:
+        return []
+    return ["the pool's slides are unknown, so its intervals resample patches: they are too narrow where patches share a slide"]
 
 
 def _section(title: str, sentences: list[str], table: Table | None = None, notes: Sequence[str] = ()) -> Section:
