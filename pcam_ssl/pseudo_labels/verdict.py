@@ -202,6 +202,12 @@ def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None) -> str:
         much = "more" if words[1] == "a loss" else "as much"
         return f"{_by_steps(control)} gains {much}: {numbers}. {_instead(control)}"
     if words[1] == "a gain":
+        if not any(own["rounds"].values()):
+            # What gains over the control is round 0, so the rounds have no part in it.
+            return (
+                f"{sentence(words[0])}: no fold chose a round on its inner slides, so 'own' is round 0 itself. It gains {gain_numbers(above)}"
+                f" over {alone}: training on loses."
+            )
         return f"A gain over the control only: {numbers}. Against round 0 there is {words[0]}."
     return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])}: {numbers}."
 
