@@ -1,5 +1,6 @@
 """Predict new patches with a blend: every member predicts them, and the final weights average the predictions."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pcam_ssl.distributed import join_world
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.scores import score_report
 from pcam_ssl.files import check_target
+from pcam_ssl.runs.comparable import split_spec
 from pcam_ssl.runs.run import BLEND, ROUNDS_FILE, Run, run_in_use
 from pcam_ssl.runs.shared_work import kept_work, shared_source
 from pcam_ssl.tables import read_predictions, write_table
@@ -35,11 +37,22 @@ def predict_source(
     Raises UserError where there is no run, no fold is finished, or a member of the blend is missing or has changed.
     """
     out, world = Path(out), join_world(device)
+    world.run_on_all(lambda: _check_no_table(run_path))
     run = world.run_on_all(lambda: run_in_use(run_path, round))
     blended = world.run_on_all(run.info)["command"] == BLEND
     world.run_on_main(lambda: check_target("--out", out, ".parquet"))
     predict = predict_blend if blended else predict_run
     return predict(run, source, out, split=split, device=device, skip_bad=skip_bad)
+
+
+def _check_no_table(spec: Path | str) -> None:
+    """Raises UserError for RUN:graph and the like, with the command that makes a run of it."""
+    path, table = split_spec(str(spec))
+    if table and Run(path).paths.provenance.exists():
+        made = f"{path}-{table}"
+        raise UserError(
+            f"{spec}: predict takes a folder; `{shlex.join(['pcam-ssl', 'blend', str(spec), '--out', made])}` makes {made} of it"
+        )
 
 
 def predict_blend(

@@ -23,6 +23,12 @@ def pool_rows(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
     return rows.assign(label=hidden).reset_index(drop=True)
 
 
+def pool_sources(dataset: Dataset, folds: Folds, unit: Unit) -> np.ndarray:
+    """Why each row of `pool_rows` is in the pool: one of `SOURCES`, object `[P]`."""
+    marks = _marks(dataset, folds, unit)
+    return marks.source[marks.source.notna() & marks.excluded.isna()].to_numpy(object)
+
+
 def transductive(dataset: Dataset, folds: Folds, ids: pd.Series, learned: bool) -> dict[str, bool | float]:
     """`in_pool`, the share of scored patches `ids` in the pool of at least one fold, and `transductive`, whether that share is above 0.
 

@@ -4,6 +4,8 @@ Linear heads on cached features of a frozen backbone are scored out of fold. The
 no network, selection or threshold of a round depends on the forecast. The pool's true labels are not used, even where they are known.
 """
 
+import json
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,16 +16,16 @@ import torch
 from pcam_ssl.cross_validation.context import RunContext
 from pcam_ssl.cross_validation.frozen import features_of_rows, open_frozen
 from pcam_ssl.data.folds import Folds, Unit, fold_unit, score_groups
-from pcam_ssl.data.pool import pool_rows
+from pcam_ssl.data.pool import SOURCES, pool_rows, pool_sources
 from pcam_ssl.data.splits import part_columns
 from pcam_ssl.errors import UserError
 from pcam_ssl.evaluation.bootstrap import paired_differences
 from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.pseudo_labels.ceiling import Ceiling, FoldHeads, fit_fold, score_heads
 from pcam_ssl.pseudo_labels.experiment import Rounds
-from pcam_ssl.pseudo_labels.pool_likeness import drift_words, far_share, tumor_share, tumor_words
+from pcam_ssl.pseudo_labels.pool_likeness import drift_words, far_by_source, far_patches, tumor_share, tumor_words
 from pcam_ssl.pseudo_labels.report import forecast_sentences
-from pcam_ssl.recipe.loading import load_recipe
+from pcam_ssl.recipe.loading import flatten, load_recipe
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.render.format import gain_numbers
 from pcam_ssl.terminal import say, warn
@@ -33,6 +35,20 @@ MOST = 10_000
 MOST_POOL = 2_000
 """Pool patches of a fold that are looked at: their shares are then known to 0.01."""
 INNER_FOLDS = 5
+SHARED_WITH_HEAD = (
+    *(
+        "seed",
+        "data.label_budget",
+        "data.slide_budget",
+        "data.allow_conflicts",
+        "cv.scheme",
+        "cv.folds",
+        "cv.folds_file",
+        "cv.seed",
+    ),
+    *("model.name", "model.pretrained", "model.image_size", "model.weights", "features.layers"),
+)
+"""Keys of the run that its patches, labels, folds and features depend on: those of the advised head."""
 
 
 def find_headroom(rounds: Rounds, anyway: bool = False) -> dict[str, Any] | None:
@@ -164,10 +180,12 @@ def _forecast(rounds: Rounds, context: RunContext) -> dict[str, Any]:
         "c": [head.c for head in found.heads],
         "head": auroc(table.label.to_numpy(np.int64), ceiling.probs),
         "against_round_0": _against_round_0(rounds, table, ceiling.probs) if max(sizes) <= MOST else None,
+        "head_command": _head_command(rounds),
         "ceiling": None,
         "fit": None,
         "resolvable": ceiling.resolvable,
-        "likeness": {name: _mean([each[name] for each in looks]) for name in ("far", "tumor", "tumor_in_labels")},
+        "likeness": {name: _mean([each[name] for each in looks]) for name in ("far", "tumor", "tumor_in_labels")}
+        | {"far_by_source": {name: _mean([each["far_by_source"][name] for each in looks]) for name in SOURCES}},
     }
     if ceiling.curve is None:
         return facts | {"reason": f"{n:,.0f} labels are too few for three budgets that hold both classes"}
@@ -184,16 +202,29 @@ def _against_round_0(rounds: Rounds, table: pd.DataFrame, probs: np.ndarray) -> 
     return paired_differences(table.label.to_numpy(np.int64), own, probs, groups, **options)["auroc"]
 
 
+def _head_command(rounds: Rounds) -> str:
+    """The command that trains the linear head alone, on the labels and in the folds of round 0."""
+    own, frozen = (flatten(recipe.dump()) for recipe in (rounds.start.recipe, load_recipe("frozen")))
+    words = ["pcam-ssl", "baseline", "--recipe", "frozen", "--data", str(rounds.dataset.path)]
+    for key in SHARED_WITH_HEAD:
+        if own[key] != frozen[key]:
+            words += ["--set", f"{key}={own[key] if isinstance(own[key], str) else json.dumps(own[key])}"]
+    return shlex.join([*words, "--out", f"{rounds.start.path}-head"])
+
+
 def _look(
     rounds: Rounds, context: RunContext, unit: Unit, head: FoldHeads, features: torch.Tensor, train: np.ndarray
 ) -> dict[str, Any]:
-    """The pool of a fold: its size, the share that lies far from the training patches, and its share of tumor."""
+    """The pool of a fold: its size, the share that lies far from the training patches, in all and by source, and its share of tumor."""
     rows = pool_rows(rounds.dataset, rounds.folds, unit).row.to_numpy()
-    pool = _features(context, _some(rows, MOST_POOL, (rounds.recipe.seed, 16, unit.number)))
+    places = _some(np.arange(len(rows)), MOST_POOL, (rounds.recipe.seed, 16, unit.number))
+    pool = _features(context, rows[places])
     labels, groups = context.rows.label.to_numpy(np.int64)[train], rounds.folds.frame.group.to_numpy()[train]
+    far = far_patches(pool.numpy(), features.numpy(), groups)
     return {
         "pool": len(rows),
-        "far": far_share(pool.numpy(), features.numpy(), groups),
+        "far": None if far is None else float(far.mean()),
+        "far_by_source": far_by_source(far, pool_sources(rounds.dataset, rounds.folds, unit)[places]),
         "tumor": tumor_share(head.logits_of(pool), head.learned, labels, groups),
         "tumor_in_labels": float(labels.mean()),
     }

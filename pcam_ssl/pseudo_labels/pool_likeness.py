@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from pcam_ssl.data.pool import SOURCES
 from pcam_ssl.evaluation.calibration import fit_calibrator
 from pcam_ssl.evaluation.prior_shift import em_prior
 
@@ -15,14 +16,14 @@ TOO_MANY = 0.15
 """A larger share is drift. Measured on frozen EfficientNet-Lite0 against 240 labels of kaggle-mini (`docs/pseudo-labels.md`): 0.04 to 0.08 of
 Kaggle's test patches, 0.29 and more with a green cast, without colour, out of focus, or of other tissue."""
 FEWEST = 100
-"""Training patches: with fewer, a handful of one slide decide the quantile."""
+"""Training patches: with fewer, a handful of one slide decide the quantile. Also patches of a source, for a share of its own."""
 RARE = 0.05
 """A class with a smaller share of the pool is said to be all but absent."""
 BLOCK = 1024
 
 
-def far_share(pool: np.ndarray, training: np.ndarray, groups: np.ndarray) -> float | None:
-    """The share of `pool` `[P, D]` that lies far from every training patch `[N, D]`; None with few patches, or of one group.
+def far_patches(pool: np.ndarray, training: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """Which of `pool` `[P, D]` lie far from every training patch `[N, D]`, bool `[P]`; None with few training patches, or of one group.
 
     Far: the cosine distance to the nearest training patch is larger than that of `QUANTILE` of the training patches to the nearest patch of
     another of the `groups` `[N]` (slides, or stain clusters where slides are unknown).
@@ -39,7 +40,15 @@ def far_share(pool: np.ndarray, training: np.ndarray, groups: np.ndarray) -> flo
     )
     limit = np.quantile(between, QUANTILE)
     far = [_nearest(pool[begin : begin + BLOCK], training) > limit for begin in range(0, len(pool), BLOCK)]
-    return float(np.concatenate(far).mean())
+    return np.concatenate(far)
+
+
+def far_by_source(far: np.ndarray | None, sources: np.ndarray) -> dict[str, float | None]:
+    """The share of `far` bool `[P]` by source `[P]`, None for a source of few patches: patches of the training slides must not hide others."""
+    shares = dict.fromkeys(SOURCES)
+    if far is not None:
+        shares |= {name: float(far[sources == name].mean()) for name in SOURCES if (sources == name).sum() >= FEWEST}
+    return shares
 
 
 def _nearest(
@@ -63,11 +72,15 @@ def tumor_share(pool_logits: np.ndarray, logits: np.ndarray, labels: np.ndarray,
 
 
 def drift_words(likeness: dict[str, Any]) -> str | None:
-    """What was seen, what is expected and what to do, where the pool is unlike the training slides; else None."""
-    if likeness["far"] is None or likeness["far"] <= TOO_MANY:
+    """What was seen, what is expected and what to do, where the pool or a source of it is unlike the training slides; else None."""
+    # Earlier versions kept no shares by source.
+    sources = {name: share for name, share in likeness.get("far_by_source", {}).items() if share is not None and share > TOO_MANY}
+    if not sources and (likeness["far"] is None or likeness["far"] <= TOO_MANY):
         return None
+    seen = " and ".join(f"{share:.0%} of its {name} patches" for name, share in sources.items())
+    seen = seen or f"{likeness['far']:.0%} of its patches"
     return (
-        f"the pool looks unlike the training slides: {likeness['far']:.0%} of its patches lie far from every training patch, where about"
+        f"the pool looks unlike the training slides: {seen} lie far from every training patch, where about"
         f" {EXPECTED:.0%} are expected (another scanner, stain, magnification, or blur). Neither the forecast nor the precision check"
         " holds for such patches: look at some of them, and label some of their slides, or leave them out of the dataset"
     )

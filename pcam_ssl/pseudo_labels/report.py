@@ -72,9 +72,11 @@ def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
         return [f"No forecast: {forecast['reason']}."]
     lines, head, name = [], forecast["against_round_0"], forecast["features"]
     if head is not None and gain_word(head) == "a gain":
+        # Earlier versions wrote no command.
+        command = forecast.get("head_command", f"pcam-ssl baseline --recipe frozen --set model.name={name}")
         lines.append(
             f"A linear head on frozen {name}, fitted to the optimum on the same labels, gains {gain_numbers(head)} in AUROC over the run as it"
-            f" is. Take that first: `pcam-ssl baseline --recipe frozen --set model.name={name}`."
+            f" is. Take that first: `{command}`."
         )
     labels, pool = f"{forecast['labels']:,.0f} labels", f"{forecast['pool']:,.0f} patches"
     if forecast["ceiling"] is None:
@@ -93,9 +95,15 @@ def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
     far = (
         ""
         if likeness["far"] is None
-        else f" Far from every training patch: {likeness['far']:.0%} of it, {EXPECTED:.0%} are expected."
+        else f" Far from every training patch: {likeness['far']:.0%} of it{_by_source(likeness)}, {EXPECTED:.0%} are expected."
     )
     return [*lines, share + far]
+
+
+def _by_source(likeness: dict[str, Any]) -> str:
+    """The shares of patches that lie far where the pool has several sources. Earlier versions kept none."""
+    known = {name: share for name, share in likeness.get("far_by_source", {}).items() if share is not None}
+    return f" ({', '.join(f'{name} {share:.0%}' for name, share in known.items())})" if len(known) > 1 else ""
 
 
 def planted(verdict: dict[str, Any]) -> Section:
@@ -298,6 +306,7 @@ def truth(verdict: dict[str, Any]) -> Section:
     notes = (
         "measured on the pool's patches whose label is known; no choice used these labels",
         "predicted: the precision that the calibrated probs promised",
+        *_slides_unknown(verdict),
         *reasons(found),
     )
     return _section(title, [], Table(head, rows, align="llrrrrr"), notes)
@@ -312,9 +321,18 @@ def apart(verdict: dict[str, Any]) -> Section:
         n = f"{report['n']:,}" if report else "-"
         rows.append((_name(row["number"], verdict), interval(outside), interval(inside), n))
         notes += reasons([outside, inside])
+    notes += _slides_unknown(verdict)
     terms = "Inductive: slides that were never in the pool of the network that scores them. Transductive: the pool, where labels are known."
     head = ("round", "inductive", "transductive", "pool patches")
     return _section("Inductive and transductive AUROC", [terms], Table(head, rows, align="lllr"), list(dict.fromkeys(notes)))
+
+
+def _slides_unknown(verdict: dict[str, Any]) -> list[str]:
+    """A note where patches stand for slides in the intervals of the pool, which out of fold stain clusters do."""
+    report = verdict["rounds"][0]["transductive"]
+    if not report or report.get("n_slides", 1) is not None:
+        return []
+    return ["the pool's slides are unknown, so its intervals resample patches: they are too narrow where patches share a slide"]
 
 
 def _section(title: str, sentences: list[str], table: Table | None = None, notes: Sequence[str] = ()) -> Section:

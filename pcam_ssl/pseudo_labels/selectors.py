@@ -215,12 +215,14 @@ def pool_prior(pool: pd.DataFrame) -> float | None:
 def balance(pool: pd.DataFrame, stays: np.ndarray, prior: float) -> np.ndarray:
     """Keeps only the most confident of the over-represented class, so that the tumor share is nearest to `prior`.
 
-    Where one class has no candidate, no ratio can be kept and nothing stays.
+    Where one class has no candidate, no ratio can be kept and nothing stays, unless `prior` asks for none of that class either.
     """
     reasons = no_reasons(len(pool))
     tumor = int((stays & (pool.called == 1).to_numpy()).sum())
     normal = int(stays.sum()) - tumor
     if not tumor or not normal:
+        if not _filling(tumor + normal, 1 - prior if tumor else prior):
+            return reasons
         absent = CLASSES[0 if tumor else 1]
         reasons[stays] = f"no {absent} patch is left to keep a tumor share of {prior:.4g} (pseudo.balance)"
         return reasons

@@ -112,7 +112,10 @@ def rounded_down(bound: float) -> float:
     return float(np.floor(bound * 1000) / 1000)
 
 
-OTHER_WAYS = "raise cv.inner_share, import more slides, or choose by rank (pseudo.precision=null pseudo.top_share=0.25)"
+BY_RANK = "or choose by rank (pseudo.precision=null pseudo.top_share=0.25)"
+OTHER_WAYS = f"raise cv.inner_share, import more slides, {BY_RANK}"
+CROSS_FITTED_WAYS = f"label more patches or slides, {BY_RANK}"
+"""Where folds cross-fit, all training slides are inner slides, whatever cv.inner_share is."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def provable_text(options: Pseudo, dataset: Dataset, folds: Folds) -> str | None
         return f"{target}: the inner slides of every fold can prove it, if enough calls are right"
     most = rounded_down(min(max(e.bound for e in entries if e.label == label) for label in (1, 0)))
     lower = f"set pseudo.precision={most:g} or less, " if most > 0.5 else ""
-    return f"{target} cannot be proven for {'; nor for '.join(parts)}. No such patch is added; {lower}{OTHER_WAYS}"
+    ways = CROSS_FITTED_WAYS if folds.cross_fitted else OTHER_WAYS
+    return f"{target} cannot be proven for {'; nor for '.join(parts)}. No such patch is added; {lower}{ways}"
 
 
 def _shortage(entries: list[Evidence], options: Pseudo, n_folds: int) -> str:

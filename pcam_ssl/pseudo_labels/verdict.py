@@ -211,6 +211,12 @@ def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None, in_use: 
         instead = "" if in_use else f" {_instead(control)}"
         return f"{_by_steps(control)} gains {much} in AUROC: {numbers}.{instead}"
     if words[1] == "a gain":
+        if not any(own["rounds"].values()):
+            # What gains over the control is round 0, so the rounds have no part in it.
+            return (
+                f"{sentence(words[0])}: no fold chose a round on its inner slides, so 'own' is round 0 itself. It gains {gain_numbers(above)}"
+                f" over {alone}: training on loses."
+            )
         return f"A gain in AUROC over the control only: {numbers}. Against round 0 there is {words[0]}."
     return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])} in AUROC: {numbers}."
 

@@ -50,3 +50,10 @@ def test_a_source_of_another_kind_is_one_line(command, finished, tmp_path):
     assert done.code == 2
     assert "notes.txt" in done.problems[0]
     assert not (tmp_path / "new.parquet").exists()
+
+
+def test_a_table_of_a_run_names_the_blend_that_makes_it_a_run(command, finished, slides, tmp_path):
+    done = command("predict", f"{finished.path}:graph", slides, "--out", tmp_path / "new.parquet")
+    spec, made = f"{finished.path}:graph", f"{finished.path}-graph"
+    assert done.code == 2
+    assert done.problems == [f"{spec}: predict takes a folder; `pcam-ssl blend {spec} --out {made}` makes {made} of it"]

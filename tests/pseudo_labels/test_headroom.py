@@ -1,5 +1,6 @@
 """The forecast before rounds: what it says and stores, when it stops the command, and what it must not see."""
 
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -14,12 +15,14 @@ from pcam_ssl.api import pseudo_label
 from pcam_ssl.data.dataset import open_dataset
 from pcam_ssl.data.synthetic import write_synthetic
 from pcam_ssl.errors import UserError
+from pcam_ssl.evaluation.metrics import auroc
 from pcam_ssl.files import read_json
 from pcam_ssl.pseudo_labels.headroom import evidence, find_headroom, frozen_context, hopeless, inner_parts
 from pcam_ssl.pseudo_labels.pool_likeness import TOO_MANY
-from pcam_ssl.pseudo_labels.report import rounds_text
+from pcam_ssl.pseudo_labels.report import forecast_sentences, rounds_text
 from pcam_ssl.pseudo_labels.setup import open_rounds
 from pcam_ssl.runs.run import Run
+from pcam_ssl.tables import read_table
 
 FROZEN = ("model.freeze_backbone=true", "optim.name=lbfgs", "views.policy=d4", "cv.inner_folds=2", "predict.d4=true")
 ON = ("pseudo.headroom=true", "pseudo.noise=same")
@@ -133,6 +136,21 @@ def test_the_labels_that_a_fold_scores_do_not_change_its_heads(frozen):
     assert not np.array_equal(before.heads[1].logits, after.heads[1].logits)
 
 
+def test_the_advised_head_learns_the_same_labels_in_the_same_folds(train, command, tmp_path, monkeypatch):
+    run = train(tmp_path / "a run", *FROZEN, "data.label_budget=56")
+    values = forecast(run.path)
+    monkeypatch.setattr("pcam_ssl.pseudo_labels.report.gain_word", lambda score: "a gain")
+    advice = next(line for line in forecast_sentences(values) if "Take that first" in line)
+    words = shlex.split(advice.split("`")[1])
+    assert words[:2] == ["pcam-ssl", "baseline"] and words[-1] == f"{run.path}-head"
+    done = command(*words[1:], "--set", "score.floor=false")
+    assert done.code == 0, done.err
+    head = Run(words[-1])
+    mine, theirs = (read_table(each.paths.folds)[0][["id", "fold", "visible"]] for each in (head, run))
+    pd.testing.assert_frame_equal(mine, theirs)
+    assert auroc(head.oof.label.to_numpy(np.int64), head.oof.prob) == pytest.approx(values["head"], abs=0.05)
+
+
 def test_heads_are_those_of_the_run_where_it_fits_to_the_optimum(frozen):
     """The same labels and features; only C is chosen among other values."""
     values = forecast(frozen)
@@ -188,7 +206,9 @@ def test_a_pool_of_another_stain_is_a_warning_before_rounds(train, many_slides, 
     pixels.flush()
     found = looked_at(train, data, tmp_path)
     assert found["far"] > 2 * TOO_MANY
-    assert "WARNING: the pool looks unlike the training slides: " in capsys.readouterr().err
+    assert found["far_by_source"] == {"test": found["far"], "unlabelled": None, "hidden": None}
+    said = f"WARNING: the pool looks unlike the training slides: {found['far']:.0%} of its test patches lie far"
+    assert said in capsys.readouterr().err
 
 
 def test_one_class_among_the_scored_patches_is_said(frozen, monkeypatch):

@@ -44,6 +44,17 @@ def test_one_class_keeps_nothing(probs, absent):
     assert reasons.tolist() == [f"no {absent} patch is left to keep a tumor share of 0.4 (pseudo.balance)"] * 2
 
 
+@pytest.mark.parametrize(("probs", "prior"), [([0.1, 0.2, 0.3], 0.1), ([0.1] * 300, 1e-3), ([0.9, 0.8], 0.9), ([0.1], 0.0)])
+def test_one_class_stays_where_none_of_the_other_is_expected_beside_it(probs, prior):
+    pool = rated_of(probs)
+    assert (balance(pool, all_of(pool), prior) == "").all()
+
+
+def test_one_class_keeps_nothing_where_a_patch_of_the_other_would_come_nearer_to_the_prior():
+    pool = rated_of([0.1] * 300)
+    assert (balance(pool, all_of(pool), 2e-3) != "").all()
+
+
 @pytest.mark.parametrize("prior", [0.0, 1.0])
 def test_a_prior_of_one_class_alone(prior):
     pool = rated_of([0.9, 0.8, 0.1, 0.2])

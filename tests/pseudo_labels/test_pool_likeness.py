@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from pcam_ssl.pseudo_labels.ceiling import fit_fold
-from pcam_ssl.pseudo_labels.pool_likeness import EXPECTED, FEWEST, TOO_MANY, drift_words, far_share, tumor_share, tumor_words
+from pcam_ssl.pseudo_labels.pool_likeness import (
+    EXPECTED,
+    FEWEST,
+    TOO_MANY,
+    drift_words,
+    far_by_source,
+    far_patches,
+    tumor_share,
+    tumor_words,
+)
 
 SLIDES = 20
 CENTRE = np.random.default_rng(99).normal(size=(1, 64)) * 2
@@ -17,6 +26,10 @@ def patches(n: int, seed: int, slides: int = SLIDES) -> tuple[np.ndarray, np.nda
     names = rng.integers(slides, size=n)
     looks = rng.normal(size=(slides, 64)) * 0.3
     return CENTRE + looks[names] + rng.normal(size=(n, 64)), names
+
+
+def far_share(pool, training, names) -> float:
+    return float(far_patches(pool, training, names).mean())
 
 
 def likeness(**changed) -> dict:
@@ -60,9 +73,10 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_it_is_not_known_with_few_patches_or_one_slide():
     training, names = patches(FEWEST, 0)
-    assert far_share(training, training, names) is not None
-    assert far_share(training, training[1:], names[1:]) is None
-    assert far_share(training, training, np.zeros(FEWEST)) is None
+    assert far_patches(training, training, names) is not None
+    assert far_patches(training, training[1:], names[1:]) is None
+    assert far_patches(training, training, np.zeros(FEWEST)) is None
+    assert set(far_by_source(None, np.full(FEWEST, "test", object)).values()) == {None}
 
 
 @pytest.mark.parametrize(("share", "warned"), [(None, False), (0.05, False), (TOO_MANY, False), (TOO_MANY + 0.01, True)])
@@ -73,6 +87,21 @@ def test_drift_is_a_share_of_three_times_the_expected(share, warned):
 def test_the_warning_says_what_was_seen_what_is_expected_and_what_to_do():
     words = drift_words(likeness(far=0.42))
     assert "42% of its patches lie far" in words and "about 5% are expected" in words and "label some of their slides" in words
+
+
+def test_hidden_patches_of_the_training_slides_do_not_hide_a_test_split_of_another_kind():
+    training, names = patches(400, 0)
+    other = patches(300, 1)[0] + np.random.default_rng(5).normal(size=(1, 64)) * 1.5
+    far = far_patches(np.concatenate([patches(6000, 2)[0], other]), training, names)
+    sources = np.repeat(np.array(["hidden", "test"], object), [6000, 300])
+    shares = far_by_source(far, sources)
+    assert far.mean() < TOO_MANY < shares["test"] and shares["hidden"] < TOO_MANY and shares["unlabelled"] is None
+    words = drift_words(likeness(far=float(far.mean()), far_by_source=shares))
+    assert f"{shares['test']:.0%} of its test patches lie far" in words and "hidden" not in words
+
+
+def test_a_source_of_few_patches_has_no_share():
+    assert far_by_source(np.ones(FEWEST - 1, bool), np.full(FEWEST - 1, "test", object))["test"] is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7])

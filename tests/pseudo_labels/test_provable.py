@@ -33,6 +33,13 @@ def test_a_precision_out_of_reach_is_one_line_with_the_next_step(dataset, folds)
     assert "pseudo.precision 0.98" in text and "tumor in any fold" in text and "pseudo.top_share" in text
 
 
+def test_folds_that_cross_fit_are_not_told_to_raise_a_share_that_they_ignore(dataset, folds):
+    crossed = make_folds(dataset.patches, n_folds=2, inner_folds=2)
+    ways = [provable_text(Pseudo(precision=0.98), dataset, each).partition("No such patch")[2] for each in (folds, crossed)]
+    assert "raise cv.inner_share" in ways[0] and "label more patches or slides" not in ways[0]
+    assert "cv.inner_share" not in ways[1] and "label more patches or slides, or choose by rank" in ways[1]
+
+
 def test_a_precision_within_reach(dataset, folds):
     text = provable_text(Pseudo(precision=0.6, precision_level=0.51), dataset, folds)
     assert "can prove it" in text

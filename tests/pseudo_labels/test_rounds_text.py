@@ -164,6 +164,15 @@ def test_classes_without_threshold_and_folds_without_additions_are_told():
     assert "round 1: in 1 of 2 folds nothing is added: of 90 patches, 90 by pseudo.k_best\n" in text
 
 
+@pytest.mark.parametrize(("n_slides", "times"), [(None, 2), (12, 0)])
+def test_intervals_of_a_pool_without_slides_are_said_to_be_too_narrow(n_slides, times):
+    told = verdict()
+    for each in told["rounds"]:
+        each["transductive"]["n_slides"] = n_slides
+    text = " ".join(rounds_text(told).split())
+    assert text.count("its intervals resample patches: they are too narrow where patches share a slide") == times
+
+
 def test_inductive_and_transductive_stand_apart():
     text = rounds_text(verdict()).split("Inductive and transductive AUROC")[1]
     assert "2 best  0.957 (0.947 to 0.967)  0.930 (0.920 to 0.940)         5,000" in text
@@ -209,6 +218,16 @@ ALONE = "over the control, which learned from the labels alone in as many steps"
 )
 def test_the_sentence_compares_with_round_0_and_the_control(gain, above, words):
     assert verdict_sentence(used(own(gain, above), control())).startswith(f"{words} {SCORED}")
+
+
+def test_rounds_that_no_fold_chose_gain_nothing_over_the_control():
+    """Round 0 may beat longer training; that is no gain of rounds."""
+    chosen = own(NONE, GAIN)
+    chosen["rounds"] = dict.fromkeys(chosen["rounds"], 0)
+    assert verdict_sentence(used(chosen, control())).startswith(
+        "No measurable gain: no fold chose a round on its inner slides, so 'own' is round 0 itself. It gains +0.011 (+0.007 to +0.015)"
+        f" {ALONE}: training on loses. {SCORED}"
+    )
 
 
 def test_a_gain_over_both_puts_the_best_round_in_use():

@@ -169,8 +169,8 @@ def test_an_empty_pool(options):
 
 
 def test_a_pool_of_one_patch_cannot_be_balanced():
-    decisions, facts = decide(pool_of([0.95]), INNER, Pseudo(precision=0.9), None, "d")
-    assert decisions.reason[0] == "no normal patch is left to keep a tumor share of 0.95 (pseudo.balance)"
+    decisions, facts = decide(pool_of([0.6]), INNER, Pseudo(precision=None, top_share=1), None, "d")
+    assert decisions.reason[0] == "no normal patch is left to keep a tumor share of 0.6 (pseudo.balance)"
     assert facts["nothing"] == "nothing is added: of 1 patches, 1 by pseudo.balance left out"
 
 
@@ -220,5 +220,6 @@ def test_a_pool_without_tumor_is_not_forced_into_balance():
     options = Pseudo(precision=None, top_share=1, balance="prior", prior="em")
     pool = pool_of(np.linspace(0.02, 0.7, 40))
     decisions, facts = decide(pool, INNER, options, None, "d", labelled_share=0.5)
-    assert facts["prior"] < 0.05
-    assert (decisions.label[decisions.decision == "added"] == 1).sum() <= 2
+    assert facts["prior"] < 1e-4
+    assert facts["added"] == {"normal": 40, "tumor": 0}
+    assert (decisions.reason == "called normal: among the surest 1 of the pool").all()
