@@ -27,6 +27,15 @@ def em_prior(probs: np.ndarray, prior: float, tolerance: float = TOLERANCE, most
     return share
 
 
+def resolution(probs: np.ndarray, prior: float) -> float:
+    """How much calibrated probs `[N]` tell of the classes: the part of the variance `prior` (1 - `prior`) that they explain, 0 (nothing) to 1.
+
+    At a share of `prior` it is also the information on the share that a patch gives, as a part of what its label would give. Near 0 the
+    likelihood of EM is flat, and its share can be anything. (Murphy 1973 calls it the resolution of forecasts.)
+    """
+    return float(np.mean((np.asarray(probs, dtype=np.float64) - prior) ** 2) / (prior * (1 - prior)))
+
+
 def shifted(probs: np.ndarray, prior: float, share: float) -> np.ndarray:
     """Probs `[N]` that hold for a share of `prior`, for a share of `share`; float64 `[N]`."""
     return expit(calibrated_logits(probs) + log_odds(share) - log_odds(prior))

@@ -187,6 +187,8 @@ def _write(rounds: Rounds, number: int, unit: Unit, decisions: pd.DataFrame, fac
 def _words(facts: dict) -> str:
     added = facts["added"]
     text = f"{added['tumor']:,} tumor and {added['normal']:,} normal pseudo-labels of {facts['pool']:,} pool patches"
+    if facts["not_em"]:
+        text += f"; {facts['not_em']}"
     if (mix := facts["opinions"]) is None:
         return text
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in mix["weights"].items())

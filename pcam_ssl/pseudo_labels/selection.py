@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.evaluation.metrics import predicted_class
-from pcam_ssl.evaluation.prior_shift import em_prior, log_odds, shifted
+from pcam_ssl.evaluation.prior_shift import em_prior, log_odds, resolution, shifted
 from pcam_ssl.pseudo_labels.selectors import SelectionContext, no_reasons, pool_prior, ranked_pool, selectors_in_use
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import CLASSES, DECISION_COLUMNS, conform
+
+LEAST_RESOLUTION = 0.05
+"""About an AUROC of 0.63. The standard error of a share is then 4.5 times that of counted labels; below, EM has given 1.0 for a pool of 0.5."""
 
 
 def decide(
@@ -30,10 +33,11 @@ def decide(
     round decides anew: `previous`, the fold's decisions of the round before, only fills the column `change`. The order of the pool's
     rows does not matter.
     Facts: pool (patches), prior, thresholds by class (None where pseudo.precision is null), added by class, left_out by selector,
-    change by kind, tumor_share of the added (None where nothing is added), nothing (a sentence where nothing is added, else None).
+    change by kind, tumor_share of the added (None where nothing is added), nothing (a sentence where nothing is added, else None), not_em (a sentence
+    where the prior is not EM's although the recipe asks for it, else None).
     Raises UserError where a selector needs a kNN prob and the pool has none.
     """
-    pool, prior = _with_prior(conform(pool, POOL_COLUMNS), options, labelled_share)
+    pool, prior, not_em = _with_prior(conform(pool, POOL_COLUMNS), options, labelled_share)
     pool = ranked_pool(pool)
     thresholds = None
     if options.precision is not None:
@@ -52,16 +56,22 @@ def decide(
         reasons[stays & (pool.called == label).to_numpy()] = f"called {CLASSES[label]}: {_rule(context, label)}"
     decisions = _decisions(pool, stays, reasons, options).assign(network_digest=network_digest)
     decisions["change"] = _change(decisions, previous)
-    return conform(decisions, DECISION_COLUMNS), _facts(decisions, prior, thresholds, left_out)
+    return conform(decisions, DECISION_COLUMNS), {**_facts(decisions, prior, thresholds, left_out), "not_em": not_em}
 
 
-def _with_prior(pool: pd.DataFrame, options: Pseudo, labelled_share: float | None) -> tuple[pd.DataFrame, float | None]:
-    """The pool, its probs shifted where the recipe says so, and its expected share of tumor, None for an empty pool."""
+def _with_prior(pool: pd.DataFrame, options: Pseudo, labelled_share: float | None) -> tuple[pd.DataFrame, float | None, str | None]:
+    """The pool, its probs shifted where the recipe says so, its expected share of tumor (None for an empty pool), and why that is not EM's where it should be."""
     if options.prior == "mean" or not len(pool):
-        return pool, pool_prior(pool)
+        return pool, pool_prior(pool), None
+    if (told := resolution(pool.prob, labelled_share)) < LEAST_RESOLUTION:
+        why = (
+            f"pseudo.prior=em is not used, since probs that explain {told:.1%} of the variance of labels (less than {LEAST_RESOLUTION:.0%})"
+            " do not tell the pool's tumor share; it is the mean of the probs"
+        )
+        return pool, pool_prior(pool), why
     share = em_prior(pool.prob, labelled_share)
     move = log_odds(share) - log_odds(labelled_share)
-    return pool.assign(prob=shifted(pool.prob, labelled_share, share), logit=pool.logit + move), share
+    return pool.assign(prob=shifted(pool.prob, labelled_share, share), logit=pool.logit + move), share, None
 
 
 def _rule(context: SelectionContext, label: int) -> str:

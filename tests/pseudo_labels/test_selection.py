@@ -223,3 +223,15 @@ def test_a_pool_without_tumor_is_not_forced_into_balance():
     assert facts["prior"] < 1e-4
     assert facts["added"] == {"normal": 40, "tumor": 0}
     assert (decisions.reason == "called normal: among the surest 1 of the pool").all()
+
+
+def test_em_is_not_used_where_the_probs_tell_nothing():
+    options = Pseudo(precision=None, top_share=1, balance="prior", prior="em")
+    pool = pool_of(np.linspace(0.46, 0.58, 40))
+    decisions, facts = decide(pool, INNER, options, None, "d", labelled_share=0.5)
+    assert facts["prior"] == pytest.approx(0.52)
+    assert facts["not_em"].startswith(
+        "pseudo.prior=em is not used, since probs that explain 0.7% of the variance of labels (less than 5%)"
+    )
+    assert decisions.prob.tolist() == pool.prob.tolist()
+    assert decide(pool_of([0.9, 0.1] * 9), INNER, options, None, "d", labelled_share=0.5)[1]["not_em"] is None
