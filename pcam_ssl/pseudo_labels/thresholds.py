@@ -12,7 +12,7 @@ from pcam_ssl.evaluation.metrics import predicted_class
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import CLASSES
 
-MORE_SLIDES = "raise cv.inner_share for more inner slides"
+MORE_SLIDES = "label more slides, or raise cv.inner_share where folds do not cross-fit"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _proven(threshold: Threshold, precision: float, cluster: str) -> str:
 
 def _unproven(threshold: Threshold, precision: float, cluster: str) -> str:
     bound = rounded_down(threshold.bound)
-    cure = f"set pseudo.precision to {bound:g} or less, or {MORE_SLIDES}" if bound > 0.5 else MORE_SLIDES
+    cure = f"set pseudo.precision to {bound:g} or less, {MORE_SLIDES}" if bound > 0.5 else MORE_SLIDES
     where = f"the best bound is {bound:g}, at prob {threshold.prob:.4g} ({_counts(threshold, cluster)})"
     return f"{CLASSES[threshold.label]}: no threshold proves a precision of {precision:g}; {where}; {cure}"
 

@@ -254,7 +254,9 @@ def _use_sentence(verdict: dict[str, Any], made: int, of: str) -> str:
         return f"Over all folds round {inner} of {made} is best on inner slides, but round 0 stays in use: {verdict['why']}."
     none = "round 1 does not beat" if made == 1 else f"none of {of} beats"
     kept = f"On the inner slides of all folds together {none} round 0, so round 0 stays in use."
-    disagree = " The two disagree where inner slides are few: raise cv.inner_share to choose better."
+    disagree = (
+        " The two disagree where inner slides are few: label more slides, or raise cv.inner_share where folds do not cross-fit."
+    )
     gained = gain_word(verdict["chosen_by_fold"]["against_round_0"]["auroc"]) == "a gain"
     return f"{kept}{disagree if gained else ''}"
 

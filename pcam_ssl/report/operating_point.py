@@ -288,7 +288,7 @@ def asked(point: OperatingPoint) -> str:
     slides = [found.n_slides for found in known if found.n_slides]
     if slides and min(slides) < FEW_INNER_SLIDES:
         few = f"{min(slides)}" if min(slides) == max(slides) else f"{min(slides)} to {max(slides)}"
-        text += f" These are only {few} slides per fold; a larger cv.inner_share gives more."
+        text += f" These are only {few} slides per fold; a larger cv.inner_share gives more where folds do not cross-fit."
     if any(found.threshold == np.inf for found in known):
         text += " Where no prob was high enough, nothing is called tumor."
     if point.left_out:

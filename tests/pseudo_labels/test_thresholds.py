@@ -46,7 +46,7 @@ def test_without_a_threshold_the_reason_has_the_best_bound_and_the_next_step():
     assert tumor.prob is None
     assert tumor.reason == (
         f"tumor: no threshold proves a precision of 0.98; the best bound is {bound:g}, at prob 0.9 (42 of 43 right on 6 inner slides); "
-        f"set pseudo.precision to {bound:g} or less, or raise cv.inner_share for more inner slides"
+        f"set pseudo.precision to {bound:g} or less, label more slides, or raise cv.inner_share where folds do not cross-fit"
     )
 
 
@@ -60,7 +60,7 @@ def test_a_bound_below_half_offers_no_target():
     normal = precision_thresholds(inner_of({1: 10, 0: 1}, {}, slides=4), 0.98, 0.95)[0]
     assert normal.reason == (
         "normal: no threshold proves a precision of 0.98; the best bound is 0.05, at prob 0.1 (1 of 1 right on 1 inner slide); "
-        "raise cv.inner_share for more inner slides"
+        "label more slides, or raise cv.inner_share where folds do not cross-fit"
     )
 
 
@@ -74,14 +74,14 @@ def test_one_class_proves_nothing_however_right():
     assert [found[label].prob for label in (0, 1)] == [None, None]
     assert found[1].reason == (
         "tumor: the inner slides hold tumor patches only (500), so no precision can be proven; "
-        "raise cv.inner_share for more inner slides, or change seed"
+        "label more slides, or raise cv.inner_share where folds do not cross-fit, or change seed"
     )
 
 
 def test_no_labelled_inner_patch():
     table = inner_of({1: 5}, {}).assign(label=pd.array([None] * 5, dtype="Int8"))
     assert precision_thresholds(table, 0.9, 0.95)[0].reason == (
-        "normal: no inner slide has a labelled patch, so no precision can be proven; raise cv.inner_share for more inner slides"
+        "normal: no inner slide has a labelled patch, so no precision can be proven; label more slides, or raise cv.inner_share where folds do not cross-fit"
     )
 
 
