@@ -215,7 +215,7 @@ def fold_unit(folds: Folds, k: int) -> Unit:
 
 
 def whole_unit(folds: Folds, unit: Unit) -> Unit:
-    """The unit with a network of its own that `unit` is, or is a part of; with its parts, without pseudo-labels."""
+    """The fold or refit that `unit` belongs to, with its inner networks and without pseudo-labels."""
     return refit_unit(folds) if unit.whole == REFIT else fold_unit(folds, unit.number)
 
 

@@ -1,4 +1,4 @@
-"""Import of any source into a DATASET folder in one pass and constant memory: decode, measure, pack, and join slides on id. What is no dataset is one for a command, too (`open_source`, `packed`)."""
+"""Import of any source into a DATASET folder in one pass and constant memory: decode, measure, pack, and join slides on id. `open_source` and `packed` do so in memory, for a command that is given images."""
 
 import os
 import tempfile

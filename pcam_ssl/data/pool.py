@@ -26,7 +26,7 @@ def pool_rows(dataset: Dataset, folds: Folds, unit: Unit) -> pd.DataFrame:
 def pool_sources(dataset: Dataset, folds: Folds, unit: Unit) -> np.ndarray:
     """Why each row of `pool_rows` is in the pool: one of `SOURCES`, object `[P]`."""
     marks = _marks(dataset, folds, unit)
-    return marks.source[marks.source.notna() & marks.excluded.isna()].to_numpy(object)
+    return marks.source[marks.inside]
 
 
 def transductive(dataset: Dataset, folds: Folds, ids: pd.Series, learned: bool) -> dict[str, bool | float]:

@@ -40,6 +40,8 @@ FEW_GROUPS = 128
 CHUNK = 2**18
 # Weights in one chunk: 64 MB. This bounds memory where every patch is its own group.
 WEIGHTS = 2**23
+# Weights of one seed that are kept for further scores, up to 8 MB.
+KEPT_DRAWS = 2**20
 # Numbers of an array of 16 MB, see `_drawn`.
 LARGE = 2**21
 # Bytes of the resampled scores that are kept, 0.2 MB for a prediction at 2,000 resamples: a verdict compares each round with several others.
@@ -288,7 +290,7 @@ def _drawn(labels, several_probs, codes, n_groups: int, resamples: int, seed, sc
 
 def _draws(n_groups: int, resamples: int, seed, step: int) -> Iterator[np.ndarray]:
     """How often each group is drawn, float64 [G, n] for each `step` resamples; every column sums to G."""
-    if n_groups <= FEW_GROUPS:
+    if n_groups * resamples <= KEPT_DRAWS:
         whole = _few_draws(n_groups, resamples, seed)
         yield from (whole[:, start : start + step] for start in range(0, resamples, step))
         return
@@ -299,7 +301,7 @@ def _draws(n_groups: int, resamples: int, seed, step: int) -> Iterator[np.ndarra
 
 @lru_cache(maxsize=16)
 def _few_draws(n_groups: int, resamples: int, seed) -> np.ndarray:
-    """All of them [G, R] where groups are few. They are the same for every score of a run, so the last ones are kept."""
+    """All of them [G, R] where they are few. They are the same for every score of a run, so the last ones are kept."""
     draws = _draw(np.random.default_rng(seed), n_groups, resamples)
     draws.setflags(write=False)
     return draws

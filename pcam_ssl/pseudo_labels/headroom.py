@@ -208,7 +208,7 @@ def _head_command(rounds: Rounds) -> str:
     words = ["pcam-ssl", "baseline", "--recipe", "frozen", "--data", str(rounds.dataset.path)]
     for key in SHARED_WITH_HEAD:
         if own[key] != frozen[key]:
-            words += ["--set", f"{key}={own[key] if isinstance(own[key], str) else json.dumps(own[key])}"]
+            words += ["--set", f"{key}={json.dumps(own[key], ensure_ascii=False)}"]
     return shlex.join([*words, "--out", f"{rounds.start.path}-head"])
 
 
@@ -216,16 +216,21 @@ def _look(
     rounds: Rounds, context: RunContext, unit: Unit, head: FoldHeads, features: torch.Tensor, train: np.ndarray
 ) -> dict[str, Any]:
     """The pool of a fold: its size, the share that lies far from the training patches, in all and by source, and its share of tumor."""
-    rows = pool_rows(rounds.dataset, rounds.folds, unit).row.to_numpy()
-    places = _some(np.arange(len(rows)), MOST_POOL, (rounds.recipe.seed, 16, unit.number))
+    rows, sources = pool_rows(rounds.dataset, rounds.folds, unit).row.to_numpy(), pool_sources(rounds.dataset, rounds.folds, unit)
+    seed = (rounds.recipe.seed, 16, unit.number)
+    drawn = _some(np.arange(len(rows)), MOST_POOL, seed)
+    # A source that is a small part of a large pool has few patches among these.
+    of_sources = [_some(np.flatnonzero(sources == name), MOST_POOL // len(SOURCES), seed) for name in SOURCES]
+    places = np.unique(np.concatenate([drawn, *of_sources]))
+    among_drawn = np.isin(places, drawn)
     pool = _features(context, rows[places])
     labels, groups = context.rows.label.to_numpy(np.int64)[train], rounds.folds.frame.group.to_numpy()[train]
     far = far_patches(pool.numpy(), features.numpy(), groups)
     return {
         "pool": len(rows),
-        "far": None if far is None else float(far.mean()),
-        "far_by_source": far_by_source(far, pool_sources(rounds.dataset, rounds.folds, unit)[places]),
-        "tumor": tumor_share(head.logits_of(pool), head.learned, labels, groups),
+        "far": None if far is None else float(far[among_drawn].mean()),
+        "far_by_source": far_by_source(far, sources[places]),
+        "tumor": tumor_share(head.logits_of(pool)[among_drawn], head.learned, labels, groups),
         "tumor_in_labels": float(labels.mean()),
     }
 

@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from pcam_ssl.data.pool import SOURCES
 from pcam_ssl.evaluation.calibration import fit_calibrator
-from pcam_ssl.evaluation.prior_shift import em_prior
+from pcam_ssl.evaluation.prior_shift import LEAST_TOLD, em_prior, told
 
 QUANTILE = 0.95
 EXPECTED = 1 - QUANTILE
@@ -65,9 +65,14 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def tumor_share(pool_logits: np.ndarray, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """The share of tumor in a pool, from its logits `[P]` by a head, and that head's cross-fitted `logits` `[N]`, which calibrate it."""
+def tumor_share(pool_logits: np.ndarray, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float | None:
+    """The share of tumor in a pool, from its logits `[P]` by a head, and that head's cross-fitted `logits` `[N]`, which calibrate it.
+
+    None where the head tells too little of the labels (`prior_shift.told`).
+    """
     calibrator = fit_calibrator(logits, labels, groups)
+    if told(labels, calibrator.prob(logits)) < LEAST_TOLD:
+        return None
     return em_prior(expit(pool_logits / calibrator.temperature), float(np.mean(labels)))
 
 
@@ -88,6 +93,8 @@ def drift_words(likeness: dict[str, Any]) -> str | None:
 
 def tumor_words(likeness: dict[str, Any]) -> str | None:
     """A warning where one class is all but absent from the pool, and is not from the labels; else None."""
+    if likeness["tumor"] is None:
+        return None
     for name, here, there in (
         ("tumor", likeness["tumor"], likeness["tumor_in_labels"]),
         ("normal tissue", 1 - likeness["tumor"], 1 - likeness["tumor_in_labels"]),

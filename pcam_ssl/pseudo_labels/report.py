@@ -91,7 +91,8 @@ def forecast_sentences(forecast: dict[str, Any]) -> list[str]:
     if forecast["resolvable"] is not None:
         lines.append(f"The scored slides show a change of {forecast['resolvable']:.3f} or more.")
     likeness = forecast["likeness"]
-    share = f"Estimated share of tumor in the pool: {likeness['tumor']:.0%} (of the labels {likeness['tumor_in_labels']:.0%})."
+    of_pool = "not known, the head tells too little" if likeness["tumor"] is None else f"{likeness['tumor']:.0%}"
+    share = f"Estimated share of tumor in the pool: {of_pool} (of the labels {likeness['tumor_in_labels']:.0%})."
     far = (
         ""
         if likeness["far"] is None

@@ -6,14 +6,11 @@ import numpy as np
 import pandas as pd
 
 from pcam_ssl.evaluation.metrics import predicted_class
-from pcam_ssl.evaluation.prior_shift import em_prior, log_odds, resolution, shifted
+from pcam_ssl.evaluation.prior_shift import LEAST_TOLD, em_prior, log_odds, shifted, told
 from pcam_ssl.pseudo_labels.selectors import SelectionContext, no_reasons, pool_prior, ranked_pool, selectors_in_use
 from pcam_ssl.pseudo_labels.thresholds import Threshold, precision_thresholds
 from pcam_ssl.recipe.schema import Pseudo
 from pcam_ssl.tables import CLASSES, DECISION_COLUMNS, conform
-
-LEAST_RESOLUTION = 0.05
-"""About an AUROC of 0.63. The standard error of a share is then 4.5 times that of counted labels; below, EM has given 1.0 for a pool of 0.5."""
 
 
 def decide(
@@ -37,7 +34,7 @@ def decide(
     where the prior is not EM's although the recipe asks for it, else None).
     Raises UserError where a selector needs a kNN prob and the pool has none.
     """
-    pool, prior, not_em = _with_prior(conform(pool, POOL_COLUMNS), options, labelled_share)
+    pool, prior, not_em = _with_prior(conform(pool, POOL_COLUMNS), inner, options, labelled_share)
     pool = ranked_pool(pool)
     thresholds = None
     if options.precision is not None:
@@ -59,14 +56,16 @@ def decide(
     return conform(decisions, DECISION_COLUMNS), {**_facts(decisions, prior, thresholds, left_out), "not_em": not_em}
 
 
-def _with_prior(pool: pd.DataFrame, options: Pseudo, labelled_share: float | None) -> tuple[pd.DataFrame, float | None, str | None]:
+def _with_prior(
+    pool: pd.DataFrame, inner: pd.DataFrame, options: Pseudo, labelled_share: float | None
+) -> tuple[pd.DataFrame, float | None, str | None]:
     """The pool, its probs shifted where the recipe says so, its expected share of tumor (None for an empty pool), and why that is not EM's where it should be."""
     if options.prior == "mean" or not len(pool):
         return pool, pool_prior(pool), None
-    if (told := resolution(pool.prob, labelled_share)) < LEAST_RESOLUTION:
+    if (explained := told(inner.label, inner.prob)) < LEAST_TOLD:
         why = (
-            f"pseudo.prior=em is not used, since probs that explain {told:.1%} of the variance of labels (less than {LEAST_RESOLUTION:.0%})"
-            " do not tell the pool's tumor share; it is the mean of the probs"
+            f"pseudo.prior=em is not used: on inner slides the probs explain {max(explained, 0):.1%} of the variance of labels, less than"
+            f" {LEAST_TOLD:.0%}, too little to tell the pool's tumor share; it is the mean of the probs"
         )
         return pool, pool_prior(pool), why
     share = em_prior(pool.prob, labelled_share)

@@ -220,6 +220,8 @@ def balance(pool: pd.DataFrame, stays: np.ndarray, prior: float) -> np.ndarray:
     reasons = no_reasons(len(pool))
     tumor = int((stays & (pool.called == 1).to_numpy()).sum())
     normal = int(stays.sum()) - tumor
+    if not tumor and not normal:
+        return reasons
     if not tumor or not normal:
         if not _filling(tumor + normal, 1 - prior if tumor else prior):
             return reasons

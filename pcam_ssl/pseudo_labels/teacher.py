@@ -99,7 +99,7 @@ def _keep_predictions(context: RunContext, unit: Unit, missing: pd.DataFrame, po
     """Predict the patches `missing`, and write them beside what is kept already; returns what is kept then.
 
     The linear heads of a fold and of its inner networks read the features of their pools once for all of them. These are always all of
-    the heads and all of the pool, so that what a killed command had kept changes not even the last digits.
+    the heads and all of the pool, so that what a killed command of the same rounds had kept changes not even the last digits.
     """
     whole = whole_unit(context.folds, unit)
     units, on_cached = (whole, *whole.parts), context.frozen is not None and context.frozen.features is not None

@@ -198,7 +198,8 @@ def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None, in_use: 
         unknown = "No control was trained, so it is not known whether longer training alone does the same (--set pseudo.control=true tells)."
         return f"{sentence(gain_words(gain))} over round 0. {unknown}"
     if control["is_round_0"]:
-        return f"{sentence(gain_words(gain))} over round 0, which is the control too: heads fitted to the optimum gain nothing by longer training."
+        words = gain_words(gain).replace(":", " in AUROC:", 1)
+        return f"{sentence(words)} over round 0, which is the control too: heads fitted to the optimum gain nothing by longer training."
     above = own["against_control"]["auroc"]
     as_long = "" if control["steps"] is None else " in as many steps"
     alone = f"the control, which learned from the labels alone{as_long}"
@@ -217,7 +218,7 @@ def _gain_sentence(own: dict[str, Any], control: dict[str, Any] | None, in_use: 
                 f"{sentence(words[0])}: no fold chose a round on its inner slides, so 'own' is round 0 itself. It gains {gain_numbers(above)}"
                 f" over {alone}: training on loses."
             )
-        return f"A gain in AUROC over the control only: {numbers}. Against round 0 there is {words[0]}."
+        return f"A gain in AUROC over the control only: {numbers}. Against round 0 there is {words[0]} in it."
     return f"{sentence(gain_words(gain))}." if gain["low"] is None else f"{sentence(words[0])} in AUROC: {numbers}."
 
 

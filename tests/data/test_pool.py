@@ -9,7 +9,7 @@ import pytest
 from pcam_ssl.cross_validation.training_data import describe_pool
 from pcam_ssl.data.dataset import Dataset
 from pcam_ssl.data.folds import Folds, fold_unit, refit_unit
-from pcam_ssl.data.pool import pool_facts, pool_rows, transductive
+from pcam_ssl.data.pool import SOURCES, pool_facts, pool_rows, pool_sources, transductive
 from pcam_ssl.tables import PATCH_COLUMNS, conform
 
 # id, split, label, slide, fold, inner in fold 0, visible
@@ -52,6 +52,14 @@ def pool(k: int = 0, **how) -> list[str]:
 
 def test_the_pool_has_no_visible_labels_and_no_scored_or_inner_slides():
     assert pool() == POOL
+
+
+def test_each_patch_of_the_pool_has_its_source():
+    dataset, folds = make()
+    unit = fold_unit(folds, 0)
+    sources = pool_sources(dataset, folds, unit).tolist()
+    assert sources == ["hidden", "unlabelled", "unlabelled", "test", "test", "hidden"]
+    assert {name: sources.count(name) for name in SOURCES}.items() <= pool_facts(dataset, folds, unit).items()
 
 
 def test_another_fold_has_another_pool():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pcam_ssl.evaluation.prior_shift import em_prior, resolution, shifted
+from pcam_ssl.evaluation.prior_shift import em_prior, shifted, told
 
 
 def probs_of(n_tumor: int, n_normal: int, prior: float = 0.5) -> np.ndarray:
@@ -30,18 +30,19 @@ def test_it_starts_from_the_share_that_the_probs_hold_for():
     assert em_prior(probs_of(1000, 1000, prior=0.2), 0.2) == pytest.approx(0.5, abs=0.03)
 
 
-def test_resolution_is_the_information_on_the_share():
-    """The second derivative of the log-likelihood of a share, a patch, as a part of that of counted labels."""
-    probs, prior, step = probs_of(300, 700, prior=0.3), 0.3, 1e-4
-    ratio = probs / prior, (1 - probs) / (1 - prior)
-    likelihood = [np.log(share * ratio[0] + (1 - share) * ratio[1]).mean() for share in (prior - step, prior, prior + step)]
-    curvature = -(likelihood[0] - 2 * likelihood[1] + likelihood[2]) / step**2
-    assert resolution(probs, prior) == pytest.approx(curvature * prior * (1 - prior), rel=1e-3)
+def test_what_probs_tell_is_the_variance_of_labels_that_they_explain():
+    labels = np.repeat([1, 0], [300, 700])
+    probs = probs_of(300, 700, prior=0.3)
+    assert told(labels, probs) == pytest.approx(probs.var() / labels.var(), abs=0.05)
+    assert 0.3 < told(labels, probs) < 0.9
 
 
-def test_resolution_is_0_for_probs_that_say_nothing_and_1_for_labels():
-    assert resolution(np.full(9, 0.4), 0.4) == pytest.approx(0)
-    assert resolution(np.array([0.0, 1.0]), 0.5) == 1
+@pytest.mark.parametrize(
+    ("labels", "probs", "value"),
+    [([0, 1], [0.0, 1.0], 1), ([0, 1], [0.5, 0.5], 0), ([0, 1], [0.9, 0.1], -2.24), ([1, 1], [0.9, 0.9], 0), ([], [], 0)],
+)
+def test_what_probs_tell_by_hand(labels, probs, value):
+    assert told(np.array(labels), np.array(probs)) == pytest.approx(value)
 
 
 def test_the_order_of_the_patches_does_not_matter():

@@ -50,6 +50,12 @@ def test_one_class_stays_where_none_of_the_other_is_expected_beside_it(probs, pr
     assert (balance(pool, all_of(pool), prior) == "").all()
 
 
+@pytest.mark.parametrize("prior", [0.0, 0.4, 1.0])
+def test_where_nothing_is_left_there_is_nothing_to_leave_out(prior):
+    pool = rated_of([0.9, 0.1])
+    assert (balance(pool, ~all_of(pool), prior) == "").all()
+
+
 def test_one_class_keeps_nothing_where_a_patch_of_the_other_would_come_nearer_to_the_prior():
     pool = rated_of([0.1] * 300)
     assert (balance(pool, all_of(pool), 2e-3) != "").all()

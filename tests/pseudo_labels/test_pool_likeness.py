@@ -124,6 +124,13 @@ def test_the_share_of_tumor_is_estimated(share):
     assert (tumor_words(likeness(tumor=found)) is not None) == (share < 0.05)
 
 
+def test_a_head_that_tells_nothing_estimates_no_share():
+    rng = np.random.default_rng(0)
+    labels, slides = rng.integers(2, size=400), np.arange(400) % 20
+    assert tumor_share(rng.normal(size=50), rng.normal(size=400), labels, slides) is None
+    assert tumor_words(likeness(tumor=None)) is None
+
+
 def test_a_class_that_is_rare_in_the_labels_too_is_no_surprise():
     assert tumor_words(likeness(tumor=0.03, tumor_in_labels=0.05)) is None
 

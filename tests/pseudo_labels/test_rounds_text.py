@@ -212,7 +212,7 @@ ALONE = "over the control, which learned from the labels alone in as many steps"
             NONE,
             GAIN,
             f"A gain in AUROC over the control only: +0.003 (-0.001 to +0.007) over round 0, +0.011 (+0.007 to +0.015) {ALONE}."
-            " Against round 0 there is no measurable gain.",
+            " Against round 0 there is no measurable gain in it.",
         ),
     ],
 )
@@ -307,7 +307,7 @@ def test_without_a_control_the_sentence_says_what_is_unknown():
 def test_a_control_that_is_round_0_is_told():
     itself = control(is_round_0=True, folder=None, steps=None, round_0_steps=None, epochs=None)
     assert verdict_sentence(used(own(GAIN, GAIN), itself)).startswith(
-        "A gain: +0.011 (+0.007 to +0.015) over round 0, which is the control too: heads fitted to the optimum gain nothing by longer"
+        "A gain in AUROC: +0.011 (+0.007 to +0.015) over round 0, which is the control too: heads fitted to the optimum gain nothing by longer"
     )
 
 

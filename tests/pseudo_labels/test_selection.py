@@ -225,13 +225,13 @@ def test_a_pool_without_tumor_is_not_forced_into_balance():
     assert (decisions.reason == "called normal: among the surest 1 of the pool").all()
 
 
-def test_em_is_not_used_where_the_probs_tell_nothing():
+def test_em_is_not_used_where_inner_slides_show_that_the_probs_tell_nothing():
     options = Pseudo(precision=None, top_share=1, balance="prior", prior="em")
-    pool = pool_of(np.linspace(0.46, 0.58, 40))
-    decisions, facts = decide(pool, INNER, options, None, "d", labelled_share=0.5)
-    assert facts["prior"] == pytest.approx(0.52)
+    pool, dull = pool_of(np.linspace(0.1, 0.6, 40)), INNER.assign(prob=np.where(INNER.label == 1, 0.52, 0.5))
+    decisions, facts = decide(pool, dull, options, None, "d", labelled_share=0.5)
+    assert facts["prior"] == pytest.approx(0.35)
     assert facts["not_em"].startswith(
-        "pseudo.prior=em is not used, since probs that explain 0.7% of the variance of labels (less than 5%)"
+        "pseudo.prior=em is not used: on inner slides the probs explain 3.9% of the variance of labels, less than 5%,"
     )
     assert decisions.prob.tolist() == pool.prob.tolist()
-    assert decide(pool_of([0.9, 0.1] * 9), INNER, options, None, "d", labelled_share=0.5)[1]["not_em"] is None
+    assert decide(pool, INNER, options, None, "d", labelled_share=0.5)[1]["not_em"] is None
