@@ -121,9 +121,9 @@ def check_start(recipe: Recipe, dataset: Dataset) -> None:
     )
 
 
-def warn_of_unused_keys(recipe: Recipe, rounds: bool = False) -> None:
-    """Warn of keys that the user set and that have no effect, in pseudo-label `rounds` or in a run without them."""
-    for line in unused_keys(recipe, rounds):
+def warn_of_unused_keys(*recipes: Recipe, rounds: bool = False) -> None:
+    """Warn of keys that the user set and that have no effect, in pseudo-label `rounds` or in runs without them; once for several recipes."""
+    for line in dict.fromkeys(line for recipe in recipes for line in unused_keys(recipe, rounds)):
         warn(line)
 
 

@@ -138,7 +138,8 @@ def _begin(
         check_initial_run(recipe, folds)
         if not run.paths.provenance.exists():
             # Refuse what cannot be trained before anything is written: a run folder fixes the recipe.
-            world.share(recipe.train.batch_size, "train.batch_size")
+            if recipe.optim.name != "lbfgs":
+                world.share(recipe.train.batch_size, "train.batch_size")
             warn_of_unused_keys(recipe)
             check_start(recipe, dataset)
             new_network(recipe, dataset.size_px, say)

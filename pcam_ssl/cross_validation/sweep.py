@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from pcam_ssl.cross_validation.checks import warn_of_unused_keys
 from pcam_ssl.cross_validation.cross_validate import baseline
 from pcam_ssl.distributed import own_rank
 from pcam_ssl.errors import UserError
 from pcam_ssl.files import check_folder
-from pcam_ssl.recipe.loading import load_recipe, to_yaml
+from pcam_ssl.recipe.loading import all_stated, load_recipe, to_yaml
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.runs.run import Run
 from pcam_ssl.terminal import say, warn
@@ -105,6 +106,8 @@ def sweep(
     Raises UserError as `plan_sweep` does, and Stopped when interrupted; the same command then continues.
     """
     planned = plan_sweep(recipe, settings, axes, out)
+    if not own_rank():
+        warn_of_unused_keys(*(swept.recipe for swept in planned if not Run(swept.path).paths.provenance.exists()))
     finished, failed = [], []
     for number, swept in enumerate(planned, 1):
         if not own_rank():
@@ -121,7 +124,7 @@ def sweep(
 def _train(swept: SweptRun, data: Path | str, only: list[int] | None) -> str | None:
     """Train or continue a run. Returns the error in one line, None where there was none."""
     try:
-        baseline(swept.recipe, data, swept.path, only)
+        baseline(all_stated(swept.recipe), data, swept.path, only)
         return None
     except Stopped:
         raise

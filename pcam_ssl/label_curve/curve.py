@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pcam_ssl.cross_validation import cross_validate
+from pcam_ssl.cross_validation.checks import warn_of_unused_keys
 from pcam_ssl.data.dataset import Dataset, open_dataset
 from pcam_ssl.data.folds import fold_unit, read_folds, refit_unit
 from pcam_ssl.distributed import own_rank
@@ -17,7 +18,7 @@ from pcam_ssl.label_curve.report import page
 from pcam_ssl.label_curve.rounds_gain import ROUNDS, SUPERVISED, add_rounds, rounds_tables, wanted_rounds
 from pcam_ssl.pseudo_labels.rounds import pseudo_label
 from pcam_ssl.pseudo_labels.setup import check_recipe, pool_problem
-from pcam_ssl.recipe.loading import differences, flatten
+from pcam_ssl.recipe.loading import all_stated, differences, flatten
 from pcam_ssl.recipe.schema import Recipe
 from pcam_ssl.records import read_label_curve, read_rounds
 from pcam_ssl.runs.run import ROUNDS_FILE, Run
@@ -60,6 +61,9 @@ def label_curve(
     check_folder_of_curve(out, cross_validate.recipe_of_run(points[0].recipe), dataset.digest)
     counts = _check_points(recipe, dataset, points, by)
     asked = {} if wanted is None else {by: (wanted, _without_pool(dataset, points))}
+    if not own_rank():
+        new = [point.recipe for point in points if not Run(point.path).paths.provenance.exists()]
+        warn_of_unused_keys(*new, rounds=wanted is not None)
     earlier = read_label_curve(out) if (out / FILE).exists() else {"curves": {}, "commands": {}}
     for number, point in enumerate(points, 1):
         _train(point, dataset, f"{number} of {len(points)}")
@@ -123,7 +127,7 @@ def _train(point: Point, dataset: Dataset, number: str) -> None:
     if not own_rank():
         say(f"{point.path}: run {number}")
     command = cross_validate.metric_train if point.recipe.method.name == "metric" else cross_validate.baseline
-    command(point.recipe, dataset.path, point.path)
+    command(all_stated(point.recipe), dataset.path, point.path)
 
 
 def _without_pool(dataset: Dataset, points: list[Point]) -> dict[str, str]:

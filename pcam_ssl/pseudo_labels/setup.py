@@ -72,7 +72,8 @@ def open_rounds(start: Run, recipe: str | None, settings: list[str], out: Path, 
     world.run_on_main(lambda: _check_pools(rounds))
     world.run_on_main(lambda: _check_batches(rounds))
     world.run_on_main(lambda: check_room(chosen, dataset, folds, rounds.units, world, pool=True))
-    world.share(chosen.train.batch_size, "train.batch_size")
+    if chosen.optim.name != "lbfgs":
+        world.share(chosen.train.batch_size, "train.batch_size")
     return rounds
 
 

@@ -69,7 +69,13 @@ def load_recipe(name: str | Path | None = None, settings: list[str] | tuple[str,
         apply_setting(values, setting)
     _drop_old_digest(values, changes)
     recipe = _with_weights_digest(_with_transform(validate(_with_frozen_defaults(values), source)))
-    return recipe.with_stated(stated)
+    # Another name clears its section, so what was stated for the old one is gone.
+    renamed = {
+        key.partition(".")[0]
+        for key, value in flatten(recipe.dump()).items()
+        if key.endswith(".name") and stated.get(key, value) != value
+    }
+    return recipe.with_stated({key: value for key, value in stated.items() if key.partition(".")[0] not in renamed})
 
 
 def all_stated(recipe: Recipe) -> Recipe:

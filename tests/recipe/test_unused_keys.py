@@ -162,6 +162,19 @@ def test_a_run_that_begins_says_it(tiny_recipe, capsys):
     assert "WARNING: spatial.weight: without effect unless spatial.use=true" in " ".join(capsys.readouterr().err.split())
 
 
+def test_several_runs_say_it_once(tiny_recipe, capsys):
+    warn_of_unused_keys(*(tiny_recipe("spatial.weight=0.5", f"seed={seed}") for seed in (0, 1)))
+    assert capsys.readouterr().err.count("spatial.weight") == 1
+
+
+def test_what_was_stated_of_a_section_goes_with_its_name():
+    run = all_stated(load_recipe(None, ["schedule.name=one_cycle", "views.policy=d4"]))
+    assert [key for key in run.stated if key.startswith("schedule.")]
+    other = load_recipe(None, [*LBFGS, "schedule.name=cosine"], base=run)
+    assert not [key for key in other.stated if key.startswith(("schedule.", "optim."))]
+    assert not [line for line in unused_keys(other) if "schedule" in line]
+
+
 def test_a_plan_says_it_once_for_all_runs(command, slides, tmp_path):
     words = ["--set", "spatial.weight=0.5", "--seeds", "0,1", "--out", tmp_path / "runs"]
     done = command("plan", "smoke", "--data", slides, *words)
