@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("dataset", nargs="?", type=Path)
     parser.add_argument("--patches", type=int, default=262_144)
     parser.add_argument("--dimension", type=int, default=1_536)
-    parser.add_argument("--set", nargs="*", default=[], help="runs: settings of the recipe")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="runs: settings of the recipe")
     options = parser.parse_args()
     if options.part == "heads":
         heads(options.patches, options.dimension)

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", default="baseline")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
-    parser.add_argument("--set", nargs="*", default=[])
+    parser.add_argument("--set", nargs="*", action="extend", default=[])
     options = parser.parse_args()
     tables = []
     for seed in options.seeds:

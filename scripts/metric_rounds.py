@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024, help="patches of an epoch, in every arm alike")
     parser.add_argument("--mix", default="all", help="pseudo.mix of the second arm")
     parser.add_argument("--round", nargs="*", default=[], help="keys of the pseudo section that change the round of both arms")
-    parser.add_argument("--set", nargs="*", default=[])
+    parser.add_argument("--set", nargs="*", action="extend", default=[])
     options = parser.parse_args()
     arms = {"before": (BEFORE,), "after": (f"pseudo.mix={options.mix}",)}
     runs = {(seed, arm): _round(options, seed, arm, more) for seed in options.seeds for arm, more in arms.items()}

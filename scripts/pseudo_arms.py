@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--arms", nargs="+", help="only these arms")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="settings of every arm")
     parser.add_argument("--ceiling-set", nargs="*", default=[], help="further settings of the arm with all labels")
     options = parser.parse_args()
     tables = {seed: train_arms(options, seed) for seed in options.seeds}

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--figure", type=Path)
-    parser.add_argument("--set", nargs="*", default=[])
+    parser.add_argument("--set", nargs="*", action="extend", default=[])
     options = parser.parse_args()
     dataset = valid_as_test(open_dataset(options.data), options.out / "dataset")
     rows = [row for seed in options.seeds for row in compare(options, dataset, seed)]

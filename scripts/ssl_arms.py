@@ -118,7 +118,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", default="frozen")
-    parser.add_argument("--set", nargs="*", default=[], help="settings of every arm")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="settings of every arm")
     options = parser.parse_args()
     names = with_needed(options.arms or list(ARMS))
     budgets = options.slides or options.labels
