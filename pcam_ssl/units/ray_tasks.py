@@ -108,7 +108,13 @@ def _connect(address: str | None, workers: int | None) -> None:
     if address is None:
         say("ray: no --address and no $RAY_ADDRESS; starting Ray on this machine")
         here = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init("local", **here, log_to_driver=False, logging_level="error")
+        try:
+            ray.init("local", **here, log_to_driver=False, logging_level="error")
+        except (OSError, RuntimeError) as error:
+            # Ray gives its own server a fixed time to start, which a busy machine may not keep.
+            raise UserError(
+                f"--on ray: Ray did not start on this machine ({first_line(error)}); run the same command again, or use --on local"
+            ) from None
         return
     try:
         host, _, port = address.rpartition(":")
