@@ -88,7 +88,8 @@ class Embedder:
         told = {"label": label, "place": place}
         batch = rows_at_once(pixels, self.batch_size)
         fill([path], (len(rows), self.dimension), dtype, compute, batch_size=batch, world=self.world, **told)
-        return np.load(path, mmap_mode="r")
+        # All open it before any goes on: the first process may move or remove its folder next.
+        return self.world.run_on_all(lambda: np.load(path, mmap_mode="r"))
 
 
 def unit_digest(folder: Path) -> str:
